@@ -1,0 +1,23 @@
+"""SHELVES of attacks: ``membership/``, and later ``reconstruction/``, ``inference/``, ``auditing/``.
+
+An attack is one module with one class that derives from :class:`Attack`; its name in a configuration is
+``shelf/file``, for example ``membership/lira``. It states its adversary and reads nothing but that adversary's view.
+"""
+
+from __future__ import annotations
+
+from abc import ABC
+from typing import ClassVar
+
+from privfl.config import Item
+from privfl.views import Adversary
+
+
+class Attack(Item, ABC):
+    """The contract that all shelves share; each shelf's ``__init__`` adds what its attacks are given and return."""
+
+    adversary: ClassVar[Adversary]
+    """Whose view the attack reads."""
+
+    threat: ClassVar[str]
+    """One sentence: what the adversary knows, and what it wants to know."""

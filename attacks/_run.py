@@ -1,0 +1,274 @@
+"""Attack a run folder: train the shadow models, score, evaluate, and write down what was found.
+
+::
+
+    attacks/shadows/shadow_000.npz     what one shadow model was trained on, and its outputs; kept, so that a crash, or
+                                       another attack later, does not train it again
+    attacks/membership/lira.npz        scores of each variant, and who was a member
+    attacks/summary.json               runs.Leakage
+"""
+
+from __future__ import annotations
+
+import io
+import multiprocessing
+import os
+import zipfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from attacks.membership import BoolArray, MembershipAttack
+from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
+from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, evaluate
+from privfl.config import SHELVES, ExperimentConfig, Item
+from privfl.errors import ConfigError, RunFolderError, ViewError
+from privfl.experiment import Experiment, assemble, deterministic, narrow
+from privfl.privacy.plan import Plan
+from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, write_atomic
+from privfl.views import open_view
+
+Observer = Callable[[int, int], None]
+"""Called with how many shadow models are done, and how many there are."""
+
+
+def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None) -> Leakage:
+    """Run attacks on a finished run.
+
+    Args:
+        folder: the run.
+        names: which; none given means those of the run's configuration.
+        observer: called before the first shadow model and after each.
+
+    Raises:
+        ConfigError: an unknown attack, or one that needs more shadow models.
+        RunFolderError: the data here are not those of the run.
+        ViewError: the attack's adversary was not part of the run, or the run has not finished.
+    """
+    config = folder.config
+    chosen = _chosen(config, names)
+    with deterministic():
+        experiment = assemble(config)
+        _require_same_data(folder, experiment)
+        candidates = np.flatnonzero(experiment.data.candidate_N)
+        member_N = experiment.data.member_N[candidates]
+        target = _target_outputs(folder, chosen, experiment, candidates)
+        shadow_SN = draw_memberships(config.attacks.shadow_models, len(candidates), (experiment.seed / "shadows").numpy())
+        shadows = _train_shadows(folder, experiment, candidates, shadow_SN, observer)
+    evidence = gather(
+        target,
+        labels_N=experiment.data.pool.y[candidates],
+        population_labels_P=experiment.data.test.y,
+        member_SN=shadow_SN,
+        train=lambda _, index: shadows[index],
+    )
+    scores = score_all(chosen, evidence)
+    for attack, variants in scores.items():
+        write_atomic(folder.path / "attacks" / f"{attack}.npz", _npz(to_arrays({attack: variants}, member_N)))
+    evaluation = evaluate(scores, member_N, _promised(folder), (experiment.seed / "halves").numpy())
+    leakage = _leakage(evaluation, chosen, len(shadow_SN))
+    folder.write("attacks/summary.json", leakage)
+    return leakage
+
+
+def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAttack]:
+    configured = {item.kind: item for item in config.attacks.run}
+    items: list[Item] = []
+    for name in names or configured:
+        try:
+            items.append(configured.get(name) or SHELVES["attacks.run"].find(name)(kind=name))
+        except ConfigError as error:
+            raise ConfigError(f"attack {name!r}: {error}") from None
+    if not items:
+        raise ConfigError(f"attacks.run is empty; name attacks to run: {', '.join(SHELVES['attacks.run'].names())}")
+    return [narrow(item, MembershipAttack) for item in items]
+
+
+def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
+    """The truth about membership is what the run wrote down; whatever is assembled again must agree with it."""
+    try:
+        with np.load(folder.path / "membership.npz") as written:
+            same = all(
+                np.array_equal(written[name], getattr(experiment.data, name)) for name in ("owner_N", "candidate_N", "member_N")
+            )
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
+        raise RunFolderError(
+            f"{folder.path / 'membership.npz'}: is missing or damaged ({error}); run its config.toml again"
+        ) from None
+    if not same:
+        raise RunFolderError(
+            f"{folder.path}: the data here are not those that the run was trained on; run its config.toml again"
+        )
+
+
+def _target_outputs(
+    folder: RunFolder, chosen: Sequence[MembershipAttack], experiment: Experiment, candidates: NDArray[np.int64]
+) -> Outputs:
+    adversaries = {attack.adversary for attack in chosen}
+    if adversaries != {"external"}:
+        raise ViewError(
+            f"adversaries {sorted(adversaries)}: membership attacks on the final model are the external adversary's"
+        )
+    view = open_view(folder, "external", experiment.layout)
+    return _outputs(experiment, view.final_model().to(experiment.x.device), candidates)
+
+
+def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray[np.int64]) -> Outputs:
+    device = experiment.x.device
+    test_x = torch.from_numpy(experiment.data.test.x).to(device)
+    candidate_x = experiment.x[torch.from_numpy(candidates).to(device)]
+    return Outputs(
+        experiment.logits(vector_D, candidate_x).cpu().numpy(),
+        experiment.logits(vector_D, test_x).cpu().numpy(),
+    )
+
+
+# --- shadow models --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Job:
+    """One shadow model to train, in whatever process."""
+
+    index: int
+    member_N: BoolArray
+
+
+def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
+    """Train one shadow by the target's own procedure: same code, same plan, other members, other randomness."""
+    candidates = np.flatnonzero(experiment.data.candidate_N)
+    members = np.ones(len(experiment.data.pool), dtype=bool)
+    members[candidates] = job.member_N
+    return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
+
+
+def _train_shadows(
+    folder: RunFolder, experiment: Experiment, candidates: NDArray[np.int64], shadow_SN: BoolArray, observer: Observer | None
+) -> list[Outputs]:
+    paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(shadow_SN))]
+    done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
+    if observer is not None:
+        observer(len(done), len(paths))
+    jobs = [_Job(index, shadow_SN[index]) for index in range(len(paths)) if index not in done]
+    for job, outputs in _carry_out(experiment, jobs):
+        content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
+        write_atomic(paths[job.index], _npz(content))
+        done[job.index] = outputs
+        if observer is not None:
+            observer(len(done), len(paths))
+    return [done[index] for index in range(len(paths))]
+
+
+def _kept(path: Path, member_N: BoolArray) -> Outputs | None:
+    """A shadow model's outputs from an earlier call, where they are whole and for the same members."""
+    try:
+        with np.load(path) as kept:
+            if np.array_equal(kept["member_N"], member_N):
+                return Outputs(kept["candidates_NC"], kept["population_PC"])
+    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+        pass
+    return None
+
+
+def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Outputs]]:
+    """On a CPU one process a core, each with one thread; on a GPU one after another."""
+    workers = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    if workers <= 1 or experiment.x.device.type != "cpu":
+        for job in jobs:
+            yield job, _train_shadow(experiment, job)
+        return
+    pool = ProcessPoolExecutor(
+        workers,
+        mp_context=multiprocessing.get_context("spawn"),
+        initializer=_begin_worker,
+        initargs=(experiment.config, experiment.plan),
+    )
+    try:
+        waiting: dict[Future[Outputs], _Job] = {pool.submit(_work, job): job for job in jobs}
+        for future in as_completed(waiting):
+            yield waiting[future], future.result()
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+_worker_experiment: Experiment | None = None
+"""A worker process assembles the experiment once, not once a shadow model."""
+
+
+def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
+    global _worker_experiment
+    _worker_experiment = assemble(config, plan)
+
+
+def _work(job: _Job) -> Outputs:
+    assert _worker_experiment is not None
+    with deterministic():
+        return _train_shadow(_worker_experiment, job)
+
+
+# --- records --------------------------------------------------------------------------------------------------------
+
+
+def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **arrays)
+    return buffer.getvalue()
+
+
+def _promised(folder: RunFolder) -> PrivacyCurve | None:
+    privacy = folder.result.privacy
+    if privacy is None:
+        return None
+    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.epsilon, privacy.delta)
+
+
+def _leakage(evaluation: Evaluation, chosen: Sequence[MembershipAttack], shadows: int) -> Leakage:
+    adversary = {attack.kind: attack.adversary for attack in chosen}
+    best = evaluation.best
+    return Leakage(
+        members=evaluation.members,
+        nonmembers=evaluation.nonmembers,
+        shadow_models=shadows,
+        attacks=[
+            AttackRecord(
+                attack=one.attack,
+                variant=one.variant,
+                adversary=adversary[one.attack],
+                auc=_interval(one.auc, evaluation.members + evaluation.nonmembers),
+                balanced_accuracy=one.balanced_accuracy.value,
+                rates=[_rate(point, evaluation.members) for point in one.operating_points],
+                roc_fpr=one.curve["fpr"],
+                roc_tpr=one.curve["tpr"],
+                exceeds_bound=_exceeds(one.operating_points),
+            )
+            for one in evaluation.leakages
+        ],
+        best=BestAttack(
+            attack=best.attack,
+            variant=best.variant,
+            candidates=best.measured_on,
+            rates=[_rate(best.operating_point, best.measured_on)],
+            epsilon_lower=best.epsilon.value,
+            level=best.epsilon.level,
+            delta=best.epsilon.delta,
+        ),
+    )
+
+
+def _interval(estimate: Estimate, count: int) -> Interval:
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high, n=count, level=estimate.level)
+
+
+def _rate(point: OperatingPoint, count: int) -> RateAt:
+    return RateAt(fpr=point.fpr, tpr=None if point.tpr is None else _interval(point.tpr, count), reason=point.reason)
+
+
+def _exceeds(points: Sequence[OperatingPoint]) -> bool | None:
+    verdicts = [point.violated for point in points if point.violated is not None]
+    return any(verdicts) if verdicts else None

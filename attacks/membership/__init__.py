@@ -1,0 +1,84 @@
+"""SHELF of membership attacks on the final model: was this example trained on?
+
+An item is one module with one class that derives from :class:`MembershipAttack`; its fields are its settings. It is
+given :class:`Evidence`, which does not hold the target's membership, and returns a score per candidate and variant.
+
+Suffixes: N candidates, P population examples, S shadow models, C classes.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from attacks import Attack
+from privfl.errors import ConfigError
+from privfl.views import Adversary
+
+FloatArray = NDArray[np.float64]
+LogitArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What a membership adversary holds.
+
+    The population is fresh examples of the same distribution that no model, target or shadow, was trained on. A shadow
+    was trained by the target's own procedure, on its own draw of the candidates, from its own randomness.
+
+    Args:
+        labels_N: the candidates' classes.
+        logits_NC: the target's outputs on the candidates.
+        shadow_logits_SNC: each shadow's outputs on the candidates; S may be 0.
+        shadow_member_SN: which candidates each shadow was trained on.
+        population_labels_P: the population's classes.
+        population_logits_PC: the target's outputs on the population.
+        population_shadow_logits_SPC: each shadow's outputs on the population.
+    """
+
+    labels_N: IntArray
+    logits_NC: LogitArray
+    shadow_logits_SNC: LogitArray
+    shadow_member_SN: BoolArray
+    population_labels_P: IntArray
+    population_logits_PC: LogitArray
+    population_shadow_logits_SPC: LogitArray
+
+    def __post_init__(self) -> None:
+        candidates, classes = self.logits_NC.shape
+        population, shadows = len(self.population_labels_P), len(self.shadow_member_SN)
+        assert self.labels_N.shape == (candidates,)
+        assert self.shadow_logits_SNC.shape == (shadows, candidates, classes)
+        assert self.shadow_member_SN.shape == (shadows, candidates)
+        assert self.population_logits_PC.shape == (population, classes)
+        assert self.population_shadow_logits_SPC.shape == (shadows, population, classes)
+
+    def require_shadows(self, attack: str, least: int) -> None:
+        """Refuse an attack that needs more shadow models than there are.
+
+        Raises:
+            ConfigError: there are fewer than ``least``.
+        """
+        shadows = len(self.shadow_member_SN)
+        if shadows < least:
+            raise ConfigError(f"attacks.shadow_models = {shadows}: {attack} needs at least {least}; raise it")
+
+
+class MembershipAttack(Attack):
+    """The contract of this shelf."""
+
+    adversary: ClassVar[Adversary] = "external"
+
+    @abstractmethod
+    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """Variant -> one score per candidate, of shape (N,), higher means member.
+
+        Raises:
+            ConfigError: the attack needs more shadow models than there are.
+        """

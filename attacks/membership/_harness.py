@@ -1,0 +1,99 @@
+"""From a training procedure to scores: shadow memberships, evidence, attacks. Pure functions around one seam.
+
+The seam is :class:`Procedure`: whoever can train the target once can be asked to train it again on another draw of the
+candidates. The harness never sees a model.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from attacks.membership import BoolArray, Evidence, FloatArray, IntArray, LogitArray, MembershipAttack
+from privfl.errors import ModelError
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """One model's logits on the N candidates and on the P population examples."""
+
+    candidates_NC: LogitArray
+    population_PC: LogitArray
+
+
+class Procedure(Protocol):
+    """The target's own training procedure, to be run once more."""
+
+    def __call__(self, member_N: BoolArray, stream_index: int) -> Outputs:
+        """Train on the candidates that ``member_N`` names and return the model's outputs.
+
+        Args:
+            member_N: the candidates to train on; everything that is no candidate is as it was for the target.
+            stream_index: names the run's own randomness; never the same for two shadows, nor the target's.
+        """
+
+
+def draw_memberships(shadows: int, candidates: int, generator: np.random.Generator) -> BoolArray:
+    """Which candidates each shadow trains on, of shape (S, N).
+
+    Each row is N independent fair coins, the very distribution of the target's members. Down a column they are as even
+    as can be: every candidate is in S/2 shadows, rounded up or down by a coin, so that few shadows still show both
+    sides of almost every example.
+    """
+    rank_SN = generator.random((shadows, candidates)).argsort(axis=0)
+    inside_N = shadows // 2 + (shadows % 2) * generator.integers(0, 2, candidates)
+    return np.asarray(rank_SN < inside_N)
+
+
+def gather(
+    target: Outputs, labels_N: IntArray, population_labels_P: IntArray, member_SN: BoolArray, train: Procedure
+) -> Evidence:
+    """Train the shadows and put together what the adversary holds.
+
+    Args:
+        target: the target's outputs.
+        labels_N: the candidates' classes.
+        population_labels_P: the population's classes.
+        member_SN: from :func:`draw_memberships`; no rows, no shadows.
+        train: called once per row, with the row's number as ``stream_index``.
+
+    Raises:
+        ModelError: a model's outputs are not finite.
+    """
+    shadows = [_finite(train(member_N, index), f"shadow model {index}") for index, member_N in enumerate(member_SN)]
+    _finite(target, "the target model")
+    return Evidence(
+        labels_N=labels_N,
+        logits_NC=target.candidates_NC,
+        shadow_logits_SNC=_stacked([shadow.candidates_NC for shadow in shadows], target.candidates_NC),
+        shadow_member_SN=member_SN,
+        population_labels_P=population_labels_P,
+        population_logits_PC=target.population_PC,
+        population_shadow_logits_SPC=_stacked([shadow.population_PC for shadow in shadows], target.population_PC),
+    )
+
+
+def score_all(attacks: Iterable[MembershipAttack], evidence: Evidence) -> dict[str, dict[str, FloatArray]]:
+    """Attack -> variant -> scores, in the order of the attacks."""
+    return {attack.kind: attack.score(evidence) for attack in attacks}
+
+
+def to_arrays(scores: Mapping[str, Mapping[str, FloatArray]], member_N: BoolArray) -> dict[str, FloatArray | BoolArray]:
+    """What is kept beside the figures, for whoever wants to look again: ``member`` and ``attack: variant`` -> scores."""
+    flat = {f"{attack}: {variant}": values for attack, variants in scores.items() for variant, values in variants.items()}
+    return {"member": member_N, **flat}
+
+
+def _finite(outputs: Outputs, whose: str) -> Outputs:
+    for logits in (outputs.candidates_NC, outputs.population_PC):
+        broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
+        if broken:
+            raise ModelError(f"{whose}: {broken} of {len(logits)} outputs are not finite; training diverged: lower training.lr")
+    return outputs
+
+
+def _stacked(logits: list[LogitArray], like: LogitArray) -> LogitArray:
+    return np.stack(logits) if logits else np.zeros((0, *like.shape), dtype=np.float32)

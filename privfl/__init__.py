@@ -1,0 +1,1 @@
+"""What was promised is measured: privacy-preserving federated learning."""

@@ -1,0 +1,83 @@
+"""What differential privacy allows on a ROC.
+
+Suffixes: E points of the privacy curve, F false-positive rates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from privfl.auditing.roc import OperatingPoint, Roc, clopper_pearson
+
+FloatArray = NDArray[np.float64]
+
+
+def tpr_bound(fpr: ArrayLike, epsilons: ArrayLike, deltas: ArrayLike) -> FloatArray:
+    """The highest TPR at each FPR that a mechanism with this privacy curve allows any attack.
+
+    One pair (ε, δ) allows (Kairouz, Oh & Viswanath 2015, theorem 2.1; both directions of add/remove)
+
+        TPR ≤ min(e^ε·FPR + δ, 1 − e^−ε·(1 − δ − FPR)).
+
+    The mechanism meets all pairs of its curve at once, so the least of them counts, which is far tighter: at ε = 8,
+    δ = 1e-4 and FPR 0.1 % one pair allows 0.9997.
+
+    Args:
+        fpr: of any shape (F,) or a number, in [0, 1].
+        epsilons: E values, each at least 0.
+        deltas: E values in [0, 1], δ(ε) for each.
+
+    Returns:
+        of the shape of ``fpr``, in [0, 1].
+    """
+    fpr_F1 = np.asarray(fpr, dtype=float)[..., None]
+    eps_E, delta_E = np.asarray(epsilons, dtype=float), np.asarray(deltas, dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rising = np.exp(eps_E) * fpr_F1 + delta_E
+    falling = 1 - np.exp(-eps_E) * (1 - delta_E - fpr_F1)
+    # e^ε may overflow to infinity; times an FPR of 0 that is NaN, where the bound is δ.
+    least = np.minimum(np.where(fpr_F1 == 0, delta_E, rising), falling).min(axis=-1)
+    return np.asarray(np.clip(least, 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class PrivacyCurve:
+    """The whole curve δ(ε) that a run promises for one candidate's add/remove, and the pair of it that is quoted.
+
+    Args:
+        epsilons: E values, each at least 0.
+        deltas: δ(ε) for each.
+        epsilon: the ε that was promised at ``delta``.
+        delta: the δ of the promise; the audits use it too.
+    """
+
+    epsilons: tuple[float, ...]
+    deltas: tuple[float, ...]
+    epsilon: float
+    delta: float
+
+    def tpr(self, fpr: ArrayLike) -> FloatArray:
+        """:func:`tpr_bound` of this curve."""
+        return tpr_bound(fpr, self.epsilons, self.deltas)
+
+
+def violates(curve: Roc, point: OperatingPoint, promised: PrivacyCurve, alpha: float) -> bool | None:
+    """Whether an attack beat the bound by more than chance: None where the point is not resolvable.
+
+    It did where the lower limit of its TPR is above what the promise allows at the *upper* limit of its FPR, each limit
+    one-sided at alpha / 2. With K = floor(FPR·n) false positives allowed, the rule's true FPR is stochastically at most
+    Beta(K + 1, n − K) (an order statistic of the non-members), whose upper quantile is Clopper–Pearson's; so a true
+    promise is called violated with a probability of at most ``alpha``.
+
+    This treats candidates as independent trials. Within one training run they are only nearly so: the verdict is a
+    screen, and the rigorous figure from one run is the ε of :func:`privfl.auditing.epsilon.one_run_audit`.
+    """
+    if point.tpr is None:
+        return None
+    false_positives = int(point.fpr * curve.nonmembers * (1 + 1e-12))
+    _, fpr_high = clopper_pearson(false_positives, curve.nonmembers, 1 - alpha)
+    tpr_low, _ = clopper_pearson(round(point.tpr.value * curve.members), curve.members, 1 - alpha)
+    return bool(tpr_low > promised.tpr(fpr_high))

@@ -1,0 +1,224 @@
+"""The ROC of a membership attack, its area and its low end, with intervals.
+
+Suffixes: N candidates, T thresholds (one per distinct score, and +inf).
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import special, stats
+
+from privfl.errors import DataError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+RESOLVABLE: Final = 10
+"""A false-positive rate is measured only where at least this many non-members are expected above the threshold."""
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure, its two-sided interval, the level that the interval claims, and the method that made it."""
+
+    value: float
+    low: float
+    high: float
+    level: float
+    method: str
+
+
+@dataclass(frozen=True)
+class Roc:
+    """The curve, from (0, 0) to (1, 1). Equal scores cannot be told apart, so they are one step, never two.
+
+    Args:
+        fpr_T: false-positive rates, ascending.
+        tpr_T: true-positive rates, ascending.
+        thresholds_T: "member" is said of a score that is at least this; the first is +inf.
+        members: the number of members.
+        nonmembers: the number of non-members.
+    """
+
+    fpr_T: FloatArray
+    tpr_T: FloatArray
+    thresholds_T: FloatArray
+    members: int
+    nonmembers: int
+
+    def at(self, fpr: float) -> int:
+        """The index of the lowest threshold whose false-positive rate is at most ``fpr``; no interpolation."""
+        return int(np.searchsorted(self.fpr_T, fpr * (1 + 1e-12), side="right")) - 1
+
+    def thinned(self, points: int = 200, level: float = 0.95) -> dict[str, list[float]]:
+        """About ``points`` points for a log-log figure: ``fpr``, ``tpr`` and its pointwise Clopper–Pearson limits.
+
+        Each point lies on the curve: the lowest threshold for a grid of FPRs, even on a logarithmic scale.
+        """
+        grid = np.geomspace(1 / self.nonmembers, 1, points)
+        index = np.unique(np.searchsorted(self.fpr_T, grid * (1 + 1e-12), side="right") - 1)
+        tpr = self.tpr_T[index]
+        low, high = clopper_pearson(np.rint(tpr * self.members), self.members, level)
+        return {"fpr": self.fpr_T[index].tolist(), "tpr": tpr.tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
+    """The ROC of scores where higher means member.
+
+    Raises:
+        DataError: a score is NaN, or there is no member, or no non-member.
+    """
+    member_N = _checked(scores_N, member_N)
+    order = np.argsort(-scores_N, kind="stable")
+    descending = scores_N[order]
+    last_of_tie = np.append(np.flatnonzero(np.diff(descending)), len(descending) - 1)
+    true_positives = np.cumsum(member_N[order])[last_of_tie]
+    false_positives = last_of_tie + 1 - true_positives
+    members = int(member_N.sum())
+    nonmembers = len(member_N) - members
+    return Roc(
+        fpr_T=np.append(0.0, false_positives / nonmembers),
+        tpr_T=np.append(0.0, true_positives / members),
+        thresholds_T=np.append(np.inf, descending[last_of_tie]),
+        members=members,
+        nonmembers=nonmembers,
+    )
+
+
+def clopper_pearson(successes: Any, trials: Any, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
+    """The exact two-sided interval for a binomial proportion (Clopper & Pearson 1934); arrays broadcast.
+
+    One side of it, alone, is a bound of level (1 + level) / 2.
+    """
+    k, n = np.broadcast_arrays(np.asarray(successes, dtype=float), np.asarray(trials, dtype=float))
+    tail = (1 - level) / 2
+    low = np.where(k == 0, 0.0, special.betaincinv(np.maximum(k, 1), n - k + 1, tail))
+    high = np.where(k == n, 1.0, special.betaincinv(k + 1, np.maximum(n - k, 1), 1 - tail))
+    return low, high
+
+
+def auc(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Estimate:
+    """P[a member's score > a non-member's] + P[equal] / 2, by midranks.
+
+    The interval is DeLong, DeLong & Clarke-Pearson 1988 (in the rank form of Sun & Xu 2014) on the logit scale, which
+    keeps it in [0, 1]. Where its variance is zero (perfectly separated or all equal scores) or undefined (one member),
+    it would claim certainty; then members and non-members are taken as min(n₁, n₀) disjoint pairs, whose wins are
+    binomial: the interval is Clopper–Pearson's, valid at any sample size, and wide.
+
+    Raises:
+        DataError: a score is NaN, or there is no member, or no non-member.
+    """
+    member_N = _checked(scores_N, member_N)
+    ranks_N = stats.rankdata(scores_N)
+    inside, outside = scores_N[member_N], scores_N[~member_N]
+    # Share of non-members below each member, and of members above each non-member.
+    below = (ranks_N[member_N] - stats.rankdata(inside)) / len(outside)
+    above = 1 - (ranks_N[~member_N] - stats.rankdata(outside)) / len(inside)
+    value = float(below.mean())
+    pairs = min(len(inside), len(outside))
+    variance = below.var(ddof=1) / len(inside) + above.var(ddof=1) / len(outside) if pairs > 1 else 0.0
+    if variance == 0 or not 0 < value < 1:
+        low, _ = clopper_pearson(math.floor(value * pairs), pairs, level)
+        _, high = clopper_pearson(math.ceil(value * pairs), pairs, level)
+        return Estimate(value, float(low), float(high), level, "Clopper–Pearson on disjoint pairs")
+    spread = float(special.ndtri((1 + level) / 2) * math.sqrt(variance) / (value * (1 - value)))
+    centre = float(special.logit(value))
+    return Estimate(
+        value, float(special.expit(centre - spread)), float(special.expit(centre + spread)), level, "DeLong on the logit scale"
+    )
+
+
+@dataclass(frozen=True)
+class OperatingPoint:
+    """The TPR at a false-positive rate, or why there is none.
+
+    Args:
+        fpr: the rate that was asked for; the threshold's own rate is at most this.
+        tpr: None where the sample cannot resolve ``fpr``.
+        reason: why ``tpr`` is None.
+        allowed: the most that the promised privacy curve allows at ``fpr``; None where nothing was promised.
+        violated: whether the attack went beyond it, see :func:`privfl.auditing.bound.violates`.
+    """
+
+    fpr: float
+    tpr: Estimate | None
+    reason: str | None = None
+    allowed: float | None = None
+    violated: bool | None = None
+
+
+def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoint:
+    """The TPR at a false-positive rate, with the Clopper–Pearson interval of the members' share above the threshold.
+
+    The threshold depends on the non-members alone, so that given the threshold the members above it are binomial. The
+    interval speaks of this threshold; how well the threshold's own FPR is known is another matter, and below
+    ``RESOLVABLE`` expected false positives it is known so badly that no figure is given.
+    """
+    expected = fpr * curve.nonmembers
+    if expected < RESOLVABLE * (1 - 1e-12):
+        reason = f"not resolvable: {curve.nonmembers} non-members, {math.ceil(RESOLVABLE / fpr)} needed"
+        return OperatingPoint(fpr, None, reason)
+    value = float(curve.tpr_T[curve.at(fpr)])
+    low, high = clopper_pearson(round(value * curve.members), curve.members, level)
+    return OperatingPoint(fpr, Estimate(value, float(low), float(high), level, "Clopper–Pearson"))
+
+
+def best_threshold(curve: Roc) -> float:
+    """The threshold that maximises TPR − FPR, the highest one of equals."""
+    return float(curve.thresholds_T[np.argmax(curve.tpr_T - curve.fpr_T)])
+
+
+def best_balanced_accuracy(curve: Roc) -> float:
+    """(TPR + TNR) / 2 at the best threshold for these same candidates.
+
+    What papers print, and what a comparison with them needs; it is optimistic: on pure noise it is above one half.
+    """
+    return float((1 + (curve.tpr_T - curve.fpr_T).max()) / 2)
+
+
+def balanced_accuracy(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float = 0.95) -> Estimate:
+    """(TPR + TNR) / 2 over half of the candidates, at the threshold that was the best one on the other half.
+
+    No label that the threshold was tuned on is counted, so that on noise the figure is one half on average. The interval
+    combines the Clopper–Pearson limits of TPR and TNR (Zou & Donner 2008, MOVER).
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth.
+        chosen_N: the half on which the threshold is chosen.
+        level: of the interval.
+
+    Raises:
+        DataError: a score is NaN, or a half lacks members or non-members.
+    """
+    threshold = best_threshold(roc(scores_N[chosen_N], member_N[chosen_N]))
+    measured, truth = scores_N[~chosen_N], _checked(scores_N[~chosen_N], member_N[~chosen_N])
+    correct = (measured >= threshold) == truth
+    trials = np.array([truth.sum(), (~truth).sum()])
+    successes = np.array([correct[truth].sum(), correct[~truth].sum()])
+    rates = successes / trials
+    low, high = clopper_pearson(successes, trials, level)
+    value = float(rates.mean())
+    return Estimate(
+        value=value,
+        low=value - float(np.linalg.norm(rates - low)) / 2,
+        high=value + float(np.linalg.norm(high - rates)) / 2,
+        level=level,
+        method="Clopper–Pearson limits, MOVER; threshold from the other half",
+    )
+
+
+def _checked(scores_N: FloatArray, member_N: BoolArray) -> BoolArray:
+    member_N = np.asarray(member_N, dtype=bool)
+    if scores_N.shape != member_N.shape or scores_N.ndim != 1:
+        raise DataError(f"scores of shape {scores_N.shape} for membership of shape {member_N.shape}: give one per candidate")
+    if np.isnan(scores_N).any():
+        raise DataError(f"{np.isnan(scores_N).sum()} of {len(scores_N)} scores are NaN: the attack or its model diverged")
+    if member_N.all() or not member_N.any():
+        raise DataError(f"{member_N.sum()} members among {len(member_N)} candidates: both kinds are needed; raise data.holdout")
+    return member_N

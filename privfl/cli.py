@@ -1,0 +1,276 @@
+"""The command line: parse, call, and say in one line what went wrong.
+
+Exit codes: 0 done, 1 an error that is not the user's, 2 the user's mistake, 130 interrupted (the run can be resumed).
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+
+import click
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from privfl.config import ExperimentConfig, load, load_data
+from privfl.errors import PrivflError, UserError
+from privfl.runs import RoundRecord, RunFolder, TimingRecord
+
+app = typer.Typer(
+    help="Federated learning with the privacy measured beside the accuracy.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+)
+data_app = typer.Typer(
+    help="The data sets: which there are, what a partition of one looks like, how to get one.", no_args_is_help=True
+)
+app.add_typer(data_app, name="data")
+
+out = Console()
+err = Console(stderr=True)
+
+Config = Annotated[Path, typer.Argument(help="A TOML file, for example one of paper_configs/.")]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")]
+Run = Annotated[Path, typer.Argument(help="A folder that `privfl run` made.")]
+
+
+@app.command(epilog="Example: privfl run paper_configs/quickstart.toml seed=1 training.lr=0.2 --out runs/second")
+def run(
+    config: Config,
+    overrides: Overrides = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME unless it is given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+) -> None:
+    """Train, attack what came of it, and write the page."""
+    from privfl import experiment
+
+    settings = load(config, overrides or ())
+    path = out_dir or _default_folder(settings.name, resume)
+    with _training_progress(settings, path) as observer:
+        folder = experiment.run(settings, path, resume=resume, observer=observer)
+    stopped = folder.result.stopped
+    if stopped is not None:
+        err.print(f"stopped: {stopped}", style="yellow", highlight=False)
+    if settings.attacks.run and folder.leakage is None:
+        _attack(folder, ())
+    _report([folder], None)
+
+
+@app.command(epilog="Example: privfl attack runs/quickstart membership/rmia")
+def attack(run_dir: Run, names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None) -> None:
+    """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
+    folder = RunFolder.open(run_dir)
+    _attack(folder, tuple(names or ()))
+    _report([folder], None)
+
+
+@app.command(epilog="Example: privfl report runs/quickstart runs/no-privacy --out comparison.html")
+def report(
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `privfl run` made.")],
+    out_file: Annotated[Path | None, typer.Option("--out", help="The page's file.")] = None,
+) -> None:
+    """Write the page of a run, or the comparison of several."""
+    _report([RunFolder.open(path) for path in run_dirs], out_file)
+
+
+@app.command(epilog="Example: privfl account paper_configs/quickstart.toml rounds=50")
+def account(config: Config, overrides: Overrides = None) -> None:
+    """What ε a configuration will cost, by each accountant, without training."""
+    from privfl import experiment
+
+    with err.status("reading the data, pricing the plan"):
+        prices = experiment.account(load(config, overrides or ()))
+    table = Table(title="What the run will cost", title_justify="left", show_header=False)
+    for name, value in prices.rows():
+        table.add_row(name, value)
+    out.print(table)
+
+
+@app.command(epilog="Example: privfl doctor")
+def doctor() -> None:
+    """What privfl finds on this machine: Python, PyTorch, device, data sets, versions."""
+    import torch
+
+    from privfl import experiment
+    from privfl.datasets import _fetch
+
+    cuda = torch.cuda.is_available()
+    found = experiment.environment(torch.device("cuda" if cuda else "cpu"))
+    table = Table(title="privfl doctor", title_justify="left", show_header=False)
+    table.add_row("Python", f"{found.python} ({sys.executable})")
+    table.add_row("machine", f"{platform.platform()}, {os.cpu_count()} cores")
+    table.add_row("device", f"cuda: {found.device}" if cuda else "cpu (PyTorch finds no GPU)")
+    table.add_row("privfl", found.privfl)
+    for name, version in found.packages.items():
+        table.add_row(name, version)
+    for entry in _fetch.inventory():
+        table.add_row(f"data: {entry.name}", "present" if entry.present else f"missing; privfl data fetch {entry.name}")
+    table.add_row("free disk here", f"{shutil.disk_usage('.').free / 1e9:.1f} GB")
+    out.print(table)
+
+
+@data_app.command("list", epilog="Example: privfl data list")
+def data_list() -> None:
+    """Every data set, whether it is here, and where it can be had."""
+    from privfl.datasets import _fetch
+
+    table = Table("name", "here", "what it is", "licence", "where from")
+    for entry in _fetch.inventory():
+        here = "yes" if entry.present else "no"
+        table.add_row(
+            entry.name, here, entry.about.title, entry.about.licence, "\n".join(entry.sources) or "comes with a library"
+        )
+    out.print(table)
+
+
+@data_app.command(
+    "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1"
+)
+def data_show(name: Annotated[str, typer.Argument(help="A data set's name.")], overrides: Overrides = None) -> None:
+    """Draw who has how much of which class."""
+    from privfl.datasets import Dataset
+    from privfl.experiment import narrow
+    from privfl.federated import FederatedData
+    from privfl.report.terminal import partition_table
+    from privfl.seeding import Seed
+
+    settings = load_data(name, overrides or ())
+    data = FederatedData.build(narrow(settings, Dataset).load(), settings, Seed(0) / "data")
+    out.print(data.provenance, style="dim")
+    out.print(partition_table(data.counts(), data.classes, data.clients))
+
+
+@data_app.command("fetch", epilog="Example: privfl data fetch fashion_mnist")
+def data_fetch(name: Annotated[str, typer.Argument(help="A data set's name.")]) -> None:
+    """Get a data set into the cache, from the first of its sources that gives it; checked against known hashes."""
+    from privfl.datasets import _fetch
+
+    with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err) as bar:
+        fetched = _fetch.fetch(name, _FetchBar(bar))
+    place = fetched.place or "a library of this environment"
+    out.print(
+        f"{name}: is here already, in {place}" if fetched.source is None else f"{name}: got from {fetched.source} into {place}"
+    )
+
+
+class _FetchBar:
+    """Follows a fetch on a progress bar."""
+
+    def __init__(self, bar: Progress) -> None:
+        self.bar = bar
+        self.task: TaskID | None = None
+
+    def trying(self, source: str, size: int) -> None:
+        self.task = self.bar.add_task(source, total=size)
+
+    def progress(self, done: int, size: int) -> None:
+        if self.task is not None:
+            self.bar.update(self.task, completed=done, total=size)
+
+    def refused(self, source: str, why: str) -> None:
+        self.bar.console.print(f"{source}: {why}; trying the next source", style="yellow", highlight=False)
+
+
+def _attack(folder: RunFolder, names: tuple[str, ...]) -> None:
+    # Found by name at run time: the package does not depend on the attacks that are run against it.
+    run_attacks: Callable[..., Any] = importlib.import_module("attacks._run").run_attacks
+    with _shadow_progress() as observer:
+        run_attacks(folder, names, observer)
+
+
+def _report(folders: list[RunFolder], out_file: Path | None) -> None:
+    from privfl.report import summary_table, write_report
+
+    target = out_file or (folders[0].path / "report.html" if len(folders) == 1 else Path("comparison.html"))
+    page = write_report(folders, target)
+    for folder in folders:
+        out.print(summary_table(folder))
+    out.print(f"page: {page.resolve()}", soft_wrap=True, highlight=False)
+
+
+def _default_folder(name: str, resume: bool) -> Path:
+    """The first free of runs/NAME, runs/NAME-2, ...; the last that exists where a run is resumed."""
+    first = Path("runs") / name
+    path, number = first, 1
+    while path.exists():
+        number += 1
+        before, path = path, first.with_name(f"{name}-{number}")
+    return before if resume and number > 1 else path
+
+
+@contextmanager
+def _training_progress(config: ExperimentConfig, path: Path) -> Iterator[Callable[[RoundRecord, TimingRecord], None]]:
+    """A bar on a terminal; a line a round elsewhere."""
+    err.print(f"{config.name}: {config.rounds} rounds of {config.data.kind} into {path}", highlight=False, soft_wrap=True)
+    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("reading the data, fixing the noise", total=config.rounds)
+
+        def observe(record: RoundRecord, timing: TimingRecord) -> None:
+            text = _round_line(record)
+            if err.is_terminal:
+                bar.update(task, completed=record.round + 1, description=text)
+            else:
+                err.print(
+                    f"round {record.round + 1}/{config.rounds}  {text}  {timing.total:.1f} s", highlight=False, soft_wrap=True
+                )
+
+        yield observe
+
+
+def _round_line(record: RoundRecord) -> str:
+    parts = []
+    if record.skipped is not None:
+        parts.append(f"skipped: {record.skipped}")
+    if record.evaluation is not None:
+        parts.append(f"accuracy {record.evaluation.accuracy.value:.1%}")
+    if record.epsilon is not None:
+        parts.append(f"ε {record.epsilon:.2f}")
+    return "  ".join(parts)
+
+
+@contextmanager
+def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
+    columns = (TextColumn("shadow models"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
+        task = bar.add_task("", total=None)
+
+        def observe(done: int, total: int) -> None:
+            if err.is_terminal:
+                bar.update(task, completed=done, total=total)
+            else:
+                err.print(f"shadow models: {done} of {total}", highlight=False)
+
+        yield observe
+
+
+def main() -> NoReturn:
+    """The console script."""
+    try:
+        app(standalone_mode=False)
+    except PrivflError as error:
+        err.print(
+            f"privfl: {error}",
+            style="red" if isinstance(error, UserError) else "bold red",
+            highlight=False,
+            soft_wrap=True,
+            markup=False,
+        )
+        sys.exit(error.exit_code)
+    except (KeyboardInterrupt, click.Abort, typer.Abort):
+        err.print("privfl: interrupted; what is finished is kept: run the same command with --resume to go on", highlight=False)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    sys.exit(0)

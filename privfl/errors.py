@@ -1,0 +1,65 @@
+"""Every error that privfl raises on purpose, as one tree.
+
+::
+
+    PrivflError                 exit code 1
+    ├── UserError               exit code 2: something that the user can mend
+    │   ├── ConfigError         a configuration that is wrong or contradicts itself
+    │   ├── DataError           data that is missing, damaged or unfit for the run
+    │   ├── ModelError          a model that cannot be trained as the plan asks
+    │   ├── RunFolderError      a run folder that is absent, foreign or of another version
+    │   └── ViewError           an attack asked for what its adversary could not have seen
+    ├── PrivacyError            a step that would have broken the promised privacy
+    ├── ProtocolError           secure aggregation was aborted by one of its checks
+    └── StorageError            the disk is full or refuses to be written
+
+A message is one line: the value, what is allowed, and what to do next.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+
+class PrivflError(Exception):
+    """Base of all; catch it to catch everything that privfl raises on purpose."""
+
+    exit_code: ClassVar[int] = 1
+
+
+class UserError(PrivflError):
+    """Something that the user can mend."""
+
+    exit_code: ClassVar[int] = 2
+
+
+class ConfigError(UserError):
+    """A configuration that is wrong or contradicts itself."""
+
+
+class DataError(UserError):
+    """Data that is missing, damaged or unfit for the run."""
+
+
+class ModelError(UserError):
+    """A model that cannot be trained as the plan asks."""
+
+
+class RunFolderError(UserError):
+    """A run folder that is absent, foreign or of another version."""
+
+
+class ViewError(UserError):
+    """An attack asked for what its adversary could not have seen."""
+
+
+class PrivacyError(PrivflError):
+    """A step that would have broken the promised privacy."""
+
+
+class ProtocolError(PrivflError):
+    """Secure aggregation was aborted by one of its checks."""
+
+
+class StorageError(PrivflError):
+    """The disk is full or refuses to be written."""

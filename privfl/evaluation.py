@@ -1,0 +1,70 @@
+"""How good a model is: accuracy and loss with intervals, and how they are spread over clients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from privfl.auditing import clopper_pearson
+from privfl.runs import Interval, Spread
+from privfl.vectors import load_vector
+
+_BATCH = 1000
+
+
+@torch.no_grad()
+def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
+    """The model's logits in evaluation mode.
+
+    Args:
+        model: scratch space of the right architecture.
+        vector_D: the parameters to use.
+        x: N inputs.
+
+    Returns:
+        shape (N, classes), on the device of ``x``.
+    """
+    load_vector(model, vector_D)
+    model.eval()
+    return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+
+
+def accuracy(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
+    """Share of correct predictions, with the exact interval of Clopper & Pearson (1934)."""
+    count, correct = len(y_N), int((logits_NC.argmax(1) == y_N).sum())
+    low, high = clopper_pearson(correct, count, level)
+    return Interval(value=correct / count, low=float(low), high=float(high), n=count, level=level)
+
+
+def mean_loss(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
+    """Mean cross entropy in nats, with the normal interval (the central limit theorem over examples)."""
+    loss_N = cross_entropy(logits_NC.double(), y_N, reduction="none").cpu().numpy()
+    mean = float(loss_N.mean())
+    half = float(stats.norm.ppf((1 + level) / 2) * loss_N.std(ddof=1) / np.sqrt(len(loss_N))) if len(loss_N) > 1 else 0.0
+    return Interval(value=mean, low=mean - half, high=mean + half, n=len(loss_N), level=level)
+
+
+def client_spread(logits_NC: Tensor, y_N: Tensor, owner_N: NDArray[np.int64]) -> Spread | None:
+    """Accuracy on each client's own examples, spread over the clients that have any.
+
+    Returns:
+        None where there is no example.
+    """
+    if len(owner_N) == 0:
+        return None
+    correct_N = (logits_NC.argmax(1) == y_N).cpu().numpy()
+    counts = np.bincount(owner_N)
+    shares = np.bincount(owner_N, weights=correct_N)[counts > 0] / counts[counts > 0]
+    return spread(shares)
+
+
+def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:
+    """Minimum, 10th, 50th and 90th percentile, maximum."""
+    points = np.percentile(np.asarray(values, dtype=np.float64), [0, 10, 50, 90, 100])
+    return Spread(**dict(zip(("minimum", "p10", "median", "p90", "maximum"), map(float, points), strict=True)))

@@ -1,0 +1,181 @@
+"""Who has which example, and who of them is a member: :class:`FederatedData`.
+
+The whole pool is dealt to the clients first; only then is it drawn, example by example, what each client trains on.
+Members and hold-out examples of one client therefore come from one distribution, however skewed the partition is, and
+an attack cannot tell them apart without looking at the model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.config import DataConfig, Natural
+from privfl.errors import DataError
+from privfl.partition import assign
+from privfl.seeding import Seed
+
+FloatArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N labelled examples: ``x`` of shape (N, ...), float32; ``y`` of shape (N,), int64."""
+
+    x: FloatArray
+    y: IntArray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """What an item of the shelf of data sets reads from disk.
+
+    Args:
+        train: the pool, before anyone owns or holds out anything.
+        test: the central test split.
+        classes: the name of each class.
+        provenance: one sentence on where the data come from, and what is special about this copy.
+        natural_N: for each pool example, the client that the data itself names; None where it names none.
+        natural_names: those clients' names.
+
+    Raises:
+        DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
+    """
+
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    provenance: str
+    natural_N: IntArray | None = None
+    natural_names: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for part, examples in (("training", self.train), ("test", self.test)):
+            _check(f"the {part} part", examples, len(self.classes))
+        if self.train.x.shape[1:] != self.test.x.shape[1:]:
+            raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
+        if self.natural_N is not None and (
+            self.natural_N.shape != self.train.y.shape or not _within(self.natural_N, len(self.natural_names))
+        ):
+            raise DataError("natural_N must give each training example the index of one of natural_names")
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """The pool of N examples, its owners and its members, and the central test split.
+
+    Args:
+        pool: all examples that clients own, members or not.
+        test: the central test split.
+        classes: the name of each class.
+        clients: the name of each of the K clients.
+        provenance: see :class:`LoadedData`.
+        owner_N: the client that owns each example.
+        candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
+        member_N: the examples that are trained on.
+    """
+
+    pool: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    clients: tuple[str, ...]
+    provenance: str
+    owner_N: IntArray
+    candidate_N: BoolArray
+    member_N: BoolArray
+
+    @classmethod
+    def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:
+        """Deal the pool to the clients, then draw who is a member.
+
+        Each example is a candidate with probability ``2 * config.holdout``, independently of everything else, and each
+        candidate a member by a fair coin, so that ``config.holdout`` of the pool is expected to be held out. The coins
+        are independent, as in add/remove adjacency: the number of members is not fixed.
+
+        One example of each client, drawn at random, is never a candidate. A client is therefore never left without a
+        member, in this draw or any other, and no coin needs to be tossed twice, which would make it unfair.
+
+        Args:
+            loaded: what a data set's loader gave.
+            config: clients, partition and hold-out.
+            seed: of the data alone; the same seed gives the same bytes.
+
+        Raises:
+            DataError: a client is left with no example.
+        """
+        names = _client_names(loaded, config)
+        owner_N = assign(config.partition, loaded.train.y, loaded.natural_N, len(names), (seed / "partition").numpy())
+        data = cls(
+            pool=loaded.train,
+            test=loaded.test,
+            classes=loaded.classes,
+            clients=names,
+            provenance=loaded.provenance,
+            owner_N=owner_N,
+            candidate_N=_candidates(owner_N, config.holdout, (seed / "candidates").numpy()),
+            member_N=np.ones(len(owner_N), dtype=np.bool_),
+        )
+        return data.redrawn((seed / "membership").numpy())
+
+    def members_of(self, client: int) -> IntArray:
+        """Pool indices that this client trains on, ascending."""
+        return np.flatnonzero(self.member_N & (self.owner_N == client))
+
+    def holdout_of(self, client: int) -> IntArray:
+        """Pool indices that this client owns and does not train on, ascending."""
+        return np.flatnonzero(~self.member_N & (self.owner_N == client))
+
+    def redrawn(self, generator: np.random.Generator) -> FederatedData:
+        """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
+        coin_N = generator.random(len(self.pool)) < 0.5
+        return replace(self, member_N=np.where(self.candidate_N, coin_N, True))
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many members of each class each client has, of shape (K, classes)."""
+        table: NDArray[Any] = np.zeros((len(self.clients), len(self.classes)), dtype=np.int64)
+        np.add.at(table, (self.owner_N[self.member_N], self.pool.y[self.member_N]), 1)
+        return table
+
+
+def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
+    if isinstance(config.partition, Natural):
+        return loaded.natural_names
+    if config.clients is None:
+        raise DataError("data.clients: is missing; give it, unless data.partition.kind is 'natural'")
+    return tuple(f"client {number}" for number in range(config.clients))
+
+
+def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generator) -> BoolArray:
+    """Whose membership is drawn: each example with probability 2 * holdout, save each client's last in a random order."""
+    draw_N = generator.random(len(owner_N))
+    candidate_N = draw_N < 2 * holdout
+    order = np.lexsort((draw_N, owner_N))
+    # The largest draw of a client is a candidate only where all of its draws are; elsewhere this changes nothing.
+    last = order[np.flatnonzero(np.diff(owner_N[order], append=-1))]
+    candidate_N[last] = False
+    return candidate_N
+
+
+def _check(part: str, examples: Examples, classes: int) -> None:
+    x, y = examples.x, examples.y
+    if x.dtype != np.float32 or y.dtype != np.int64:
+        raise DataError(f"{part} has x of {x.dtype} and y of {y.dtype}; they must be float32 and int64")
+    if y.ndim != 1 or not len(y) or len(x) != len(y):
+        raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
+    # A NaN passes through min and max; neither allocates anything of the pool's size.
+    if not (np.isfinite(x.min()) and np.isfinite(x.max())):
+        raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
+    if not _within(y, classes):
+        raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
+
+
+def _within(values_N: IntArray, count: int) -> bool:
+    return bool(values_N.min() >= 0 and values_N.max() < count)

@@ -1,0 +1,44 @@
+"""From run folders to what a person looks at: one self-contained HTML page, its figures, a short table at the end of a run.
+
+A plain package, one module for each part of the page: ``headline``, ``curves``, ``roc``, ``adversaries``, ``card``,
+``dealt`` (the partition), ``cost``, ``comparison``; ``wording`` puts figures into words, ``drawing`` makes figures that
+follow a light or dark page, ``page`` fills the templates. It reads the typed records of run folders and nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from privfl.report import page
+from privfl.report.recorded import Run
+from privfl.report.summary import summary_table
+from privfl.runs import RunFolder, write_atomic
+
+__all__ = ["summary_table", "write_report"]
+
+
+def write_report(folders: Sequence[RunFolder], out: Path) -> Path:
+    """Write the page of a run, or of several runs side by side.
+
+    The figures are written beside the page too, as SVG files that stand alone: in ``figures/`` for a ``report.html``,
+    else in ``<name of the page>_figures/``.
+
+    Args:
+        folders: finished runs, at least one.
+        out: the page's file; of one run it is usually ``folder.path / "report.html"``.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        RunFolderError: a run has not finished, or a record of it is damaged, or ``out`` cannot be written.
+        StorageError: the disk is full.
+    """
+    runs = [Run.read(folder) for folder in folders]
+    made = page.of_run(runs[0]) if len(runs) == 1 else page.of_runs(runs, out)
+    figures = out.parent / ("figures" if out.name == "report.html" else f"{out.stem}_figures")
+    for drawing in made.drawings:
+        write_atomic(figures / f"{drawing.name}.svg", drawing.standing_alone().encode())
+    write_atomic(out, made.html.encode())
+    return out

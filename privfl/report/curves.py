@@ -1,0 +1,170 @@
+"""Figures over rounds, one small figure to a question; they overlay any number of runs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, outside_legend, series
+from privfl.report.recorded import Run
+from privfl.report.wording import count, duration, epsilon, percent, percent_range
+
+PERCENT: Final = FuncFormatter(lambda share, _: f"{share * 100:g}")
+
+
+def of_run(run: Run) -> list[Drawing]:
+    """All figures over the rounds of one run that its records can fill."""
+    drawings = [_accuracy(run), _loss(run)]
+    if run.result.privacy is not None:
+        drawings.append(_epsilon(run))
+    if any(record.clipped_share is not None for record in run.rounds):
+        drawings.append(_clipped(run))
+    return [*drawings, _bytes(run), _seconds(run)]
+
+
+def of_runs(runs: Sequence[Run], tags: Sequence[str]) -> list[Drawing]:
+    """Accuracy, and ε where somebody promised one, of several runs in one figure each."""
+    figure, axes = blank(height=250)
+    for index, (run, tag) in enumerate(zip(runs, tags, strict=True)):
+        points = run.evaluated
+        axes.plot([x for x, _ in points], [e.accuracy.value for _, e in points], label=tag, **series(index), **_dots(points, index))
+    _rounds(axes, "test accuracy, %")
+    axes.yaxis.set_major_formatter(PERCENT)
+    outside_legend(axes, columns=5)
+    ends = "; ".join(f"{tag}: {percent(run.result.evaluation.accuracy.value)}" for run, tag in zip(runs, tags, strict=True))
+    drawings = [finish(figure, "accuracies", "Accuracy over rounds", f"Test accuracy of each run over its rounds. At the end, {ends}.")]
+    promised = [(index, run, tag) for index, (run, tag) in enumerate(zip(runs, tags, strict=True)) if run.result.privacy is not None]
+    if not promised:
+        return drawings
+    figure, axes = blank(height=250)
+    for index, run, tag in promised:
+        axes.plot(*_spent(run), label=tag, **series(index))
+    _rounds(axes, "ε so far")
+    axes.set_ylim(bottom=0)
+    outside_legend(axes, columns=5)
+    ends = "; ".join(f"{tag}: {epsilon(run.result.privacy.epsilon)}" for _, run, tag in promised if run.result.privacy)
+    return [*drawings, finish(figure, "epsilons", "ε over rounds", f"The ε that each run had spent after each round. At the end, {ends}.")]
+
+
+def _accuracy(run: Run) -> Drawing:
+    figure, axes = blank()
+    points = run.evaluated
+    x = [done for done, _ in points]
+    spread = [(done, evaluation.clients) for done, evaluation in points if evaluation.clients is not None]
+    if spread:
+        axes.fill_between(
+            [done for done, _ in spread],
+            [clients.p10 for _, clients in spread],
+            [clients.p90 for _, clients in spread],
+            color=SERIES[1], alpha=0.16, linewidth=0, label="clients, 10th to 90th percentile",
+        )  # fmt: skip
+        axes.plot([d for d, _ in spread], [c.median for _, c in spread], **series(1), label="median client")
+    axes.fill_between(
+        x, [e.accuracy.low for _, e in points], [e.accuracy.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
+    )
+    axes.plot(x, [e.accuracy.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
+    _rounds(axes, "% correct")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+    axes.legend(loc="lower right", reverse=True)
+    final = run.result.evaluation
+    alt = f"Test accuracy over rounds, ending at {percent(final.accuracy.value)} (interval {percent_range(final.accuracy)})."
+    if final.clients is not None:
+        alt += f" Over clients it ends between {percent(final.clients.p10)} (10th percentile) and {percent(final.clients.p90)} (90th)."
+    return finish(figure, "accuracy", "Accuracy", alt)
+
+
+def _loss(run: Run) -> Drawing:
+    figure, axes = blank()
+    points = run.evaluated
+    x = [done for done, _ in points]
+    trained = [(record.round + 1, record.train_loss) for record in run.rounds if record.train_loss is not None]
+    axes.plot([done for done, _ in trained], [loss for _, loss in trained], **series(1), label="cohort, in training")
+    axes.fill_between(x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0)
+    axes.plot(x, [e.loss.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
+    _rounds(axes, "cross entropy, nats")
+    axes.legend(loc="upper right", reverse=True)
+    final = run.result.evaluation.loss.value
+    return finish(figure, "loss", "Loss", f"Mean cross entropy on the test split over rounds, ending at {final:.3f} nats.")
+
+
+def _epsilon(run: Run) -> Drawing:
+    privacy = run.result.privacy
+    assert privacy is not None
+    figure, axes = blank()
+    axes.plot(*_spent(run), **series(0))
+    alt = f"The largest ε over the clients after each round, ending at {epsilon(privacy.epsilon)}"
+    if privacy.budget is not None:
+        axes.axhline(privacy.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1)
+        axes.annotate(
+            f"budget {epsilon(privacy.budget)}", (0, privacy.budget), (2, -4),
+            xycoords=("axes fraction", "data"), textcoords="offset points", va="top", color=INK, fontsize=10.5,
+        )  # fmt: skip
+        alt += f", against a budget of {epsilon(privacy.budget)}"
+    axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
+    _rounds(axes, "ε so far, the client with the most")
+    return finish(figure, "epsilon", "Privacy spent", alt + ".")
+
+
+def _clipped(run: Run) -> Drawing:
+    figure, axes = blank()
+    points = [(record.round + 1, record.clipped_share) for record in run.rounds if record.clipped_share is not None]
+    axes.plot([done for done, _ in points], [share for _, share in points], **series(0))
+    _rounds(axes, "gradients that were clipped, %")
+    axes.yaxis.set_major_formatter(PERCENT)
+    axes.set_ylim(0, 1.04)
+    alt = f"The share of per-example gradients that were clipped, round by round; in the last, {percent(points[-1][1])}."
+    return finish(figure, "clipped", "Clipping", alt)
+
+
+def _bytes(run: Run) -> Drawing:
+    figure, axes = blank()
+    x = [record.round + 1 for record in run.rounds]
+    up, down = ([size / 1e6 for size in sizes] for sizes in zip(*((r.bytes_up, r.bytes_down) for r in run.rounds), strict=True))
+    axes.plot(x, down, drawstyle="steps-mid", **series(1), label="down")
+    axes.plot(x, up, drawstyle="steps-mid", **series(0), label="up")
+    _rounds(axes, "MB a round; down without the model")
+    axes.set_ylim(0, max(*up, *down) * 1.3 or 1)
+    axes.legend(loc="upper left", reverse=True, ncols=2, columnspacing=1, handlelength=1.7)
+    alt = f"Megabytes sent in each round: up to {max(up):.2f} by all its clients together, up to {max(down):.2f} to them beside the model."
+    return finish(figure, "bytes", "Bytes", alt)
+
+
+def _seconds(run: Run) -> Drawing:
+    figure, axes = blank()
+    cohorts = {record.round: len(record.cohort) for record in run.rounds}
+    x = [timing.round + 1 for timing in run.timings]
+    parts = {
+        "training": [timing.train for timing in run.timings],
+        "aggregation": [t.aggregate_client * cohorts.get(t.round, 0) + t.aggregate_server for t in run.timings],
+        "evaluation": [timing.evaluate for timing in run.timings],
+    }
+    for index, (label, seconds) in enumerate(parts.items()):
+        axes.plot(x, seconds, drawstyle="steps-mid", **series(index), label=label)
+    _rounds(axes, "seconds a round, in this simulation")
+    axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
+    axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
+    means = "; ".join(f"{label} {duration(sum(seconds) / max(len(seconds), 1))}" for label, seconds in parts.items())
+    return finish(figure, "seconds", "Seconds", f"Seconds that each round took. On average: {means}.")
+
+
+def _spent(run: Run) -> tuple[list[int], list[float]]:
+    spent = [(record.round + 1, record.epsilon) for record in run.rounds if record.epsilon is not None]
+    return [0, *(done for done, _ in spent)], [0.0, *(value for _, value in spent)]
+
+
+def _dots(points: Sequence[object], index: int = 0) -> dict[str, object]:
+    """Mark the single measurements where they are few enough to be told apart."""
+    return {"marker": MARKERS[index % len(MARKERS)], "markersize": 4} if len(points) <= 12 else {}
+
+
+def _rounds(axes: Axes, y: str) -> None:
+    labelled(axes, "round", y)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda done, _: count(round(done))))
+    axes.grid(visible=False, axis="x")
+    axes.spines["left"].set_visible(False)
+    axes.spines["bottom"].set_color(MUTED)

@@ -1,0 +1,138 @@
+"""Who has how much of which class, as a picture of any number of clients."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch, PathPatch
+from matplotlib.path import Path
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from privfl.report.drawing import INK, MUTED, PAPER, SERIES, Drawing, finish
+from privfl.report.wording import count, percent, plural
+from privfl.runs import PartitionRecord
+
+Counts = NDArray[np.float64]
+
+COLUMNS: Final = 120
+"""At most this many columns are drawn; of more clients, neighbours in size share one."""
+
+SHADES: Final = (0.12, 0.3, 0.5, 0.72, 1.0)
+"""Opacities of the shades, from few examples to many; no example is no ink."""
+
+NAME_LENGTH: Final = 14
+"""A class name longer than this is cut."""
+
+
+def drawing(partition: PartitionRecord) -> Drawing:
+    """Columns are clients, the largest first; rows are classes; above them is each client's size."""
+    counts = np.asarray(partition.counts, dtype=float)
+    ordered = counts[np.argsort(-counts.sum(axis=1), kind="stable")]
+    columns = [block.mean(axis=0) for block in np.array_split(ordered, min(len(ordered), COLUMNS))]
+    table = np.stack(columns)
+    rows = table.shape[1]
+    height = 150 + max(16 * min(rows, 40), 60)
+    figure = Figure(figsize=(380 / 72, height / 72))
+    sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(62, height - 150))
+    _sizes(sizes, table)
+    edges = _cells(cells, table)
+    _names(cells, partition.classes)
+    _legend(figure, edges)
+    alt = (
+        f"A table of shades of {plural(len(counts), 'client')} by {plural(rows, 'class').replace('classs', 'classes')}. The largest client "
+        f"has {count(int(ordered[0].sum()))} examples, the smallest {count(int(ordered[-1].sum()))}."
+    )
+    each = "" if len(ordered) <= COLUMNS else f" Each column is the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size."
+    caption = f"A column is a client, the largest at the left; a row is a class; the bars above are the clients' sizes.{each}"
+    return finish(figure, "partition", "Who has which class", alt, caption)
+
+
+def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
+    """The same in a few figures."""
+    counts = np.asarray(partition.counts, dtype=float)
+    sizes = counts.sum(axis=1)
+    held = sizes > 0
+    shares = counts[held] / sizes[held, None]
+    largest = shares.max(axis=1)
+    return [
+        ("examples trained on", count(int(sizes.sum()))),
+        ("clients", count(len(counts))),
+        ("classes", count(counts.shape[1])),
+        ("examples of a client", f"{count(int(sizes.min()))} to {count(int(sizes.max()))}, median {count(round(float(np.median(sizes))))}"),
+        ("classes of the median client", f"{np.median((counts[held] > 0).sum(axis=1)):.0f}"),
+        ("largest class of the median client", percent(float(np.median(largest)), 0) + " of its examples"),
+    ]
+
+
+def _sizes(axes: Axes, table: Counts) -> None:
+    axes.bar(np.arange(len(table)), table.sum(axis=1), width=_width(table), color=MUTED, linewidth=0)
+    axes.set_title("examples", loc="left", fontsize=11, color=MUTED, pad=4)
+    axes.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
+    axes.spines[["left", "bottom"]].set_visible(False)
+    axes.tick_params(axis="x", length=0, labelbottom=False)
+    axes.grid(visible=False, axis="x")
+
+
+def _cells(axes: Axes, table: Counts) -> list[float]:
+    """Draw each shade as one path, which keeps a thousand cells small; returns the shades' edges."""
+    edges = _edges(float(table.max()))
+    half = _width(table) / 2
+    shade = np.digitize(table, edges)
+    for index, opacity in enumerate(SHADES, start=1):
+        boxes = [_box(x - half, x + half, y - 0.46, y + 0.46) for x, y in np.argwhere((shade == index) & (table > 0))]
+        if boxes:
+            axes.add_patch(PathPatch(Path.make_compound_path(*boxes), facecolor=SERIES[0], alpha=opacity, linewidth=0))
+    axes.set(xlim=(-0.5, len(table) - 0.5), ylim=(table.shape[1] - 0.5, -0.5))
+    if len(table) <= 8:
+        _write_counts(axes, table, shade)
+    axes.grid(visible=False)
+    axes.spines[["left", "bottom"]].set_visible(False)
+    return edges
+
+
+def _write_counts(axes: Axes, table: Counts, shade: NDArray[Any]) -> None:
+    for x, y in np.argwhere(table > 0):
+        colour = PAPER if SHADES[shade[x, y] - 1] > 0.6 else INK
+        axes.text(x, y, count(round(float(table[x, y]))), ha="center", va="center_baseline", fontsize=9.5, color=colour)
+
+
+def _names(axes: Axes, classes: list[str]) -> None:
+    step = -(-len(classes) // 40)
+    shown = list(range(0, len(classes), step))
+    names = [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in (classes[index] for index in shown)]
+    axes.set_yticks(shown, names)
+    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
+    axes.set_xticks([])
+    axes.set_xlabel("clients, by size", color=MUTED)
+
+
+def _legend(figure: Figure, edges: list[float]) -> None:
+    tops = [*(edge - 1 for edge in edges[1:]), None]
+    labels = [
+        f"{edge:,.0f}+" if top is None else f"{edge:,.0f}–{top:,.0f}" if top > edge else f"{edge:,.0f}" for edge, top in zip(edges, tops, strict=True)
+    ]
+    patches = [Patch(facecolor=SERIES[0], alpha=opacity, linewidth=0, label=label) for opacity, label in zip(SHADES, labels, strict=False)]
+    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), handlelength=1, handletextpad=0.4, columnspacing=0.9, fontsize=10)
+
+
+def _edges(largest: float) -> list[float]:
+    """Where each shade begins: 1, then round numbers, evenly spaced in the square root up to the largest count."""
+    raw = [(index / len(SHADES)) ** 2 * largest for index in range(1, len(SHADES))]
+    rounded = [float(f"{edge:.1g}") if edge < 20 else float(f"{edge:.2g}") for edge in raw]
+    edges = [1.0]
+    for edge in rounded:
+        if round(edge) > edges[-1]:
+            edges.append(float(round(edge)))
+    return edges
+
+
+def _width(table: Counts) -> float:
+    return 0.94 if len(table) <= 40 else 1.0
+
+
+def _box(left: float, right: float, top: float, bottom: float) -> Path:
+    return Path([(left, top), (right, top), (right, bottom), (left, bottom), (left, top)], closed=True)

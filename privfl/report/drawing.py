@@ -1,0 +1,176 @@
+"""A figure as SVG whose colours follow the reader's light or dark page.
+
+Matplotlib draws with stand-in colours, one for each name of :data:`COLOURS`; in the SVG they become CSS variables. On
+the page the style sheet sets these; a figure that stands alone carries them itself. Text stays text.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from html import escape
+from typing import Any, Final
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+COLOURS: Final = {
+    "paper": ("#ffffff", "#14171b"),
+    "ink": ("#1a1e24", "#e9ebee"),
+    "muted": ("#59616b", "#a3acb7"),
+    "rule": ("#d5d9de", "#373e47"),
+    "series-1": ("#0b5c96", "#79bdf0"),
+    "series-2": ("#b0400e", "#f5a073"),
+    "series-3": ("#1f7350", "#78cfa6"),
+    "series-4": ("#75429b", "#c7a5ec"),
+}
+"""Name -> colour on a light and on a dark page. All but ``rule`` have a contrast of at least 4.5 on ``paper``."""
+
+_STANDINS: Final = {name: f"#0001{index:02x}" for index, name in enumerate(COLOURS, start=16)}
+
+PAPER, INK, MUTED, RULE = (_STANDINS[name] for name in ("paper", "ink", "muted", "rule"))
+SERIES: Final = tuple(_STANDINS[f"series-{index}"] for index in (1, 2, 3, 4))
+DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.8)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
+MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<")
+
+WIDTH, HEIGHT = 320, 228
+"""Pixels of a figure at its natural size: it fits a phone, so its text needs no shrinking."""
+
+_STYLE: Final[dict[str, Any]] = {
+    "svg.fonttype": "none",
+    "svg.hashsalt": "privfl",
+    "text.parse_math": False,
+    "font.size": 11,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.edgecolor": MUTED,
+    "axes.labelcolor": MUTED,
+    "axes.labelsize": 11,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "axes.titlesize": 12,
+    "grid.color": RULE,
+    "grid.linewidth": 0.6,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.labelsize": 10.5,
+    "ytick.labelsize": 10.5,
+    "xtick.major.size": 3,
+    "ytick.major.size": 0,
+    "xtick.minor.size": 0,
+    "ytick.minor.size": 0,
+    "lines.linewidth": 1.8,
+    "lines.solid_capstyle": "round",
+    "lines.dash_capstyle": "butt",
+    "legend.frameon": False,
+    "legend.fontsize": 10.5,
+    "legend.handlelength": 2.1,
+    "legend.borderaxespad": 0.2,
+    "hatch.color": RULE,
+    "hatch.linewidth": 0.8,
+    "figure.facecolor": "none",
+    "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.03,
+    "figure.constrained_layout.w_pad": 0.03,
+}
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """One figure.
+
+    Args:
+        name: of its file, and the prefix of its ids.
+        title: a few words above it.
+        alt: what it shows, in a sentence or two, for who cannot see it.
+        svg: the element, with colours as CSS variables.
+        caption: how to read it.
+    """
+
+    name: str
+    title: str
+    alt: str
+    svg: str
+    caption: str = ""
+
+    def standing_alone(self) -> str:
+        """The figure as a file of its own."""
+        light, dark = (
+            ";".join(f"--{name}:{colours[index]}" for name, colours in COLOURS.items()) for index in (0, 1)
+        )
+        style = (
+            f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
+            "text{font-family:system-ui,'Segoe UI','Helvetica Neue',Arial,sans-serif}"
+            "*{stroke-linejoin:round;stroke-linecap:butt}</style>"
+            '<rect width="100%" height="100%" style="fill: var(--paper)"/>'
+        )
+        head, tag, body = self.svg.partition(">")
+        names = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{names}{tag}{style}{body}\n'
+
+
+def style() -> AbstractContextManager[None]:
+    """Matplotlib's settings while figures are drawn; the caller's own come back afterwards."""
+    return mpl.rc_context(_STYLE)
+
+
+def blank(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes]:
+    """An empty figure of one pair of axes; ``width`` and ``height`` in pixels. Only within :func:`style`."""
+    figure = Figure(figsize=(width / 72, height / 72))
+    return figure, figure.add_subplot()
+
+
+def finish(figure: Figure, name: str, title: str, alt: str, caption: str = "") -> Drawing:
+    """Render a figure that :func:`blank` began."""
+    buffer = io.StringIO()
+    with warnings.catch_warnings():
+        # A class name may hold letters that the measuring font lacks; the reader's own fonts draw them.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
+    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption)
+
+
+def outside_legend(axes: Axes, columns: int = 2) -> None:
+    """A legend below the axes, where it covers no data."""
+    axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns, columnspacing=1.4, handletextpad=0.5)
+
+
+def labelled(axes: Axes, x: str, y: str) -> None:
+    """Name both axes: x below, y lying above the axis, where it is read without turning one's head."""
+    axes.set_xlabel(x)
+    axes.set_title(y, loc="left", fontsize=11, color=MUTED, pad=7)
+
+
+def series(index: int) -> dict[str, Any]:
+    """Colour and dashes of the ``index``-th line: no two of sixteen look alike, even without colour among four."""
+    return {"color": SERIES[index % 4], "linestyle": DASHES[(index + index // 4) % 4]}
+
+
+def _themed(svg: str, name: str, title: str, alt: str) -> str:
+    """Strip what a page needs no second time, prefix ids, and turn stand-ins into variables."""
+    svg = svg[svg.index("<svg") :].strip()
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
+    svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
+    svg = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)
+    svg = re.sub(r'\bid="', f'id="{name}-', svg)
+    svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
+    for colour, standin in _STANDINS.items():
+        svg = svg.replace(f": {standin}", f": var(--{colour})")
+    svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><")
+    box = re.search(r'viewBox="([^"]*)"', svg)
+    assert box is not None
+    opening = (
+        f'<svg viewBox="{box[1]}" width="{box[1].split()[2]}" height="{box[1].split()[3]}" role="img" '
+        f'aria-labelledby="{name}-title {name}-alt"><title id="{name}-title">{escape(title)}</title>'
+        f'<desc id="{name}-alt">{escape(alt)}</desc>'
+    )
+    return opening + svg[svg.index(">") + 1 :]
+

@@ -1,0 +1,144 @@
+"""The five figures that a run comes down to, each with one sentence that says how to read it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from privfl.auditing import tpr_bound
+from privfl.report.cost import Overhead
+from privfl.report.recorded import Run, rate_at
+from privfl.report.wording import (
+    HARD,
+    SPACE,
+    amount,
+    attack_name,
+    count,
+    duration,
+    epsilon,
+    interval,
+    level,
+    listing,
+    percent,
+    plural,
+    scientific,
+)
+
+LOW_FPR = 0.01
+"""The false positive rate of the headline."""
+
+
+@dataclass(frozen=True)
+class Headline:
+    """One figure: what it is called, its value, its interval or terms, and how to read it."""
+
+    label: str
+    value: str
+    terms: str
+    sentence: str
+
+
+def headlines(run: Run) -> list[Headline]:
+    """Accuracy, the ε that was promised, what the best attack found, the ε that was measured, what hiding cost."""
+    return [_accuracy(run), _promise(run), _attack(run), _measured(run), _overhead(run)]
+
+
+def warnings(run: Run) -> list[str]:
+    """What a reader must know before any figure; empty where all is well."""
+    found = []
+    if run.result.stopped is not None:
+        done = plural(run.result.rounds, "round")
+        found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped}")
+    leakage, privacy = run.leakage, run.result.privacy
+    if leakage is None or privacy is None:
+        return found
+    if leakage.best.epsilon_lower > privacy.epsilon:
+        found.append(
+            f"The measured ε of at least {epsilon(leakage.best.epsilon_lower)} contradicts the promised "
+            f"{epsilon(privacy.epsilon)}. Take the promise as broken until the cause is found."
+        )
+    beyond = [attack_name(attack.attack, attack.variant) for attack in leakage.attacks if attack.exceeds_bound]
+    if beyond:
+        found.append(
+            f"More was found than the promised ε allows, by {listing(beyond)}. Take the promise as broken until the cause is found."
+        )
+    return found
+
+
+def _accuracy(run: Run) -> Headline:
+    evaluation = run.result.evaluation
+    sentence = (
+        f"The share of {count(evaluation.accuracy.n)} test examples, held by no client, that the final model labels "
+        f"correctly. On the examples it was trained on: {percent(run.result.train_accuracy)}."
+    )
+    return Headline("Test accuracy", percent(evaluation.accuracy.value), interval(evaluation.accuracy), sentence)
+
+
+def _promise(run: Run) -> Headline:
+    privacy = run.result.privacy
+    if privacy is None:
+        sentence = "This run was trained without differential privacy. What the attacks found is all that is known of its leakage."
+        return Headline("Promised ε", "no promise", "ε is unbounded", sentence)
+    allowed = float(tpr_bound(LOW_FPR, privacy.curve_epsilon, privacy.curve_delta))
+    times = f"e^{epsilon(privacy.epsilon)}"
+    if privacy.epsilon < math.log(1e6):
+        times = f"{math.exp(privacy.epsilon):,.3g}" if privacy.epsilon < math.log(100) else f"{math.exp(privacy.epsilon):,.0f}"
+    sentence = (
+        f"Whatever anyone concludes, one {privacy.unit} more or less changes its probability at most {times}-fold (plus δ). "
+        f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
+    )
+    terms = f"per {privacy.unit}, at δ{HARD}={HARD}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
+    return Headline("Promised ε", f"ε = {epsilon(privacy.epsilon)}", terms, sentence)
+
+
+def _attack(run: Run) -> Headline:
+    label = f"Best attack: TPR at 1{SPACE}%{HARD}FPR"
+    if run.leakage is None:
+        return Headline(label, "not measured", "no attack was run", "Run privfl attack on this folder to measure what leaked.")
+    best = run.leakage.best
+    name = attack_name(best.attack, best.variant)
+    origin = (
+        f"By {name}: chosen on one half of the candidates and measured on the other, {count(best.candidates)} examples."
+        if len(run.leakage.attacks) > 1
+        else f"By {name}, on {count(best.candidates)} examples."
+    )
+    found = rate_at(best.rates, LOW_FPR)
+    if found is None or found.tpr is None:
+        reason = (found.reason if found else None) or "that rate was not measured"
+        return Headline(label, "not resolvable", reason, f"{origin} Too few non-members to tell.")
+    if found.tpr.low > LOW_FPR:
+        verdict = "All of the interval is above that: the model leaks who was a member."
+    elif found.tpr.high < LOW_FPR:
+        verdict = "This attack does worse than guessing."
+    else:
+        verdict = "The interval holds that figure: no leak is shown."
+    sentence = f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} {origin}"
+    return Headline(label, percent(found.tpr.value, 2), interval(found.tpr, 2), sentence)
+
+
+def _measured(run: Run) -> Headline:
+    if run.leakage is None:
+        return Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")
+    best = run.leakage.best
+    terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
+    if best.epsilon_lower <= 0:
+        sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
+        return Headline("Measured ε", "ε ≥ 0", terms, sentence)
+    sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
+    if run.result.privacy is not None:
+        sentence += " The gap to the promised ε is what stronger attacks might still find."
+    return Headline("Measured ε", f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
+
+
+def _overhead(run: Run) -> Headline:
+    label = "Secure aggregation adds"
+    overhead = Overhead.of(run)
+    if not run.result.hides_updates:
+        sentence = "Secure aggregation was off: the server saw the update of every single client."
+        return Headline("Secure aggregation", "off", f"{amount(run.result.bytes_up)} uploaded in the clear", sentence)
+    sentence = (
+        f"Its messages add up to {amount(run.result.bytes_up + run.result.bytes_down)}, against {amount(run.result.bytes_plain)} in the "
+        f"clear. In return the server saw sums over cohorts, never the update of one client."
+    )
+    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, each round"
+    return Headline(label, overhead.extra, terms, sentence)

@@ -1,0 +1,147 @@
+"""Fill the templates: a page is one HTML file that needs nothing else, no script, no font, no network."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+
+from privfl.config import dump
+from privfl.report import adversaries, comparison, cost, curves, dealt, headline, roc, wording
+from privfl.report.card import card
+from privfl.report.drawing import COLOURS, Drawing, style
+from privfl.report.recorded import Run
+from privfl.runs import RateAt
+
+
+@dataclass(frozen=True)
+class Page:
+    """A page and the figures in it."""
+
+    html: str
+    drawings: list[Drawing]
+
+
+def of_run(run: Run) -> Page:
+    """The page of one run."""
+    with style():
+        over_rounds = curves.of_run(run)
+        found = roc.drawing(run)
+        dealt_out = dealt.drawing(run.partition)
+    html = _fill(
+        "run.html.j2",
+        run=run,
+        lede=_lede(run),
+        warnings=headline.warnings(run),
+        headlines=headline.headlines(run),
+        over_rounds=over_rounds,
+        round_notes=_round_notes(run),
+        roc=found,
+        attacks=_attack_rows(run),
+        rates=_rates(run),
+        adversaries=adversaries.rows(run),
+        card=card(run),
+        partition=dealt_out,
+        partition_facts=dealt.facts(run.partition),
+        bytes_table=cost.bytes_table(run),
+        seconds_table=cost.seconds_table(run),
+        model_bytes=wording.amount(4 * run.result.parameters),
+        toml=dump(run.config),
+    )
+    return Page(html, [*over_rounds, *([found] if found else []), dealt_out])
+
+
+def of_runs(runs: Sequence[Run], out: Path) -> Page:
+    """The page that sets several runs side by side; links in it are relative to ``out``."""
+    tags = comparison.tags(len(runs))
+    with style():
+        drawings = [*comparison.drawings(runs, tags), *curves.of_runs(runs, tags)]
+    html = _fill(
+        "comparison.html.j2",
+        names=[run.config.name for run in runs],
+        rows=[
+            comparison.row(run, tag, os.path.relpath(run.path / "report.html", out.parent) if (run.path / "report.html").is_file() else None)
+            for run, tag in zip(runs, tags, strict=True)
+        ],
+        tags=tags,
+        differences=comparison.differences(runs),
+        drawings=drawings,
+        warnings=[f"{tag}: {warning}" for run, tag in zip(runs, tags, strict=True) for warning in headline.warnings(run)],
+    )
+    return Page(html, drawings)
+
+
+@cache
+def _templates() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("privfl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.globals["colours"] = COLOURS
+    environment.filters |= {"count": wording.count, "percent": wording.percent, "safe_svg": lambda drawing: Markup(drawing.svg)}
+    return environment
+
+
+def _fill(template: str, **parts: object) -> str:
+    return _templates().get_template(template).render(**parts)
+
+
+def _lede(run: Run) -> str:
+    config, result = run.config, run.result
+    promise = (
+        "It promises nothing"
+        if result.privacy is None
+        else f"It promises {result.privacy.unit}-level differential privacy"
+    )
+    hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
+    return (
+        f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
+        f"{wording.plural(len(run.partition.clients), 'client')} ({wording.partition(config)}) in {wording.plural(result.rounds, 'round')}, "
+        f"{wording.cohort(config)}. {promise}; {hiding}."
+    )
+
+
+def _round_notes(run: Run) -> list[str]:
+    notes = []
+    if run.config.evaluation.every > 1:
+        notes.append(f"Evaluated every {run.config.evaluation.every} rounds and after the last.")
+    reasons: dict[str, list[str]] = {}
+    for record in run.skipped:
+        reasons.setdefault(record.skipped or "", []).append(str(record.round + 1))
+    for reason, rounds in reasons.items():
+        word = "Round" if len(rounds) == 1 else "Rounds"
+        notes.append(f"{word} {wording.listing(rounds)} skipped: {reason}.")
+    clipped = sum(record.clipped_coordinates for record in run.rounds)
+    if clipped:
+        notes.append(f"The secure sum's encoding clipped {wording.plural(clipped, 'coordinate')} of the updates over the whole run.")
+    return notes
+
+
+def _rates(run: Run) -> list[str]:
+    return [wording.rate(at.fpr) for at in run.leakage.attacks[0].rates] if run.leakage and run.leakage.attacks else []
+
+
+def _attack_rows(run: Run) -> list[dict[str, object]]:
+    """One row for each variant, as (figure, what it stands on) pairs."""
+    if run.leakage is None:
+        return []
+    best = (run.leakage.best.attack, run.leakage.best.variant)
+    return [
+        {
+            "name": wording.attack_name(attack.attack, attack.variant),
+            "best": (attack.attack, attack.variant) == best,
+            "beyond": bool(attack.exceeds_bound),
+            "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
+            "balanced": (wording.percent(attack.balanced_accuracy), ""),
+            "rates": [_cell(at) for at in attack.rates],
+        }
+        for attack in sorted(run.leakage.attacks, key=lambda attack: attack.attack)
+    ]
+
+
+def _cell(at: RateAt) -> tuple[str, str]:
+    return ("not resolvable", "") if at.tpr is None else (wording.percent(at.tpr.value, 2), wording.percent_range(at.tpr, 2))

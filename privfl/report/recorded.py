@@ -1,0 +1,61 @@
+"""One run, read from its folder once: everything that the page may draw on, and nothing else."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from privfl.config import ExperimentConfig
+from privfl.runs import Environment, Evaluation, Leakage, PartitionRecord, RateAt, Result, RoundRecord, RunFolder, TimingRecord
+
+
+@dataclass(frozen=True)
+class Run:
+    """The typed records of one finished run."""
+
+    path: Path
+    config: ExperimentConfig
+    environment: Environment
+    partition: PartitionRecord
+    result: Result
+    leakage: Leakage | None
+    rounds: list[RoundRecord]
+    timings: list[TimingRecord]
+
+    @classmethod
+    def read(cls, folder: RunFolder) -> Run:
+        """All records of a folder.
+
+        Raises:
+            RunFolderError: the run has not finished, or a record is damaged.
+        """
+        return cls(
+            path=folder.path,
+            config=folder.config,
+            environment=folder.environment,
+            partition=folder.partition,
+            result=folder.result,
+            leakage=folder.leakage,
+            rounds=folder.rounds(),
+            timings=folder.timings(),
+        )
+
+    @property
+    def evaluated(self) -> list[tuple[int, Evaluation]]:
+        """(rounds done, evaluation) for each round that was evaluated."""
+        return [(record.round + 1, record.evaluation) for record in self.rounds if record.evaluation is not None]
+
+    @property
+    def skipped(self) -> list[RoundRecord]:
+        """The rounds in which nobody trained."""
+        return [record for record in self.rounds if record.skipped is not None]
+
+    @property
+    def contributions(self) -> int:
+        """How often a client trained and sent something, over all rounds."""
+        return sum(len(record.cohort) for record in self.rounds if record.skipped is None)
+
+
+def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:
+    """The entry of a list of rates for one false positive rate."""
+    return next((rate for rate in rates if abs(rate.fpr - fpr) < 1e-12), None)

@@ -1,0 +1,113 @@
+"""The ROC of every attack on logarithmic axes, below the bound that the whole privacy curve draws."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+from privfl.auditing import tpr_bound
+from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, blank, finish, labelled, series
+from privfl.report.recorded import Run, rate_at
+from privfl.report.wording import attack_name, percent, rate
+from privfl.runs import AttackRecord, Leakage, PrivacyResult
+
+EXPECTED_FALSE_POSITIVES: Final = 10
+"""Below this many, a false positive rate is not resolvable (the rule of :mod:`privfl.auditing.roc`)."""
+
+LOWEST: Final = 1e-4
+"""Where both axes begin: the lowest rate that is reported."""
+
+
+def drawing(run: Run) -> Drawing | None:
+    """The figure; None where no attack was run."""
+    leakage = run.leakage
+    if leakage is None:
+        return None
+    figure, axes = blank(width=380, height=412)
+    _unresolvable(axes, leakage)
+    axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.annotate("guessing", (0.02, 0.02), (4, -3), textcoords="offset points", rotation=45, va="top", ha="center",
+                  rotation_mode="anchor", color=MUTED, fontsize=10)  # fmt: skip
+    if run.result.privacy is not None:
+        _bound(axes, run.result.privacy)
+    for index, attack in enumerate(sorted(leakage.attacks, key=lambda attack: not _is_best(attack, leakage))):
+        _curve(axes, attack, index)
+    _decorate(axes)
+    return finish(figure, "roc", "What each attack finds", _alt(run, leakage), _caption(run))
+
+
+def _unresolvable(axes: Axes, leakage: Leakage) -> None:
+    edge = EXPECTED_FALSE_POSITIVES / leakage.nonmembers
+    if edge <= LOWEST:
+        return
+    axes.axvspan(LOWEST, min(edge, 1), facecolor="none", edgecolor=RULE, hatch="////", linewidth=0, zorder=0.5)
+    axes.annotate("not resolvable", (LOWEST, 1), (5, -6), textcoords="offset points", va="top", fontsize=10, color=MUTED,
+                  bbox={"facecolor": PAPER, "edgecolor": "none", "pad": 1.5})  # fmt: skip
+
+
+def _bound(axes: Axes, privacy: PrivacyResult) -> None:
+    fpr = np.geomspace(LOWEST, 1, 160)
+    tpr = tpr_bound(fpr, privacy.curve_epsilon, privacy.curve_delta)
+    axes.fill_between(fpr, tpr, 1, color=INK, alpha=0.07, linewidth=0)
+    axes.plot(fpr, tpr, color=INK, linewidth=1.6, label="the most that the promise allows")
+
+
+def _curve(axes: Axes, attack: AttackRecord, index: int) -> None:
+    """One attack; number 0 is the best, and stands out."""
+    chosen = index == 0
+    fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
+    shown = (fpr > 0) & (tpr > 0)
+    name = attack_name(attack.attack, attack.variant) + (" (best)" if chosen else "")
+    axes.plot(fpr[shown], tpr[shown], **{**series(index), "linewidth": 2.6 if chosen else 1.3}, label=name, zorder=3 if chosen else 2)
+    for at in attack.rates if chosen else []:
+        if at.tpr is not None and at.tpr.high > LOWEST:
+            low = max(at.tpr.low, LOWEST)
+            axes.plot([at.fpr, at.fpr], [low, at.tpr.high], color=series(index)["color"], linewidth=1.2, marker="_", markersize=7, zorder=4)
+
+
+def _decorate(axes: Axes) -> None:
+    axes.set(xscale="log", yscale="log", xlim=(LOWEST, 1), ylim=(LOWEST, 1))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_locator(LogLocator(base=10, numticks=9))
+        axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:g}"))
+        axis.set_minor_formatter(NullFormatter())
+    axes.minorticks_off()
+    labelled(axes, "non-members accused (FPR), %", "members found (TPR), %")
+    axes.legend(loc="lower right", fontsize=10, handlelength=2.6, labelspacing=0.35, frameon=True, facecolor=PAPER, edgecolor="none", framealpha=1)
+
+
+def _is_best(attack: AttackRecord, leakage: Leakage) -> bool:
+    return (attack.attack, attack.variant) == (leakage.best.attack, leakage.best.variant)
+
+
+def _alt(run: Run, leakage: Leakage) -> str:
+    found = []
+    for attack in leakage.attacks:
+        at = rate_at(attack.rates, 0.01)
+        if at is not None and at.tpr is not None:
+            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(at.tpr.value, 2)}")
+    text = "ROC of each attack on logarithmic axes"
+    if run.result.privacy is not None:
+        allowed = float(tpr_bound(0.01, run.result.privacy.curve_epsilon, run.result.privacy.curve_delta))
+        text += f", below a bound that allows {percent(allowed)} at {rate(0.01)} false positives"
+    return text + (f". At that rate the attacks find: {'; '.join(found)}." if found else ".")
+
+
+def _caption(run: Run) -> str:
+    lines = [
+        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage hurts, and where averages hide it.",
+        "On the dotted line an attack knows nothing: it finds as large a share of members as it accuses of non-members.",
+    ]
+    if run.result.privacy is not None:
+        lines.append(
+            "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all pairs "
+            "(ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie in the shade above it."
+        )
+    lines += [
+        "The heavy line is the best attack, chosen on one half of the candidates; the bars on it are 95 % intervals.",
+        "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,126 @@
+"""Numbers as a reader expects them: units, thin spaces, typographic minus, no false precision."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
+from privfl.runs import Interval
+
+SPACE = "\u202f"
+"""A narrow space that does not break: between a number and its unit."""
+
+HARD = "\u00a0"
+"""A space that does not break."""
+
+_SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
+
+
+def count(value: int) -> str:
+    """26010 -> 26,010."""
+    return f"{value:,}"
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """0.8423 -> 84.2 %."""
+    return f"{share * 100:.{digits}f}{SPACE}%"
+
+
+def percent_range(interval: Interval, digits: int = 1) -> str:
+    """Both ends of an interval: 83.5 – 84.9 %."""
+    return f"{interval.low * 100:.{digits}f}{HARD}–{HARD}{interval.high * 100:.{digits}f}{SPACE}%"
+
+
+def interval(found: Interval, digits: int = 1) -> str:
+    """Both ends, and what they are: 83.5 – 84.9 % (95 % interval)."""
+    return f"{percent_range(found, digits)} ({level(found.level)}{HARD}interval)"
+
+
+def level(share: float) -> str:
+    """0.95 -> 95 %."""
+    return f"{share * 100:g}{SPACE}%"
+
+
+def rate(share: float) -> str:
+    """A false positive rate, without trailing zeros: 0.001 -> 0.1 %."""
+    return f"{share * 100:g}{SPACE}%"
+
+
+def scientific(value: float) -> str:
+    """1e-5 -> 10⁻⁵; 2.5e-6 -> 2.5·10⁻⁶."""
+    mantissa, exponent = f"{value:.1e}".split("e")
+    power = "10" + str(int(exponent)).translate(_SUPERSCRIPTS)
+    return power if float(mantissa) == 1 else f"{float(mantissa):g}·{power}"
+
+
+def epsilon(value: float) -> str:
+    """ε with two digits after the point; large ones as whole numbers."""
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def factor(value: float) -> str:
+    """A ratio: 1.0234 -> 1.02."""
+    return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
+
+
+def amount(size: float) -> str:
+    """Bytes in decimal units, three digits: 1.23 MB."""
+    for unit in ("bytes", "kB", "MB", "GB"):
+        if abs(size) < 1000:
+            return f"{size:.0f}{SPACE}{unit}" if unit == "bytes" or size >= 100 else f"{size:.3g}{SPACE}{unit}"
+        size /= 1000
+    return f"{size:,.3g}{SPACE}TB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds as one would say them: 12 ms, 1.3 s, 4 min 10 s."""
+    if seconds < 1:
+        return f"{seconds * 1000:.3g}{SPACE}ms"
+    if seconds < 120:
+        return f"{seconds:.3g}{SPACE}s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 120:
+        return f"{minutes}{SPACE}min {rest}{SPACE}s"
+    return f"{minutes // 60}{SPACE}h {minutes % 60}{SPACE}min"
+
+
+def listing(words: Sequence[str]) -> str:
+    """a, b and c."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "nobody"
+
+
+def plural(number: int, noun: str) -> str:
+    """1 round, 20 rounds."""
+    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+
+
+def attack_name(attack: str, variant: str) -> str:
+    """``membership/lira``, ``offline`` -> lira · offline."""
+    name = attack.rpartition("/")[2]
+    return name if variant in ("", name) else f"{name}{HARD}· {variant}"
+
+
+def cohort(config: ExperimentConfig) -> str:
+    """Who takes part in a round."""
+    match config.cohort:
+        case AllClients():
+            return "all clients in every round"
+        case PoissonCohort(size=size):
+            return f"about {size} clients a round, each drawn on its own (Poisson)"
+        case fixed:
+            return f"exactly {fixed.size} clients a round, drawn without replacement"
+
+
+def partition(config: ExperimentConfig) -> str:
+    """How the examples were dealt to the clients."""
+    match config.data.partition:
+        case Iid():
+            return "dealt evenly at random"
+        case Dirichlet(alpha=alpha):
+            return f"classes skewed over the clients by Dirichlet(α = {alpha:g})"
+        case Shards(shards_per_client=shards):
+            return f"sorted by class and dealt in shards, {shards} to a client"
+        case QuantitySkew(alpha=alpha):
+            return f"sizes skewed by Dirichlet(α = {alpha:g}), classes mixed evenly"
+        case Natural():
+            return "as the data itself divides them"

@@ -1,0 +1,405 @@
+"""The run folder: what is in it, written so that a crash at any moment loses nothing, and read back typed.
+
+::
+
+    config.toml          the resolved configuration; it re-runs the run
+    environment.json     versions, device and machine, and the version of this format
+    membership.npz       owner_N, candidate_N, member_N: who had which example of the pool, and who was a member
+    partition.json       clients, classes, and how many members of each class each client had
+    rounds.jsonl         one RoundRecord a line; the same seed gives the same bytes
+    timings.jsonl        one TimingRecord a line: seconds, which no seed repeats
+    ledger.json          every noise draw of every client, by round
+    views/               what each adversary saw, a file a round
+    state.safetensors    the point to resume from
+    model.safetensors    the final model, by parameter name
+    result.json          the figures of the run
+    attacks/             what the attacks found
+    figures/ report.html the page
+
+Every file but the two ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
+last in a round: whatever lies beyond it is a round that did not finish, and is dropped on resume. The round is then
+computed again from the same streams, so it releases the same values and costs no further privacy.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from privfl.config import ExperimentConfig, Frozen, dump, load
+from privfl.errors import RunFolderError, StorageError
+
+FORMAT = 1
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+class Interval(Frozen):
+    """An estimate and its two-sided interval at ``level``, from ``n`` observations."""
+
+    value: float
+    low: float
+    high: float
+    n: int
+    level: float = 0.95
+
+
+class Spread(Frozen):
+    """How a figure is spread over clients: minimum, 10th, 50th and 90th percentile, maximum."""
+
+    minimum: float
+    p10: float
+    median: float
+    p90: float
+    maximum: float
+
+
+class Evaluation(Frozen):
+    """Accuracy and mean cross entropy (nats) on the central test split, and accuracy spread over clients' hold-outs."""
+
+    accuracy: Interval
+    loss: Interval
+    clients: Spread | None
+
+
+class RoundRecord(Frozen):
+    """What one round did. ``round`` counts from 0.
+
+    ``skipped`` says why nobody trained, where the cohort was too small. ``epsilon`` is the largest ε over the clients
+    so far, None where nothing is promised. ``clipped_share`` is the share of per-example gradients that were clipped,
+    ``clipped_coordinates`` how many coordinates the secure sum's encoding clipped; no server sees either.
+    """
+
+    round: int
+    cohort: list[int]
+    skipped: str | None
+    train_loss: float | None
+    clipped_share: float | None
+    clipped_coordinates: int
+    epsilon: float | None
+    bytes_up: int
+    bytes_down: int
+    evaluation: Evaluation | None
+
+
+class TimingRecord(Frozen):
+    """Seconds that one round took: training of the whole cohort, one client's and the server's part of aggregation."""
+
+    round: int
+    train: float
+    aggregate_client: float
+    aggregate_server: float
+    evaluate: float
+    total: float
+
+
+class Environment(Frozen):
+    """What a reader needs to reproduce the run beside its configuration."""
+
+    format: int
+    privfl: str
+    python: str
+    platform: str
+    processor: str
+    device: str
+    packages: dict[str, str]
+
+
+class PartitionRecord(Frozen):
+    """Who has how much of which class: ``counts`` has a row for each client, a column for each class."""
+
+    clients: list[str]
+    classes: list[str]
+    counts: list[list[int]]
+    provenance: str
+
+
+class PrivacyResult(Frozen):
+    """What was promised, priced from the ledger alone.
+
+    ``epsilon`` is the largest over the clients by PLD, ``epsilon_rdp`` the same by RDP. ``curve_epsilon`` and
+    ``curve_delta`` are the privacy curve that holds for every client: δ(ε), the largest over the clients at each ε.
+    """
+
+    unit: Literal["example", "client"]
+    relation: str
+    sampler: str
+    adversaries: list[str]
+    delta: float
+    noise_multiplier: float
+    max_grad_norm: float
+    epsilon: float
+    epsilon_rdp: float
+    epsilon_clients: list[float]
+    budget: float | None
+    curve_epsilon: list[float]
+    curve_delta: list[float]
+
+
+class Result(Frozen):
+    """The figures of a run. ``stopped`` says why it ended before its last round, where it did.
+
+    ``bytes_plain`` is what the same uploads would have cost in the clear.
+    """
+
+    rounds: int
+    stopped: str | None
+    parameters: int
+    evaluation: Evaluation
+    train_accuracy: float
+    privacy: PrivacyResult | None
+    hides_updates: bool
+    bytes_up: int
+    bytes_down: int
+    bytes_plain: int
+
+
+class RateAt(Frozen):
+    """True positive rate at one false positive rate; ``tpr`` is None, with the reason, where the sample cannot tell."""
+
+    fpr: float
+    tpr: Interval | None
+    reason: str | None = None
+
+
+class AttackRecord(Frozen):
+    """What one variant of one attack found, on all candidates.
+
+    ``roc_fpr`` and ``roc_tpr`` are the ROC, thinned for drawing. ``exceeds_bound`` says whether its lower confidence
+    band crosses the bound that the promised ε puts on every ROC; None where nothing is promised.
+    """
+
+    attack: str
+    variant: str
+    adversary: str
+    auc: Interval
+    balanced_accuracy: float
+    rates: list[RateAt]
+    roc_fpr: list[float]
+    roc_tpr: list[float]
+    exceeds_bound: bool | None
+
+
+class BestAttack(Frozen):
+    """The attack that did best on one half of the candidates, measured on the other half.
+
+    ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
+    """
+
+    attack: str
+    variant: str
+    candidates: int
+    rates: list[RateAt]
+    epsilon_lower: float
+    level: float
+    delta: float
+
+
+class Leakage(Frozen):
+    """``attacks/summary.json``: what the membership attacks found on the final model."""
+
+    members: int
+    nonmembers: int
+    shadow_models: int
+    attacks: list[AttackRecord]
+    best: BestAttack
+
+
+@contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Turn a disk that refuses into one line.
+
+    Raises:
+        RunFolderError: the folder is not ours to write.
+        StorageError: the disk is full, or failed.
+    """
+    try:
+        yield
+    except PermissionError as error:
+        raise RunFolderError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
+    except (FileExistsError, NotADirectoryError) as error:
+        raise RunFolderError(f"{path}: is not a folder ({error.strerror}); choose another with --out") from None
+    except OSError as error:
+        raise StorageError(
+            f"{path}: could not be written ({error.strerror}); free some space, then go on with --resume: "
+            "what was written is whole"
+        ) from None
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Replace ``path`` by ``content`` in one step: a reader, or a crash, sees the old file or the new one.
+
+    Raises:
+        RunFolderError, StorageError: as :func:`storing`.
+    """
+    partial = path.with_name(path.name + ".partial")
+    with storing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with partial.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(partial, path)
+        except OSError:
+            partial.unlink(missing_ok=True)
+            raise
+
+
+def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
+    """JSON with sorted keys and full precision; NaN and infinities are refused."""
+    write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """A folder of one run."""
+
+    path: Path
+
+    @classmethod
+    def create(cls, path: Path, config: ExperimentConfig, environment: Environment) -> RunFolder:
+        """A new run folder.
+
+        Raises:
+            RunFolderError: there is something at ``path`` already, or it cannot be written.
+        """
+        with storing(path):
+            path.mkdir(parents=True, exist_ok=True)
+            if any(path.iterdir()):
+                raise RunFolderError(
+                    f"{path}: is not empty; continue that run with --resume, or choose another folder with --out"
+                )
+        folder = cls(path)
+        write_json(path / "environment.json", environment.model_dump())
+        write_atomic(path / "config.toml", dump(config).encode())
+        return folder
+
+    @classmethod
+    def open(cls, path: Path) -> RunFolder:
+        """An existing run folder.
+
+        Raises:
+            RunFolderError: it is none, or was written in another version of this format.
+        """
+        folder = cls(path)
+        if not (path / "config.toml").is_file():
+            raise RunFolderError(f"{path}: is not a run folder (no config.toml in it); give a folder that `privfl run` made")
+        try:
+            version = json.loads((path / "environment.json").read_text()).get("format")
+        except (OSError, ValueError, AttributeError):
+            version = None
+        if version != FORMAT:
+            raise RunFolderError(
+                f"{path}: has format {version}; this privfl reads format {FORMAT}: "
+                "run its config.toml again, or use the privfl that wrote it"
+            )
+        return folder
+
+    def require_same(self, config: ExperimentConfig) -> None:
+        """Raise unless ``config`` is the one that this folder was begun with.
+
+        Raises:
+            RunFolderError: names the first setting that differs.
+        """
+        for key, before, now in _differences(self.config.model_dump(), config.model_dump(), ""):
+            raise RunFolderError(
+                f"{self.path}: was begun with {key} = {before!r}, not {now!r}; "
+                "resume with the settings in its config.toml, or choose another --out"
+            )
+
+    @property
+    def config(self) -> ExperimentConfig:
+        """The resolved configuration."""
+        return load(self.path / "config.toml")
+
+    @property
+    def environment(self) -> Environment:
+        """Where the run was made."""
+        return self._read("environment.json", Environment)
+
+    @property
+    def partition(self) -> PartitionRecord:
+        """Who had how much of which class."""
+        return self._read("partition.json", PartitionRecord)
+
+    @property
+    def result(self) -> Result:
+        """The figures of the run.
+
+        Raises:
+            RunFolderError: the run has not finished.
+        """
+        return self._read("result.json", Result)
+
+    @property
+    def leakage(self) -> Leakage | None:
+        """What the attacks found; None where none was run."""
+        return self._read("attacks/summary.json", Leakage) if (self.path / "attacks" / "summary.json").exists() else None
+
+    @property
+    def finished(self) -> bool:
+        """Whether the run came to its end, or to the end of its budget."""
+        return (self.path / "result.json").is_file()
+
+    def rounds(self) -> list[RoundRecord]:
+        """The records of all finished rounds, in order."""
+        return self._lines("rounds.jsonl", RoundRecord)
+
+    def timings(self) -> list[TimingRecord]:
+        """The seconds of all finished rounds, in order."""
+        return self._lines("timings.jsonl", TimingRecord)
+
+    def append(self, record: RoundRecord, timing: TimingRecord) -> None:
+        """Add one round's records; on disk when this returns."""
+        for name, line in (("rounds.jsonl", record), ("timings.jsonl", timing)):
+            with storing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
+                file.write(line.model_dump_json() + "\n")
+                file.flush()
+                os.fsync(file.fileno())
+
+    def rewind(self, rounds: int) -> None:
+        """Drop the records of all rounds from number ``rounds`` on, and a half-written last line."""
+        for name in ("rounds.jsonl", "timings.jsonl"):
+            path = self.path / name
+            lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
+            write_atomic(path, b"".join(lines[:rounds]))
+
+    def write(self, name: str, record: BaseModel) -> None:
+        """Write one typed record as JSON."""
+        write_json(self.path / name, record.model_dump())
+
+    def _read(self, name: str, kind: type[Model]) -> Model:
+        try:
+            return kind.model_validate_json((self.path / name).read_bytes())
+        except FileNotFoundError:
+            raise RunFolderError(f"{self.path}: has no {name}: the run has not come that far; go on with --resume") from None
+        except ValidationError as error:
+            raise RunFolderError(
+                f"{self.path / name}: is damaged ({error.errors()[0]['msg']}); run its config.toml again"
+            ) from None
+
+    def _lines(self, name: str, kind: type[Model]) -> list[Model]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        try:
+            return [kind.model_validate_json(line) for line in path.read_bytes().splitlines()]
+        except ValidationError as error:
+            raise RunFolderError(f"{path}: is damaged ({error.errors()[0]['msg']}); mend it with --resume") from None
+
+
+def _differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[tuple[str, object, object]]:
+    for key in sorted(set(before) | set(now)):
+        old, new = before.get(key), now.get(key)
+        if isinstance(old, Mapping) and isinstance(new, Mapping):
+            yield from _differences(old, new, f"{at}{key}.")
+        elif old != new:
+            yield at + key, old, new

@@ -1,0 +1,58 @@
+"""SHELF of local trainers ("engines"). The file's name is its name in a configuration.
+
+Every engine computes the same thing as ``opacus``, the reference, up to rounding, or refuses.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from privfl.config import TrainingConfig
+from privfl.privacy.events import LocalTraining
+from privfl.privacy.plan import Plan
+from privfl.seeding import Seed
+
+
+@dataclass(frozen=True)
+class LocalTask:
+    """What one client of the cohort trains on: ``x`` of shape (n, ...), ``y`` of shape (n,), and its own streams."""
+
+    client: int
+    x: Tensor
+    y: Tensor
+    seed: Seed
+
+
+@dataclass(frozen=True)
+class LocalResult:
+    """What came of it: the update (local minus global), the mean training loss, and what was spent.
+
+    ``event`` is what the trainer really did, for the ledger; None where the plan promises nothing.
+    ``clipped_share`` is the share of per-example gradients that were longer than the clipping norm.
+    """
+
+    client: int
+    delta_D: Tensor
+    loss: float
+    clipped_share: float
+    event: LocalTraining | None
+
+
+class Trainer(ABC):
+    """The contract of this shelf. ``model`` is the trainer's to use as scratch space."""
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
+        self.model, self.config, self.plan = model, config, plan
+
+    @abstractmethod
+    def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        """Train every task from the global model, independently of the others.
+
+        Raises:
+            ModelError: the model cannot be trained under this plan.
+            PrivacyError: a step would have broken the promise.
+        """

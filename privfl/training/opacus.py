@@ -1,0 +1,199 @@
+"""The reference engine: Opacus DP-SGD, one client after another, any model that Opacus takes.
+
+One GradSampleModule is reused for all clients; every client of every round gets a fresh optimizer, so that no momentum
+and no half-accumulated batch goes from one client to the next. Instead of PrivacyEngine and its data loader, which
+sample at 1/len(loader), the batches are drawn here at exactly the rate that is accounted.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from privfl.config import TrainingConfig
+from privfl.errors import ModelError, PrivacyError
+from privfl.privacy.events import LocalTraining
+from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.sampling import poisson_batches, shuffled_batches
+from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.vectors import load_vector, to_vector
+
+
+class Opacus(Trainer):
+    """DP-SGD where the plan is :class:`ExamplePlan`, plain SGD where it is :class:`NoPlan`.
+
+    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qn) and nothing else of
+    the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
+    returned event is counted from the noise that was drawn; it is not copied from the plan.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
+        super().__init__(model, config, plan)
+        self._private: GradSampleModule | None = None
+        self._probed = False
+        if isinstance(plan, ExamplePlan):
+            require_per_example(model)
+            self._private = GradSampleModule(model, loss_reduction="sum")
+
+    def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        """One client after another."""
+        return [self._train_one(global_D, task) for task in tasks]
+
+    def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
+        load_vector(self.model, global_D)
+        self.model.train()
+        with _layer_randomness((task.seed / "layers").torch()):
+            if isinstance(self.plan, ExamplePlan):
+                loss, clipped_share, event = self._train_private(self.plan, task)
+            else:
+                loss, clipped_share, event = self._train_plain(task), 0.0, None
+        return LocalResult(task.client, to_vector(self.model) - global_D, loss, clipped_share, event)
+
+    def _train_private(self, plan: ExamplePlan, task: LocalTask) -> tuple[float, float, LocalTraining]:
+        assert self._private is not None
+        if not self._probed:
+            require_no_mixing(self.model, task.x[:1])
+            self._probed = True
+        todo = plan.local_training(len(task.y))
+        optimizer = CountingDPOptimizer(
+            self._sgd(),
+            noise_multiplier=todo.noise_multiplier,
+            max_grad_norm=todo.max_grad_norm,
+            expected_batch_size=todo.expected_batch_size,
+            loss_reduction="mean",
+            generator=(task.seed / "noise").torch(task.x.device),
+        )
+        loss_sum = 0.0
+        batches = (task.seed / "batches").torch(task.x.device)
+        for batch in poisson_batches(len(task.y), todo.sample_rate, todo.steps, batches):
+            optimizer.zero_grad()
+            loss_sum += self._accumulate(task.x[batch], task.y[batch])
+            optimizer.step()
+        if optimizer.noise_draws != todo.steps:
+            raise PrivacyError(
+                f"client {task.client}: {optimizer.noise_draws} noise draws in {todo.steps} steps; each step needs one"
+            )
+        return (
+            loss_sum / max(optimizer.examples, 1),
+            optimizer.clipped / max(optimizer.examples, 1),
+            todo.model_copy(update={"steps": optimizer.noise_draws}),
+        )
+
+    def _accumulate(self, x_B: Tensor, y_B: Tensor) -> float:
+        """Per-example gradients of one batch; returns the sum of its losses."""
+        assert self._private is not None
+        if len(y_B) == 0:
+            # An empty batch has no gradient to sum, and not every layer takes one; its noise is drawn all the same.
+            for parameter in self._private.parameters():
+                parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+            return 0.0
+        loss = cross_entropy(self._private(x_B), y_B, reduction="sum")
+        loss.backward()  # type: ignore[no-untyped-call]
+        return float(loss.detach())
+
+    def _train_plain(self, task: LocalTask) -> float:
+        optimizer = self._sgd()
+        losses = []
+        size = self.config.batch_size
+        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.y) // size)
+        for batch in shuffled_batches(len(task.y), size, steps, (task.seed / "batches").torch(task.x.device)):
+            optimizer.zero_grad()
+            loss = cross_entropy(self.model(task.x[batch]), task.y[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+            losses.append(loss.detach())
+        return float(torch.stack(losses).mean())
+
+    def _sgd(self) -> torch.optim.SGD:
+        return torch.optim.SGD(self.model.parameters(), lr=self.config.lr, momentum=self.config.momentum)
+
+
+class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
+    """Opacus' optimizer that counts what it does, and to which a non-finite gradient is a zero.
+
+    Opacus would multiply an infinite norm by a factor of zero and make every weight NaN.
+    """
+
+    noise_draws = 0
+    examples = 0
+    clipped = 0
+
+    def clip_and_accumulate(self) -> None:
+        """Clip each example's gradient and add it to the sum; a gradient that is not finite is a zero."""
+        norms_B = self._norms()
+        finite_B = torch.isfinite(norms_B)
+        if not bool(finite_B.all()):
+            for parameter in self.params:
+                parameter.grad_sample[~finite_B] = 0.0
+        self.examples += len(norms_B)
+        self.clipped += int((norms_B > self.max_grad_norm).sum())
+        super().clip_and_accumulate()
+
+    def add_noise(self) -> None:
+        """Add the step's noise, and count that it was added."""
+        super().add_noise()
+        self.noise_draws += 1
+
+    def _norms(self) -> Tensor:
+        parts: list[Tensor] = [parameter.grad_sample.flatten(1).norm(2, dim=1) for parameter in self.params]
+        return torch.stack(parts, dim=1).square().sum(dim=1).sqrt()
+
+
+def require_per_example(model: nn.Module) -> None:
+    """Raise unless each example's output, and so its gradient, depends on that example alone.
+
+    Opacus' validator lets a BatchNorm pass whose affine parameters are absent or frozen, though it mixes the batch.
+
+    Raises:
+        ModelError: names the layer and what to use instead.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            raise ModelError(
+                f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
+                "replace it by GroupNorm, or set privacy.kind = 'none'"
+            )
+    mistakes = ModuleValidator.validate(model, strict=False)
+    if mistakes:
+        raise ModelError(f"Opacus cannot train this model privately: {str(mistakes[0]).splitlines()[0]}")
+
+
+@torch.no_grad()
+def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
+    """Raise when an example's logits change with its neighbour in the batch: what no list of layer types can rule out.
+
+    Args:
+        model: in training mode.
+        x_1: one example, shape (1, ...).
+
+    Raises:
+        ModelError: some layer mixes the examples of a batch.
+    """
+    state = torch.get_rng_state()
+    logits = []
+    for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
+        torch.set_rng_state(state)
+        logits.append(model(torch.cat([x_1, neighbour]))[0])
+    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
+        raise ModelError(
+            "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
+            "find the layer that mixes the batch and replace it, or set privacy.kind = 'none'"
+        )
+
+
+@contextmanager
+def _layer_randomness(generator: torch.Generator) -> Iterator[None]:
+    """Layers such as Dropout draw from PyTorch's global generator: lend them a stream, and give the old state back."""
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
+        # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+        torch.set_rng_state(generator.get_state())
+        yield

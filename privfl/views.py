@@ -1,0 +1,144 @@
+"""What each adversary sees; the only door that attacks have.
+
+==================  ==============================================================================================
+adversary           sees
+==================  ==============================================================================================
+external            the final model
+client              every global model, before and after each round (and its own data)
+server              also who took part, and what the aggregator let it see: sums under secure aggregation, else each
+                    client's update
+malicious_server    also chooses the models it sends; no run has one yet
+==================  ==============================================================================================
+
+A round's view is one safetensors file in ``views/``. Under secure aggregation no update of a single client is ever
+written, so no attack can read one, not even by mistake.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeVar, get_args
+
+from safetensors.torch import load as load_tensors
+from safetensors.torch import save as save_tensors
+from torch import Tensor, tensor
+
+from privfl.errors import ViewError
+from privfl.runs import RunFolder, write_atomic
+from privfl.vectors import Layout
+
+Adversary = Literal["external", "client", "server", "malicious_server"]
+
+ADVERSARIES: tuple[Adversary, ...] = get_args(Adversary)
+
+
+@dataclass(frozen=True)
+class ExternalView:
+    """What whoever is given the final model sees of the run in ``folder``."""
+
+    folder: RunFolder
+    layout: Layout
+
+    def final_model(self) -> Tensor:
+        """The final model, a vector of length D.
+
+        Raises:
+            ViewError: the run has not finished.
+        """
+        path = self.folder.path / "model.safetensors"
+        if not path.is_file():
+            raise ViewError(f"{self.folder.path}: has no final model yet; finish the run with --resume")
+        return self.layout.flatten(load_tensors(path.read_bytes()))
+
+
+@dataclass(frozen=True)
+class ClientView(ExternalView):
+    """What a client sees that takes part in the run, beside its own data."""
+
+    def model_before(self, round_number: int) -> Tensor:
+        """The global model that round began with, a vector of length D.
+
+        Raises:
+            ViewError: the run kept no such view.
+        """
+        return self._round(round_number)["model_D"]
+
+    def _round(self, round_number: int) -> dict[str, Tensor]:
+        path = _round_path(self.folder.path, round_number)
+        if not path.is_file():
+            raise ViewError(f"{self.folder.path}: kept no view of round {round_number}; run it with records.views = 'all'")
+        return load_tensors(path.read_bytes())
+
+
+@dataclass(frozen=True)
+class ServerView(ClientView):
+    """What the server sees that does what the protocol says and looks at everything it gets."""
+
+    def participants(self, round_number: int) -> list[int]:
+        """The clients that took part in that round."""
+        return [int(client) for client in self._round(round_number)["participants_K"]]
+
+    def sums(self, round_number: int) -> tuple[Tensor, float]:
+        """The sum of the weighted updates, a vector of length D, and the sum of the weights.
+
+        Raises:
+            ViewError: nobody took part.
+        """
+        seen = self._round(round_number)
+        if "updates_KD" in seen:
+            return seen["weights_K"] @ seen["updates_KD"], float(seen["weights_K"].sum())
+        if "sum_D" not in seen:
+            raise ViewError(f"round {round_number} was skipped; the server saw nothing of it")
+        return seen["sum_D"], float(seen["weight_sum"])
+
+    def updates(self, round_number: int) -> tuple[Tensor, Tensor]:
+        """Each participant's update (K, D) and weight (K,), in the order of :meth:`participants`.
+
+        Raises:
+            ViewError: secure aggregation hid them.
+        """
+        seen = self._round(round_number)
+        if "updates_KD" not in seen:
+            raise ViewError(
+                f"round {round_number}: under secure aggregation the server sees sums only; "
+                "attack the sum, or run with aggregator.kind = 'mean'"
+            )
+        return seen["updates_KD"], seen["weights_K"]
+
+
+View = TypeVar("View", bound=ExternalView)
+_VIEWS: dict[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
+
+
+def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> ExternalView:
+    """The view of that adversary on a run.
+
+    Raises:
+        ViewError: no such adversary was part of the run.
+    """
+    if adversary not in _VIEWS:
+        raise ViewError(f"adversary {adversary!r}: this run's server was honest; allowed: {', '.join(_VIEWS)}")
+    return _VIEWS[adversary](folder, layout)
+
+
+def observe(
+    folder: RunFolder, round_number: int, model_D: Tensor, participants: Sequence[int], seen: dict[str, Tensor]
+) -> None:
+    """Write down what could be seen of one round.
+
+    Args:
+        folder: the run.
+        round_number: from 0.
+        model_D: the global model that the round began with.
+        participants: the clients that took part.
+        seen: what the aggregator let the server see, by name.
+    """
+    tensors = {"model_D": model_D, "participants_K": tensor(list(participants)), **seen}
+    contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
+    write_atomic(_round_path(folder.path, round_number), save_tensors(contiguous))
+
+
+def _round_path(folder: Path, round_number: int) -> Path:
+    return folder / "views" / f"round_{round_number:05d}.safetensors"

@@ -1,0 +1,86 @@
+import json
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from privfl.auditing import PrivacyCurve, best_of, evaluate
+from privfl.errors import DataError
+
+FloatArray = NDArray[np.float64]
+N = 4000
+MEMBER = np.random.default_rng(0).random(N) < 0.5
+STRONG = np.random.default_rng(1).normal(size=N) + 3.0 * MEMBER
+WEAK = np.random.default_rng(2).normal(size=N) + 0.2 * MEMBER
+SCORES = {"membership/a": {"x": WEAK, "y": STRONG}, "membership/b": {"x": -STRONG}}
+PROMISE = PrivacyCurve((0.5, 1.0), (1e-3, 1e-5), 1.0, 1e-5)
+
+
+def test_every_variant_is_reported_in_order_and_the_best_is_found() -> None:
+    found = evaluate(SCORES, MEMBER, None, np.random.default_rng(0))
+    names = [(leakage.attack, leakage.variant) for leakage in found.leakages]
+    assert names == [("membership/a", "x"), ("membership/a", "y"), ("membership/b", "x")]
+    assert (found.best.attack, found.best.variant) == ("membership/a", "y")
+    assert (found.members + found.nonmembers, found.best.chosen_on, found.best.measured_on) == (N, N // 2, N // 2)
+    assert found.dp_bound is None
+    assert found.best.contradicts_promise is None
+    weak, strong, flipped = (leakage.auc.value for leakage in found.leakages)
+    assert flipped < 0.1 < 0.5 < weak < 0.9 < strong
+
+
+def test_a_broken_promise_shows_and_a_kept_one_does_not() -> None:
+    broken = evaluate(SCORES, MEMBER, PROMISE, np.random.default_rng(0))
+    assert broken.best.contradicts_promise is True
+    assert broken.leakages[1].operating_points[0].violated is True
+    assert broken.leakages[0].operating_points[0].violated is False
+    kept = evaluate({"membership/a": {"x": WEAK}}, MEMBER, PROMISE, np.random.default_rng(0))
+    assert kept.best.contradicts_promise is False
+    assert [point.violated for point in kept.leakages[0].operating_points] == [False, None, None]
+
+
+def test_the_bound_is_drawn_and_stands_beside_each_rate() -> None:
+    found = evaluate(SCORES, MEMBER, PROMISE, np.random.default_rng(0))
+    assert found.dp_bound is not None
+    assert len(found.dp_bound["fpr"]) == len(found.dp_bound["tpr"])
+    assert found.leakages[0].operating_points[0].allowed == pytest.approx(np.exp(0.5) * 0.01 + 1e-3)
+
+
+def test_json_is_plain_and_repeatable() -> None:
+    first, again = (
+        json.dumps(evaluate(SCORES, MEMBER, PROMISE, np.random.default_rng(7)).to_dict(), allow_nan=False) for _ in range(2)
+    )
+    assert first == again
+    table = json.loads(first)
+    points = table["leakages"][1]["operating_points"]
+    assert points[0]["tpr"]["method"] == "Clopper–Pearson"
+    assert points[2]["tpr"] is None
+    assert points[2]["reason"].startswith("not resolvable")
+
+
+def test_the_choice_does_not_see_the_half_that_is_measured() -> None:
+    chosen = np.zeros(N, dtype=bool)
+    chosen[np.random.default_rng(3).permutation(N)[: N // 2]] = True
+    # Perfect where it is measured, useless where the choice is made: must not be chosen.
+    trap = np.where(chosen, np.random.default_rng(4).normal(size=N), MEMBER * 10.0)
+    best = best_of({"trap": {"x": trap}, "fair": {"x": STRONG}}, MEMBER, None, np.random.default_rng(3))
+    assert best.attack == "fair"
+    assert best.measured_on == np.count_nonzero(~chosen)
+    # And the reverse: what shone on the choosing half is reported as it does on the other.
+    reverse = np.where(chosen, MEMBER * 10.0, np.random.default_rng(4).normal(size=N))
+    best = best_of({"trap": {"x": reverse}, "fair": {"x": STRONG}}, MEMBER, None, np.random.default_rng(3))
+    assert best.attack == "trap"
+    assert best.auc.low < 0.5 < best.auc.high
+    assert best.epsilon.value < 0.3
+
+
+def test_few_candidates_are_chosen_by_area() -> None:
+    keep = slice(0, 200)
+    best = best_of({"a": {"weak": WEAK[keep], "strong": STRONG[keep]}}, MEMBER[keep], None, np.random.default_rng(0))
+    assert best.variant == "strong"
+    assert best.operating_point.tpr is None
+
+
+@pytest.mark.parametrize(("scores", "member"), [({}, MEMBER), ({"a": {"x": np.zeros(2)}}, np.array([True, False]))])
+def test_nothing_to_evaluate_is_refused(scores: dict[str, dict[str, FloatArray]], member: NDArray[np.bool_]) -> None:
+    with pytest.raises(DataError):
+        evaluate(scores, member, None, np.random.default_rng(0))

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+from itertools import combinations
+
+import pytest
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from privfl.errors import ProtocolError
+from privfl.secagg import agreement
+from privfl.secagg.agreement import MASK, KeyPair, check_public_key, hkdf
+
+SESSION = b"s" * 32
+
+# RFC 7748, section 6.1
+ALICE = bytes.fromhex("77076d0a7318a57d3c16c17251b26645df4c2f87ebc0992ab177fba51db92c2a")
+ALICE_PUBLIC = bytes.fromhex("8520f0098930a754748b7ddcb43ef75a0dbf3a0d26381af4eba4a98eaa9b4e6a")
+BOB = bytes.fromhex("5dab087e624a8a4b79e17f8b83800ee66f3bb1292618b6fd1c2f8b27ff88e0eb")
+BOB_PUBLIC = bytes.fromhex("de9edb7d7b7dc1b4d35b61c2ece435373f8343c85b78674dadfc7e146f882b4f")
+SECRET = bytes.fromhex("4a5d9d5ba4ce2de1728e3bf480350f25e07e21c947d19e3376f09b3c1e161742")
+
+# The canonical encodings of the points of order 1, 2, 4 and 8 of Curve25519 and its twist.
+LOW_ORDER = (
+    "0000000000000000000000000000000000000000000000000000000000000000",
+    "0100000000000000000000000000000000000000000000000000000000000000",
+    "e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800",
+    "5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157",
+    "ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+)
+
+
+def pair(private: bytes) -> KeyPair:
+    return KeyPair(X25519PrivateKey.from_private_bytes(private))
+
+
+def test_x25519_gives_the_answer_of_rfc_7748(monkeypatch: pytest.MonkeyPatch) -> None:
+    secrets: list[bytes] = []
+
+    def record(secret: bytes, **_: bytes) -> bytes:
+        secrets.append(secret)
+        return hkdf(secret, salt=b"", info=b"")
+
+    monkeypatch.setattr(agreement, "hkdf", record)
+    pair(ALICE).shared_key(BOB_PUBLIC, SESSION, MASK)
+    pair(BOB).shared_key(ALICE_PUBLIC, SESSION, MASK)
+    assert secrets == [SECRET, SECRET]
+    assert (pair(ALICE).public, pair(BOB).public) == (ALICE_PUBLIC, BOB_PUBLIC)
+
+
+def test_hkdf_gives_the_answer_of_rfc_5869() -> None:
+    found = hkdf(b"\x0b" * 22, salt=bytes(range(13)), info=bytes(range(0xF0, 0xFA)))
+    assert found.hex() == "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf"
+
+
+def test_the_derivation_is_as_documented() -> None:
+    info = b"privfl secagg mask" + min(ALICE_PUBLIC, BOB_PUBLIC) + max(ALICE_PUBLIC, BOB_PUBLIC)
+    assert pair(ALICE).shared_key(BOB_PUBLIC, SESSION, MASK) == hkdf(SECRET, salt=SESSION, info=info)
+
+
+def test_both_ends_derive_one_key_and_everything_in_it_matters() -> None:
+    one, other, third = KeyPair.generate(), KeyPair.generate(), KeyPair.generate()
+    key = one.shared_key(other.public, SESSION, MASK)
+    assert key == other.shared_key(one.public, SESSION, MASK)
+    keys = [
+        key,
+        one.shared_key(other.public, b"t" * 32, MASK),
+        one.shared_key(other.public, SESSION, b"another purpose"),
+        one.shared_key(third.public, SESSION, MASK),
+        other.shared_key(third.public, SESSION, MASK),
+    ]
+    assert all(a != b for a, b in combinations(keys, 2))
+
+
+def test_every_pair_is_fresh() -> None:
+    assert len({KeyPair.generate().public for _ in range(20)}) == 20
+
+
+@pytest.mark.parametrize("point", LOW_ORDER)
+def test_points_of_low_order_are_refused(point: str) -> None:
+    with pytest.raises(ProtocolError, match="low order"):
+        KeyPair.generate().shared_key(bytes.fromhex(point), SESSION, MASK)
+
+
+@pytest.mark.parametrize("change", [2**255, 2**255 - 19])
+def test_an_alias_of_a_key_is_refused(change: int) -> None:
+    alias = (change + 9).to_bytes(32, "little")
+    with pytest.raises(ProtocolError, match="below"):
+        check_public_key(alias)
+    check_public_key((9).to_bytes(32, "little"))
+
+
+@pytest.mark.parametrize("length", [0, 31, 33])
+def test_a_key_of_another_length_is_refused(length: int) -> None:
+    with pytest.raises(ProtocolError, match="32 bytes"):
+        KeyPair.generate().shared_key(b"k" * length, SESSION, MASK)
+
+
+def test_no_private_key_is_shown() -> None:
+    assert ALICE.hex() not in repr(pair(ALICE)) + str(vars(pair(ALICE)))
