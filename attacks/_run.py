@@ -10,15 +10,13 @@
 
 from __future__ import annotations
 
-import io
 import multiprocessing
 import os
 import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,7 +29,7 @@ from privfl.config import SHELVES, ExperimentConfig, Item
 from privfl.errors import ConfigError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
-from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, write_atomic
+from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, write_atomic
 from privfl.views import open_view
 
 Observer = Callable[[int, int], None]
@@ -60,7 +58,7 @@ def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer
         member_N = experiment.data.member_N[candidates]
         target = _target_outputs(folder, chosen, experiment, candidates)
         shadow_SN = draw_memberships(config.attacks.shadow_models, len(candidates), (experiment.seed / "shadows").numpy())
-        shadows = _train_shadows(folder, experiment, candidates, shadow_SN, observer)
+        shadows = _train_shadows(folder, experiment, shadow_SN, observer)
     evidence = gather(
         target,
         labels_N=experiment.data.pool.y[candidates],
@@ -70,7 +68,7 @@ def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer
     )
     scores = score_all(chosen, evidence)
     for attack, variants in scores.items():
-        write_atomic(folder.path / "attacks" / f"{attack}.npz", _npz(to_arrays({attack: variants}, member_N)))
+        write_atomic(folder.path / "attacks" / f"{attack}.npz", npz(to_arrays({attack: variants}, member_N)))
     evaluation = evaluate(scores, member_N, _promised(folder), (experiment.seed / "halves").numpy())
     leakage = _leakage(evaluation, chosen, len(shadow_SN))
     folder.write("attacks/summary.json", leakage)
@@ -148,9 +146,7 @@ def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
     return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
 
 
-def _train_shadows(
-    folder: RunFolder, experiment: Experiment, candidates: NDArray[np.int64], shadow_SN: BoolArray, observer: Observer | None
-) -> list[Outputs]:
+def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: Observer | None) -> list[Outputs]:
     paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(shadow_SN))]
     done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
     if observer is not None:
@@ -158,7 +154,7 @@ def _train_shadows(
     jobs = [_Job(index, shadow_SN[index]) for index in range(len(paths)) if index not in done]
     for job, outputs in _carry_out(experiment, jobs):
         content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
-        write_atomic(paths[job.index], _npz(content))
+        write_atomic(paths[job.index], npz(content))
         done[job.index] = outputs
         if observer is not None:
             observer(len(done), len(paths))
@@ -213,12 +209,6 @@ def _work(job: _Job) -> Outputs:
 
 
 # --- records --------------------------------------------------------------------------------------------------------
-
-
-def _npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **arrays)
-    return buffer.getvalue()
 
 
 def _promised(folder: RunFolder) -> PrivacyCurve | None:

@@ -1,1 +1,54 @@
-"""What was promised is measured: privacy-preserving federated learning."""
+"""Federated learning with the privacy measured beside the accuracy.
+
+The public names; each is imported from its own module when it is first asked for, so that ``import privfl`` is quick.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from privfl.config import ExperimentConfig, load
+    from privfl.errors import PrivflError
+    from privfl.experiment import Experiment, account, assemble
+    from privfl.recording import run
+    from privfl.report import write_report
+    from privfl.runs import RunFolder
+    from privfl.views import open_view
+
+__all__ = [
+    "Experiment",
+    "ExperimentConfig",
+    "PrivflError",
+    "RunFolder",
+    "account",
+    "assemble",
+    "load",
+    "open_view",
+    "run",
+    "write_report",
+]
+
+_HOMES = {
+    "Experiment": "experiment",
+    "ExperimentConfig": "config",
+    "PrivflError": "errors",
+    "RunFolder": "runs",
+    "account": "experiment",
+    "assemble": "experiment",
+    "load": "config",
+    "open_view": "views",
+    "run": "recording",
+    "write_report": "report",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'privfl' has no attribute {name!r}")
+    return getattr(importlib.import_module(f"privfl.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

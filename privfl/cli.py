@@ -52,12 +52,12 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
 ) -> None:
     """Train, attack what came of it, and write the page."""
-    from privfl import experiment
+    from privfl import recording
 
     settings = load(config, overrides or ())
     path = out_dir or _default_folder(settings.name, resume)
     with _training_progress(settings, path) as observer:
-        folder = experiment.run(settings, path, resume=resume, observer=observer)
+        folder = recording.run(settings, path, resume=resume, observer=observer)
     stopped = folder.result.stopped
     if stopped is not None:
         err.print(f"stopped: {stopped}", style="yellow", highlight=False)
@@ -101,11 +101,11 @@ def doctor() -> None:
     """What privfl finds on this machine: Python, PyTorch, device, data sets, versions."""
     import torch
 
-    from privfl import experiment
+    from privfl import recording
     from privfl.datasets import _fetch
 
     cuda = torch.cuda.is_available()
-    found = experiment.environment(torch.device("cuda" if cuda else "cpu"))
+    found = recording.environment(torch.device("cuda" if cuda else "cpu"))
     table = Table(title="privfl doctor", title_justify="left", show_header=False)
     table.add_row("Python", f"{found.python} ({sys.executable})")
     table.add_row("machine", f"{platform.platform()}, {os.cpu_count()} cores")

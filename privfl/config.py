@@ -257,7 +257,7 @@ SHELVES: typing.Final[Mapping[str, Shelf]] = {
 }
 
 
-class _Invalid(Exception):
+class _InvalidItemError(Exception):
     """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
 
     def __init__(self, at: str, error: ValidationError | ConfigError) -> None:
@@ -272,9 +272,9 @@ def _on_shelf(at: str) -> Any:
         try:
             return SHELVES[at].find(table["kind"]).model_validate(table)
         except ValidationError as error:
-            raise _Invalid(at, error) from None
+            raise _InvalidItemError(at, error) from None
         except ConfigError as error:
-            raise _Invalid(f"{at}.kind", error) from None
+            raise _InvalidItemError(f"{at}.kind", error) from None
 
     return BeforeValidator(resolve)
 
@@ -478,7 +478,7 @@ def _parse_override(override: str) -> dict[str, Any]:
 def _validated(layers: _Layers) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(layers.table)
-    except _Invalid as invalid:
+    except _InvalidItemError as invalid:
         if isinstance(invalid.error, ConfigError):
             key, allowed = invalid.at, str(invalid.error)
             value = _value_at(layers.table, key)
@@ -517,7 +517,7 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
 def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:
     """Pydantic puts a union's tag into the path behind the field; a reader's path has no such step."""
     at = loc.index(part)
-    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy") and part not in ("kind",)
+    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy") and part != "kind"
 
 
 def _value_at(table: Mapping[str, Any], key: str) -> object:

@@ -23,6 +23,7 @@ computed again from the same streams, so it releases the same values and costs n
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -31,6 +32,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from privfl.config import ExperimentConfig, Frozen, dump, load
@@ -256,6 +259,13 @@ def write_atomic(path: Path, content: bytes) -> None:
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """JSON with sorted keys and full precision; NaN and infinities are refused."""
     write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Named arrays as a compressed NumPy archive; equal arrays give equal bytes."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
+    return buffer.getvalue()
 
 
 @dataclass(frozen=True)

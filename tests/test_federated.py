@@ -185,7 +185,7 @@ def with_x(value: float) -> Examples:
         (Examples(examples(8).x, examples(8).y + 1), "labels from 1 to 4; there are 4 classes"),
         (Examples(examples(8).x, examples(8).y - 1), "labels from -1"),
         (Examples(examples(8).x, examples(7).y), "one label for each example"),
-        (Examples(examples(8).x.astype(np.float64), examples(8).y), "must be float32 and int64"),  # type: ignore[arg-type]
+        (Examples(examples(8).x.astype(np.float64), examples(8).y), "must be float32 and int64"),
         (Examples(examples(8).x[:0], examples(8).y[:0]), "one label for each example"),
         (Examples(np.zeros((8, 2), dtype=np.float32), examples(8).y), r"x is \(2,\) in the training part"),
     ],

@@ -48,7 +48,12 @@ class RoundContext:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an aggregation cost: bytes of all clients together, seconds of the mean client and of the server."""
+    """What an aggregation cost: bytes of all clients together, seconds of the mean client and of the server.
+
+    ``bytes_up`` is all that clients send for the sake of the aggregation, the updates included; ``bytes_down`` what they
+    are sent for it. The global model, which every client is sent whatever the aggregator, and the transport's own framing
+    are not counted. Seconds are wall-clock time, of training nothing.
+    """
 
     bytes_up: int
     bytes_down: int

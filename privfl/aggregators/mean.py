@@ -36,7 +36,7 @@ class Mean(Aggregator):
             raise ProtocolError(f"the weights add up to {weight_sum}; at least one client must have a positive weight")
         sum_D = torch.zeros(context.layout.size, dtype=torch.float64, device=context.global_D.device)
         for update in cohort:
-            sum_D.add_(update.delta_D.detach().to(sum_D), alpha=update.weight)
+            sum_D.add_(update.delta_D.detach().to(sum_D.device), alpha=update.weight)
         mean_D = (sum_D / weight_sum).to(context.global_D.dtype)
         seconds = time.perf_counter() - begun
         return Aggregate(

@@ -168,4 +168,5 @@ def _zip_members(path: Path) -> Iterator[_Entry]:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
-    return DataError(f"{path}: is truncated or damaged ({error or type(error).__name__})")
+    why = str(error).partition("\n")[0].rstrip(": ") or type(error).__name__
+    return DataError(f"{path}: is truncated or damaged ({why})")

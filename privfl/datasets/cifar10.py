@@ -99,7 +99,8 @@ def _from_parquet(name: str, content: bytes) -> tuple[Images, IntArray]:
         for number, image in enumerate(encoded):
             images_NCHW[number] = _pixels(image)
     except (pyarrow.ArrowException, OSError, KeyError, TypeError, ValueError, SyntaxError) as error:
-        raise DataError(f"{name}: is truncated, or no table of images as struct{{bytes, path}} and label ({error})") from None
+        why = str(error).partition("\n")[0]
+        raise DataError(f"{name}: is truncated, or no table of images as struct{{bytes, path}} and label ({why})") from None
     return images_NCHW, labels_N
 
 

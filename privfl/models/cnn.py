@@ -23,7 +23,8 @@ class Cnn(Model):
         """See the class."""
         if len(input_shape) != 3 or min(input_shape[1:]) < 18:
             raise ModelError(
-                f"model.kind = 'cnn' takes images (channels, height, width) of at least 18x18; the data has shape {input_shape}: use 'mlp' or 'logistic'"
+                f"model.kind = 'cnn' takes images (channels, height, width) of at least 18x18; the data has shape "
+                f"{input_shape}: use 'mlp' or 'logistic'"
             )
         channels, height, width = input_shape
         activation = nn.Tanh if self.activation == "tanh" else nn.ReLU

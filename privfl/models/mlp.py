@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import Annotated, Literal
 
@@ -21,6 +22,6 @@ class Mlp(Model):
         """See the class."""
         widths = (math.prod(input_shape), *self.hidden)
         layers: list[nn.Module] = [nn.Flatten()]
-        for before, after in zip(widths, widths[1:], strict=False):
+        for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.Tanh() if self.activation == "tanh" else nn.ReLU()]
         return nn.Sequential(*layers, nn.Linear(widths[-1], classes))

@@ -130,13 +130,17 @@ def calibrate(parts: Iterable[tuple[float, int]], target_epsilon: float, delta: 
     def price(part: Composition, noise: int) -> float:
         return epsilon(replace(part, noise_multiplier=noise * unit), delta)
 
+    def enough(among: list[Composition], noise: int) -> bool:
+        return all(price(part, noise) <= target_epsilon for part in among)
+
     guess, most = round(1 / unit), round(1000 / unit)
     binding = [max(front, key=lambda part: price(part, guess))]
     while True:
-        found = _first_true(lambda noise: all(price(part, noise) <= target_epsilon for part in binding), 1, most, guess)
+        found = _first_true(functools.partial(enough, binding), 1, most, guess)
         if found is None:
             raise ConfigError(
-                f"privacy.target_epsilon = {target_epsilon:g}: no noise multiplier up to 1000 reaches it; allow a larger ε or fewer rounds"
+                f"privacy.target_epsilon = {target_epsilon:g}: no noise multiplier up to 1000 reaches it; "
+                "allow a larger ε or fewer rounds"
             )
         above = [part for part in front if part not in binding and price(part, found) > target_epsilon]
         if not above:

@@ -25,7 +25,9 @@ def rows(run: Run) -> list[Row]:
     rounds = plural(run.result.rounds, "round")
     kept = " (the folder kept only the last)" if run.config.records.views == "final" else ""
     updates = (
-        "the sum of each cohort's updates, of no client alone" if run.result.hides_updates else "the update of every client in every round"
+        "the sum of each cohort's updates, of no client alone"
+        if run.result.hides_updates
+        else "the update of every client in every round"
     )
     seen = {
         "external": "the final model",
@@ -33,7 +35,10 @@ def rows(run: Run) -> list[Row]:
         "server": f"every global model, who took part, and {updates}",
     }
     found = [Row(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
-    return [*found, Row("malicious server", ADVERSARIES["malicious_server"], "not part of this run: its server kept to the protocol", "–")]
+    return [
+        *found,
+        Row("malicious server", ADVERSARIES["malicious_server"], "not part of this run: its server kept to the protocol", "–"),
+    ]
 
 
 def _measured(run: Run, adversary: str) -> str:

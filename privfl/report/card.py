@@ -21,7 +21,9 @@ def card(run: Run) -> Card:
     """The card of one run."""
     privacy = run.result.privacy
     if privacy is None:
-        return Card([("Protected", "Nothing. The run added no noise, so no bound on what it leaks can be given.")], _always(run))
+        return Card(
+            [("Protected", "Nothing. The run added no noise, so no bound on what it leaks can be given.")], _always(run)
+        )
     return Card(_terms(privacy), [*_limits(run, privacy), *_always(run)])
 
 
@@ -34,13 +36,14 @@ def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
         ("Sampler", f"{privacy.sampler} sampling, the scheme that was both run and accounted."),
         (
             "Clip and noise",
-            f"Each {privacy.unit}'s gradient is clipped to L2 norm {privacy.max_grad_norm:g}; Gaussian noise of standard deviation "
-            f"{privacy.noise_multiplier:.4g} × {privacy.max_grad_norm:g} is added to each step's sum, by the client itself.",
+            f"Each {privacy.unit}'s gradient is clipped to L2 norm {privacy.max_grad_norm:g}; Gaussian noise of standard "
+            f"deviation {privacy.noise_multiplier:.4g} × {privacy.max_grad_norm:g} is added to each step's sum, by the client "
+            "itself.",
         ),
         (
             "Accountant",
-            f"Privacy loss distributions (PLD): ε = {epsilon(privacy.epsilon)}. Rényi (RDP), looser, gives {epsilon(privacy.epsilon_rdp)}. "
-            "Priced from the ledger of the noise that was really added.",
+            f"Privacy loss distributions (PLD): ε = {epsilon(privacy.epsilon)}. Rényi (RDP), looser, gives "
+            f"{epsilon(privacy.epsilon_rdp)}. Priced from the ledger of the noise that was really added.",
         ),
         ("δ", f"{scientific(privacy.delta)}: all ε here are at this δ."),
         ("Over clients", _spread(privacy)),
@@ -61,9 +64,9 @@ def _spread(privacy: PrivacyResult) -> str:
     if not spent:
         return "No client took part, so no ε was spent."
     median = spent[len(spent) // 2]
-    text = f"ε runs from {epsilon(spent[0])} through {epsilon(median)} (median) to {epsilon(spent[-1])}; the headline is the largest."
     idle = sum(value == 0 for value in spent)
-    return text + (f" {plural(idle, 'client')} never took part." if idle else "")
+    ends = f"ε runs from {epsilon(spent[0])} through {epsilon(median)} (median) to {epsilon(spent[-1])}, the headline."
+    return ends + (f" {plural(idle, 'client')} never took part." if idle else "")
 
 
 def _sentence(words: str) -> str:
@@ -72,19 +75,34 @@ def _sentence(words: str) -> str:
 
 def _limits(run: Run, privacy: PrivacyResult) -> list[tuple[str, str]]:
     largest = max((sum(row) for row in run.partition.counts), default=0)
-    limits = [("Tuning", "Settings that were chosen by looking at runs on the same data leak a little too, and are not priced.")]
+    limits = [
+        ("Tuning", "Settings that were chosen by looking at runs on the same data leak a little too, and are not priced.")
+    ]
     if privacy.unit == "example":
         limits.append(
-            ("Several examples of one person", "The promise is to each example. Whoever has many in the data is protected less.")
+            (
+                "Several examples of one person",
+                "The promise is to each example. Whoever has many in the data is protected less.",
+            )
         )
     if largest and privacy.delta > 1 / largest:
         limits.append(
-            ("δ above 1/N", f"δ = {scientific(privacy.delta)} exceeds 1/{count(largest)}, one over the largest client's size: too large for comfort.")
+            (
+                "δ above 1/N",
+                f"δ = {scientific(privacy.delta)} exceeds 1/{count(largest)}, one over the largest client's size: releasing a "
+                "few whole examples would be allowed.",
+            )
         )
     return [
         *limits,
-        ("Public by assumption", "How many examples each client has, who takes part in which round, and the settings of the run."),
-        ("The seed", "Whoever knows it can compute the noise and take it off. Keep config.toml from those the promise is against."),
+        (
+            "Public by assumption",
+            "How many examples each client has, who takes part in which round, and the settings of the run.",
+        ),
+        (
+            "The seed",
+            "Whoever knows it can compute the noise and take it off. Keep config.toml from those the promise is against.",
+        ),
     ]
 
 
@@ -96,6 +114,12 @@ def _always(run: Run) -> list[tuple[str, str]]:
     )
     return [
         ("Secure aggregation", hiding),
-        ("Poisoned input", "A client may train on whatever it likes. Nothing here detects or limits what that does to the model."),
-        ("Facts about everybody", "What is true with or without any one member, and can be learned from the model, is what it is for."),
+        (
+            "Poisoned input",
+            "A client may train on whatever it likes. Nothing here detects or limits what that does to the model.",
+        ),
+        (
+            "Facts about everybody",
+            "What is true with or without any one member, and can be learned from the model, is what it is for.",
+        ),
     ]

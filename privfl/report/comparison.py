@@ -19,6 +19,9 @@ from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import duration, epsilon, level, percent, percent_range, scientific
 from privfl.runs import Interval
 
+Tagged = Sequence[tuple[str, Run]]
+"""Runs, each with the letter by which figures and tables speak of it."""
+
 Cell = tuple[str, str]
 """A figure, and the interval or terms beneath it."""
 
@@ -37,16 +40,23 @@ class Row:
     overhead: Cell
 
 
-def tags(runs: int) -> list[str]:
-    """A letter for each run, by which figures and tables speak of it: A, B, ..., Z, A2, ..."""
-    return [ascii_uppercase[index % 26] + (str(index // 26 + 1) if index >= 26 else "") for index in range(runs)]
+def tagged(runs: Sequence[Run]) -> Tagged:
+    """A letter for each run: A, B, ..., Z, A2, ..."""
+    return [
+        (ascii_uppercase[index % 26] + (str(index // 26 + 1) if index >= 26 else ""), run) for index, run in enumerate(runs)
+    ]
 
 
 def row(run: Run, tag: str, link: str | None) -> Row:
     """The figures of one run."""
     result = run.result
     accuracy = result.evaluation.accuracy
-    promised, found, measured, overhead = ("no promise", ""), ("not measured", ""), ("not measured", ""), ("off", "updates in the clear")
+    promised, found, measured, overhead = (
+        ("no promise", ""),
+        ("not measured", ""),
+        ("not measured", ""),
+        ("off", "updates in the clear"),
+    )
     if result.privacy is not None:
         promised = (epsilon(result.privacy.epsilon), f"per {result.privacy.unit}, δ = {scientific(result.privacy.delta)}")
     if run.leakage is not None:
@@ -56,73 +66,90 @@ def row(run: Run, tag: str, link: str | None) -> Row:
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    return Row(tag, run.config.name, link, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead)
+    return Row(
+        tag, run.config.name, link, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead
+    )
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Each setting that is not the same in all runs, with its value in each; an absent one is a dash."""
     flat = [dict(_flat(run.config.model_dump(exclude_none=True), "")) for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    values = {key: [_shown(settings[key]) if key in settings else "–" for settings in flat] for key in keys if key != "name"}
-    return [(key, row) for key, row in values.items() if len(set(row)) > 1]
+    shown = {key: [_shown(settings[key]) if key in settings else "–" for settings in flat] for key in keys if key != "name"}
+    return [(key, values) for key, values in shown.items() if len(set(values)) > 1]
 
 
-def drawings(runs: Sequence[Run], tags: Sequence[str]) -> list[Drawing]:
+def drawings(runs: Tagged) -> list[Drawing]:
     """Accuracy against the ε that was promised, and against what the best attack found, where any was run."""
-    found = [_against_promise(runs, tags)]
-    if any(_tpr(run) is not None for run in runs):
-        found.append(_against_leakage(runs, tags))
+    found = [_against_promise(runs)]
+    if any(_tpr(run) is not None for _, run in runs):
+        found.append(_against_leakage(runs))
     return found
 
 
-def _against_promise(runs: Sequence[Run], tags: Sequence[str]) -> Drawing:
+def _against_promise(runs: Tagged) -> Drawing:
     figure, axes = blank(height=250)
-    finite = [run.result.privacy.epsilon for run in runs if run.result.privacy is not None and run.result.privacy.epsilon > 0]
-    low, high = (min(finite) / 1.8, max(finite) * 1.8) if finite else (0.1, 10.0)
-    unbounded = high * (high / low) ** 0.14
+    promised = [run.result.privacy.epsilon for _, run in runs if run.result.privacy is not None]
+    low, high = _around([value for value in promised if value > 0])
+    # What was promised nothing has no place on the axis; it gets one beyond its end.
+    beyond = high * (high / low) ** 0.14
     axes.set_xscale("log")
-    for index, (run, tag) in enumerate(zip(runs, tags, strict=True)):
-        privacy = run.result.privacy
-        _point(axes, unbounded if privacy is None else max(privacy.epsilon, low), run, tag, index)
-    labelled(axes, "promised ε", "test accuracy, %")
-    ticks = _ticks(low, high)
-    axes.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
-    if any(run.result.privacy is None for run in runs):
-        axes.axvline(high * (unbounded / high) ** 0.35, color=RULE, linewidth=1)
-        axes.set_xticks([*ticks, unbounded], [*(f"{tick:g}" for tick in ticks), "none"])
+    for index, (tag, run) in enumerate(runs):
+        _point(axes, beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low), run, tag, index)
+    ticks = {tick: f"{tick:g}" for tick in _ticks(low, high)}
+    if len(promised) < len(runs):
+        axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
+        ticks[beyond] = "none"
+        high = beyond * (high / low) ** 0.1
+    axes.set_xticks(list(ticks), list(ticks.values()))
     axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(low, unbounded * (high / low) ** 0.1 if any(run.result.privacy is None for run in runs) else high)
+    axes.set_xlim(low, high)
     axes.yaxis.set_major_formatter(PERCENT)
-    alt = "Test accuracy against the promised ε. " + "; ".join(f"{tag}: {_promise(run)}, {percent(run.result.evaluation.accuracy.value)}" for run, tag in zip(runs, tags, strict=True)) + "."  # fmt: skip
-    caption = "Up and to the left is better. ε at different δ, or for different units, are not comparable. Bars are intervals of the accuracy."
-    return finish(figure, "promise", "Accuracy and the promise", alt, caption)
+    labelled(axes, "promised ε", "test accuracy, %")
+    alt = "; ".join(f"{tag}: {_promise(run)}, {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
+    caption = (
+        "Up and to the left is better. ε at different δ, or for different units, are not comparable. Bars are intervals of the "
+        "accuracy."
+    )
+    return finish(figure, "promise", "Accuracy and the promise", f"Test accuracy against the promised ε. {alt}.", caption)
 
 
-def _against_leakage(runs: Sequence[Run], tags: Sequence[str]) -> Drawing:
+def _against_leakage(runs: Tagged) -> Drawing:
     figure, axes = blank(height=250)
     shown = []
-    for index, (run, tag) in enumerate(zip(runs, tags, strict=True)):
-        tpr = _tpr(run)
+    for index, (tag, run) in enumerate(runs):
+        tpr, accuracy = _tpr(run), run.result.evaluation.accuracy.value
         if tpr is None:
             continue
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, accuracy {percent(run.result.evaluation.accuracy.value)}")
-        axes.plot([tpr.low, tpr.high], [run.result.evaluation.accuracy.value] * 2, color=SERIES[index % 4], linewidth=1.2)
+        shown.append(f"{tag}: {percent(tpr.value, 2)} found, accuracy {percent(accuracy)}")
+        axes.plot([tpr.low, tpr.high], [accuracy, accuracy], color=SERIES[index % 4], linewidth=1.2)
         _point(axes, tpr.value, run, tag, index)
     axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(left=0)
-    axes.annotate("guessing", (LOW_FPR, 0), (3, 4), xycoords=("data", "axes fraction"), textcoords="offset points", color=MUTED, fontsize=10)
+    axes.annotate(
+        "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
+        color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
+    )  # fmt: skip
     labelled(axes, "members found (TPR) at 1 % FPR, %", "test accuracy, %")
     axes.xaxis.set_major_formatter(PERCENT)
     axes.yaxis.set_major_formatter(PERCENT)
-    caption = "Up and to the left is better. Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    return finish(figure, "leakage", "Accuracy and what was found", f"Test accuracy against what the best attack found. {'; '.join(shown)}.", caption)
+    alt = f"Test accuracy against what the best attack found. {'; '.join(shown)}."
+    caption = (
+        "Up and to the left is better. Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    )
+    return finish(figure, "leakage", "Accuracy and what was found", alt, caption)
 
 
 def _point(axes: Axes, x: float, run: Run, tag: str, index: int) -> None:
-    accuracy = run.result.evaluation.accuracy
-    axes.plot([x, x], [accuracy.low, accuracy.high], color=SERIES[index % 4], linewidth=1.2)
-    axes.plot([x], [accuracy.value], color=SERIES[index % 4], marker=MARKERS[index % len(MARKERS)], markersize=7, linestyle="none")
+    accuracy, colour = run.result.evaluation.accuracy, SERIES[index % 4]
+    axes.plot([x, x], [accuracy.low, accuracy.high], color=colour, linewidth=1.2)
+    axes.plot([x], [accuracy.value], color=colour, marker=MARKERS[index % len(MARKERS)], markersize=7, linestyle="none")
     axes.annotate(tag, (x, accuracy.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+
+
+def _around(values: Sequence[float]) -> tuple[float, float]:
+    """An interval with some room on both sides."""
+    return (min(values) / 1.8, max(values) * 1.8) if values else (0.1, 10.0)
 
 
 def _ticks(low: float, high: float) -> list[float]:

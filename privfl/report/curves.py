@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Final
+from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
@@ -25,28 +25,40 @@ def of_run(run: Run) -> list[Drawing]:
     return [*drawings, _bytes(run), _seconds(run)]
 
 
-def of_runs(runs: Sequence[Run], tags: Sequence[str]) -> list[Drawing]:
-    """Accuracy, and ε where somebody promised one, of several runs in one figure each."""
+def of_runs(runs: Sequence[tuple[str, Run]]) -> list[Drawing]:
+    """Accuracy, and ε where somebody promised one, of several tagged runs in one figure each."""
+    drawings = [_accuracies(runs)]
+    if any(run.result.privacy is not None for _, run in runs):
+        drawings.append(_epsilons(runs))
+    return drawings
+
+
+def _accuracies(runs: Sequence[tuple[str, Run]]) -> Drawing:
     figure, axes = blank(height=250)
-    for index, (run, tag) in enumerate(zip(runs, tags, strict=True)):
+    for index, (tag, run) in enumerate(runs):
         points = run.evaluated
-        axes.plot([x for x, _ in points], [e.accuracy.value for _, e in points], label=tag, **series(index), **_dots(points, index))
+        shown = [evaluation.accuracy.value for _, evaluation in points]
+        axes.plot([done for done, _ in points], shown, label=tag, **series(index), **_dots(points, index))
     _rounds(axes, "test accuracy, %")
     axes.yaxis.set_major_formatter(PERCENT)
     outside_legend(axes, columns=5)
-    ends = "; ".join(f"{tag}: {percent(run.result.evaluation.accuracy.value)}" for run, tag in zip(runs, tags, strict=True))
-    drawings = [finish(figure, "accuracies", "Accuracy over rounds", f"Test accuracy of each run over its rounds. At the end, {ends}.")]
-    promised = [(index, run, tag) for index, (run, tag) in enumerate(zip(runs, tags, strict=True)) if run.result.privacy is not None]
-    if not promised:
-        return drawings
+    ends = "; ".join(f"{tag}: {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
+    alt = f"Test accuracy of each run over its rounds. At the end, {ends}."
+    return finish(figure, "accuracies", "Accuracy over rounds", alt)
+
+
+def _epsilons(runs: Sequence[tuple[str, Run]]) -> Drawing:
     figure, axes = blank(height=250)
-    for index, run, tag in promised:
-        axes.plot(*_spent(run), label=tag, **series(index))
+    ends = []
+    for index, (tag, run) in enumerate(runs):
+        if run.result.privacy is not None:
+            axes.plot(*_spent(run), label=tag, **series(index))
+            ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
     _rounds(axes, "ε so far")
     axes.set_ylim(bottom=0)
     outside_legend(axes, columns=5)
-    ends = "; ".join(f"{tag}: {epsilon(run.result.privacy.epsilon)}" for _, run, tag in promised if run.result.privacy)
-    return [*drawings, finish(figure, "epsilons", "ε over rounds", f"The ε that each run had spent after each round. At the end, {ends}.")]
+    alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
+    return finish(figure, "epsilons", "ε over rounds", alt)
 
 
 def _accuracy(run: Run) -> Drawing:
@@ -73,7 +85,7 @@ def _accuracy(run: Run) -> Drawing:
     final = run.result.evaluation
     alt = f"Test accuracy over rounds, ending at {percent(final.accuracy.value)} (interval {percent_range(final.accuracy)})."
     if final.clients is not None:
-        alt += f" Over clients it ends between {percent(final.clients.p10)} (10th percentile) and {percent(final.clients.p90)} (90th)."
+        alt += f" Over clients it ends between {percent(final.clients.p10)} (10th percentile) and {percent(final.clients.p90)}."
     return finish(figure, "accuracy", "Accuracy", alt)
 
 
@@ -83,7 +95,9 @@ def _loss(run: Run) -> Drawing:
     x = [done for done, _ in points]
     trained = [(record.round + 1, record.train_loss) for record in run.rounds if record.train_loss is not None]
     axes.plot([done for done, _ in trained], [loss for _, loss in trained], **series(1), label="cohort, in training")
-    axes.fill_between(x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0)
+    axes.fill_between(
+        x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
+    )
     axes.plot(x, [e.loss.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
     _rounds(axes, "cross entropy, nats")
     axes.legend(loc="upper right", reverse=True)
@@ -129,7 +143,9 @@ def _bytes(run: Run) -> Drawing:
     _rounds(axes, "MB a round; down without the model")
     axes.set_ylim(0, max(*up, *down) * 1.3 or 1)
     axes.legend(loc="upper left", reverse=True, ncols=2, columnspacing=1, handlelength=1.7)
-    alt = f"Megabytes sent in each round: up to {max(up):.2f} by all its clients together, up to {max(down):.2f} to them beside the model."
+    alt = (
+        f"Megabytes sent in each round: up to {max(up):.2f} by all its clients, up to {max(down):.2f} to them beside the model."
+    )
     return finish(figure, "bytes", "Bytes", alt)
 
 
@@ -143,7 +159,9 @@ def _seconds(run: Run) -> Drawing:
         "evaluation": [timing.evaluate for timing in run.timings],
     }
     for index, (label, seconds) in enumerate(parts.items()):
-        axes.plot(x, seconds, drawstyle="steps-mid", **series(index), label=label)
+        sometimes = {"linestyle": "none", "marker": MARKERS[index], "markersize": 4} if 0 in seconds and any(seconds) else {}
+        shown = [(done, taken) for done, taken in zip(x, seconds, strict=True) if taken > 0 or not sometimes]
+        axes.plot(*zip(*shown, strict=True), drawstyle="steps-mid", label=label, **{**series(index), **sometimes})
     _rounds(axes, "seconds a round, in this simulation")
     axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
     axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
@@ -156,7 +174,7 @@ def _spent(run: Run) -> tuple[list[int], list[float]]:
     return [0, *(done for done, _ in spent)], [0.0, *(value for _, value in spent)]
 
 
-def _dots(points: Sequence[object], index: int = 0) -> dict[str, object]:
+def _dots(points: Sequence[object], index: int = 0) -> dict[str, Any]:
     """Mark the single measurements where they are few enough to be told apart."""
     return {"marker": MARKERS[index % len(MARKERS)], "markersize": 4} if len(points) <= 12 else {}
 

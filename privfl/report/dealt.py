@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch, PathPatch
 from matplotlib.path import Path
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from privfl.report.drawing import INK, MUTED, PAPER, SERIES, Drawing, finish
@@ -21,17 +21,18 @@ Counts = NDArray[np.float64]
 COLUMNS: Final = 120
 """At most this many columns are drawn; of more clients, neighbours in size share one."""
 
-SHADES: Final = (0.12, 0.3, 0.5, 0.72, 1.0)
+SHADES: Final = (0.12, 0.3, 0.5, 0.82, 1.0)
 """Opacities of the shades, from few examples to many; no example is no ink."""
 
-NAME_LENGTH: Final = 14
-"""A class name longer than this is cut."""
+FEW: Final = 6
+"""Up to this many clients are named, and their counts written into the cells."""
 
 
 def drawing(partition: PartitionRecord) -> Drawing:
     """Columns are clients, the largest first; rows are classes; above them is each client's size."""
     counts = np.asarray(partition.counts, dtype=float)
-    ordered = counts[np.argsort(-counts.sum(axis=1), kind="stable")]
+    order = np.argsort(-counts.sum(axis=1), kind="stable")
+    ordered = counts[order]
     columns = [block.mean(axis=0) for block in np.array_split(ordered, min(len(ordered), COLUMNS))]
     table = np.stack(columns)
     rows = table.shape[1]
@@ -40,14 +41,15 @@ def drawing(partition: PartitionRecord) -> Drawing:
     sizes, cells = figure.subplots(2, 1, sharex=True, height_ratios=(62, height - 150))
     _sizes(sizes, table)
     edges = _cells(cells, table)
-    _names(cells, partition.classes)
+    _name_classes(cells, partition.classes)
+    _name_clients(cells, [partition.clients[index] for index in order])
     _legend(figure, edges)
     alt = (
-        f"A table of shades of {plural(len(counts), 'client')} by {plural(rows, 'class').replace('classs', 'classes')}. The largest client "
-        f"has {count(int(ordered[0].sum()))} examples, the smallest {count(int(ordered[-1].sum()))}."
+        f"A table of shades of {plural(len(counts), 'client')} by {plural(rows, 'class', 'classes')}. "
+        f"The largest client has {count(int(ordered[0].sum()))} examples, the smallest {count(int(ordered[-1].sum()))}."
     )
-    each = "" if len(ordered) <= COLUMNS else f" Each column is the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size."
-    caption = f"A column is a client, the largest at the left; a row is a class; the bars above are the clients' sizes.{each}"
+    column = f"the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size" if len(ordered) > COLUMNS else "a client"
+    caption = f"A column is {column}, the largest at the left; a row is a class; the bars above are the clients' sizes."
     return finish(figure, "partition", "Who has which class", alt, caption)
 
 
@@ -62,7 +64,10 @@ def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
         ("examples trained on", count(int(sizes.sum()))),
         ("clients", count(len(counts))),
         ("classes", count(counts.shape[1])),
-        ("examples of a client", f"{count(int(sizes.min()))} to {count(int(sizes.max()))}, median {count(round(float(np.median(sizes))))}"),
+        (
+            "examples of a client",
+            f"{count(int(sizes.min()))} to {count(int(sizes.max()))}, median {count(round(float(np.median(sizes))))}",
+        ),
         ("classes of the median client", f"{np.median((counts[held] > 0).sum(axis=1)):.0f}"),
         ("largest class of the median client", percent(float(np.median(largest)), 0) + " of its examples"),
     ]
@@ -72,6 +77,7 @@ def _sizes(axes: Axes, table: Counts) -> None:
     axes.bar(np.arange(len(table)), table.sum(axis=1), width=_width(table), color=MUTED, linewidth=0)
     axes.set_title("examples", loc="left", fontsize=11, color=MUTED, pad=4)
     axes.yaxis.set_major_locator(MaxNLocator(nbins=2, integer=True))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda size, _: count(round(size))))
     axes.spines[["left", "bottom"]].set_visible(False)
     axes.tick_params(axis="x", length=0, labelbottom=False)
     axes.grid(visible=False, axis="x")
@@ -81,13 +87,14 @@ def _cells(axes: Axes, table: Counts) -> list[float]:
     """Draw each shade as one path, which keeps a thousand cells small; returns the shades' edges."""
     edges = _edges(float(table.max()))
     half = _width(table) / 2
-    shade = np.digitize(table, edges)
+    # A mean over several clients may lie between none and one.
+    shade = np.maximum(np.digitize(table, edges), table > 0)
     for index, opacity in enumerate(SHADES, start=1):
-        boxes = [_box(x - half, x + half, y - 0.46, y + 0.46) for x, y in np.argwhere((shade == index) & (table > 0))]
+        boxes = [_box(x - half, x + half, y - 0.46, y + 0.46) for x, y in np.argwhere(shade == index)]
         if boxes:
             axes.add_patch(PathPatch(Path.make_compound_path(*boxes), facecolor=SERIES[0], alpha=opacity, linewidth=0))
     axes.set(xlim=(-0.5, len(table) - 0.5), ylim=(table.shape[1] - 0.5, -0.5))
-    if len(table) <= 8:
+    if len(table) <= FEW:
         _write_counts(axes, table, shade)
     axes.grid(visible=False)
     axes.spines[["left", "bottom"]].set_visible(False)
@@ -100,23 +107,43 @@ def _write_counts(axes: Axes, table: Counts, shade: NDArray[Any]) -> None:
         axes.text(x, y, count(round(float(table[x, y]))), ha="center", va="center_baseline", fontsize=9.5, color=colour)
 
 
-def _names(axes: Axes, classes: list[str]) -> None:
+def _name_classes(axes: Axes, classes: list[str]) -> None:
     step = -(-len(classes) // 40)
     shown = list(range(0, len(classes), step))
-    names = [name if len(name) <= NAME_LENGTH else name[: NAME_LENGTH - 1] + "…" for name in (classes[index] for index in shown)]
-    axes.set_yticks(shown, names)
-    axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
-    axes.set_xticks([])
-    axes.set_xlabel("clients, by size", color=MUTED)
+    axes.set_yticks(shown, [_cut(classes[index], 14) for index in shown])
+
+
+def _name_clients(axes: Axes, clients: list[str]) -> None:
+    """By name where there is room, the largest first."""
+    few = len(clients) <= FEW
+    axes.set_xticks(range(len(clients)) if few else [], [_cut(name, 60 // len(clients)) for name in clients] if few else [])
+    axes.tick_params(axis="x", length=0)
+    axes.set_xlabel("" if few else "clients, by size")
+
+
+def _cut(name: str, length: int) -> str:
+    return name if len(name) <= length else name[: length - 1] + "…"
 
 
 def _legend(figure: Figure, edges: list[float]) -> None:
     tops = [*(edge - 1 for edge in edges[1:]), None]
     labels = [
-        f"{edge:,.0f}+" if top is None else f"{edge:,.0f}–{top:,.0f}" if top > edge else f"{edge:,.0f}" for edge, top in zip(edges, tops, strict=True)
+        f"{edge:,.0f}+" if top is None else f"{edge:,.0f}–{top:,.0f}" if top > edge else f"{edge:,.0f}"
+        for edge, top in zip(edges, tops, strict=True)
     ]
-    patches = [Patch(facecolor=SERIES[0], alpha=opacity, linewidth=0, label=label) for opacity, label in zip(SHADES, labels, strict=False)]
-    figure.legend(handles=patches, loc="outside lower left", ncols=len(patches), handlelength=1, handletextpad=0.4, columnspacing=0.9, fontsize=10)
+    patches = [
+        Patch(facecolor=SERIES[0], alpha=opacity, linewidth=0, label=label)
+        for opacity, label in zip(SHADES, labels, strict=False)
+    ]
+    figure.legend(
+        handles=patches,
+        loc="outside lower left",
+        ncols=len(patches),
+        handlelength=1,
+        handletextpad=0.4,
+        columnspacing=0.9,
+        fontsize=10,
+    )
 
 
 def _edges(largest: float) -> list[float]:

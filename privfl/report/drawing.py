@@ -40,7 +40,7 @@ MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<")
 WIDTH, HEIGHT = 320, 228
 """Pixels of a figure at its natural size: it fits a phone, so its text needs no shrinking."""
 
-_STYLE: Final[dict[str, Any]] = {
+_STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
     "svg.hashsalt": "privfl",
     "text.parse_math": False,
@@ -103,18 +103,16 @@ class Drawing:
 
     def standing_alone(self) -> str:
         """The figure as a file of its own."""
-        light, dark = (
-            ";".join(f"--{name}:{colours[index]}" for name, colours in COLOURS.items()) for index in (0, 1)
-        )
+        light, dark = (";".join(f"--{name}:{colours[index]}" for name, colours in COLOURS.items()) for index in (0, 1))
         style = (
             f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
             "text{font-family:system-ui,'Segoe UI','Helvetica Neue',Arial,sans-serif}"
             "*{stroke-linejoin:round;stroke-linecap:butt}</style>"
             '<rect width="100%" height="100%" style="fill: var(--paper)"/>'
         )
-        head, tag, body = self.svg.partition(">")
         names = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{head}{names}{tag}{style}{body}\n'
+        named = self.svg.replace("<svg", f"<svg{names}", 1).replace("</desc>", f"</desc>{style}", 1)
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{named}\n'
 
 
 def style() -> AbstractContextManager[None]:
@@ -157,7 +155,7 @@ def series(index: int) -> dict[str, Any]:
 def _themed(svg: str, name: str, title: str, alt: str) -> str:
     """Strip what a page needs no second time, prefix ids, and turn stand-ins into variables."""
     svg = svg[svg.index("<svg") :].strip()
-    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.S)
+    svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
@@ -173,4 +171,3 @@ def _themed(svg: str, name: str, title: str, alt: str) -> str:
         f'<desc id="{name}-alt">{escape(alt)}</desc>'
     )
     return opening + svg[svg.index(">") + 1 :]
-

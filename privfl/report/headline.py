@@ -48,7 +48,7 @@ def warnings(run: Run) -> list[str]:
     found = []
     if run.result.stopped is not None:
         done = plural(run.result.rounds, "round")
-        found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped}")
+        found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped.rstrip('.')}.")
     leakage, privacy = run.leakage, run.result.privacy
     if leakage is None or privacy is None:
         return found
@@ -60,7 +60,8 @@ def warnings(run: Run) -> list[str]:
     beyond = [attack_name(attack.attack, attack.variant) for attack in leakage.attacks if attack.exceeds_bound]
     if beyond:
         found.append(
-            f"More was found than the promised ε allows, by {listing(beyond)}. Take the promise as broken until the cause is found."
+            f"More was found than the promised ε allows, by {listing(beyond)}. Take the promise as broken until the cause is "
+            "found."
         )
     return found
 
@@ -77,7 +78,9 @@ def _accuracy(run: Run) -> Headline:
 def _promise(run: Run) -> Headline:
     privacy = run.result.privacy
     if privacy is None:
-        sentence = "This run was trained without differential privacy. What the attacks found is all that is known of its leakage."
+        sentence = (
+            "This run was trained without differential privacy. What the attacks found is all that is known of its leakage."
+        )
         return Headline("Promised ε", "no promise", "ε is unbounded", sentence)
     allowed = float(tpr_bound(LOW_FPR, privacy.curve_epsilon, privacy.curve_delta))
     times = f"e^{epsilon(privacy.epsilon)}"
@@ -112,7 +115,10 @@ def _attack(run: Run) -> Headline:
         verdict = "This attack does worse than guessing."
     else:
         verdict = "The interval holds that figure: no leak is shown."
-    sentence = f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} {origin}"
+    sentence = (
+        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} "
+        f"{origin}"
+    )
     return Headline(label, percent(found.tpr.value, 2), interval(found.tpr, 2), sentence)
 
 
@@ -126,7 +132,12 @@ def _measured(run: Run) -> Headline:
         return Headline("Measured ε", "ε ≥ 0", terms, sentence)
     sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
     if run.result.privacy is not None:
-        sentence += " The gap to the promised ε is what stronger attacks might still find."
+        contradicted = best.epsilon_lower > run.result.privacy.epsilon
+        sentence += (
+            " That contradicts the promise."
+            if contradicted
+            else " What lies between it and the promised ε, stronger attacks might find."
+        )
     return Headline("Measured ε", f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
 
 
@@ -137,8 +148,9 @@ def _overhead(run: Run) -> Headline:
         sentence = "Secure aggregation was off: the server saw the update of every single client."
         return Headline("Secure aggregation", "off", f"{amount(run.result.bytes_up)} uploaded in the clear", sentence)
     sentence = (
-        f"Its messages add up to {amount(run.result.bytes_up + run.result.bytes_down)}, against {amount(run.result.bytes_plain)} in the "
-        f"clear. In return the server saw sums over cohorts, never the update of one client."
+        f"Its messages add up to {amount(run.result.bytes_up + run.result.bytes_down)}, against "
+        f"{amount(run.result.bytes_plain)} in the clear. In return the server saw sums over cohorts, never the update of one "
+        "client."
     )
     terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, each round"
     return Headline(label, overhead.extra, terms, sentence)

@@ -58,22 +58,25 @@ def of_run(run: Run) -> Page:
 
 def of_runs(runs: Sequence[Run], out: Path) -> Page:
     """The page that sets several runs side by side; links in it are relative to ``out``."""
-    tags = comparison.tags(len(runs))
+    tagged = comparison.tagged(runs)
     with style():
-        drawings = [*comparison.drawings(runs, tags), *curves.of_runs(runs, tags)]
+        drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
     html = _fill(
         "comparison.html.j2",
         names=[run.config.name for run in runs],
-        rows=[
-            comparison.row(run, tag, os.path.relpath(run.path / "report.html", out.parent) if (run.path / "report.html").is_file() else None)
-            for run, tag in zip(runs, tags, strict=True)
-        ],
-        tags=tags,
+        tags=[tag for tag, _ in tagged],
+        rows=[comparison.row(run, tag, _link(run, out)) for tag, run in tagged],
         differences=comparison.differences(runs),
         drawings=drawings,
-        warnings=[f"{tag}: {warning}" for run, tag in zip(runs, tags, strict=True) for warning in headline.warnings(run)],
+        warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],
     )
     return Page(html, drawings)
+
+
+def _link(run: Run, out: Path) -> str | None:
+    """From a page at ``out`` to the run's own page, where it has one."""
+    page = run.path / "report.html"
+    return os.path.relpath(page, out.parent) if page.is_file() else None
 
 
 @cache
@@ -81,7 +84,7 @@ def _templates() -> Environment:
     environment = Environment(
         loader=PackageLoader("privfl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
-    environment.globals["colours"] = COLOURS
+    environment.globals |= {"colours": COLOURS, "absent": wording.ABSENT}
     environment.filters |= {"count": wording.count, "percent": wording.percent, "safe_svg": lambda drawing: Markup(drawing.svg)}
     return environment
 
@@ -93,15 +96,13 @@ def _fill(template: str, **parts: object) -> str:
 def _lede(run: Run) -> str:
     config, result = run.config, run.result
     promise = (
-        "It promises nothing"
-        if result.privacy is None
-        else f"It promises {result.privacy.unit}-level differential privacy"
+        "It promises nothing" if result.privacy is None else f"It promises {result.privacy.unit}-level differential privacy"
     )
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
-        f"{wording.plural(len(run.partition.clients), 'client')} ({wording.partition(config)}) in {wording.plural(result.rounds, 'round')}, "
-        f"{wording.cohort(config)}. {promise}; {hiding}."
+        f"{wording.plural(len(run.partition.clients), 'client')} ({wording.partition(config)}) in "
+        f"{wording.plural(result.rounds, 'round')}, {wording.cohort(config)}. {promise}; {hiding}."
     )
 
 
@@ -117,7 +118,9 @@ def _round_notes(run: Run) -> list[str]:
         notes.append(f"{word} {wording.listing(rounds)} skipped: {reason}.")
     clipped = sum(record.clipped_coordinates for record in run.rounds)
     if clipped:
-        notes.append(f"The secure sum's encoding clipped {wording.plural(clipped, 'coordinate')} of the updates over the whole run.")
+        notes.append(
+            f"The secure sum's encoding clipped {wording.plural(clipped, 'coordinate')} of the updates over the whole run."
+        )
     return notes
 
 

@@ -61,11 +61,21 @@ def _curve(axes: Axes, attack: AttackRecord, index: int) -> None:
     fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
     shown = (fpr > 0) & (tpr > 0)
     name = attack_name(attack.attack, attack.variant) + (" (best)" if chosen else "")
-    axes.plot(fpr[shown], tpr[shown], **{**series(index), "linewidth": 2.6 if chosen else 1.3}, label=name, zorder=3 if chosen else 2)
+    axes.plot(
+        fpr[shown], tpr[shown], **{**series(index), "linewidth": 2.6 if chosen else 1.3}, label=name, zorder=3 if chosen else 2
+    )
     for at in attack.rates if chosen else []:
         if at.tpr is not None and at.tpr.high > LOWEST:
             low = max(at.tpr.low, LOWEST)
-            axes.plot([at.fpr, at.fpr], [low, at.tpr.high], color=series(index)["color"], linewidth=1.2, marker="_", markersize=7, zorder=4)
+            axes.plot(
+                [at.fpr, at.fpr],
+                [low, at.tpr.high],
+                color=series(index)["color"],
+                linewidth=1.2,
+                marker="_",
+                markersize=7,
+                zorder=4,
+            )
 
 
 def _decorate(axes: Axes) -> None:
@@ -76,7 +86,16 @@ def _decorate(axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     labelled(axes, "non-members accused (FPR), %", "members found (TPR), %")
-    axes.legend(loc="lower right", fontsize=10, handlelength=2.6, labelspacing=0.35, frameon=True, facecolor=PAPER, edgecolor="none", framealpha=1)
+    axes.legend(
+        loc="lower right",
+        fontsize=10,
+        handlelength=2.6,
+        labelspacing=0.35,
+        frameon=True,
+        facecolor=PAPER,
+        edgecolor="none",
+        framealpha=1,
+    )
 
 
 def _is_best(attack: AttackRecord, leakage: Leakage) -> bool:
@@ -98,13 +117,14 @@ def _alt(run: Run, leakage: Leakage) -> str:
 
 def _caption(run: Run) -> str:
     lines = [
-        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage hurts, and where averages hide it.",
+        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage "
+        "hurts, and where averages hide it.",
         "On the dotted line an attack knows nothing: it finds as large a share of members as it accuses of non-members.",
     ]
     if run.result.privacy is not None:
         lines.append(
-            "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all pairs "
-            "(ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie in the shade above it."
+            "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all "
+            "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
         )
     lines += [
         "The heavy line is the best attack, chosen on one half of the candidates; the bars on it are 95 % intervals.",

@@ -26,7 +26,8 @@ def partition_table(counts_KC: NDArray[np.int64], classes: Sequence[str], client
 
     One short row a client, in as many columns of rows as fit: its name, one shaded cell a class, its size. The shade
     grows with the square root of the count, relative to the largest count of all, so that small shares are still seen.
-    Of more than 120 clients, 120 are drawn, evenly spaced by size. A summary of all of them follows.
+    Of more than 120 clients, 120 are drawn, evenly spaced by size; of too many classes, neighbours share a cell. A summary
+    of all of them follows.
 
     Args:
         counts_KC: how many examples of each class each client has.
@@ -43,11 +44,24 @@ class _Partition:
     clients: tuple[str, ...]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
-        yield from self._legend(options.max_width)
+        fitted = self._fitted(options.max_width)
+        yield from fitted._legend(options.max_width)
         yield Text()
-        yield from self._rows(options.max_width)
+        yield from fitted._rows(options.max_width)
         yield Text()
         yield from self._summary()
+        levels = "  ".join(f"{shade} ≤{bound:,}" for shade, bound in _bounds(int(fitted.counts_KC.max())))
+        yield Text(f"examples in a cell: {levels}", style="dim")
+
+    def _fitted(self, width: int) -> _Partition:
+        """The same with neighbouring classes put into one cell, where there are more than a row or the keys can hold."""
+        room = max(1, min(len(_KEYS), width - _NAME_WIDTH - len(f"{self.counts_KC.sum(axis=1).max():,}") - 2))
+        if len(self.classes) <= room:
+            return self
+        starts = range(0, len(self.classes), math.ceil(len(self.classes) / room))
+        groups = [self.classes[start : start + starts.step] for start in starts]
+        names = tuple(group[0] if len(group) == 1 else f"{group[0]} to {group[-1]}" for group in groups)
+        return _Partition(np.add.reduceat(self.counts_KC, starts, axis=1), names, self.clients)
 
     def _legend(self, width: int) -> Iterable[Text]:
         entries = [key if key == name else f"{key} {name}" for key, name in zip(self._keys(), self.classes, strict=True)]
@@ -58,7 +72,7 @@ class _Partition:
             yield Text(line.rstrip(), style="dim", no_wrap=True, overflow="ellipsis")
 
     def _keys(self) -> str:
-        return "".join(_KEYS[number % len(_KEYS)] for number in range(len(self.classes)))
+        return _KEYS[: len(self.classes)]
 
     def _rows(self, width: int) -> Iterable[Text]:
         shown = self._shown()
@@ -98,12 +112,10 @@ class _Partition:
         yield Text(f"examples per client   {_spread(sizes_K, ',.0f')}")
         yield Text(f"classes per client    {_spread(present_K, '.0f')}")
         yield Text(f"exp(label entropy)    {_spread(effective_classes(self.counts_KC), '.1f')}")
-        levels = "  ".join(f"{shade} ≤{bound:,}" for shade, bound in _bounds(int(self.counts_KC.max())))
-        yield Text(f"examples in a cell: {levels}", style="dim")
 
 
 def effective_classes(counts_KC: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The exponential of the entropy of each client's labels (the Hill number of order 1): 1 for one class, C for C equal ones."""
+    """The exponential of the entropy of each client's labels (Hill 1973, order 1): 1 for one class, C for C equal ones."""
     shares_KC = counts_KC / np.maximum(counts_KC.sum(axis=1, keepdims=True), 1)
     logs_KC = np.log(shares_KC, where=shares_KC > 0, out=np.zeros_like(shares_KC))
     effective_K: NDArray[np.float64] = np.exp(-(shares_KC * logs_KC).sum(axis=1))

@@ -13,6 +13,9 @@ SPACE = "\u202f"
 HARD = "\u00a0"
 """A space that does not break."""
 
+ABSENT = frozenset({"no promise", "not measured", "not resolvable", "off"})
+"""What stands where a figure would, where there is none."""
+
 _SUPERSCRIPTS = str.maketrans("0123456789-", "⁰¹²³⁴⁵⁶⁷⁸⁹⁻")
 
 
@@ -66,7 +69,7 @@ def factor(value: float) -> str:
 def amount(size: float) -> str:
     """Bytes in decimal units, three digits: 1.23 MB."""
     for unit in ("bytes", "kB", "MB", "GB"):
-        if abs(size) < 1000:
+        if round(size) < 1000:
             return f"{size:.0f}{SPACE}{unit}" if unit == "bytes" or size >= 100 else f"{size:.3g}{SPACE}{unit}"
         size /= 1000
     return f"{size:,.3g}{SPACE}TB"
@@ -75,7 +78,7 @@ def amount(size: float) -> str:
 def duration(seconds: float) -> str:
     """Seconds as one would say them: 12 ms, 1.3 s, 4 min 10 s."""
     if seconds < 1:
-        return f"{seconds * 1000:.3g}{SPACE}ms"
+        return f"{seconds * 1000:.{2 if seconds < 0.01 else 3}g}{SPACE}ms"
     if seconds < 120:
         return f"{seconds:.3g}{SPACE}s"
     minutes, rest = divmod(round(seconds), 60)
@@ -89,9 +92,9 @@ def listing(words: Sequence[str]) -> str:
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "nobody"
 
 
-def plural(number: int, noun: str) -> str:
-    """1 round, 20 rounds."""
-    return f"{count(number)} {noun}" + ("" if number == 1 else "s")
+def plural(number: int, noun: str, nouns: str = "") -> str:
+    """1 round, 20 rounds; ``nouns`` where it is not ``noun`` and an s."""
+    return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def attack_name(attack: str, variant: str) -> str:

@@ -13,7 +13,7 @@ Chapters, in reading order::
 The protocol so far is the one-shot core of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving
 Machine Learning", CCS 2017, section 4.0.1): everyone in the roster answers, or the round is lost. Shares of the keys
 (dropouts), signatures and sparse graphs (Bell et al. 2020) are chapters to come; each adds stages and messages to the
-two state machines and changes no chapter that is here.
+two state machines and leaves the chapters before them as they are.
 
 Guarantees:
     For an honest-but-curious server, even together with all but two of the clients: what it sees could have been

@@ -27,7 +27,7 @@ from privfl.secagg.prg import CHUNK, Keystream, Words, chunks
 
 Floats = NDArray[np.floating[Any]]
 
-# Random bits that decide one rounding. A value's expectation is off by at most 2^-33 of a step.
+# Random bits that decide one rounding.
 _DITHER: Final = 32
 
 
@@ -69,8 +69,9 @@ class FixedPoint:
         Returns:
             how many entries were clipped.
 
-        Guarantees: each entry is off by less than one step, 1/scale; its expectation over the stream by at most 2^-33
-        of a step; multiples of a step, zero among them, are exact. |entry| < bound · scale + 1.
+        Guarantees: each entry is off by less than one step, 1/scale, and its expectation over the stream by at most 2^-33
+        of a step; to both comes 2^-53 of the entry where factor · value is no float64. Multiples of a step, zero among
+        them, are exact. |entry| < bound · scale + 1.
 
         Raises:
             ProtocolError: an entry is not finite.

@@ -70,7 +70,12 @@ def test_bytes_are_those_that_were_sent() -> None:
 def test_what_the_server_receives_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
     received: list[bytes] = []
     receive = Server.receive_input
-    monkeypatch.setattr(Server, "receive_input", lambda self, message: (received.append(message), receive(self, message))[1])
+
+    def eavesdrop(self: Server, message: bytes) -> None:
+        received.append(message)
+        receive(self, message)
+
+    monkeypatch.setattr(Server, "receive_input", eavesdrop)
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
     SECURE.aggregate(cohort, context(1000))
 

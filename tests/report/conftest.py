@@ -128,7 +128,8 @@ def one_round(
     config: ExperimentConfig, made: Made, index: int, rounds: int, evaluated: Evaluation | None, generator: np.random.Generator
 ) -> tuple[RoundRecord, TimingRecord]:
     skipped = index in made.skipped
-    cohort = sorted(generator.choice(made.clients, size=1 if skipped else int(generator.integers(min(2, made.clients), min(14, made.clients) + 1)), replace=False).tolist())  # fmt: skip
+    size = 1 if skipped else int(generator.integers(min(2, made.clients), min(14, made.clients) + 1))
+    cohort = sorted(generator.choice(made.clients, size=size, replace=False).tolist())
     private, secure = config.privacy.kind != "none", config.aggregator.kind == "secure_sum"
     active = 0 if skipped else len(cohort)
     record = RoundRecord(

@@ -9,12 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from secagg_cohort import Cohort, assert_equal_sums, assert_uniform, cohort, masked_words, parameters, refused
 
 from privfl.errors import ProtocolError
-from privfl.secagg.messages import MaskedInput
+from privfl.secagg.messages import MaskedInput, Roster
 
 WORDS = 20_000
 
@@ -149,6 +150,20 @@ def test_masks_cancel() -> None:
 
 def test_a_split_view_is_noise() -> None:
     check_a_split_view_is_noise()
+
+
+@pytest.mark.parametrize("change", ["two keys swapped", "a client left out"])
+def test_clients_with_different_rosters_do_not_add_up(change: str) -> None:
+    group = cohort(clients=4, dimension=WORDS)
+    roster = group.advertise()
+    keys = dict(Roster.from_bytes(roster).keys)
+    other = {0: keys[1], 1: keys[0], 2: keys[2], 3: keys[3]} if change == "two keys swapped" else {1: keys[1], 3: keys[3]}
+    special = Roster(3, tuple(sorted(other.items()))).to_bytes()
+    for index in range(4):
+        read = MaskedInput.from_bytes(group.answer(index, special if index == 3 else roster))
+        group.server.receive_input(replace(read, session=group.server._session).to_bytes())
+    refused(group.server.unmask, match="noise")
+    assert_uniform(group.server._sum_D1)
 
 
 def test_an_honest_server_notices_a_split_view_at_once() -> None:

@@ -1,0 +1,41 @@
+"""The benchmark runs at tiny sizes, and both of its outputs say something."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+FOLDER = Path(__file__).parents[2] / "benchmarks"
+TINY = [(64, 2), (100, 3)]
+
+
+@pytest.fixture
+def main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+    monkeypatch.syspath_prepend(FOLDER)
+    found: dict[str, Any] = runpy.run_path(str(FOLDER / "bench_secure_sum.py"))
+    threads = torch.get_num_threads()
+    yield found["main"]
+    torch.set_num_threads(threads)
+
+
+def test_json_is_one_flat_object_of_numbers(main: Callable[..., int], tmp_path: Path) -> None:
+    path = tmp_path / "figures.json"
+    assert main(["--quick", "--json", str(path)], TINY) == 0
+    flat = json.loads(path.read_text())
+    assert all(isinstance(value, float) for value in flat.values())
+    assert flat["d64_k2_client_ms"] > 0
+    # 20 + 32 bytes of advert and 20 + 32 of header and session, over 4 · (64 + 1) of plain numbers
+    assert flat["d64_k2_upload_expansion"] == pytest.approx(1 + 104 / 260)
+
+
+def test_without_json_a_table_is_printed(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--quick"], TINY) == 0
+    printed = capsys.readouterr().out
+    assert "D = 64, K = 2" in printed
+    assert "masking / keystream rate" in printed

@@ -1,0 +1,58 @@
+"""Several runs side by side."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from conftest import Made, make
+from test_page import Reader
+
+from privfl.report import write_report
+from privfl.report.comparison import differences, tagged
+from privfl.report.recorded import Run
+from privfl.runs import RunFolder
+
+
+@pytest.fixture(scope="session")
+def none(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    overrides = ["privacy.kind=none", "aggregator.kind=mean"]
+    return make(tmp_path_factory.mktemp("none") / "none", Made(name="plain", overrides=overrides, accuracy=0.885, leak=4))
+
+
+def test_comparison_holds_every_run(quickstart: RunFolder, none: RunFolder, tmp_path: Path) -> None:
+    (none.path / "report.html").touch()
+    out = write_report([quickstart, none, quickstart], tmp_path / "sides.html")
+    html = out.read_text()
+    reader = Reader(html)
+    for run in (quickstart, none):
+        assert f"{run.result.evaluation.accuracy.value * 100:.1f} %" in reader.text
+    assert "no promise" in reader.text
+    assert "C: ε = 7.99" in reader.text
+    assert any(reference.endswith("none/report.html") for reference in reader.references)
+    assert "http" not in html
+    assert len(reader.ids) == len(set(reader.ids))
+    written = {file.name for file in (tmp_path / "sides_figures").iterdir()}
+    assert written == {"promise.svg", "leakage.svg", "accuracies.svg", "epsilons.svg"}
+
+
+def test_runs_without_promise_or_attack_compare(tmp_path: Path) -> None:
+    overrides = ["privacy.kind=none", "aggregator.kind=mean"]
+    folders = [make(tmp_path / name, Made(name=name, overrides=overrides, attacked=False)) for name in ("one", "two")]
+    text = Reader(write_report(folders, tmp_path / "sides.html").read_text()).text
+    assert "Nothing but the name" in text
+    assert "not measured" in text
+
+
+def test_differences(quickstart: RunFolder, none: RunFolder) -> None:
+    found = dict(differences([Run.read(quickstart), Run.read(none)]))
+    assert found["privacy.kind"] == ["example", "none"]
+    assert found["privacy.target_epsilon"] == ["8", "–"]
+    assert found["aggregator.kind"] == ["secure_sum", "mean"]
+    assert not {"name", "seed", "rounds", "data.kind"} & set(found)
+
+
+def test_tags_do_not_repeat(quickstart: RunFolder) -> None:
+    tags = [tag for tag, _ in tagged([Run.read(quickstart)] * 60)]
+    assert tags[:2] == ["A", "B"]
+    assert len(set(tags)) == 60

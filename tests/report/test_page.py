@@ -1,0 +1,248 @@
+"""The page of one run: complete, correct, self-contained, safe and readable whatever is missing."""
+
+from __future__ import annotations
+
+import json
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import CLASSES, Made, make
+
+from privfl.auditing import tpr_bound
+from privfl.errors import RunFolderError
+from privfl.report import write_report
+from privfl.report.drawing import COLOURS
+from privfl.report.wording import percent
+from privfl.runs import RunFolder
+
+VOID = {"meta", "br", "hr", "img", "link", "input"}
+
+
+class Reader(HTMLParser):
+    """What a browser would make of a page: its visible text, its tags, and whether they are well nested."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.ids: list[str] = []
+        self.references: list[str] = []
+        self.tags: set[str] = set()
+        self.feed(html)
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        if tag not in VOID:
+            self.open.append(tag)
+        self._attributes(attrs)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        self._attributes(attrs)
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+    def _attributes(self, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            assert not name.startswith("on"), "a handler is a script"
+            if name == "id":
+                self.ids.append(value or "")
+            if name in ("href", "xlink:href", "src", "srcset", "data"):
+                self.references.append(value or "")
+
+    @property
+    def text(self) -> str:
+        return " ".join(" ".join(self.words).replace("\u202f", " ").replace("\u00a0", " ").split())
+
+
+def page(folder: RunFolder) -> str:
+    return write_report([folder], folder.path / "report.html").read_text()
+
+
+@pytest.fixture(scope="session")
+def html(quickstart: RunFolder) -> str:
+    return page(quickstart)
+
+
+def test_page_needs_nothing_else(html: str) -> None:
+    reader = Reader(html)
+    assert "http" not in html
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+    assert all(reference.startswith("#") for reference in reader.references)
+    assert not reader.tags & {"script", "iframe", "link", "img", "object", "embed"}
+
+
+def test_ids_are_unique_and_found(html: str) -> None:
+    reader = Reader(html)
+    assert len(reader.ids) == len(set(reader.ids))
+    used = {reference[1:] for reference in reader.references} | set(re.findall(r"url\(#([^)]*)\)", html))
+    assert used <= set(reader.ids)
+
+
+def test_page_holds_every_headline(html: str, quickstart: RunFolder) -> None:
+    text, result, leakage = Reader(html).text, quickstart.result, quickstart.leakage
+    assert result.privacy is not None
+    assert leakage is not None
+    accuracy, tpr = result.evaluation.accuracy, leakage.best.rates[0].tpr
+    assert tpr is not None
+    allowed = float(tpr_bound(0.01, result.privacy.curve_epsilon, result.privacy.curve_delta))
+    for figure in (
+        f"{accuracy.value * 100:.1f} %",
+        f"{accuracy.low * 100:.1f} – {accuracy.high * 100:.1f} % (95 % interval)",
+        f"ε = {result.privacy.epsilon:.2f} per example, at δ = 10⁻⁵, against external, client and server",
+        f"{tpr.value * 100:.2f} % {tpr.low * 100:.2f} – {tpr.high * 100:.2f} %",
+        f"ε ≥ {leakage.best.epsilon_lower:.2f} with 95 % confidence",
+        f"+{((result.bytes_up + result.bytes_down) / result.bytes_plain - 1) * 100:.1f} %",
+        f"No attack at 1 % FPR can find more than {allowed * 100:.1f} %",
+    ):
+        assert figure in text
+    assert "Note." not in text
+
+
+def test_bound_is_that_of_the_whole_curve(html: str, quickstart: RunFolder) -> None:
+    privacy = quickstart.result.privacy
+    assert privacy is not None
+    one_pair = float(tpr_bound(0.01, [privacy.epsilon], [privacy.delta]))
+    whole = float(tpr_bound(0.01, privacy.curve_epsilon, privacy.curve_delta))
+    assert whole < one_pair / 2
+    description = re.search(r'<desc id="roc-alt">([^<]*)', html)
+    assert description is not None
+    assert f"allows {percent(whole)}" in description[1]
+
+
+def test_same_folder_gives_the_same_bytes(html: str, quickstart: RunFolder) -> None:
+    assert page(quickstart) == html
+
+
+def test_page_is_small(html: str) -> None:
+    assert len(html.encode()) < 400_000
+
+
+def test_figures_stand_alone(html: str, quickstart: RunFolder) -> None:
+    files = sorted((quickstart.path / "figures").glob("*.svg"))
+    names = {file.stem for file in files}
+    assert names == {"accuracy", "loss", "epsilon", "clipped", "bytes", "seconds", "roc", "partition"}
+    for file in files:
+        root = ElementTree.fromstring(file.read_text())
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        title, alt = root[0], root[1]
+        assert title.text
+        assert alt.text
+        assert root.get("aria-labelledby") == f"{title.get('id')} {alt.get('id')}"
+        assert "#0001" not in file.read_text(), "a stand-in colour was left"
+        assert f"{title.text}</p>" in html
+
+
+def test_figures_name_all_classes_and_attacks(html: str) -> None:
+    text = Reader(html).text
+    for name in (*CLASSES, "lira · offline, fixed variance", "rmia · offline, gamma 1 (best)"):
+        assert name in text
+
+
+def luminance(colour: str) -> float:
+    channels = [int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5)]
+    linear = [value / 12.92 if value <= 0.04045 else ((value + 0.055) / 1.055) ** 2.4 for value in channels]
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+
+@pytest.mark.parametrize("scheme", [0, 1])
+def test_colours_can_be_read(scheme: int) -> None:
+    paper = luminance(COLOURS["paper"][scheme])
+    for name, colours in COLOURS.items():
+        if name not in ("paper", "rule"):
+            light, dark = max(paper, luminance(colours[scheme])), min(paper, luminance(colours[scheme]))
+            assert (light + 0.05) / (dark + 0.05) >= 4.5, name
+
+
+def test_nothing_promised_nothing_attacked(tmp_path: Path) -> None:
+    bare = Made(
+        name="bare",
+        overrides=["privacy.kind=none", "aggregator.kind=mean", "cohort.kind=all", "evaluation.every=5"],
+        attacked=False,
+        clients=4,
+    )
+    folder = make(tmp_path / "bare", bare)
+    text = Reader(page(folder)).text
+    for phrase in (
+        "no promise",
+        "nothing was promised: what this model leaks is unknown",
+        "Secure aggregation off",
+        "the update of every client in every round",
+        "Evaluated every 5 rounds and after the last.",
+        "No attack was run for this adversary.",
+    ):
+        assert phrase in text
+    assert "ε so far" not in text
+    assert "None" not in text
+    assert "nan" not in text.split()
+    assert not (folder.path / "figures" / "roc.svg").exists()
+
+
+@pytest.fixture(scope="session")
+def odd(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Everything goes wrong at once."""
+    made = Made(
+        name="odd",
+        skipped=(3, 7),
+        stopped="round 15 would bring client 17 to ε = 8.41; <b>raise</b> privacy.max_epsilon",
+        done=14,
+        clients=700,
+        nonmembers=600,
+        classes=['<script>alert("1")</script>', "$x_1$", "a & b", "类"] * 6,
+        exceeds=True,
+        epsilon_lower=9.1,
+        overrides=["records.views=final"],
+    )
+    return page(make(tmp_path_factory.mktemp("odd") / "odd", made))
+
+
+def test_names_are_escaped(odd: str) -> None:
+    reader = Reader(odd)
+    assert not reader.tags & {"script", "b"}
+    assert "<script>alert…" in reader.text
+    assert "$x_1$" in reader.text, "a class name is no formula"
+    assert "a & b" in reader.text
+    assert "<b>raise</b>" in reader.text
+
+
+def test_trouble_is_said_first(odd: str) -> None:
+    text = Reader(odd).text
+    body = text[: text.index("Round by round")]
+    assert "The run ended early, after 14 rounds of 20: round 15 would bring client 17" in body
+    assert "measured ε of at least 9.10 contradicts the promised 7.99" in body
+    assert "More was found than the promised ε allows, by lira · online." in body
+    assert "not resolvable: 300 non-members, 1000 needed" in body
+
+
+def test_skipped_rounds_and_many_clients(odd: str) -> None:
+    text = Reader(odd).text
+    assert "Rounds 4 and 8 skipped: 1 clients took part; secure_sum needs 2." in text
+    assert "the mean of about 5.8 clients of similar size" in text
+    assert "every global model of 14 rounds (the folder kept only the last)" in text
+    assert len(odd.encode()) < 700_000
+
+
+def test_unfinished_run_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", Made(attacked=False))
+    (folder.path / "result.json").unlink()
+    with pytest.raises(RunFolderError, match="--resume"):
+        write_report([folder], folder.path / "report.html")
+    assert not (folder.path / "report.html").exists()
+
+
+def test_damaged_record_is_refused(tmp_path: Path) -> None:
+    folder = make(tmp_path / "run", Made(attacked=False))
+    table = json.loads((folder.path / "result.json").read_text())
+    (folder.path / "result.json").write_text(json.dumps({**table, "rounds": "many"}))
+    with pytest.raises(RunFolderError, match="damaged"):
+        write_report([folder], folder.path / "report.html")
