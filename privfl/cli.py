@@ -15,7 +15,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
-import click
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
@@ -38,6 +37,8 @@ app.add_typer(data_app, name="data")
 
 out = Console()
 err = Console(stderr=True)
+
+_INTERRUPTED = 130
 
 Config = Annotated[Path, typer.Argument(help="A TOML file, for example one of paper_configs/.")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")]
@@ -257,7 +258,7 @@ def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
 def main() -> NoReturn:
     """The console script."""
     try:
-        app(standalone_mode=False)
+        app()
     except PrivflError as error:
         err.print(
             f"privfl: {error}",
@@ -267,10 +268,8 @@ def main() -> NoReturn:
             markup=False,
         )
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, click.Abort, typer.Abort):
-        err.print("privfl: interrupted; what is finished is kept: run the same command with --resume to go on", highlight=False)
-        sys.exit(130)
-    except click.ClickException as error:
-        error.show()
-        sys.exit(error.exit_code)
-    sys.exit(0)
+    except SystemExit as end:
+        if end.code == _INTERRUPTED:
+            err.print("privfl: interrupted; what is finished is kept: run it again, with --resume, to go on", highlight=False)
+        raise
+    raise AssertionError("typer ends every command by leaving the program")

@@ -139,8 +139,9 @@ class Url(Source):
 
     @property
     def label(self) -> str:
-        """The first URL."""
-        return self.urls[0]
+        """The URL, or the folder of several."""
+        count = len(self.urls)
+        return self.urls[0] if count == 1 else f"{self.urls[0].rpartition('/')[0]}/ ({count} files)"
 
     def download(self, folder: Path, progress: Progress) -> None:
         """One file after the other."""
@@ -161,7 +162,8 @@ def _chunks(url: str) -> Iterator[bytes]:
     except urllib.error.HTTPError as error:
         raise DataError(f"the server answers {error.code} {error.reason}") from None
     except (urllib.error.URLError, http.client.HTTPException, OSError) as error:
-        raise DataError(f"no connection ({getattr(error, 'reason', None) or error!r})") from None
+        why = getattr(error, "reason", error)
+        raise DataError(f"no connection ({str(why) or type(why).__name__})") from None
 
 
 def _call(

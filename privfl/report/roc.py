@@ -29,7 +29,7 @@ def drawing(run: Run) -> Drawing | None:
     figure, axes = blank(width=380, height=412)
     _unresolvable(axes, leakage)
     axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.annotate("guessing", (0.02, 0.02), (4, -3), textcoords="offset points", rotation=45, va="top", ha="center",
+    axes.annotate("guessing", (0.02, 0.02), (9, -9), textcoords="offset points", rotation=45, va="top", ha="center",
                   rotation_mode="anchor", color=MUTED, fontsize=10)  # fmt: skip
     if run.result.privacy is not None:
         _bound(axes, run.result.privacy)

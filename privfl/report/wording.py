@@ -100,7 +100,7 @@ def plural(number: int, noun: str, nouns: str = "") -> str:
 def attack_name(attack: str, variant: str) -> str:
     """``membership/lira``, ``offline`` -> lira · offline."""
     name = attack.rpartition("/")[2]
-    return name if variant in ("", name) else f"{name}{HARD}· {variant}"
+    return name if variant in ("", name) else f"{name}{HARD}·{HARD}{variant}"
 
 
 def cohort(config: ExperimentConfig) -> str:

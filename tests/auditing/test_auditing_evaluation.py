@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from scipy import special
 
 from privfl.auditing import PrivacyCurve, best_of, evaluate
 from privfl.errors import DataError
@@ -36,6 +37,16 @@ def test_a_broken_promise_shows_and_a_kept_one_does_not() -> None:
     kept = evaluate({"membership/a": {"x": WEAK}}, MEMBER, PROMISE, np.random.default_rng(0))
     assert kept.best.contradicts_promise is False
     assert [point.violated for point in kept.leakages[0].operating_points] == [False, None, None]
+
+
+def test_many_attacks_must_not_find_a_violation_by_trying_often() -> None:
+    # Randomised response of ε = 1.64 under a promise of 1: enough for one attack, not for one of a hundred.
+    rng = np.random.default_rng(5)
+    scores = (MEMBER ^ (rng.random(N) < special.expit(-1.64))) + rng.random(N) / 2
+    promise = PrivacyCurve((1.0,), (0.0,), 1.0, 0.0)
+    for attacks, expected in [(1, True), (100, False)]:
+        found = evaluate({"a": {str(i): scores for i in range(attacks)}}, MEMBER, promise, np.random.default_rng(0))
+        assert found.leakages[0].operating_points[0].violated is expected
 
 
 def test_the_bound_is_drawn_and_stands_beside_each_rate() -> None:

@@ -69,6 +69,21 @@ def test_a_broken_promise_is_called_violated() -> None:
     assert verdicts(3.0, pure(1.0), 1) > 0.9
 
 
+def test_the_lower_limit_must_cross_not_the_figure_itself() -> None:
+    # Of 2000 non-members 20 lie above the threshold, the most that 1 % allows.
+    def verdict(members_above: int) -> bool | None:
+        scores = np.concatenate([np.arange(2000) < 20, np.arange(400) < members_above]).astype(float)
+        curve = roc(scores, np.arange(2400) >= 2000)
+        return violates(curve, operating_point(curve, 0.01), pure(1.0), 0.05)
+
+    fpr_high = stats.binomtest(20, 2000).proportion_ci(0.95, method="exact").high
+    allowed = np.e * fpr_high
+    needed = next(k for k in range(400) if stats.binomtest(k, 400).proportion_ci(0.95, method="exact").low > allowed)
+    assert needed / 400 > 1.5 * allowed
+    assert verdict(needed) is True
+    assert verdict(needed - 1) is False
+
+
 def test_what_cannot_be_resolved_cannot_be_violated() -> None:
     curve = roc(np.arange(100.0), np.arange(100) >= 50)
     assert violates(curve, operating_point(curve, 0.01), pure(math.log(2)), 0.05) is None

@@ -166,6 +166,15 @@ def test_ties_at_the_edge_do_not_help() -> None:
     assert (audit.guesses, audit.correct) == (100, int(member[:100].sum()))
 
 
+def test_the_threshold_does_not_see_the_half_that_is_measured() -> None:
+    # On the choosing half members score 20, on the other 5: the threshold of the first finds nobody in the second.
+    rng = np.random.default_rng(0)
+    member, chosen = rng.random(CANDIDATES) < 0.5, half(rng)
+    scores: FloatArray = np.where(member, np.where(chosen, 20.0, 5.0), 0.0)
+    assert clopper_pearson_audit(scores, member, chosen).value == 0
+    assert clopper_pearson_audit(member.astype(float), member, chosen).value > 3
+
+
 def test_two_sided_epsilon_by_hand() -> None:
     low, high = 0.025 ** (1 / 50), 1 - 0.025 ** (1 / 50)  # Clopper–Pearson for 50 of 50 and 0 of 50
     assert float(two_sided_epsilon(50, 50, 0, 50)) == pytest.approx(np.log(low / high))

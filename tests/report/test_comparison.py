@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from conftest import Made, make
-from test_page import Reader
+from made_runs import Made, make
+from page_reader import Reader
 
 from privfl.report import write_report
 from privfl.report.comparison import differences, tagged

@@ -65,7 +65,7 @@ def test_offline_is_one_sided() -> None:
 def test_offline_does_not_look_at_shadows_that_trained_on_the_example() -> None:
     evidence = random_evidence(8)
     changed = evidence.shadow_logits_SNC.copy()
-    changed[evidence.shadow_member_SN] += np.random.default_rng(0).normal(size=changed.shape[-1]).astype(np.float32)
+    changed[evidence.shadow_member_SN] += np.random.default_rng(0).normal(size=(changed.shape[-1],)).astype(np.float32)
     for variant in ("offline", "offline, fixed variance"):
         np.testing.assert_array_equal(
             LIRA.score(evidence)[variant], LIRA.score(replace(evidence, shadow_logits_SNC=changed))[variant]

@@ -1,0 +1,63 @@
+"""The ledger: what it adds up to, what it refuses."""
+
+import pytest
+
+from privfl.errors import PrivacyError
+from privfl.privacy.accounting import Composition, epsilon
+from privfl.privacy.events import LocalTraining
+from privfl.privacy.ledger import Ledger
+
+DELTA = 1e-5
+
+
+def training(rate: float = 0.1, steps: int = 10, noise: float = 1.0) -> LocalTraining:
+    return LocalTraining(
+        sample_rate=rate, steps=steps, noise_multiplier=noise, max_grad_norm=1.0, expected_batch_size=rate * 100
+    )
+
+
+def test_clients_compose_apart_and_the_largest_counts() -> None:
+    ledger = Ledger(DELTA)
+    ledger.record(0, {3: training(), 5: training(rate=0.3)})
+    ledger.record(1, {3: training()})
+    first, second = epsilon(Composition(0.1, 1.0, 20), DELTA), epsilon(Composition(0.3, 1.0, 10), DELTA)
+    assert ledger.epsilon() == max(first, second)
+    assert ledger.clients(6) == [0.0, 0.0, 0.0, first, 0.0, second]
+    # One accountant shared by all clients would have added them up.
+    assert ledger.epsilon() < epsilon(Composition(0.3, 1.0, 30), DELTA)
+
+
+def test_price_of_a_round_beforehand_is_its_price_afterwards() -> None:
+    ledger = Ledger(DELTA)
+    ledger.record(0, {0: training()})
+    events = {0: training(), 1: training(rate=0.2)}
+    before, would_be = ledger.epsilon(), ledger.epsilon_with(events)
+    assert ledger.epsilon() == before < would_be
+    ledger.record(1, events)
+    assert ledger.epsilon() == would_be
+
+
+def test_rebuilt_from_its_entries_it_is_the_same() -> None:
+    ledger = Ledger(DELTA)
+    ledger.record(0, {0: training(), 1: training()})
+    ledger.record(2, {1: training()})
+    again = Ledger(DELTA, [type(entry).model_validate(entry.model_dump()) for entry in ledger.entries])
+    assert again.entries == ledger.entries
+    assert again.clients(2) == ledger.clients(2)
+
+
+def test_an_empty_round_is_free_and_a_round_is_entered_once() -> None:
+    ledger = Ledger(DELTA)
+    assert ledger.epsilon() == 0.0
+    ledger.record(0, {0: training()})
+    ledger.record(1, {})
+    with pytest.raises(PrivacyError, match="entered once"):
+        ledger.record(0, {1: training()})
+
+
+@pytest.mark.parametrize("changed", [training(rate=0.2), training(noise=2.0)])
+def test_a_client_that_changes_its_plan_is_refused(changed: LocalTraining) -> None:
+    ledger = Ledger(DELTA)
+    ledger.record(0, {0: training()})
+    with pytest.raises(PrivacyError, match="client 0 changed"):
+        ledger.record(1, {0: changed})
