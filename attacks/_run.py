@@ -12,9 +12,12 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +29,7 @@ from attacks.membership import BoolArray, MembershipAttack
 from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, evaluate
 from privfl.config import SHELVES, ExperimentConfig, Item
-from privfl.errors import ConfigError, RunFolderError, ViewError
+from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
 from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, write_atomic
@@ -186,11 +189,30 @@ def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_
         initargs=(experiment.config, experiment.plan),
     )
     try:
-        waiting: dict[Future[Outputs], _Job] = {pool.submit(_work, job): job for job in jobs}
+        with _interrupts_are_ours():
+            waiting: dict[Future[Outputs], _Job] = {pool.submit(_work, job): job for job in jobs}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
+    except BrokenProcessPool:
+        raise PrivflError("a process that trained a shadow model died, perhaps for want of memory; attack again to go on") from None
     finally:
+        # No shadow model is waited for that nobody will fetch.
+        for process in list((pool._processes or {}).values()):
+            process.terminate()
         pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _interrupts_are_ours() -> Iterator[None]:
+    """Processes begun in here never see a Ctrl-C, which a terminal sends to all: the parent ends them, in silence."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _worker_experiment: Experiment | None = None

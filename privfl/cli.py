@@ -40,9 +40,11 @@ err = Console(stderr=True)
 
 _INTERRUPTED = 130
 
-Config = Annotated[Path, typer.Argument(help="A TOML file, for example one of paper_configs/.")]
-Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings that replace the file's.")]
-Run = Annotated[Path, typer.Argument(help="A folder that `privfl run` made.")]
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, for example one of paper_configs/.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the file's; KEY= takes one away.")
+]
+Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `privfl run` made.")]
 
 
 @app.command(epilog="Example: privfl run paper_configs/quickstart.toml seed=1 training.lr=0.2 --out runs/second")
@@ -53,9 +55,10 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
 ) -> None:
     """Train, attack what came of it, and write the page."""
+    settings = load(config, overrides or ())
+
     from privfl import recording
 
-    settings = load(config, overrides or ())
     path = out_dir or _default_folder(settings.name, resume)
     with _training_progress(settings, path) as observer:
         folder = recording.run(settings, path, resume=resume, observer=observer)
@@ -68,7 +71,7 @@ def run(
 
 
 @app.command(epilog="Example: privfl attack runs/quickstart membership/rmia")
-def attack(run_dir: Run, names: Annotated[list[str] | None, typer.Argument(metavar="[NAME]...")] = None) -> None:
+def attack(run_dir: Run, names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
     folder = RunFolder.open(run_dir)
     _attack(folder, tuple(names or ()))
@@ -77,7 +80,7 @@ def attack(run_dir: Run, names: Annotated[list[str] | None, typer.Argument(metav
 
 @app.command(epilog="Example: privfl report runs/quickstart runs/no-privacy --out comparison.html")
 def report(
-    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders that `privfl run` made.")],
+    run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `privfl run` made.")],
     out_file: Annotated[Path | None, typer.Option("--out", help="The page's file.")] = None,
 ) -> None:
     """Write the page of a run, or the comparison of several."""
@@ -129,7 +132,7 @@ def data_list() -> None:
     for entry in _fetch.inventory():
         here = "yes" if entry.present else "no"
         table.add_row(
-            entry.name, here, entry.about.title, entry.about.licence, "\n".join(entry.sources) or "comes with a library"
+            entry.name, here, entry.about.title, entry.about.licence, next(iter(entry.sources), "comes with a library")
         )
     out.print(table)
 
@@ -137,7 +140,9 @@ def data_list() -> None:
 @data_app.command(
     "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1"
 )
-def data_show(name: Annotated[str, typer.Argument(help="A data set's name.")], overrides: Overrides = None) -> None:
+def data_show(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name.")], overrides: Overrides = None
+) -> None:
     """Draw who has how much of which class."""
     from privfl.datasets import Dataset
     from privfl.experiment import narrow
@@ -152,10 +157,11 @@ def data_show(name: Annotated[str, typer.Argument(help="A data set's name.")], o
 
 
 @data_app.command("fetch", epilog="Example: privfl data fetch fashion_mnist")
-def data_fetch(name: Annotated[str, typer.Argument(help="A data set's name.")]) -> None:
+def data_fetch(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name.")]) -> None:
     """Get a data set into the cache, from the first of its sources that gives it; checked against known hashes."""
     from privfl.datasets import _fetch
 
+    _fetch.dataset(name)  # A wrong name is said before a bar is drawn.
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err) as bar:
         fetched = _fetch.fetch(name, _FetchBar(bar))
     place = fetched.place or "a library of this environment"
@@ -270,6 +276,7 @@ def main() -> NoReturn:
         sys.exit(error.exit_code)
     except SystemExit as end:
         if end.code == _INTERRUPTED:
-            err.print("privfl: interrupted; what is finished is kept: run it again, with --resume, to go on", highlight=False)
+            text = "privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume, or attack again"
+            err.print(text, highlight=False, soft_wrap=True)
         raise
     raise AssertionError("typer ends every command by leaving the program")

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import difflib
 import importlib
+import inspect
 import pkgutil
 import tomllib
 import typing
@@ -146,7 +147,11 @@ class TrainingConfig(Frozen):
     @model_validator(mode="after")
     def _one_length(self) -> Self:
         if (self.local_epochs is None) == (self.local_steps is None):
-            raise contradiction("local_epochs", self.local_epochs, "give exactly one of local_epochs and local_steps")
+            raise contradiction(
+                "local_epochs",
+                self.local_epochs,
+                "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes one away)",
+            )
         return self
 
 
@@ -174,7 +179,9 @@ class ExampleLevel(Frozen):
     def _one_noise(self) -> Self:
         if (self.noise_multiplier is None) == (self.target_epsilon is None):
             raise contradiction(
-                "noise_multiplier", self.noise_multiplier, "give exactly one of noise_multiplier and target_epsilon"
+                "noise_multiplier",
+                self.noise_multiplier,
+                "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command line takes one away)",
             )
         return self
 
@@ -234,16 +241,21 @@ class Shelf:
         path = kind if dotted else f"{self.package}.{kind.replace('/', '.')}"
         try:
             module = importlib.import_module(path)
-        except ModuleNotFoundError as error:
-            raise ConfigError(f"cannot be imported ({error}); allowed is a module on the Python path") from None
+        except Exception as error:  # A module of the user's own may fail in any way.
+            why = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"cannot be imported ({why}); allowed is a module on the Python path") from error
         contract = getattr(importlib.import_module(self.package), self.contract)
         items = [
             member
             for member in vars(module).values()
-            if isinstance(member, type) and issubclass(member, contract) and member.__module__ == module.__name__
+            if isinstance(member, type)
+            and issubclass(member, contract)
+            and member.__module__ == module.__name__
+            and not inspect.isabstract(member)
         ]
         if len(items) != 1:
-            raise ConfigError(f"needs exactly one class that derives from {self.package}.{self.contract}; it has {len(items)}")
+            wanted = f"exactly one class, nothing of it left abstract, that derives from {self.package}.{self.contract}"
+            raise ConfigError(f"needs {wanted}; it has {len(items)}")
         return items[0]
 
 
@@ -260,8 +272,13 @@ SHELVES: typing.Final[Mapping[str, Shelf]] = {
 class _InvalidItemError(Exception):
     """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
 
-    def __init__(self, at: str, error: ValidationError | ConfigError) -> None:
-        self.at, self.error = at, error
+    def __init__(self, at: str, given: object, error: ValidationError | ConfigError) -> None:
+        self.at, self.given, self.error = at, given, error
+
+    def key(self, table: Mapping[str, Any]) -> str:
+        """The item's key: :attr:`at`, and the item's place where a list of items stands there."""
+        value = _value_at(table, self.at)
+        return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
 
 
 def _on_shelf(at: str) -> Any:
@@ -272,9 +289,9 @@ def _on_shelf(at: str) -> Any:
         try:
             return SHELVES[at].find(table["kind"]).model_validate(table)
         except ValidationError as error:
-            raise _InvalidItemError(at, error) from None
+            raise _InvalidItemError(at, value, error) from None
         except ConfigError as error:
-            raise _InvalidItemError(f"{at}.kind", error) from None
+            raise _InvalidItemError(at, value, error) from None
 
     return BeforeValidator(resolve)
 
@@ -285,11 +302,19 @@ class AttacksConfig(Frozen):
     run: Annotated[tuple[Annotated[SerializeAsAny[Item], _on_shelf("attacks.run")], ...], Field(strict=False)] = ()
     shadow_models: NonNegativeInt = 4
 
+    @model_validator(mode="after")
+    def _each_once(self) -> Self:
+        kinds = [item.kind for item in self.run]
+        for place, kind in enumerate(kinds):
+            if kind in kinds[:place]:
+                raise contradiction(f"run.{place}", kind, "is listed twice; name each attack once")
+        return self
+
 
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run."""
 
-    name: Annotated[str, Field(pattern=r"^[\w.-]+$")]
+    name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     seed: int = 0
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
@@ -311,7 +336,7 @@ class ExperimentConfig(Frozen):
             raise contradiction("data.clients", None, "must be given unless data.partition.kind is 'natural'")
         if clients is not None and isinstance(self.data.partition, Natural):
             raise contradiction(
-                "data.clients", clients, "is set by the data where data.partition.kind is 'natural'; leave it out"
+                "data.clients", clients, "is set by the data where data.partition.kind is 'natural'; take it away"
             )
         if not isinstance(self.cohort, AllClients) and clients is not None and self.cohort.size > clients:
             raise contradiction("cohort.size", self.cohort.size, f"must be at most data.clients = {clients}")
@@ -333,8 +358,12 @@ def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:
 
 @dataclass
 class _Layers:
-    """Tables merged so far, and which file or override each dotted key came from."""
+    """Tables merged so far, and which file or override each dotted key came from.
 
+    A table came from whoever began it or chose its ``kind``; the whole, ``""``, from ``root``.
+    """
+
+    root: str
     table: dict[str, Any] = field(default_factory=dict)
     origins: dict[str, str] = field(default_factory=dict)
 
@@ -343,28 +372,45 @@ class _Layers:
 
     def _merged(self, base: dict[str, Any], layer: Mapping[str, Any], origin: str, at: str) -> dict[str, Any]:
         kept = dict(base)
-        if "kind" in layer and "kind" in base and layer["kind"] != base["kind"]:
-            # Another kind has other settings: of the old kind's, only those stay that the new one knows too.
-            known = _fields_of_kind(at.rstrip("."), layer["kind"])
-            kept = {key: value for key, value in base.items() if key in known}
+        if "kind" in layer and layer["kind"] != base.get("kind"):
+            self.origins[at.rstrip(".")] = origin
+            if "kind" in base:
+                # Another kind has other settings: of the old kind's, only those stay that the new one knows too.
+                known = _fields_of_kind(at.rstrip("."), layer["kind"])
+                for key in base.keys() - known:
+                    self._drop(kept, at, key)
         for key, value in layer.items():
-            self.origins[at + key] = origin
             below = kept.get(key)
-            kept[key] = (
-                self._merged(below if isinstance(below, dict) else {}, value, origin, f"{at}{key}.")
-                if isinstance(value, Mapping)
-                else value
-            )
+            if isinstance(below, dict) and isinstance(value, str):
+                value = {"kind": value}
+            if isinstance(below, dict) and isinstance(value, Mapping):
+                kept[key] = self._merged(below, value, origin, f"{at}{key}.")
+                continue
+            self._drop(kept, at, key)
+            if value is _TAKEN_AWAY:
+                continue
+            self.origins[at + key] = origin
+            kept[key] = self._merged({}, value, origin, f"{at}{key}.") if isinstance(value, Mapping) else value
         return kept
+
+    def _drop(self, table: dict[str, Any], at: str, key: str) -> None:
+        table.pop(key, None)
+        self.origins = {
+            path: origin for path, origin in self.origins.items() if path != at + key and not path.startswith(f"{at}{key}.")
+        }
 
     def origin(self, key: str) -> str:
         """The file or override that last set ``key``, or the nearest table above it."""
-        parts = key.replace("[", ".[").split(".")
+        parts = key.split(".")
         for end in range(len(parts), 0, -1):
             found = self.origins.get(".".join(parts[:end]))
             if found:
                 return found
-        return self.origins.get("name") or next(iter(self.origins.values()), "configuration")
+        return self.root
+
+
+_TAKEN_AWAY: typing.Final = object()
+"""The value of an override ``key=``: the setting is as if no file had given it."""
 
 
 def _fields_of_kind(at: str, kind: object) -> set[str]:
@@ -388,12 +434,13 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
     Args:
         path: the file; ``extends = "other.toml"`` in it is relative to it.
-        overrides: values are read as TOML, and as plain text where that fails (``privacy.kind=none``).
+        overrides: values are read as TOML, and as plain text where that fails (``privacy.kind=none``). Text in a table's
+            place is its kind (``privacy=none``); no value takes a setting away (``privacy.target_epsilon=``).
 
     Raises:
         ConfigError: one line that names the file, the key, the value and what is allowed.
     """
-    layers = _Layers()
+    layers = _Layers(str(path))
     _read(Path(path), layers, ())
     for override in overrides:
         layers.add(_parse_override(override), f"override {override!r}")
@@ -402,7 +449,7 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
 
 def loads(table: Mapping[str, Any], origin: str = "configuration") -> ExperimentConfig:
     """The same from a table that is already in memory."""
-    layers = _Layers()
+    layers = _Layers(origin)
     layers.add(table, origin)
     return _validated(layers)
 
@@ -417,12 +464,12 @@ def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
     Raises:
         ConfigError: as :func:`load`.
     """
-    layers = _Layers()
-    natural = any(override.replace('"', "").strip() == "partition.kind=natural" for override in overrides)
-    layers.add({"data": {"kind": kind} if natural else {"kind": kind, "clients": 10}}, "privfl data show")
+    layers = _Layers("privfl data show")
+    layers.add({**_ANY_RUN, "data": {"kind": kind, "partition": {"kind": "iid"}}}, layers.root)
     for override in overrides:
         layers.add({"data": _parse_override(override)}, f"override {override!r}")
-    layers.add(_ANY_RUN, "privfl data show")
+    if _value_at(layers.table, "data.partition.kind") != "natural":
+        layers.table["data"].setdefault("clients", 10)
     return _validated(layers).data
 
 
@@ -443,34 +490,38 @@ def dump(config: ExperimentConfig) -> str:
     return tomli_w.dumps(config.model_dump(exclude_none=True))
 
 
-def _read(path: Path, layers: _Layers, seen: tuple[Path, ...]) -> None:
-    if path.resolve() in seen:
-        raise ConfigError(f"{path}: extends = {seen[-1].name!r}: extends itself; remove one of the two lines")
+def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
+    named_by = f"{extending[-1]}: extends = {str(path)!r}" if extending else str(path)
+    if path.resolve() in (file.resolve() for file in extending):
+        raise ConfigError(
+            f"{named_by}: extends itself, by way of {' -> '.join(map(str, extending))}; remove one of these lines"
+        )
     try:
         table = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
-        raise ConfigError(f"{path}: no such file; paper_configs/ holds examples") from None
+        raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read ({error}); give a TOML file") from None
+        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     base = table.pop("extends", None)
     if base is not None:
         if not isinstance(base, str):
             raise ConfigError(f"{path}: extends = {base!r}: must be the name of a TOML file")
-        _read(path.parent / base, layers, (*seen, path.resolve()))
+        _read(path.parent / base, layers, (*extending, path))
     layers.add(table, str(path))
 
 
 def _parse_override(override: str) -> dict[str, Any]:
     key, equals, text = override.partition("=")
-    if not equals or not key.strip():
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
         raise ConfigError(f"override {override!r}: must have the form key=value, for example training.lr=0.1")
     try:
-        value: Any = tomllib.loads(f"value = {text}")["value"]
+        value: Any = tomllib.loads(f"value = {text}")["value"] if text.strip() else _TAKEN_AWAY
     except tomllib.TOMLDecodeError:
         value = text
-    for part in reversed(key.strip().split(".")):
+    for part in reversed(parts):
         value = {part: value}
     return typing.cast("dict[str, Any]", value)
 
@@ -479,11 +530,12 @@ def _validated(layers: _Layers) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(layers.table)
     except _InvalidItemError as invalid:
+        at = invalid.key(layers.table)
         if isinstance(invalid.error, ConfigError):
-            key, allowed = invalid.at, str(invalid.error)
-            value = _value_at(layers.table, key)
+            kind = invalid.given["kind"] if isinstance(invalid.given, Mapping) else invalid.given
+            key, value, allowed = f"{at}.kind", kind, str(invalid.error)
         else:
-            key, value, allowed = _first(invalid.error, (*invalid.at.split("."),))
+            key, value, allowed = _first(invalid.error, (*at.split("."),))
     except ValidationError as error:
         key, value, allowed = _first(error, ())
     shown = "" if value is None else f" = {_shown(value)}"
@@ -509,6 +561,12 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             return f"{key}.kind", None, "is missing"
         case "union_tag_invalid":
             return f"{key}.kind", context["tag"], f"must be one of {context['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return key, value, "must be a table"
+        case "tuple_type":
+            return key, value, "must be a list"
+        case "string_pattern_mismatch":
+            return key, value, f"must match {context['pattern']}"
         case _:
             text = detail["msg"].removeprefix("Input should be ")
             return key, value, "must be " + text if text != detail["msg"] else detail["msg"]

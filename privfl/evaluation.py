@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from privfl.auditing import clopper_pearson
+from privfl.errors import ModelError
 from privfl.runs import Interval, Spread
 from privfl.vectors import load_vector
 
@@ -29,10 +30,16 @@ def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
 
     Returns:
         shape (N, classes), on the device of ``x``.
+
+    Raises:
+        ModelError: an output is not finite.
     """
     load_vector(model, vector_D)
     model.eval()
-    return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+    logits_NC = torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+    if not bool(torch.isfinite(logits_NC).all()):
+        raise ModelError("the model's outputs are not finite, training diverged; lower training.lr")
+    return logits_NC
 
 
 def accuracy(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:

@@ -140,7 +140,7 @@ def assemble(config: ExperimentConfig, plan: Plan | None = None) -> Experiment:
     aggregator = narrow(config.aggregator, Aggregator)
     plan = plan or calibrated(plan_for(config.privacy, config.training), config, data, cohorts, aggregator)
     # Images are evaluated twice as fast with channels last; no such model may be trained privately (training/opacus.py).
-    model = build_model(config, data).to(device, memory_format=torch.channels_last)
+    model = build_model(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     engine = "opacus" if config.training.engine == "auto" else config.training.engine
     server = narrow(config.server, ServerOptimizer)
     return Experiment(

@@ -20,7 +20,6 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import RunFolderError
 from privfl.experiment import Experiment, assemble, deterministic
-from privfl.federated import FederatedData
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import ExamplePlan, Plan
@@ -35,7 +34,6 @@ from privfl.runs import (
     RoundRecord,
     RunFolder,
     TimingRecord,
-    npz,
     write_atomic,
     write_json,
 )
@@ -52,22 +50,24 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
     Args:
         config: the resolved configuration.
         out: the run folder.
-        resume: continue the run in ``out``, which must have been begun with the same configuration.
+        resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
+            there is none.
         observer: called after each round, for progress.
 
     Raises:
         ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
     """
-    if resume:
-        folder = RunFolder.open(out)
+    resume = resume and (out / "config.toml").exists()
+    begun = resume and (out / "config.toml").exists()
+    folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
+    if begun:
         folder.require_same(config)
         if folder.finished:
             return folder
     with deterministic():
         experiment = assemble(config)
-        if not resume:
-            folder = RunFolder.create(out, config, environment(experiment.x.device))
-            _write_data(folder, experiment.data)
+        if not begun:
+            _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder
 
@@ -262,12 +262,10 @@ def environment(device: torch.device) -> Environment:
     )
 
 
-def _write_data(folder: RunFolder, data: FederatedData) -> None:
-    who = {"owner_N": data.owner_N, "candidate_N": data.candidate_N, "member_N": data.member_N}
-    write_atomic(folder.path / "membership.npz", npz(who))
-    folder.write(
-        "partition.json",
-        PartitionRecord(
-            clients=list(data.clients), classes=list(data.classes), counts=data.counts().tolist(), provenance=data.provenance
-        ),
+def _begin(folder: RunFolder, experiment: Experiment) -> None:
+    data = experiment.data
+    partition = PartitionRecord(
+        clients=list(data.clients), classes=list(data.classes), counts=data.counts().tolist(), provenance=data.provenance
     )
+    who = {"owner_N": data.owner_N, "candidate_N": data.candidate_N, "member_N": data.member_N}
+    folder.begin(experiment.config, environment(experiment.x.device), who, partition)

@@ -23,6 +23,7 @@ computed again from the same streams, so it releases the same values and costs n
 
 from __future__ import annotations
 
+import errno
 import io
 import json
 import os
@@ -40,6 +41,11 @@ from privfl.config import ExperimentConfig, Frozen, dump, load
 from privfl.errors import RunFolderError, StorageError
 
 FORMAT = 1
+
+# What a crash leaves of a run folder that was not begun: its configuration is written last.
+_BEGINNING = {"environment.json", "membership.npz", "partition.json", "config.toml"}
+
+_DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -220,16 +226,14 @@ def storing(path: Path) -> Iterator[None]:
     """Turn a disk that refuses into one line.
 
     Raises:
-        RunFolderError: the folder is not ours to write.
+        RunFolderError: the place cannot be written: no permission, a file where a folder should be, or the reverse.
         StorageError: the disk is full, or failed.
     """
     try:
         yield
-    except PermissionError as error:
-        raise RunFolderError(f"{path}: cannot be written ({error.strerror}); choose another folder with --out") from None
-    except (FileExistsError, NotADirectoryError) as error:
-        raise RunFolderError(f"{path}: is not a folder ({error.strerror}); choose another with --out") from None
     except OSError as error:
+        if error.errno not in _DISK_FAILURES:
+            raise RunFolderError(f"{path}: cannot be written ({error.strerror}); choose another place with --out") from None
         raise StorageError(
             f"{path}: could not be written ({error.strerror}); free some space, then go on with --resume: "
             "what was written is whole"
@@ -275,22 +279,36 @@ class RunFolder:
     path: Path
 
     @classmethod
-    def create(cls, path: Path, config: ExperimentConfig, environment: Environment) -> RunFolder:
-        """A new run folder.
+    def reserve(cls, path: Path) -> RunFolder:
+        """An empty folder for a new run, or one in which a run had barely begun when it crashed.
 
         Raises:
-            RunFolderError: there is something at ``path`` already, or it cannot be written.
+            RunFolderError: there is something else at ``path`` already, or it cannot be written.
         """
         with storing(path):
             path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise RunFolderError(
-                    f"{path}: is not empty; continue that run with --resume, or choose another folder with --out"
-                )
-        folder = cls(path)
-        write_json(path / "environment.json", environment.model_dump())
-        write_atomic(path / "config.toml", dump(config).encode())
-        return folder
+            found = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
+        if (path / "config.toml").exists():
+            raise RunFolderError(f"{path}: holds a run; go on with it by --resume, or choose another folder with --out")
+        if found - _BEGINNING:
+            raise RunFolderError(f"{path}: is neither empty nor a run folder; choose another folder with --out")
+        return cls(path)
+
+    def begin(
+        self, config: ExperimentConfig, environment: Environment, who: Mapping[str, NDArray[Any]], partition: PartitionRecord
+    ) -> None:
+        """Write down what a run starts from. ``config.toml`` comes last: with it, the folder is a run folder.
+
+        Args:
+            config: the resolved configuration.
+            environment: versions and machine.
+            who: ``owner_N``, ``candidate_N`` and ``member_N``.
+            partition: who has how much of which class.
+        """
+        self.write("environment.json", environment)
+        write_atomic(self.path / "membership.npz", npz(who))
+        self.write("partition.json", partition)
+        write_atomic(self.path / "config.toml", dump(config).encode())
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

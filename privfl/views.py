@@ -21,11 +21,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
 from torch import Tensor, tensor
 
-from privfl.errors import ViewError
+from privfl.errors import RunFolderError, ViewError
 from privfl.runs import RunFolder, write_atomic
 from privfl.vectors import Layout
 
@@ -50,7 +51,7 @@ class ExternalView:
         path = self.folder.path / "model.safetensors"
         if not path.is_file():
             raise ViewError(f"{self.folder.path}: has no final model yet; finish the run with --resume")
-        return self.layout.flatten(load_tensors(path.read_bytes()))
+        return self.layout.flatten(_tensors(path))
 
 
 @dataclass(frozen=True)
@@ -69,7 +70,7 @@ class ClientView(ExternalView):
         path = _round_path(self.folder.path, round_number)
         if not path.is_file():
             raise ViewError(f"{self.folder.path}: kept no view of round {round_number}; run it with records.views = 'all'")
-        return load_tensors(path.read_bytes())
+        return _tensors(path)
 
 
 @dataclass(frozen=True)
@@ -97,14 +98,16 @@ class ServerView(ClientView):
         """Each participant's update (K, D) and weight (K,), in the order of :meth:`participants`.
 
         Raises:
-            ViewError: secure aggregation hid them.
+            ViewError: secure aggregation hid them, or nobody took part.
         """
         seen = self._round(round_number)
-        if "updates_KD" not in seen:
+        if "sum_D" in seen:
             raise ViewError(
                 f"round {round_number}: under secure aggregation the server sees sums only; "
                 "attack the sum, or run with aggregator.kind = 'mean'"
             )
+        if "updates_KD" not in seen:
+            raise ViewError(f"round {round_number} was skipped; the server saw nothing of it")
         return seen["updates_KD"], seen["weights_K"]
 
 
@@ -119,7 +122,9 @@ def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> Extern
         ViewError: no such adversary was part of the run.
     """
     if adversary not in _VIEWS:
-        raise ViewError(f"adversary {adversary!r}: this run's server was honest; allowed: {', '.join(_VIEWS)}")
+        raise ViewError(
+            f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(_VIEWS)}"
+        )
     return _VIEWS[adversary](folder, layout)
 
 
@@ -138,6 +143,13 @@ def observe(
     tensors = {"model_D": model_D, "participants_K": tensor(list(participants)), **seen}
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomic(_round_path(folder.path, round_number), save_tensors(contiguous))
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_tensors(path.read_bytes())
+    except SafetensorError as error:
+        raise RunFolderError(f"{path}: is damaged ({error}); run its config.toml again") from None
 
 
 def _round_path(folder: Path, round_number: int) -> Path:

@@ -21,9 +21,9 @@ class Cnn(Model):
 
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """See the class."""
-        if len(input_shape) != 3 or min(input_shape[1:]) < 18:
+        if len(input_shape) != 3 or min(input_shape[1:]) < 16:
             raise ModelError(
-                f"model.kind = 'cnn' takes images (channels, height, width) of at least 18x18; the data has shape "
+                f"model.kind = 'cnn' takes images (channels, height, width) of at least 16x16; the data has shape "
                 f"{input_shape}: use 'mlp' or 'logistic'"
             )
         channels, height, width = input_shape

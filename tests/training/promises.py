@@ -48,7 +48,10 @@ def training(of: Plan, **changes: Any) -> TrainingConfig:
     return TrainingConfig(**{**settings, **changes})
 
 
-def task(examples: int = 40, seed: Seed = Seed(7), scale: float = 5.0, client: int = 0) -> LocalTask:
+_STREAM = Seed(7)
+
+
+def task(examples: int = 40, seed: Seed = _STREAM, scale: float = 5.0, client: int = 0) -> LocalTask:
     draw = (Seed(11) / "data").numpy()
     x = torch.from_numpy(draw.normal(size=(examples, INPUTS)).astype(np.float32) * scale)
     return LocalTask(client, x, torch.from_numpy(draw.integers(0, CLASSES, examples)), seed)

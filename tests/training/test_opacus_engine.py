@@ -177,7 +177,7 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
     images = type(one)(0, torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0)), one.y, one.seed)
     train(Opacus, plan(), images, model=model())
     with pytest.raises(ModelError, match="channels_last"):
-        train(Opacus, plan(), images, model=model().to(memory_format=torch.channels_last))
+        train(Opacus, plan(), images, model=model().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
 
 
 def test_a_parameter_without_gradient_is_refused() -> None:

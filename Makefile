@@ -1,0 +1,40 @@
+# The one door for people and for CI. Every target makes what it needs; none needs an activated environment.
+
+PYTHON ?= python3
+BIN := .venv/bin
+RUN := $(BIN)/python -m
+STAMP := .venv/.installed
+
+.PHONY: help quickstart test check bench docs clean
+
+help:                          ## what there is
+	@grep -E '^[a-z]+:.*##' Makefile | sed -E 's/:.*## /\t/' | expand -t 14
+
+$(STAMP): pyproject.toml constraints.txt
+	@"$(PYTHON)" -c 'import sys; sys.exit(f"Python 3.11 or newer is needed, this is {sys.version.split()[0]}; name another: make PYTHON=python3.12 ...") if sys.version_info < (3, 11) else None'
+	@echo "== making .venv and installing privfl into it (some minutes, once)"
+	"$(PYTHON)" -m venv .venv
+	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
+	@touch $(STAMP)
+
+quickstart: $(STAMP)           ## fetch Fashion-MNIST, run the main job, attack it, write the page
+	$(RUN) privfl data fetch fashion_mnist
+	$(RUN) privfl run paper_configs/quickstart.toml --out runs/quickstart --resume
+
+test: $(STAMP)                 ## the whole test suite
+	$(RUN) pytest -n auto
+
+check: $(STAMP)                ## lint, types, import contracts
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+	$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+
+bench: $(STAMP)                ## every benchmark, quickly
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" --quick || exit 1; done
+
+docs: $(STAMP)                 ## the pages of docs/, as they are: Markdown, read where they lie
+	@ls docs/*.md
+
+clean:                         ## remove the environment and caches; runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

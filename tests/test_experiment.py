@@ -1,0 +1,121 @@
+"""Assembling a run: what is fixed before anything is trained."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from small_runs import SMALL, small
+
+from privfl.errors import ConfigError, DataError, ModelError
+from privfl.experiment import account, assemble, deterministic
+from privfl.privacy.accounting import epsilon
+from privfl.privacy.plan import ExamplePlan, NoPlan
+
+
+def test_target_epsilon_fixes_the_noise_for_the_very_cohorts_that_will_be_drawn() -> None:
+    privacy = {"kind": "example", "target_epsilon": 3.0, "delta": 1e-4, "max_grad_norm": 1.0}
+    config = small(privacy=privacy)
+    prices = account(config)
+    assert 2.95 < prices.epsilon <= 3.0
+    assert max(prices.epsilon_clients) == prices.epsilon < prices.epsilon_rdp < prices.epsilon_as_papers
+    less = account(small(privacy={**privacy, "target_epsilon": None, "noise_multiplier": prices.plan.noise_multiplier - 0.001}))  # type: ignore[operator]
+    assert less.epsilon > 3.0
+
+
+def test_schedule_counts_each_client_s_rounds_and_not_the_skipped_ones() -> None:
+    config = small(rounds=40, cohort={"kind": "poisson", "size": 2})
+    experiment = assemble(config)
+    prices = account(config)
+    trained = [cohort for cohort in experiment.cohorts if len(cohort) >= 2]
+    assert len(trained) < 40
+    plan = experiment.plan
+    assert isinstance(plan, ExamplePlan)
+    for client in range(10):
+        event = plan.local_training(len(experiment.data.members_of(client)))
+        rounds = sum(client in cohort for cohort in trained)
+        from privfl.privacy.accounting import Composition
+
+        spent = Composition(event.sample_rate, event.noise_multiplier, event.steps * rounds)
+        assert prices.epsilon_clients[client] == epsilon(spent, 1e-4)
+
+
+def test_no_promise_has_no_price() -> None:
+    with pytest.raises(ConfigError, match="nothing is promised"):
+        account(small(privacy={"kind": "none"}))
+    assert assemble(small(privacy={"kind": "none"})).plan == NoPlan()
+
+
+def test_the_same_seed_is_the_same_experiment_and_another_is_not() -> None:
+    first, second, other = assemble(small()), assemble(small()), assemble(small(seed=1))
+    assert torch.equal(first.initial_D, second.initial_D)
+    assert first.cohorts == second.cohorts != other.cohorts
+    assert np.array_equal(first.data.member_N, second.data.member_N)
+    assert not torch.equal(first.initial_D, other.initial_D)
+    assert not np.array_equal(first.data.owner_N, other.data.owner_N)
+
+
+def test_a_shadow_is_the_same_procedure_with_other_members_and_other_randomness() -> None:
+    experiment = assemble(small())
+    members = experiment.data.redrawn(np.random.default_rng(0)).member_N
+    shadow, sibling = experiment.shadow(0, members), experiment.shadow(1, members)
+    assert shadow.plan == experiment.plan
+    assert np.array_equal(shadow.data.owner_N, experiment.data.owner_N)
+    assert shadow.cohorts != experiment.cohorts != sibling.cohorts
+    with deterministic():
+        target_D, first_D, second_D, again_D = (one.train() for one in (experiment, shadow, sibling, shadow))
+    assert torch.equal(first_D, again_D)
+    assert not torch.equal(first_D, second_D)
+    assert not torch.equal(first_D, target_D)
+
+
+def test_training_reads_members_only() -> None:
+    """Hold-out examples may be anything at all: the model is the same to the bit."""
+    experiment = assemble(small())
+    x = experiment.x.clone()
+    x[torch.from_numpy(~experiment.data.member_N)] = torch.nan
+    with deterministic():
+        assert torch.equal(replace(experiment, x=x).train(), experiment.train())
+
+
+def test_secure_sum_and_mean_train_the_same_model_up_to_rounding() -> None:
+    with deterministic():
+        secure, plain = (
+            assemble(small(aggregator={"kind": kind}, server={"kind": "fedavg"})).train() for kind in ("secure_sum", "mean")
+        )
+    assert torch.allclose(secure, plain, atol=1e-4)
+    assert not torch.equal(secure, plain)
+
+
+def test_training_learns() -> None:
+    """Without privacy the small run beats chance by far; a broken sign or a frozen model would not."""
+    config = small(rounds=15, privacy={"kind": "none"}, server={"kind": "fedavg"})
+    experiment = assemble(config)
+    with deterministic():
+        final_D = experiment.train()
+    logits = experiment.logits(final_D, torch.from_numpy(experiment.data.test.x))
+    assert (logits.argmax(1).numpy() == experiment.data.test.y).mean() > 0.85
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "words"),
+    [
+        ({"model": {"kind": "cnn"}}, ModelError, "at least 18x18"),
+        ({"data": {"kind": "digits", "partition": {"kind": "natural"}}}, DataError, "natural"),
+        ({"data": {"kind": "digits", "clients": 3000}, "cohort": {"kind": "all"}}, DataError, "3000|no example"),
+        ({"data": {"kind": "digits", "clients": 200, "partition": {"kind": "dirichlet", "alpha": 0.01}}}, DataError, "client"),
+        ({"device": "cuda"}, ConfigError, "no GPU"),
+    ],
+)
+def test_what_does_not_fit_is_one_line(changes: dict[str, object], error: type[Exception], words: str) -> None:
+    if changes.get("device") == "cuda" and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    with pytest.raises(error, match=words) as caught:
+        assemble(small(**changes))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_diverged_client_is_named() -> None:
+    config = small(privacy={"kind": "none"}, training={**SMALL["training"], "lr": 1e30}, model={"kind": "mlp"})
+    with deterministic(), pytest.raises(ModelError, match=r"client \d+: its update is not finite.*lower training.lr"):
+        assemble(config).train()

@@ -1,0 +1,199 @@
+"""What a run leaves behind: the same bytes for the same seed, intact whatever stops it."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from small_runs import SMALL, small
+
+from privfl.config import dump
+from privfl.errors import RunFolderError, StorageError
+from privfl.privacy.ledger import Entry, Ledger
+from privfl.recording import run
+from privfl.runs import RunFolder
+from privfl.views import ServerView, open_view
+
+SAME_BYTES = (
+    "rounds.jsonl",
+    "ledger.json",
+    "result.json",
+    "model.safetensors",
+    "membership.npz",
+    "partition.json",
+    "config.toml",
+)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    """Everything that a seed determines."""
+    views = sorted((folder / "views").glob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in [*(folder / name for name in SAME_BYTES), *views]}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(small(), tmp_path_factory.mktemp("runs") / "finished")
+
+
+def test_the_same_seed_gives_the_same_bytes(finished: RunFolder, tmp_path: Path) -> None:
+    again = run(small(), tmp_path / "again")
+    assert contents(again.path) == contents(finished.path)
+    assert len(contents(finished.path)) == len(SAME_BYTES) + 4
+    assert run(small(seed=1), tmp_path / "other").result != finished.result
+
+
+def test_epsilon_of_the_result_is_that_of_the_ledger_on_disk(finished: RunFolder) -> None:
+    written = json.loads((finished.path / "ledger.json").read_bytes())
+    ledger = Ledger(written["delta"], [Entry.model_validate(entry) for entry in written["entries"]])
+    privacy = finished.result.privacy
+    assert privacy is not None
+    assert ledger.epsilon() == privacy.epsilon == max(privacy.epsilon_clients)
+    taking_part = sum(len(record.cohort) for record in finished.rounds() if record.skipped is None)
+    assert len(ledger.entries) == taking_part > 0
+
+
+def test_rounds_and_timings_are_whole(finished: RunFolder) -> None:
+    rounds, timings = finished.rounds(), finished.timings()
+    assert [record.round for record in rounds] == [timing.round for timing in timings] == [0, 1, 2, 3]
+    epsilons = [record.epsilon for record in rounds]
+    assert epsilons == sorted(epsilons)  # type: ignore[type-var]
+    evaluation = rounds[-1].evaluation
+    assert evaluation == finished.result.evaluation
+    assert evaluation is not None
+    assert evaluation.accuracy.low < evaluation.accuracy.value < evaluation.accuracy.high
+    assert evaluation.clients is not None
+
+
+def test_the_server_s_view_holds_sums_that_make_the_next_model(finished: RunFolder, tmp_path: Path) -> None:
+    folder = run(small(server={"kind": "fedavg"}), tmp_path / "fedavg")
+    from privfl.experiment import assemble
+
+    view = open_view(folder, "server", assemble(folder.config).layout)
+    assert isinstance(view, ServerView)
+    for number in range(3):
+        total_D, weight = view.sums(number)
+        stepped = view.model_before(number) + (total_D / weight).to(view.model_before(number).dtype)
+        assert np.allclose(stepped.numpy(), view.model_before(number + 1).numpy(), atol=1e-6)
+
+
+def test_no_single_update_is_in_the_folder_under_secure_aggregation(finished: RunFolder) -> None:
+    for path in (finished.path / "views").iterdir():
+        assert set(load_file(path)) <= {"model_D", "participants_K", "sum_D", "weight_sum"}
+
+
+def test_a_run_stops_before_it_exceeds_its_budget(tmp_path: Path) -> None:
+    privacy = {**SMALL["privacy"], "max_epsilon": 4.0}
+    folder = run(small(rounds=30, privacy=privacy, records={"views": "final"}), tmp_path / "run")
+    result = folder.result
+    assert result.privacy is not None
+    assert result.stopped is not None
+    assert "above the budget of 4" in result.stopped
+    assert 0 < result.rounds < 30
+    assert result.privacy.epsilon <= 4.0
+    assert len(folder.rounds()) == result.rounds
+    assert (folder.path / "model.safetensors").exists()
+    # A budget that not even the first round fits: nothing is spent.
+    nothing = run(small(privacy={**privacy, "max_epsilon": 0.01}), tmp_path / "nothing").result
+    assert nothing.rounds == 0
+    assert nothing.privacy is not None
+    assert nothing.privacy.epsilon == 0.0
+
+
+def test_a_cohort_of_one_is_not_trained_under_secure_aggregation(tmp_path: Path) -> None:
+    folder = run(small(rounds=12, cohort={"kind": "poisson", "size": 1}), tmp_path / "run")
+    records = folder.rounds()
+    assert any(len(record.cohort) == 1 for record in records)
+    for record in records:
+        assert (record.skipped is not None) == (len(record.cohort) < 2)
+        assert (record.bytes_up == 0) == (record.skipped is not None)
+    spent = {entry["client"] for entry in json.loads((folder.path / "ledger.json").read_bytes())["entries"]}
+    assert spent == {client for record in records if record.skipped is None for client in record.cohort}
+
+
+# --- crashes --------------------------------------------------------------------------------------------------------
+
+
+_KILLER = """
+import os, signal, sys, time
+from pathlib import Path
+from privfl.config import load
+from privfl.recording import run
+
+config, folder = load(sys.argv[1]), Path(sys.argv[2])
+began = time.perf_counter()
+run(config, folder / "reference")
+whole = time.perf_counter() - began
+for number, share in enumerate(map(float, sys.argv[3:])):
+    child = os.fork()
+    if child == 0:
+        run(config, folder / f"killed {number}")
+        os._exit(0)
+    time.sleep(share * whole)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+"""
+
+
+def test_kill_nine_at_ten_moments_then_resume(tmp_path: Path) -> None:
+    """SIGKILL at ten random moments; each time the resumed run ends in the very bytes of the uninterrupted one."""
+    config = tmp_path / "small.toml"
+    config.write_text(dump(small(rounds=30)))
+    shares = np.random.default_rng(0).uniform(0.0, 1.0, 10)
+    arguments = [str(config), str(tmp_path), *map(str, shares)]
+    subprocess.run([sys.executable, "-W", "ignore", "-c", _KILLER, *arguments], check=True, timeout=300)
+    reference = contents(tmp_path / "reference")
+    cut_short = 0
+    for number, share in enumerate(shares):
+        folder = RunFolder(tmp_path / f"killed {number}")
+        done = len(folder.rounds()) if folder.path.exists() else 0
+        cut_short += 0 < done < 30
+        run(small(rounds=30), folder.path, resume=True)
+        assert contents(folder.path) == reference, f"killed after {share:.0%} of the time, in round {done}"
+    assert cut_short >= 3, "the kills missed the training"
+
+
+@pytest.mark.parametrize("fatal", range(0, 24, 3))
+def test_a_disk_that_fills_up_leaves_a_folder_to_resume(
+    fatal: int, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real, calls = os.fsync, 0
+
+    def full(descriptor: int) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > fatal:
+            raise OSError(28, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(StorageError, match=r"No space left on device.*--resume"):
+        run(small(), tmp_path / "run")
+    monkeypatch.setattr(os, "fsync", real)
+    assert not list((tmp_path / "run").glob("*.partial"))
+    assert contents(run(small(), tmp_path / "run", resume=True).path) == contents(finished.path)
+
+
+def test_resume_begins_where_there_is_nothing_and_does_nothing_where_all_is_done(tmp_path: Path) -> None:
+    folder = run(small(), tmp_path / "run", resume=True)
+    before = {path: path.stat().st_mtime_ns for path in folder.path.iterdir()}
+    assert run(small(), tmp_path / "run", resume=True).result == folder.result
+    assert {path: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
+
+
+def test_resume_with_another_configuration_names_the_setting(finished: RunFolder) -> None:
+    with pytest.raises(RunFolderError, match=r"training\.batch_size = 16, not 8"):
+        run(small(training={**SMALL["training"], "batch_size": 8}), finished.path, resume=True)
+
+
+def test_a_folder_that_is_in_use_is_not_written_over(finished: RunFolder, tmp_path: Path) -> None:
+    with pytest.raises(RunFolderError, match=r"holds a run.*--resume"):
+        run(small(), finished.path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("precious")
+    with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
+        run(small(), tmp_path / "mine", resume=True)
