@@ -13,7 +13,6 @@ from __future__ import annotations
 import multiprocessing
 import os
 import signal
-import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -32,7 +31,7 @@ from privfl.config import SHELVES, ExperimentConfig, Item
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
-from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, write_atomic
+from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, read_npz, write_atomic
 from privfl.views import open_view
 
 Observer = Callable[[int, int], None]
@@ -93,16 +92,10 @@ def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAt
 
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
     """The truth about membership is what the run wrote down; whatever is assembled again must agree with it."""
-    try:
-        with np.load(folder.path / "membership.npz") as written:
-            same = all(
-                np.array_equal(written[name], getattr(experiment.data, name)) for name in ("owner_N", "candidate_N", "member_N")
-            )
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
-        raise RunFolderError(
-            f"{folder.path / 'membership.npz'}: is missing or damaged ({error}); run its config.toml again"
-        ) from None
-    if not same:
+    written = read_npz(folder.path / "membership.npz")
+    if any(
+        not np.array_equal(written[name], getattr(experiment.data, name)) for name in ("owner_N", "candidate_N", "member_N")
+    ):
         raise RunFolderError(
             f"{folder.path}: the data here are not those that the run was trained on; run its config.toml again"
         )
@@ -167,17 +160,15 @@ def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArr
 def _kept(path: Path, member_N: BoolArray) -> Outputs | None:
     """A shadow model's outputs from an earlier call, where they are whole and for the same members."""
     try:
-        with np.load(path) as kept:
-            if np.array_equal(kept["member_N"], member_N):
-                return Outputs(kept["candidates_NC"], kept["population_PC"])
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
-        pass
-    return None
+        kept = read_npz(path)
+    except RunFolderError:
+        return None
+    return Outputs(kept["candidates_NC"], kept["population_PC"]) if np.array_equal(kept["member_N"], member_N) else None
 
 
 def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Outputs]]:
     """On a CPU one process a core, each with one thread; on a GPU one after another."""
-    workers = min(len(jobs), len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+    workers = min(len(jobs), _cores())
     if workers <= 1 or experiment.x.device.type != "cpu":
         for job in jobs:
             yield job, _train_shadow(experiment, job)
@@ -194,7 +185,9 @@ def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_
         for future in as_completed(waiting):
             yield waiting[future], future.result()
     except BrokenProcessPool:
-        raise PrivflError("a process that trained a shadow model died, perhaps for want of memory; attack again to go on") from None
+        raise PrivflError(
+            "a process that trained a shadow model died, perhaps for want of memory; attack again to go on"
+        ) from None
     finally:
         # No shadow model is waited for that nobody will fetch.
         for process in list((pool._processes or {}).values()):
@@ -213,6 +206,11 @@ def _interrupts_are_ours() -> Iterator[None]:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 _worker_experiment: Experiment | None = None
@@ -265,7 +263,7 @@ def _leakage(evaluation: Evaluation, chosen: Sequence[MembershipAttack], shadows
             attack=best.attack,
             variant=best.variant,
             candidates=best.measured_on,
-            rates=[_rate(best.operating_point, best.measured_on)],
+            rates=[_rate(best.operating_point, best.members)],
             epsilon_lower=best.epsilon.value,
             level=best.epsilon.level,
             delta=best.epsilon.delta,

@@ -520,7 +520,7 @@ def _parse_override(override: str) -> dict[str, Any]:
     try:
         value: Any = tomllib.loads(f"value = {text}")["value"] if text.strip() else _TAKEN_AWAY
     except tomllib.TOMLDecodeError:
-        value = text
+        value = text.strip()
     for part in reversed(parts):
         value = {part: value}
     return typing.cast("dict[str, Any]", value)

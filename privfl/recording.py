@@ -57,7 +57,6 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
     Raises:
         ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
     """
-    resume = resume and (out / "config.toml").exists()
     begun = resume and (out / "config.toml").exists()
     folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
     if begun:

@@ -53,7 +53,8 @@ class Outcome:
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator) -> str | None:
     """Why a cohort cannot train; None where it can. Known before the round, so that nothing is spent in vain."""
     if len(cohort) < max(1, aggregator.minimum_clients):
-        return f"{len(cohort)} clients took part; {aggregator.kind} needs {max(1, aggregator.minimum_clients)}"
+        least = max(1, aggregator.minimum_clients)
+        return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
     return None
 
 

@@ -27,6 +27,8 @@ import errno
 import io
 import json
 import os
+import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -270,6 +272,20 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(arrays))  # type: ignore[arg-type]
     return buffer.getvalue()
+
+
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """What :func:`npz` made.
+
+    Raises:
+        RunFolderError: the file is missing or damaged.
+    """
+    try:
+        # From memory: NumPy leaves the file open where an archive turns out to be damaged.
+        with np.load(io.BytesIO(path.read_bytes())) as archive:
+            return dict(archive)
+    except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise RunFolderError(f"{path}: is missing or damaged ({error}); run the config.toml of its folder again") from None
 
 
 @dataclass(frozen=True)

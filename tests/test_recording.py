@@ -88,12 +88,12 @@ def test_no_single_update_is_in_the_folder_under_secure_aggregation(finished: Ru
 
 def test_a_run_stops_before_it_exceeds_its_budget(tmp_path: Path) -> None:
     privacy = {**SMALL["privacy"], "max_epsilon": 4.0}
-    folder = run(small(rounds=30, privacy=privacy, records={"views": "final"}), tmp_path / "run")
+    folder = run(small(rounds=16, privacy=privacy, records={"views": "final"}), tmp_path / "run")
     result = folder.result
     assert result.privacy is not None
     assert result.stopped is not None
     assert "above the budget of 4" in result.stopped
-    assert 0 < result.rounds < 30
+    assert 0 < result.rounds < 16
     assert result.privacy.epsilon <= 4.0
     assert len(folder.rounds()) == result.rounds
     assert (folder.path / "model.safetensors").exists()
@@ -123,16 +123,21 @@ import os, signal, sys, time
 from pathlib import Path
 from privfl.config import load
 from privfl.recording import run
+import privfl.aggregators.secure_sum, privfl.datasets.digits, privfl.training.opacus
+
+def begin(name):
+    child = os.fork()
+    if child == 0:
+        run(config, folder / name)
+        os._exit(0)
+    return child
 
 config, folder = load(sys.argv[1]), Path(sys.argv[2])
 began = time.perf_counter()
-run(config, folder / "reference")
+os.waitpid(begin("reference"), 0)
 whole = time.perf_counter() - began
 for number, share in enumerate(map(float, sys.argv[3:])):
-    child = os.fork()
-    if child == 0:
-        run(config, folder / f"killed {number}")
-        os._exit(0)
+    child = begin(f"killed {number}")
     time.sleep(share * whole)
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
@@ -142,7 +147,7 @@ for number, share in enumerate(map(float, sys.argv[3:])):
 def test_kill_nine_at_ten_moments_then_resume(tmp_path: Path) -> None:
     """SIGKILL at ten random moments; each time the resumed run ends in the very bytes of the uninterrupted one."""
     config = tmp_path / "small.toml"
-    config.write_text(dump(small(rounds=30)))
+    config.write_text(dump(small(rounds=16)))
     shares = np.random.default_rng(0).uniform(0.0, 1.0, 10)
     arguments = [str(config), str(tmp_path), *map(str, shares)]
     subprocess.run([sys.executable, "-W", "ignore", "-c", _KILLER, *arguments], check=True, timeout=300)
@@ -151,8 +156,8 @@ def test_kill_nine_at_ten_moments_then_resume(tmp_path: Path) -> None:
     for number, share in enumerate(shares):
         folder = RunFolder(tmp_path / f"killed {number}")
         done = len(folder.rounds()) if folder.path.exists() else 0
-        cut_short += 0 < done < 30
-        run(small(rounds=30), folder.path, resume=True)
+        cut_short += 0 < done < 16
+        run(small(rounds=16), folder.path, resume=True)
         assert contents(folder.path) == reference, f"killed after {share:.0%} of the time, in round {done}"
     assert cut_short >= 3, "the kills missed the training"
 

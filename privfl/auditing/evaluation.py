@@ -68,6 +68,7 @@ class Best:
         contradicts_promise: whether that bound is above the ε that was promised; None where nothing was promised.
         chosen_on: how many candidates the choice was made on.
         measured_on: how many the figures come from.
+        members: how many of these were members.
     """
 
     attack: str
@@ -78,6 +79,7 @@ class Best:
     contradicts_promise: bool | None
     chosen_on: int
     measured_on: int
+    members: int
 
 
 @dataclass(frozen=True)
@@ -188,6 +190,7 @@ def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: Priva
         contradicts_promise=None if promised is None else epsilon.value > promised.epsilon,
         chosen_on=int(np.count_nonzero(chosen_N)),
         measured_on=len(truth),
+        members=int(np.count_nonzero(truth)),
     )
 
 

@@ -1,0 +1,159 @@
+"""Attacks on run folders: the same bytes again, shadows kept, the truth protected, and a model that memorises found out."""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from attacks import _run
+from attacks._run import run_attacks
+from privfl.config import loads
+from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
+from privfl.experiment import Experiment
+from privfl.recording import run
+from privfl.runs import RunFolder
+
+ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]
+OVERFITTED: dict[str, Any] = {
+    "name": "overfitted",
+    "rounds": 1,
+    "data": {"kind": "digits", "clients": 2, "holdout": 0.5},
+    "model": {"kind": "mlp", "hidden": [64]},
+    "cohort": {"kind": "all"},
+    "training": {"local_epochs": 60, "batch_size": 16, "lr": 0.2},
+    "privacy": {"kind": "none"},
+    "aggregator": {"kind": "secure_sum"},
+    "server": {"kind": "fedavg"},
+    "attacks": {"run": ATTACKS, "shadow_models": 4},
+}
+
+
+def begin(path: Path, **changes: Any) -> RunFolder:
+    return run(loads({**OVERFITTED, **changes}), path)
+
+
+@pytest.fixture(scope="module")
+def attacked(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    folder = begin(tmp_path_factory.mktemp("runs") / "overfitted")
+    run_attacks(folder)
+    return folder
+
+
+def everything(folder: RunFolder) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder.path)): path.read_bytes() for path in (folder.path / "attacks").rglob("*") if path.is_file()
+    }
+
+
+def test_a_model_that_memorises_is_found_out(attacked: RunFolder) -> None:
+    found = attacked.leakage
+    assert found is not None
+    assert {one.attack for one in found.attacks} == set(ATTACKS)
+    assert found.shadow_models == 4
+    auc = {f"{one.attack} {one.variant}": one.auc for one in found.attacks}
+    # Two clients, sixty epochs on 700 digits: every attack is above chance, beyond its interval.
+    assert all(one.low > 0.5 for name, one in auc.items() if "entropy" not in name), auc
+    assert found.members + found.nonmembers <= 1438
+    assert found.members + found.nonmembers > 1400
+
+
+def test_an_untrained_model_is_not(tmp_path: Path) -> None:
+    """Hardly any training: every AUC's 99.99 % interval, so about 2 √2 times the 95 % one, holds one half."""
+    folder = begin(tmp_path / "run", training={"local_steps": 1, "batch_size": 1, "lr": 1e-6})
+    for one in run_attacks(folder).attacks:
+        reach = (one.auc.high - one.auc.low) / 2 * 2
+        assert abs(one.auc.value - 0.5) < reach, one
+
+
+def test_the_same_run_attacked_twice_gives_the_same_bytes(attacked: RunFolder, tmp_path: Path) -> None:
+    again = begin(tmp_path / "again")
+    run_attacks(again)
+    assert everything(again) == everything(attacked)
+
+
+def test_shadow_models_are_kept_and_trained_anew_where_they_are_damaged(
+    attacked: RunFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = everything(attacked)
+    damaged = attacked.path / "attacks" / "shadows" / "shadow_002.npz"
+    damaged.write_bytes(damaged.read_bytes()[:1000])
+    trained = []
+
+    def carry_out(experiment: Experiment, jobs: list[Any]) -> Iterator[Any]:
+        for job in jobs:
+            trained.append(job.index)
+            yield job, _run._train_shadow(experiment, job)
+
+    monkeypatch.setattr(_run, "_carry_out", carry_out)
+    run_attacks(attacked)
+    assert trained == [2]
+    assert everything(attacked) == before
+
+
+def test_processes_and_one_after_another_train_the_same_shadows(attacked: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = everything(attacked)
+    for path in (attacked.path / "attacks" / "shadows").iterdir():
+        path.unlink()
+    monkeypatch.setattr(_run, "_cores", lambda: 1)
+    run_attacks(attacked)
+    assert everything(attacked) == before
+
+
+def test_each_shadow_has_its_own_members_half_of_the_candidates(attacked: RunFolder) -> None:
+    rows = []
+    for path in sorted((attacked.path / "attacks" / "shadows").iterdir()):
+        with np.load(path) as kept:
+            rows.append(kept["member_N"])
+    member_SN = np.stack(rows)
+    assert (member_SN.sum(0) == 2).all()
+    with np.load(attacked.path / "membership.npz") as who:
+        truth_N = who["member_N"][who["candidate_N"]]
+    # No shadow knows the target's members: agreement is a fair coin's, within four standard deviations.
+    agreement = (member_SN == truth_N).mean(1)
+    assert (abs(agreement - 0.5) < 4 * 0.5 / np.sqrt(len(truth_N))).all()
+
+
+def test_attacks_can_be_named_and_need_what_they_need(tmp_path: Path) -> None:
+    folder = begin(
+        tmp_path / "run", attacks={"run": [], "shadow_models": 0}, training={**OVERFITTED["training"], "local_epochs": 1}
+    )
+    assert {one.attack for one in run_attacks(folder, ["membership/loss"]).attacks} == {"membership/loss"}
+    for names, words in (
+        (["membership/lira"], r"attacks\.shadow_models = 0"),
+        (["membership/lirra"], r"'membership/lirra'.*did you mean 'membership/lira'"),
+        ([], r"attacks\.run is empty"),
+    ):
+        with pytest.raises(ConfigError, match=words) as caught:
+            run_attacks(folder, names)
+        assert "\n" not in str(caught.value)
+
+
+def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", training={**OVERFITTED["training"], "local_epochs": 1})
+    with np.load(folder.path / "membership.npz") as written:
+        arrays = {name: written[name] for name in written.files}
+    arrays["member_N"][:] = ~arrays["member_N"]
+    np.savez(folder.path / "membership.npz", **arrays)
+    with pytest.raises(RunFolderError, match="not those that the run was trained on"):
+        run_attacks(folder)
+    (folder.path / "membership.npz").write_bytes(b"PK half")
+    with pytest.raises(RunFolderError, match="missing or damaged"):
+        run_attacks(folder)
+
+
+def test_an_unfinished_run_is_not_attacked(attacked: RunFolder, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", training={**OVERFITTED["training"], "local_epochs": 1})
+    (folder.path / "model.safetensors").unlink()
+    with pytest.raises(ViewError, match="no final model"):
+        run_attacks(folder)
+    assert issubclass(ViewError, PrivflError)
+
+
+def test_scores_on_disk_are_one_for_each_candidate(attacked: RunFolder) -> None:
+    summary = json.loads((attacked.path / "attacks" / "summary.json").read_text())
+    with np.load(attacked.path / "attacks" / "membership" / "lira.npz") as kept:
+        assert {len(kept[name]) for name in kept.files} == {summary["members"] + summary["nonmembers"]}
+        assert int(kept["member"].sum()) == summary["members"]
