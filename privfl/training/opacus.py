@@ -14,6 +14,7 @@ from contextlib import contextmanager
 import torch
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
+from opacus.optimizers.optimizer import _mark_as_processed
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
@@ -128,24 +129,25 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
     clipped = 0
 
     def clip_and_accumulate(self) -> None:
-        """Clip each example's gradient and add it to the sum; a gradient that is not finite is a zero."""
-        norms_B = self._norms()
-        finite_B = torch.isfinite(norms_B)
+        """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖)."""
+        gradients: list[Tensor] = [parameter.grad_sample.flatten(1) for parameter in self.params]
+        norms_B = torch.stack([gradient.norm(2, dim=1) for gradient in gradients], dim=1).norm(2, dim=1)
+        finite_B = norms_B.isfinite()
         if not bool(finite_B.all()):
-            for parameter in self.params:
-                parameter.grad_sample[~finite_B] = 0.0
+            norms_B[~finite_B] = 0.0
+            for gradient in gradients:
+                gradient[~finite_B] = 0.0
+        factors_B = (self.max_grad_norm / (norms_B + 1e-6)).clamp(max=1.0)
+        for parameter, gradient in zip(self.params, gradients, strict=True):
+            parameter.summed_grad = (factors_B @ gradient).view_as(parameter)
+            _mark_as_processed(parameter.grad_sample)
         self.examples += len(norms_B)
         self.clipped += int((norms_B > self.max_grad_norm).sum())
-        super().clip_and_accumulate()
 
     def add_noise(self) -> None:
         """Add the step's noise, and count that it was added."""
         super().add_noise()
         self.noise_draws += 1
-
-    def _norms(self) -> Tensor:
-        parts: list[Tensor] = [parameter.grad_sample.flatten(1).norm(2, dim=1) for parameter in self.params]
-        return torch.stack(parts, dim=1).square().sum(dim=1).sqrt()
 
 
 def require_per_example(model: nn.Module) -> None:

@@ -1,0 +1,260 @@
+"""What every item of every shelf must be; each is found by itself, so that a new file is tested by being there."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+import pickle
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any, cast
+
+import pytest
+import torch
+from pydantic import BaseModel, ValidationError
+from torch import nn
+
+from attacks import Attack
+from privfl.aggregators import Aggregator, ClientUpdate, RoundContext
+from privfl.config import SHELVES, DataConfig, Item, TrainingConfig
+from privfl.datasets import Dataset
+from privfl.errors import PrivflError
+from privfl.privacy.plan import NoPlan
+from privfl.seeding import Seed
+from privfl.training import LocalTask, Trainer
+from privfl.vectors import Layout, to_vector
+from privfl.views import ADVERSARIES
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One item of one shelf."""
+
+    at: str
+    name: str
+
+    @property
+    def cls(self) -> type[Any]:
+        return SHELVES[self.at].find(self.name)
+
+    @property
+    def module(self) -> ModuleType:
+        return importlib.import_module(self.cls.__module__)
+
+    def made(self) -> Any:
+        """The item with as few settings as it takes."""
+        least = {key: 0.1 for key, info in self.cls.model_fields.items() if info.is_required() and key != "kind"}
+        return self.cls.model_validate({"kind": self.name, **least})
+
+
+ENTRIES = [Entry(at, name) for at, shelf in SHELVES.items() for name in shelf.names()]
+ITEMS = [entry for entry in ENTRIES if entry.at != "training.engine"]
+
+
+def of(at: str) -> list[Entry]:
+    return [entry for entry in ENTRIES if entry.at == at]
+
+
+def every(entries: Sequence[Entry]) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("entry", entries, ids=[f"{entry.at}:{entry.name}" for entry in entries])
+
+
+# --- every shelf ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("at", SHELVES)
+def test_a_shelf_has_items_and_its_init_imports_none(at: str) -> None:
+    shelf = SHELVES[at]
+    names = shelf.names()
+    assert names == sorted(set(names)) != []
+    package = importlib.import_module(shelf.package)
+    contract = getattr(package, shelf.contract)
+    assert inspect.isabstract(contract) or issubclass(contract, Attack)
+    assert package.__doc__ is not None
+    assert package.__doc__.startswith("SHEL")
+    items = {entry.module.__name__ for entry in of(at)}
+    for init in Path(cast("str", package.__file__)).parent.rglob("__init__.py"):
+        assert not imported(init) & items
+
+
+@every(ENTRIES)
+def test_the_file_s_name_is_the_item_s(entry: Entry) -> None:
+    shelf = SHELVES[entry.at]
+    assert entry.module.__name__ == f"{shelf.package}.{entry.name.replace('/', '.')}"
+    assert issubclass(entry.cls, getattr(importlib.import_module(shelf.package), shelf.contract))
+    # The class is the file's name in another spelling: fashion_mnist.py holds FashionMnist.
+    assert entry.cls.__name__.lower() == entry.name.rpartition("/")[2].replace("_", "")
+
+
+@every(ENTRIES)
+def test_everything_public_says_what_it_is(entry: Entry) -> None:
+    public = [entry.module, entry.cls]
+    public += [one for name, one in vars(entry.cls).items() if inspect.isfunction(one) and not name.startswith(("_", "model_"))]
+    for one in public:
+        assert (one.__doc__ or "").strip(), one
+    # The class speaks for itself; it did not inherit its contract's words.
+    assert entry.cls.__doc__ != entry.cls.__mro__[1].__doc__
+
+
+def imported(path: Path) -> set[str]:
+    """Every module that a file imports, and every name that it takes from one, anywhere in it."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            found |= {cast("str", node.module), *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return found
+
+
+@every(ENTRIES)
+def test_items_of_one_shelf_do_not_import_each_other(entry: Entry) -> None:
+    siblings = {one.module.__name__ for one in of(entry.at)} - {entry.module.__name__}
+    assert not imported(Path(cast("str", entry.module.__file__))) & siblings
+
+
+@every(ENTRIES)
+def test_an_item_knows_nothing_of_those_who_use_it(entry: Entry) -> None:
+    above = {"privfl.rounds", "privfl.experiment", "privfl.recording", "privfl.cli", "privfl.report"}
+    if entry.at == "attacks.run":
+        # It reads its view, or what the harness made of it, and never the run folder, the data or the membership.
+        above |= {"privfl.runs", "privfl.federated", "privfl.datasets", "attacks._run"}
+    else:
+        above |= {"attacks"}
+    names = imported(Path(cast("str", entry.module.__file__)))
+    assert not {name for name in names if any(name == one or name.startswith(f"{one}.") for one in above)}
+
+
+# --- items that are settings ------------------------------------------------------------------------------------------
+
+
+@every(ITEMS)
+def test_settings_are_frozen_strict_and_read_back_equal(entry: Entry) -> None:
+    item = entry.made()
+    assert isinstance(item, Item)
+    assert item.kind == entry.name
+    with pytest.raises(ValidationError, match="frozen"):
+        item.kind = "other"
+    with pytest.raises(ValidationError, match="is unknown"):
+        entry.cls.model_validate({**item.model_dump(exclude_none=True), "no_such_setting": 1})
+    assert entry.cls.model_validate(item.model_dump(exclude_none=True)) == item
+    # Worker processes are sent it.
+    assert pickle.loads(pickle.dumps(item)) == item
+
+
+@every(ITEMS)
+def test_settings_can_be_written_in_toml(entry: Entry) -> None:
+    def plain(value: object) -> bool:
+        if isinstance(value, dict):
+            return all(isinstance(key, str) and plain(one) for key, one in value.items())
+        if isinstance(value, list | tuple):
+            return all(map(plain, value))
+        return isinstance(value, str | int | float | bool)
+
+    assert plain(entry.made().model_dump(exclude_none=True))
+
+
+# --- each shelf's own contract ----------------------------------------------------------------------------------------
+
+
+@every(of("data"))
+def test_a_data_set_says_what_it_is_before_it_is_loaded(entry: Entry) -> None:
+    item = entry.made()
+    assert isinstance(item, Dataset)
+    assert isinstance(item, DataConfig)
+    assert item.name == entry.name
+    about = item.about
+    assert min(about.train, about.test) > 0
+    assert about.classes > 1
+    assert all((about.title, about.licence, about.homepage.startswith("http"), item.remedy))
+
+
+@every(of("model"))
+def test_a_model_s_weights_are_repeatable_and_all_there_is_of_it(entry: Entry) -> None:
+    def vector() -> torch.Tensor:
+        with torch.random.fork_rng(devices=()):
+            torch.set_rng_state((Seed(0) / "model").torch().get_state())
+            return to_vector(entry.made().build((1, 28, 28), 10))
+
+    assert torch.equal(vector(), vector())
+
+
+@every(of("server"))
+def test_a_server_s_state_is_vectors(entry: Entry) -> None:
+    state = entry.made().init(torch.ones(5))
+    assert all(value.shape == (5,) for value in state.values())
+
+
+def context(size: int) -> RoundContext:
+    return RoundContext(0, torch.linspace(-1, 1, size), Layout(("weight",), ((size,),)), 9, b"k" * 32)
+
+
+def cohort(clients: int, size: int = 40) -> list[ClientUpdate]:
+    generator = torch.Generator().manual_seed(0)
+    deltas = 0.1 * torch.randn(clients, size, generator=generator)
+    return [ClientUpdate(client, delta, 1 / (client + 1)) for client, delta in enumerate(deltas)]
+
+
+@every(of("aggregator"))
+@pytest.mark.parametrize("clients", [2, 5])
+def test_an_aggregator_gives_the_weighted_mean_and_says_what_was_seen(entry: Entry, clients: int) -> None:
+    aggregator = entry.made()
+    assert isinstance(aggregator, Aggregator)
+    updates = cohort(clients)
+    before = [update.delta_D.clone() for update in updates]
+    found = aggregator.aggregate(updates, context(40))
+    weights = torch.tensor([update.weight for update in updates], dtype=torch.float64)
+    expected = weights @ torch.stack(before).double() / weights.sum()
+    assert float((found.mean_D.double() - expected).abs().max()) < 1e-5
+    assert (found.mean_D.shape, found.mean_D.dtype) == ((40,), torch.float32)
+    assert all(torch.equal(update.delta_D, kept) for update, kept in zip(updates, before, strict=True))
+    assert found.cost.bytes_up >= 4 * 40 * clients
+    # What it says of hiding is what it writes down.
+    names = {"sum_D", "weight_sum"} if aggregator.hides_updates else {"updates_KD", "weights_K"}
+    assert set(found.seen) == names
+    assert aggregator.hides_updates <= (aggregator.minimum_clients >= 2)
+
+
+@every(of("aggregator"))
+def test_an_aggregator_refuses_a_cohort_that_is_too_small(entry: Entry) -> None:
+    aggregator = entry.made()
+    with pytest.raises(PrivflError):
+        aggregator.aggregate(cohort(aggregator.minimum_clients - 1), context(40))
+
+
+@every(of("training.engine"))
+def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None:
+    def train(order: Sequence[int], seed: int = 0) -> dict[int, torch.Tensor]:
+        torch.manual_seed(7)
+        model = nn.Sequential(nn.Flatten(), nn.Linear(6, 3))
+        trainer = entry.cls(model, TrainingConfig(local_epochs=1, batch_size=16, lr=0.5), NoPlan())
+        assert isinstance(trainer, Trainer)
+        generator = torch.Generator().manual_seed(1)
+        x, y = torch.randn(4, 20, 6, generator=generator), torch.randint(3, (4, 20), generator=generator)
+        tasks = [LocalTask(k, x[k], y[k], Seed(seed) / "client" / k) for k in order]
+        results = trainer.train(to_vector(model), tasks)
+        assert [result.client for result in results] == list(order)
+        assert all(result.event is None for result in results)
+        return {result.client: result.delta_D for result in results}
+
+    found = train([0, 1, 2, 3])
+    for client, delta in train([3, 1]).items():
+        assert torch.equal(delta, found[client])
+        assert bool(delta.any())
+    assert not torch.equal(train([0], seed=1)[0], found[0])
+    assert train([]) == {}
+
+
+@every(of("attacks.run"))
+def test_an_attack_states_its_adversary_and_its_threat(entry: Entry) -> None:
+    item = entry.made()
+    assert isinstance(item, Attack)
+    assert item.adversary in ADVERSARIES
+    assert item.threat.endswith(".")
+    assert len(item.threat.splitlines()) == 1
+    assert isinstance(item, BaseModel)
+    assert len(entry.name.split("/")) == 2
