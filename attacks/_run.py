@@ -10,6 +10,7 @@
 
 from __future__ import annotations
 
+import functools
 import multiprocessing
 import os
 import signal
@@ -213,19 +214,19 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-_worker_experiment: Experiment | None = None
-"""A worker process assembles the experiment once, not once a shadow model."""
+_assembled: Callable[[], Experiment] | None = None
+"""A worker process assembles the experiment once, not once a shadow model; within a job, so that its errors are told."""
 
 
 def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
-    global _worker_experiment
-    _worker_experiment = assemble(config, plan)
+    global _assembled
+    _assembled = functools.cache(lambda: assemble(config, plan))
 
 
 def _work(job: _Job) -> Outputs:
-    assert _worker_experiment is not None
+    assert _assembled is not None
     with deterministic():
-        return _train_shadow(_worker_experiment, job)
+        return _train_shadow(_assembled(), job)
 
 
 # --- records --------------------------------------------------------------------------------------------------------

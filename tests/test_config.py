@@ -116,7 +116,12 @@ MISTAKES = [
     ("privacy.delta=", "privacy.delta", None, "is missing"),
     ("data.clients=", "data.clients", None, "must be given unless data.partition.kind is 'natural'"),
     # a module of one's own that is none
-    ("model.kind=my_lab.net", "model.kind", "'my_lab.net'", "cannot be imported (ModuleNotFoundError: No module named 'my_lab')"),
+    (
+        "model.kind=my_lab.net",
+        "model.kind",
+        "'my_lab.net'",
+        "cannot be imported (ModuleNotFoundError: No module named 'my_lab')",
+    ),
     ("model.kind=.net", "model.kind", "'.net'", "cannot be imported"),
     ("model.kind=os.path", "model.kind", "'os.path'", "that derives from privfl.models.Model; it has 0"),
 ]
@@ -356,7 +361,9 @@ TABLES = st.fixed_dictionaries(
             st.just("logistic"),
             st.fixed_dictionaries({"kind": st.just("mlp"), "hidden": st.lists(st.integers(1, 99), max_size=3)}),
         ),
-        "cohort": st.one_of(st.just({"kind": "all"}), st.fixed_dictionaries({"kind": st.just("fixed"), "size": st.integers(1, 5)})),
+        "cohort": st.one_of(
+            st.just({"kind": "all"}), st.fixed_dictionaries({"kind": st.just("fixed"), "size": st.integers(1, 5)})
+        ),
         "training": st.fixed_dictionaries({"local_epochs": st.integers(1, 9), "batch_size": st.integers(1, 99), "lr": FLOATS}),
         "privacy": st.one_of(
             st.just({"kind": "none"}),

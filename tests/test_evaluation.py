@@ -52,7 +52,10 @@ def test_mean_loss_by_hand() -> None:
     found = mean_loss(logits_NC, y_N)
     half = 1.959963984540054 * losses.std(ddof=1) / math.sqrt(3)
     assert found.value == pytest.approx(losses.mean(), rel=1e-6)
-    assert (found.low, found.high) == (pytest.approx(losses.mean() - half, rel=1e-6), pytest.approx(losses.mean() + half, rel=1e-6))
+    assert (found.low, found.high) == (
+        pytest.approx(losses.mean() - half, rel=1e-6),
+        pytest.approx(losses.mean() + half, rel=1e-6),
+    )
     assert mean_loss(logits_NC, y_N, level=0.5).high < found.high
     alone = mean_loss(logits_NC[:1], y_N[:1])
     assert (alone.low, alone.value, alone.high) == (pytest.approx(math.log(2)),) * 3

@@ -109,9 +109,7 @@ def test_the_whole_state_is_set_from_the_key() -> None:
 
 def test_no_two_of_many_streams_begin_alike() -> None:
     """20,000 streams of 64 bits collide with probability 1e-11; with 32 bits of seed they would with 4.5 %."""
-    firsts = {
-        int(torch.randint(2**62, (1,), generator=(Seed(0) / "client" / index).torch()).item()) for index in range(20_000)
-    }
+    firsts = {int(torch.randint(2**62, (1,), generator=(Seed(0) / "client" / index).torch()).item()) for index in range(20_000)}
     assert len(firsts) == 20_000
 
 
@@ -128,7 +126,9 @@ def test_streams_are_not_correlated(library: str) -> None:
     rows = []
     for index in range(count):
         seed = Seed(0) / "round" / (index // 8) / "client" / (index % 8)
-        drawn = seed.numpy().standard_normal(length) if library == "numpy" else torch.randn(length, generator=seed.torch()).numpy()
+        drawn = (
+            seed.numpy().standard_normal(length) if library == "numpy" else torch.randn(length, generator=seed.torch()).numpy()
+        )
         rows.append(drawn)
     correlation = np.corrcoef(np.stack(rows))
     pairs = correlation[np.triu_indices(count, 1)]

@@ -79,7 +79,9 @@ def test_a_server_under_secure_aggregation_sees_the_sum_only(tmp_path: Path) -> 
     sum_D, weight = view.sums(0)
     assert torch.equal(sum_D, seen_under_secure_aggregation()["sum_D"])
     assert weight == 1.5
-    with pytest.raises(ViewError, match=r"round 0: under secure aggregation the server sees sums only.*aggregator\.kind = 'mean'"):
+    with pytest.raises(
+        ViewError, match=r"round 0: under secure aggregation the server sees sums only.*aggregator\.kind = 'mean'"
+    ):
         view.updates(0)
 
 

@@ -43,7 +43,17 @@ def python(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     # A .pth file that lies in a lent folder is not read, so the editable install is not lent with the libraries.
     lent = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
     (site / "lent.pth").write_text("".join(f"{path}\n" for path in sorted(lent)))
-    install = [sys.executable, "-m", "pip", "--python", str(scripts / "python"), "install", "--no-deps", "--no-index", str(wheel)]
+    install = [
+        sys.executable,
+        "-m",
+        "pip",
+        "--python",
+        str(scripts / "python"),
+        "install",
+        "--no-deps",
+        "--no-index",
+        str(wheel),
+    ]
     done = subprocess.run([*install, "--quiet", "--no-warn-script-location"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return scripts / "python"

@@ -1,0 +1,390 @@
+"""The command line: what it prints, what it exits with, and what it leaves behind."""
+
+from __future__ import annotations
+
+import os
+import resource
+import shlex
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import typer
+from small_runs import SMALL, small
+
+from privfl import cli
+from privfl.config import dump, load, load_data
+from privfl.recording import run as train
+from privfl.runs import RunFolder
+
+ROOT = Path(__file__).parents[1]
+PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "server": {"kind": "fedavg"}}
+
+
+@pytest.fixture
+def privfl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    """Runs a command in this process: exit code, standard output, standard error."""
+    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer replaces it
+
+    def call(*args: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["privfl", *map(str, args)])
+        capsys.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        printed = capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0, printed.out, printed.err
+
+    return call
+
+
+Call = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    path = tmp_path / "small.toml"
+    path.write_text(dump(small(rounds=3, attacks={"run": ["membership/loss"], "shadow_models": 0}, **PLAIN)))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return train(small(rounds=2, attacks={"shadow_models": 0}, **PLAIN), tmp_path_factory.mktemp("runs") / "finished")
+
+
+def one_line(err: str) -> str:
+    """The line that says what is wrong, after no more than the line that says what was begun."""
+    lines = err.splitlines()
+    assert lines[-1].startswith("privfl: "), err
+    assert len(lines) <= 2, err
+    assert len(lines) == 1 or " rounds of " in lines[0], err
+    return lines[-1]
+
+
+def start(*args: object, **options: Any) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "privfl", *map(str, args)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options)
+
+
+# --- help and usage ---------------------------------------------------------------------------------------------------
+
+
+def commands(app: typer.Typer, prefix: tuple[str, ...] = ()) -> dict[tuple[str, ...], str]:
+    """Every command and its epilog."""
+    found = {
+        (*prefix, command.name or command.callback.__name__): command.epilog or ""  # type: ignore[union-attr]
+        for command in app.registered_commands
+    }
+    for group in app.registered_groups:
+        assert group.typer_instance is not None
+        found |= commands(group.typer_instance, (*prefix, str(group.name)))
+    return found
+
+
+COMMANDS = commands(cli.app)
+
+
+def test_the_commands_are_those_of_the_documentation() -> None:
+    names = {"run", "attack", "report", "account", "doctor", "data list", "data show", "data fetch"}
+    assert {" ".join(words) for words in COMMANDS} == names
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_help_shows_an_example(words: tuple[str, ...], privfl: Call) -> None:
+    code, out, err = privfl(*words, "--help")
+    assert (code, err) == (0, "")
+    example = COMMANDS[words].removeprefix("Example: ")
+    assert " ".join(f"Example: {example}".split()) in " ".join(out.split())
+    assert example.startswith(f"privfl {' '.join(words)}")
+
+
+@pytest.mark.parametrize("words", [("run",), ("account",), ("data", "show")], ids=" ".join)
+def test_the_examples_are_true(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    given, *overrides = shlex.split(COMMANDS[words].partition(" --out")[0])[2 + len(words) :]
+    loaded = load_data(given, overrides) if words[0] == "data" else load(given, overrides)
+    assert overrides
+    assert loaded != (load_data(given) if words[0] == "data" else load(given))
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["run"], "Missing argument"),
+        (["run", "x.toml", "--ot", "y"], "No such option"),
+        (["run", "x.toml", "--out"], "requires an argument"),
+        (["rum"], "No such command"),
+        (["data", "sho"], "No such command"),
+        (["data", "fetch"], "Missing argument"),
+        (["doctor", "now"], "unexpected extra argument"),
+    ],
+)
+def test_a_command_that_is_none(args: list[str], said: str, privfl: Call) -> None:
+    code, out, err = privfl(*args)
+    assert (code, out) == (2, "")
+    assert said in err
+    assert "Usage: " in err or "requires an argument" in err
+    assert "Traceback" not in err
+
+
+def test_without_arguments_there_is_help(privfl: Call) -> None:
+    code, out, err = privfl()
+    assert code == 2
+    assert "doctor" in out + err
+
+
+# --- mistakes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["run", "nowhere.toml"], "privfl: nowhere.toml: no such file; paper_configs/ holds examples"),
+        (["run", "{config}", "training.lr=0"], "privfl: override 'training.lr=0': training.lr = 0: must be greater than 0"),
+        (["run", "{config}", "cohort.size=11"], "cohort.size = 11: must be at most data.clients = 10"),
+        (["run", "{config}", "data.kind=digtis"], "did you mean 'digits'?"),
+        (["run", "{config}", "--resume", "--out", "{finished}"], "was begun with attacks.run = (), not ("),
+        (["run", "{config}", "--out", "{finished}"], "holds a run; go on with it by --resume, or choose another folder"),
+        (["run", "{config}", "--out", "{parent}"], "is neither empty nor a run folder; choose another folder with --out"),
+        (["run", "{config}", "--out", "{config}"], "cannot be written (File exists); choose another place with --out"),
+        (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
+        (["run", "{config}", "model.kind=cnn", "--out", "{new}"], "model.kind = 'cnn' takes images"),
+        (["run", "{config}", "training.lr=3e38", "--out", "{new}"], "training diverged; lower training.lr"),
+        (["run", "{config}", "training.lr=1e37", "rounds=4", "--out", "{new}"], "training diverged; lower training.lr"),
+        (["attack", "{parent}"], "is not a run folder (no config.toml in it); give a folder that `privfl run` made"),
+        (["attack", "{finished}"], "attacks.run is empty; name attacks to run: membership/lira"),
+        (["attack", "{finished}", "membership/los"], "attack 'membership/los': did you mean 'membership/loss'?"),
+        (["report", "{config}"], "is not a run folder"),
+        (["report", "{finished}", "--out", "{parent}"], "cannot be written (Is a directory); choose another place with --out"),
+        (["account", "{config}"], "privacy.kind = 'none': nothing is promised"),
+        (["data", "show", "digits", "clients=0"], "privfl: override 'clients=0': data.clients = 0: must be greater than 0"),
+        (["data", "show", "digits", "partition.kind=natural"], "natural"),
+        (["data", "fetch", "nonesuch"], "data set 'nonesuch': allowed: adult"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_a_mistake_is_one_line_and_exit_code_2(
+    args: list[str], said: str, config: Path, finished: RunFolder, tmp_path: Path, privfl: Call
+) -> None:
+    places = {"config": config, "finished": finished.path, "parent": finished.path.parent, "new": tmp_path / "new"}
+    code, out, err = privfl(*(arg.format(**places) for arg in args))
+    rounds_done = [line for line in err.splitlines() if line.startswith("round ")]
+    err = "".join(f"{line}\n" for line in err.splitlines() if line not in rounds_done)
+    assert said in one_line(err)
+    assert (code, out) == (2, "")
+
+
+def test_a_folder_of_another_version(finished: RunFolder, tmp_path: Path, privfl: Call) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    for name in ("config.toml", "environment.json"):
+        content = (finished.path / name).read_text().replace('"format": 1', '"format": 99')
+        (other / name).write_text(content)
+    for args in (["attack", other], ["report", other], ["run", other / "config.toml", "--resume", "--out", other]):
+        code, _, err = privfl(*args)
+        assert code == 2
+        assert "has format 99; this privfl reads format 1: run its config.toml again" in one_line(err)
+
+
+def test_a_change_of_configuration_is_named_on_resume(finished: RunFolder, privfl: Call) -> None:
+    code, _, err = privfl("run", finished.path / "config.toml", "training.batch_size=8", "--resume", "--out", finished.path)
+    assert code == 2
+    assert "was begun with training.batch_size = 16, not 8; resume with the settings in its config.toml" in one_line(err)
+
+
+# --- the whole way ----------------------------------------------------------------------------------------------------
+
+
+def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privfl: Call) -> None:
+    monkeypatch.chdir(tmp_path)
+    for folder in ("small", "small-2"):
+        code, out, err = privfl("run", config)
+        assert code == 0, err
+        # What a person can follow where there is no terminal: a line a round.
+        lines = err.splitlines()
+        assert lines[0] == f"small: 3 rounds of digits into runs/{folder}"
+        assert [line.split("  ")[0] for line in lines[1:4]] == ["round 1/3", "round 2/3", "round 3/3"]
+        assert all("accuracy" in line for line in lines[1:4])
+        page = tmp_path / "runs" / folder / "report.html"
+        assert out.splitlines()[-1] == f"page: {page}"
+        assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
+        code, out, err = privfl("attack", f"runs/{folder}", "membership/loss")
+        assert code == 0, err
+        code, out, err = privfl("report", f"runs/{folder}")
+        assert (code, err) == (0, "")
+    one, other = (RunFolder.open(tmp_path / "runs" / folder) for folder in ("small", "small-2"))
+    assert one.result == other.result
+    assert one.leakage == other.leakage is not None
+    code, out, err = privfl("report", one.path, other.path)
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == f"page: {tmp_path / 'comparison.html'}"
+    # A finished run is not trained again; what --resume finds without --out is the last.
+    code, _, err = privfl("run", config, "--resume")
+    assert (code, err) == (0, "small: 3 rounds of digits into runs/small-2\n")
+
+
+def test_epsilon_is_shown_and_a_budget_that_ends_a_run_is_said(config: Path, tmp_path: Path, privfl: Call) -> None:
+    privacy = ["privacy.kind=example", "privacy.noise_multiplier=1", "privacy.delta=1e-4", "privacy.max_grad_norm=1"]
+    args = [config, *privacy, "privacy.max_epsilon=4", "rounds=30", "attacks.run=[]", "--out", tmp_path / "run"]
+    code, _, err = privfl("run", *args)
+    assert code == 0
+    *rounds, last = err.splitlines()[1:]
+    assert all("ε " in line for line in rounds)
+    assert last.startswith("stopped: round ")
+    assert "above the budget of 4" in last
+
+
+def test_commands_that_look_around(privfl: Call) -> None:
+    for args, wanted in {
+        ("doctor",): ["Python", "torch", "device", "data: digits", "present", "free disk"],
+        ("data", "list"): ["digits", "fashion_mnist", "heart_disease", "licence"],
+        ("data", "show", "digits", "clients=4", "partition.kind=shards"): ["4 clients", "examples per client"],
+        ("data", "fetch", "digits"): ["digits: is here already"],
+    }.items():
+        code, out, _ = privfl(*args)
+        assert code == 0
+        assert all(word in out for word in wanted), out
+
+
+def test_account_prices_a_run_without_training(tmp_path: Path, privfl: Call) -> None:
+    (tmp_path / "priced.toml").write_text(dump(small()))
+    code, out, _ = privfl("account", tmp_path / "priced.toml")
+    assert code == 0
+    rows = {line.split("│")[1].strip(): line.split("│")[2].strip() for line in out.splitlines() if line.startswith("│")}
+    trained = train(small(), tmp_path / "run").result.privacy
+    assert trained is not None
+    # What was foretold is what the ledger says afterwards.
+    assert rows["ε by PLD"].split()[0] == f"{trained.epsilon:.3f}"
+    assert rows["ε by RDP"].split()[0] == f"{trained.epsilon_rdp:.3f}"
+
+
+# --- a disk that is full, an interrupt, a worker that dies ------------------------------------------------------------
+
+
+def test_a_full_disk_leaves_a_folder_that_resume_finishes(tmp_path: Path) -> None:
+    """Files may not grow beyond 16 kB in the child: the round that would exceed it ends the run in one line."""
+    settings = small(rounds=40, **PLAIN)
+    path, out = tmp_path / "small.toml", tmp_path / "run"
+    path.write_text(dump(settings))
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384, 16_384))
+
+    child = start("run", path, "--out", out, preexec_fn=limit)
+    _, err = child.communicate()
+    assert child.returncode == 1, err
+    last = err.splitlines()[-1]
+    assert last.startswith(f"privfl: {out / 'rounds.jsonl'}: could not be written (File too large); free some space")
+    assert "Traceback" not in err
+    done = sum(line.startswith("round ") for line in err.splitlines())
+    assert 0 < done < 40
+    resumed = train(settings, out, resume=True)
+    assert resumed.result == train(settings, tmp_path / "other").result
+
+
+def test_an_interrupt_ends_with_130_and_a_folder_that_resume_finishes(tmp_path: Path) -> None:
+    settings = small(rounds=60, **PLAIN)
+    path, out = tmp_path / "small.toml", tmp_path / "run"
+    path.write_text(dump(settings))
+    child = start("run", path, "--out", out)
+    assert child.stderr is not None
+    seen = []
+    for line in child.stderr:
+        seen.append(line)
+        if line.startswith("round 2/"):
+            child.send_signal(signal.SIGINT)
+    assert child.wait() == 130
+    assert seen[-1].startswith("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume")
+    assert "Traceback" not in "".join(seen)
+    child.communicate()
+    assert 2 <= len(RunFolder.open(out).rounds()) < 60
+    resumed = train(settings, out, resume=True)
+    assert resumed.result == train(settings, tmp_path / "other").result
+
+
+def attacked(tmp_path: Path, shadows: int = 2, **changes: Any) -> Path:
+    """A finished run whose attack trains shadow models in worker processes."""
+    attacks = {"run": ["membership/lira"], "shadow_models": shadows}
+    return train(small(rounds=2, attacks=attacks, **{**PLAIN, **changes}), tmp_path / "with a space" / "run").path
+
+
+def test_an_interrupt_of_an_attack_is_silent_in_its_workers(tmp_path: Path) -> None:
+    """A terminal sends Ctrl-C to every process of the group."""
+    child = start("attack", attacked(tmp_path), start_new_session=True)
+    assert child.stderr is not None
+    seen = []
+    for line in child.stderr:
+        seen.append(line)
+        if line.startswith("shadow models: 0 of 2"):
+            try:
+                child.wait(1.0)
+            except subprocess.TimeoutExpired:
+                os.killpg(child.pid, signal.SIGINT)
+    assert child.wait() == 130
+    assert [line.split(":")[0] for line in seen] == ["shadow models", "privfl"]
+    child.communicate()
+
+
+IN_A_WORKER = """
+    import multiprocessing, os
+    from torch import nn
+    from privfl.errors import ModelError
+    from privfl.models import Model
+
+    class Net(Model):
+        "A model that some processes cannot build."
+        how: str
+
+        def build(self, input_shape, classes):
+            if multiprocessing.parent_process() is not None:
+                if self.how == "die":
+                    os._exit(9)
+                raise ModelError("this process has no such model; mend it")
+            return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "code", "said"),
+    [("raise", 2, "this process has no such model; mend it"), ("die", 1, "a process that trained a shadow model died")],
+)
+def test_what_goes_wrong_in_a_worker_is_one_line_too(
+    how: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privfl: Call
+) -> None:
+    lab = tmp_path / "lab"
+    lab.mkdir()
+    (lab / f"net_{how}.py").write_text(textwrap.dedent(IN_A_WORKER))
+    (lab / "__init__.py").touch()
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "lab", raising=False)
+    folder = attacked(tmp_path, model={"kind": f"lab.net_{how}", "how": how})
+    ended, _, err = privfl("attack", folder)
+    assert err.splitlines()[0] == "shadow models: 0 of 2"
+    assert [line for line in err.splitlines() if line != "shadow models: 0 of 2"] == [one_line(err.splitlines()[-1])]
+    assert said in err
+    assert ended == code
+
+
+def test_shadow_models_are_followed_and_kept(tmp_path: Path, privfl: Call) -> None:
+    folder = attacked(tmp_path)
+    code, _, err = privfl("attack", folder)
+    assert (code, err.splitlines()) == (0, [f"shadow models: {done} of 2" for done in range(3)])
+    first = RunFolder.open(folder).leakage
+    # The second time nothing is trained again, and the result is the same.
+    code, _, err = privfl("attack", folder)
+    assert (code, err.splitlines()) == (0, ["shadow models: 2 of 2"])
+    assert RunFolder.open(folder).leakage == first
+
+
+def test_the_module_runs_as_the_script_does() -> None:
+    child = start("data", "show", "digits", "clients=3", "holdout=0.4")
+    out, err = child.communicate()
+    assert (child.returncode, err) == (0, "")
+    assert "3 clients" in out
+    assert SMALL["data"]["kind"] in "digits"
