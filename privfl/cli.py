@@ -9,6 +9,7 @@ import importlib
 import os
 import platform
 import shutil
+import signal
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -274,9 +275,13 @@ def main() -> NoReturn:
             markup=False,
         )
         sys.exit(error.exit_code)
-    except SystemExit as end:
-        if end.code == _INTERRUPTED:
-            text = "privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume, or attack again"
-            err.print(text, highlight=False, soft_wrap=True)
-        raise
+    except (SystemExit, KeyboardInterrupt) as end:
+        if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
+            raise
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C has nothing left to stop.
+        # Not by way of rich: what it was printing would be printed again.
+        sys.stderr.write(
+            "privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume, or attack again\n"
+        )
+        sys.exit(_INTERRUPTED)
     raise AssertionError("typer ends every command by leaving the program")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -105,8 +106,8 @@ def run_round(
 
 def _require_finite(results: Sequence[LocalResult]) -> None:
     for result in results:
-        if not bool(torch.isfinite(result.delta_D).all()):
-            raise ModelError(f"client {result.client}: its update is not finite, training diverged; lower training.lr")
+        if not (math.isfinite(result.loss) and bool(torch.isfinite(result.delta_D).all())):
+            raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
 
 
 def _require_planned(plan: Plan, tasks: Sequence[LocalTask], results: Sequence[LocalResult]) -> None:

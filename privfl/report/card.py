@@ -119,6 +119,11 @@ def _always(run: Run) -> list[tuple[str, str]]:
             "A client may train on whatever it likes. Nothing here detects or limits what that does to the model.",
         ),
         (
+            "This page and its folder",
+            "Training loss, clipped gradients, the partition and who was a member are read from the raw data, for research. "
+            "Nothing covers their publication.",
+        ),
+        (
             "Facts about everybody",
             "What is true with or without any one member, and can be learned from the model, is what it is for.",
         ),

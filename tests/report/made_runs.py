@@ -66,10 +66,10 @@ class Made:
 
 def make(path: Path, made: Made) -> RunFolder:
     config = load(QUICKSTART, [f"name={made.name!r}", f"data.clients={made.clients}", *made.overrides])
-    folder = RunFolder.create(path, config, environment())
+    folder = RunFolder.reserve(path)
     generator = np.random.default_rng(0)
     rounds = made.done or config.rounds
-    partition(folder, made, generator)
+    folder.begin(config, environment(), {}, partition(made, generator))
     evaluations = [evaluation(made.accuracy * (1 - 0.55 * np.exp(-(index + 1) / 4)), generator) for index in range(rounds)]
     for index in range(rounds):
         last = index == rounds - 1
@@ -154,17 +154,14 @@ def one_round(
     return record, timing
 
 
-def partition(folder: RunFolder, made: Made, generator: np.random.Generator) -> None:
+def partition(made: Made, generator: np.random.Generator) -> PartitionRecord:
     shares = generator.dirichlet(np.full(made.clients, 1.0), size=len(made.classes))
     counts: NDArray[Any] = np.stack([generator.multinomial(4800, share) for share in shares], axis=1)
-    folder.write(
-        "partition.json",
-        PartitionRecord(
-            clients=[f"client {index}" for index in range(made.clients)],
-            classes=list(made.classes),
-            counts=counts.tolist(),
-            provenance="Fashion-MNIST (Zalando Research, 2017), the original files, with its own test split.",
-        ),
+    return PartitionRecord(
+        clients=[f"client {index}" for index in range(made.clients)],
+        classes=list(made.classes),
+        counts=counts.tolist(),
+        provenance="Fashion-MNIST (Zalando Research, 2017), the original files, with its own test split.",
     )
 
 
