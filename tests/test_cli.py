@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import resource
 import shlex
@@ -300,7 +301,7 @@ def test_an_interrupt_ends_with_130_and_a_folder_that_resume_finishes(tmp_path: 
         for line in child.stderr:
             seen.append(line)
             if line.startswith("round 2/"):
-                # An impatient user presses it twice; rich may also print the line again that it was interrupted in.
+                # Perhaps twice: rich prints the line again that it was interrupted in.
                 child.send_signal(signal.SIGINT)
     assert child.returncode == 130
     assert seen[-1].startswith("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume")
@@ -310,12 +311,37 @@ def test_an_interrupt_ends_with_130_and_a_folder_that_resume_finishes(tmp_path: 
     assert resumed.result == train(settings, tmp_path / "other").result
 
 
+@pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(130)], ids=repr)
+def test_an_impatient_second_interrupt_changes_nothing(ended: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Stderr(io.StringIO):
+        def write(self, text: str) -> int:
+            os.kill(os.getpid(), signal.SIGINT)
+            return super().write(text)
+
+    def app() -> None:
+        raise ended
+
+    before = signal.getsignal(signal.SIGINT)
+    printed = Stderr()
+    monkeypatch.setattr(cli, "app", app)
+    monkeypatch.setattr(sys, "stderr", printed)
+    try:
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as caught:
+            cli.main()
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert isinstance(caught.value, SystemExit)
+    assert caught.value.code == 130
+    assert printed.getvalue().startswith("privfl: interrupted; ")
+
+
 def attacked(tmp_path: Path, shadows: int = 2, **changes: Any) -> Path:
     """A finished run whose attack trains shadow models in worker processes."""
     attacks = {"run": ["membership/lira"], "shadow_models": shadows}
     return train(small(rounds=2, attacks=attacks, **{**PLAIN, **changes}), tmp_path / "with a space" / "run").path
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="finds the workers in /proc")
 def test_an_interrupt_of_an_attack_is_silent_in_its_workers(tmp_path: Path) -> None:
     """A terminal sends Ctrl-C to every process of the group."""
     seen: list[str] = []
@@ -325,6 +351,9 @@ def test_an_interrupt_of_an_attack_is_silent_in_its_workers(tmp_path: Path) -> N
             seen.append(line)
             if line.startswith("shadow models: 0 of 2"):
                 time.sleep(1.0)  # the workers are importing now
+                for worker in Path(f"/proc/{child.pid}/task/{child.pid}/children").read_text().split():
+                    os.kill(int(worker), signal.SIGINT)
+                time.sleep(0.5)  # long enough for them to say something, if they would
                 os.killpg(child.pid, signal.SIGINT)
     assert child.returncode == 130
     assert [line.split(":")[0] for line in seen] == ["shadow models", "privfl"]

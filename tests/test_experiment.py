@@ -100,7 +100,7 @@ def test_training_learns() -> None:
 @pytest.mark.parametrize(
     ("changes", "error", "words"),
     [
-        ({"model": {"kind": "cnn"}}, ModelError, "at least 18x18"),
+        ({"model": {"kind": "cnn"}}, ModelError, "at least 16x16"),
         ({"data": {"kind": "digits", "partition": {"kind": "natural"}}}, DataError, "natural"),
         ({"data": {"kind": "digits", "clients": 3000}, "cohort": {"kind": "all"}}, DataError, "3000|no example"),
         ({"data": {"kind": "digits", "clients": 200, "partition": {"kind": "dirichlet", "alpha": 0.01}}}, DataError, "client"),
@@ -117,5 +117,5 @@ def test_what_does_not_fit_is_one_line(changes: dict[str, object], error: type[E
 
 def test_a_diverged_client_is_named() -> None:
     config = small(privacy={"kind": "none"}, training={**SMALL["training"], "lr": 1e30}, model={"kind": "mlp"})
-    with deterministic(), pytest.raises(ModelError, match=r"client \d+: its update is not finite.*lower training.lr"):
+    with deterministic(), pytest.raises(ModelError, match=r"client \d+: its loss or update is not finite.*lower training.lr"):
         assemble(config).train()

@@ -114,8 +114,17 @@ def test_a_crash_between_writing_and_moving_leaves_the_old_file(tmp_path: Path, 
 def test_the_content_is_on_disk_before_it_is_moved_into_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     done: list[str] = []
     fsync, replace = os.fsync, os.replace
-    monkeypatch.setattr(os, "fsync", lambda number: (done.append("fsync"), fsync(number)))
-    monkeypatch.setattr(os, "replace", lambda old, new: (done.append("replace"), replace(old, new)))
+
+    def spied_fsync(number: int) -> None:
+        done.append("fsync")
+        fsync(number)
+
+    def spied_replace(old: Path, new: Path) -> None:
+        done.append("replace")
+        replace(old, new)
+
+    monkeypatch.setattr(os, "fsync", spied_fsync)
+    monkeypatch.setattr(os, "replace", spied_replace)
     write_atomic(tmp_path / "x", b"content")
     assert done == ["fsync", "replace"]
 
@@ -196,7 +205,12 @@ def test_a_round_is_on_disk_when_append_returns(tmp_path: Path, monkeypatch: pyt
     folder = begun(tmp_path / "run")
     synced: list[int] = []
     fsync = os.fsync
-    monkeypatch.setattr(os, "fsync", lambda number: (synced.append(os.fstat(number).st_size), fsync(number)))
+
+    def spied(number: int) -> None:
+        synced.append(os.fstat(number).st_size)
+        fsync(number)
+
+    monkeypatch.setattr(os, "fsync", spied)
     folder.append(record(0), timing(0))
     assert synced == [(folder.path / name).stat().st_size for name in ("rounds.jsonl", "timings.jsonl")]
 

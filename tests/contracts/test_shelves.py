@@ -138,7 +138,7 @@ def test_settings_are_frozen_strict_and_read_back_equal(entry: Entry) -> None:
     assert isinstance(item, Item)
     assert item.kind == entry.name
     with pytest.raises(ValidationError, match="frozen"):
-        item.kind = "other"
+        item.kind = "other"  # type: ignore[misc]
     with pytest.raises(ValidationError, match="is unknown"):
         entry.cls.model_validate({**item.model_dump(exclude_none=True), "no_such_setting": 1})
     assert entry.cls.model_validate(item.model_dump(exclude_none=True)) == item

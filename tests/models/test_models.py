@@ -50,10 +50,10 @@ def test_the_cnn_of_the_papers_has_26010_parameters(activation: Any) -> None:
     model = Cnn(kind="cnn", activation=activation)
     assert size(model, (1, 28, 28), 10) == 26_010
     module = model.build((1, 28, 28), 10)
-    counts = [sum(value.numel() for value in layer.parameters()) for layer in module if list(layer.parameters())]
+    counts = [sum(value.numel() for value in layer.parameters()) for layer in module.children() if list(layer.parameters())]
     # Papernot et al. 2021, table 1: 16 filters of 8x8, 32 of 4x4 over 16 channels, 32 units on 512, 10 classes.
     assert counts == [16 * 64 + 16, 32 * 16 * 16 + 32, 512 * 32 + 32, 32 * 10 + 10]
-    layers = [type(layer) for layer in module]
+    layers = [type(layer) for layer in module.children()]
     assert layers.count(nn.Tanh if activation == "tanh" else nn.ReLU) == 3
     assert nn.ReLU not in layers or nn.Tanh not in layers
 
@@ -81,7 +81,7 @@ def test_sizes_of_the_others() -> None:
 @pytest.mark.parametrize(("activation", "layer"), [("tanh", nn.Tanh), ("relu", nn.ReLU)])
 def test_the_activation_of_the_mlp(activation: Any, layer: type[nn.Module]) -> None:
     module = Mlp(kind="mlp", hidden=(8, 4), activation=activation).build((3,), 2)
-    assert [type(part) for part in module] == [nn.Flatten, nn.Linear, layer, nn.Linear, layer, nn.Linear]
+    assert [type(part) for part in module.children()] == [nn.Flatten, nn.Linear, layer, nn.Linear, layer, nn.Linear]
 
 
 @pytest.mark.parametrize("kind", SHELVES["model"].names())
