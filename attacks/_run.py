@@ -28,11 +28,12 @@ from numpy.typing import NDArray
 from attacks.membership import BoolArray, MembershipAttack
 from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, evaluate
-from privfl.config import SHELVES, ExperimentConfig, Item
+from privfl.config import ExperimentConfig, Item
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
 from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, read_npz, write_atomic
+from privfl.shelves import SHELVES
 from privfl.views import open_view
 
 Observer = Callable[[int, int], None]

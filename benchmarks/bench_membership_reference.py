@@ -36,10 +36,10 @@ from torch.nn.functional import cross_entropy
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 from attacks.membership._harness import score_all
 from privfl.auditing import balanced_accuracy, best_balanced_accuracy, roc
-from privfl.config import SHELVES
 from privfl.errors import DataError
 from privfl.federated import LoadedData
 from privfl.seeding import Seed
+from privfl.shelves import SHELVES
 
 MODELS: Final = 64
 EXAMPLES: Final = 4000

@@ -9,9 +9,10 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from privfl.config import ExperimentConfig, load
+    from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
     from privfl.experiment import Experiment, account, assemble
+    from privfl.loading import load
     from privfl.recording import run
     from privfl.report import write_report
     from privfl.runs import RunFolder
@@ -37,7 +38,7 @@ _HOMES = {
     "RunFolder": "runs",
     "account": "experiment",
     "assemble": "experiment",
-    "load": "config",
+    "load": "loading",
     "open_view": "views",
     "run": "recording",
     "write_report": "report",

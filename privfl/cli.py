@@ -21,8 +21,9 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from privfl.config import ExperimentConfig, load, load_data
+from privfl.config import ExperimentConfig
 from privfl.errors import PrivflError, UserError
+from privfl.loading import load, load_data
 from privfl.runs import RoundRecord, RunFolder, TimingRecord
 
 app = typer.Typer(

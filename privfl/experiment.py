@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from privfl import evaluation
 from privfl.aggregators import Aggregator, RoundContext
-from privfl.config import SHELVES, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError
 from privfl.federated import FederatedData
@@ -26,6 +26,7 @@ from privfl.privacy.sampling import draw_cohort
 from privfl.rounds import Outcome, ServerState, run_round, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
+from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.vectors import Layout, to_vector
 

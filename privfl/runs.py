@@ -39,8 +39,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from privfl.config import ExperimentConfig, Frozen, dump, load
+from privfl.config import ExperimentConfig, Frozen
 from privfl.errors import RunFolderError, StorageError
+from privfl.loading import dump, load
 
 FORMAT = 1
 

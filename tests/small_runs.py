@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from privfl.config import ExperimentConfig, loads
+from privfl.config import ExperimentConfig
+from privfl.loading import loads
 
 SMALL: dict[str, Any] = {
     "name": "small",

@@ -20,7 +20,7 @@ import typer
 from small_runs import small
 
 from privfl import cli
-from privfl.config import dump, load, load_data
+from privfl.loading import dump, load, load_data
 from privfl.recording import run as train
 from privfl.runs import RunFolder
 

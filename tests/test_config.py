@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small_runs import SMALL, small
 
-from privfl.config import SHELVES, AllClients, ExampleLevel, Iid, Natural, dump, load, load_data, loads
+from privfl.config import AllClients, ExampleLevel, Iid, Natural
 from privfl.errors import ConfigError
+from privfl.loading import dump, load, load_data, loads
+from privfl.shelves import SHELVES
 
 PAPERS = sorted((Path(__file__).parents[1] / "paper_configs").glob("*.toml"))
 OWN = "or the dotted path of a module of your own"

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file
 from small_runs import SMALL, small
 
-from privfl.config import dump
 from privfl.errors import RunFolderError, StorageError
+from privfl.loading import dump
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.recording import run
 from privfl.runs import RunFolder
@@ -121,7 +121,7 @@ def test_a_cohort_of_one_is_not_trained_under_secure_aggregation(tmp_path: Path)
 _KILLER = """
 import os, signal, sys, time
 from pathlib import Path
-from privfl.config import load
+from privfl.loading import load
 from privfl.recording import run
 import privfl.aggregators.secure_sum, privfl.datasets.digits, privfl.training.opacus
 

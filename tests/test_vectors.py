@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from privfl.config import SHELVES
 from privfl.errors import ModelError
+from privfl.shelves import SHELVES
 from privfl.vectors import Layout, load_vector, to_vector
 
 

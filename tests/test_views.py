@@ -12,10 +12,11 @@ from small_runs import SMALL, small
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.config import SHELVES, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.errors import RunFolderError, ViewError
 from privfl.recording import run
 from privfl.runs import RunFolder
+from privfl.shelves import SHELVES
 from privfl.vectors import Layout
 from privfl.views import ADVERSARIES, Adversary, ClientView, ExternalView, ServerView, observe, open_view
 

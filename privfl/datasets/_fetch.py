@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from privfl.config import SHELVES
 from privfl.datasets import About, Dataset, FileDataset
 from privfl.datasets._store import Contents, cache_root, find
 from privfl.errors import ConfigError, DataError, StorageError
+from privfl.shelves import SHELVES
 
 
 class Report(Protocol):

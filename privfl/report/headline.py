@@ -108,7 +108,9 @@ def _attack(run: Run) -> Headline:
     found = rate_at(best.rates, LOW_FPR)
     if found is None or found.tpr is None:
         reason = (found.reason if found else None) or "that rate was not measured"
-        return Headline(label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell.")
+        return Headline(
+            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
+        )
     if found.tpr.low > LOW_FPR:
         verdict = "All of the interval is above that: the model leaks who was a member."
     elif found.tpr.high < LOW_FPR:

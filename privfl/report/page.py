@@ -11,7 +11,7 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from privfl.config import dump
+from privfl.loading import dump
 from privfl.report import adversaries, comparison, cost, curves, dealt, headline, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style

@@ -97,9 +97,10 @@ class Opacus(Trainer):
             for parameter in self._private.parameters():
                 parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
             return 0.0
-        loss = cross_entropy(self._private(x_B), y_B, reduction="sum")
-        loss.backward()  # type: ignore[no-untyped-call]
-        return float(loss.detach())
+        loss_B = cross_entropy(self._private(x_B), y_B, reduction="none")
+        loss_B.sum().backward()  # type: ignore[no-untyped-call]
+        # An example that overflows has no gradient to give, and no loss to report.
+        return float(loss_B.detach()[loss_B.isfinite()].sum())
 
     def _train_plain(self, task: LocalTask) -> float:
         optimizer = self._sgd()

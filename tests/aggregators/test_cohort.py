@@ -12,8 +12,8 @@ from aggregator_inputs import context, expected_mean, updates
 from privfl.aggregators import Aggregator
 from privfl.aggregators.mean import Mean
 from privfl.aggregators.secure_sum import SecureSum
-from privfl.config import SHELVES
 from privfl.errors import ProtocolError
+from privfl.shelves import SHELVES
 
 BOTH: list[Aggregator] = [Mean(kind="mean"), SecureSum(kind="secure_sum")]
 both = pytest.mark.parametrize("aggregator", BOTH, ids=["mean", "secure_sum"])

@@ -10,9 +10,9 @@ import pytest
 
 from attacks import _run
 from attacks._run import run_attacks
-from privfl.config import loads
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment
+from privfl.loading import loads
 from privfl.recording import run
 from privfl.runs import RunFolder
 

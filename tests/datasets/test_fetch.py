@@ -9,12 +9,12 @@ from typing import ClassVar
 import numpy as np
 import pytest
 
-from privfl.config import SHELVES
 from privfl.datasets import About, Apt, Contents, File, FileDataset, Form, Npm, Pip, Source, Url
 from privfl.datasets._fetch import Fetched, fetch, inventory
 from privfl.datasets._sources import Progress
 from privfl.errors import DataError, StorageError
 from privfl.federated import Examples, LoadedData
+from privfl.shelves import SHELVES
 
 CONTENT = b"0 1\n1 0\n"
 SHA256 = f"sha256:{hashlib.sha256(CONTENT).hexdigest()}"

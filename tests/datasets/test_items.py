@@ -14,11 +14,11 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from privfl.config import SHELVES
 from privfl.datasets import FileDataset, _arrays, _idx, adult, cifar10, heart_disease
 from privfl.datasets._fetch import dataset
 from privfl.errors import DataError
 from privfl.federated import Examples, LoadedData
+from privfl.shelves import SHELVES
 
 NAMES = SHELVES["data"].names()
 IMAGES = {"cifar10": (3, 32, 32), "digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "mnist": (1, 28, 28)}

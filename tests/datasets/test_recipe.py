@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from privfl import config
+from privfl import loading
 from privfl.datasets._fetch import dataset
 from privfl.errors import DataError
 from privfl.federated import FederatedData
@@ -57,7 +57,7 @@ def test_the_recipe_is_true(lab: Path) -> None:
         "aggregator": {"kind": "mean"},
         "server": {"kind": "fedavg"},
     }
-    item = config.loads(table).data
+    item = loading.loads(table).data
     assert item.kind == KIND
     data = FederatedData.build(loaded, item, Seed(0))
     assert data.counts().sum(axis=1).min() >= 1

@@ -8,12 +8,12 @@ import pytest
 import torch
 from torch import nn
 
-from privfl.config import SHELVES
 from privfl.errors import ModelError
 from privfl.models import Model
 from privfl.models.cnn import Cnn
 from privfl.models.logistic import Logistic
 from privfl.models.mlp import Mlp
+from privfl.shelves import SHELVES
 from privfl.training.opacus import require_per_example
 from privfl.vectors import Layout
 

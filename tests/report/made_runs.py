@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from privfl.auditing import clopper_pearson
-from privfl.config import ExampleLevel, ExperimentConfig, load
+from privfl.config import ExampleLevel, ExperimentConfig
+from privfl.loading import load
 from privfl.runs import (
     AttackRecord,
     BestAttack,

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from safetensors.torch import load, save
 from torch import Tensor
 
-from privfl.config import SHELVES
 from privfl.servers import ServerOptimizer, State
+from privfl.shelves import SHELVES
 
 NAMES = SHELVES["server"].names()
 STEPS, D = 6, 50

@@ -9,8 +9,8 @@ from pool_of_models import digits, evidence_of, overfitted, random_evidence, unt
 
 from attacks.membership import MembershipAttack
 from privfl.auditing import auc, one_run_audit
-from privfl.config import SHELVES
 from privfl.errors import ConfigError
+from privfl.shelves import SHELVES
 
 NAMES = [name for name in SHELVES["attacks.run"].names() if name.startswith("membership/")]
 EVERY = pytest.mark.parametrize("name", NAMES)

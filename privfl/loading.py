@@ -1,0 +1,244 @@
+"""TOML files and overrides -> one :class:`privfl.config.ExperimentConfig`, or one line that says what is wrong."""
+
+from __future__ import annotations
+
+import tomllib
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+
+from privfl.config import DataConfig, ExperimentConfig, InvalidItemError, value_at
+from privfl.errors import ConfigError
+from privfl.shelves import SHELVES
+
+
+@dataclass
+class _Layers:
+    """Tables merged so far, and which file or override each dotted key came from.
+
+    A table came from whoever began it or chose its ``kind``; the whole, ``""``, from ``root``.
+    """
+
+    root: str
+    table: dict[str, Any] = field(default_factory=dict)
+    origins: dict[str, str] = field(default_factory=dict)
+
+    def add(self, layer: Mapping[str, Any], origin: str) -> None:
+        self.table = self._merged(self.table, layer, origin, "")
+
+    def _merged(self, base: dict[str, Any], layer: Mapping[str, Any], origin: str, at: str) -> dict[str, Any]:
+        kept = dict(base)
+        if "kind" in layer and layer["kind"] != base.get("kind"):
+            self.origins[at.rstrip(".")] = origin
+            if "kind" in base:
+                # Another kind has other settings: of the old kind's, only those stay that the new one knows too.
+                known = _fields_of_kind(at.rstrip("."), layer["kind"])
+                for key in base.keys() - known:
+                    self._drop(kept, at, key)
+        for key, value in layer.items():
+            below = kept.get(key)
+            if isinstance(below, dict) and isinstance(value, str):
+                value = {"kind": value}
+            if isinstance(below, dict) and isinstance(value, Mapping):
+                kept[key] = self._merged(below, value, origin, f"{at}{key}.")
+                continue
+            self._drop(kept, at, key)
+            if value is _TAKEN_AWAY:
+                continue
+            self.origins[at + key] = origin
+            kept[key] = self._merged({}, value, origin, f"{at}{key}.") if isinstance(value, Mapping) else value
+        return kept
+
+    def _drop(self, table: dict[str, Any], at: str, key: str) -> None:
+        table.pop(key, None)
+        self.origins = {
+            path: origin for path, origin in self.origins.items() if path != at + key and not path.startswith(f"{at}{key}.")
+        }
+
+    def origin(self, key: str) -> str:
+        """The file or override that last set ``key``, or the nearest table above it."""
+        parts = key.split(".")
+        for end in range(len(parts), 0, -1):
+            found = self.origins.get(".".join(parts[:end]))
+            if found:
+                return found
+        return self.root
+
+
+_TAKEN_AWAY: typing.Final = object()
+"""The value of an override ``key=``: the setting is as if no file had given it."""
+
+
+def _fields_of_kind(at: str, kind: object) -> set[str]:
+    if not isinstance(kind, str):
+        return set()
+    if at in SHELVES:
+        try:
+            return set(SHELVES[at].find(kind).model_fields)
+        except ConfigError:
+            return set()
+    owner: type[BaseModel] = DataConfig if at.startswith("data.") else ExperimentConfig
+    info = owner.model_fields.get(at.removeprefix("data."))
+    for variant in typing.get_args(info.annotation) if info else ():
+        if kind in typing.get_args(variant.model_fields["kind"].annotation):
+            return set(variant.model_fields)
+    return set()
+
+
+def load(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Read a TOML file, what it extends, and overrides of the form ``a.b=value``, in that order.
+
+    Args:
+        path: the file; ``extends = "other.toml"`` in it is relative to it.
+        overrides: values are read as TOML, and as plain text where that fails (``privacy.kind=none``). Text in a table's
+            place is its kind (``privacy=none``); no value takes a setting away (``privacy.target_epsilon=``).
+
+    Raises:
+        ConfigError: one line that names the file, the key, the value and what is allowed.
+    """
+    layers = _Layers(str(path))
+    _read(Path(path), layers, ())
+    for override in overrides:
+        layers.add(_parse_override(override), f"override {override!r}")
+    return _validated(layers)
+
+
+def loads(table: Mapping[str, Any], origin: str = "configuration") -> ExperimentConfig:
+    """The same from a table that is already in memory."""
+    layers = _Layers(origin)
+    layers.add(table, origin)
+    return _validated(layers)
+
+
+def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
+    """The ``data`` table alone, for looking at a partition: ten clients unless the overrides say otherwise.
+
+    Args:
+        kind: the data set's name or dotted path.
+        overrides: keys below ``data``, for example ``partition.alpha=0.1``.
+
+    Raises:
+        ConfigError: as :func:`load`.
+    """
+    layers = _Layers("privfl data show")
+    layers.add({**_ANY_RUN, "data": {"kind": kind, "partition": {"kind": "iid"}}}, layers.root)
+    for override in overrides:
+        layers.add({"data": _parse_override(override)}, f"override {override!r}")
+    if value_at(layers.table, "data.partition.kind") != "natural":
+        layers.table["data"].setdefault("clients", 10)
+    return _validated(layers).data
+
+
+_ANY_RUN: typing.Final[Mapping[str, Any]] = {
+    "name": "show",
+    "rounds": 1,
+    "model": {"kind": "logistic"},
+    "cohort": {"kind": "all"},
+    "training": {"local_epochs": 1, "batch_size": 1, "lr": 1.0},
+    "privacy": {"kind": "none"},
+    "aggregator": {"kind": "mean"},
+    "server": {"kind": "fedavg"},
+}
+
+
+def dump(config: ExperimentConfig) -> str:
+    """The resolved configuration as TOML, every default written out; :func:`load` gives an equal one back."""
+    return tomli_w.dumps(config.model_dump(exclude_none=True))
+
+
+def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
+    named_by = f"{extending[-1]}: extends = {str(path)!r}" if extending else str(path)
+    if path.resolve() in (file.resolve() for file in extending):
+        raise ConfigError(
+            f"{named_by}: extends itself, by way of {' -> '.join(map(str, extending))}; remove one of these lines"
+        )
+    try:
+        table = tomllib.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: is not TOML: {error}") from None
+    base = table.pop("extends", None)
+    if base is not None:
+        if not isinstance(base, str):
+            raise ConfigError(f"{path}: extends = {base!r}: must be the name of a TOML file")
+        _read(path.parent / base, layers, (*extending, path))
+    layers.add(table, str(path))
+
+
+def _parse_override(override: str) -> dict[str, Any]:
+    key, equals, text = override.partition("=")
+    parts = key.strip().split(".")
+    if not equals or not all(parts):
+        raise ConfigError(f"override {override!r}: must have the form key=value, for example training.lr=0.1")
+    try:
+        value: Any = tomllib.loads(f"value = {text}")["value"] if text.strip() else _TAKEN_AWAY
+    except tomllib.TOMLDecodeError:
+        value = text.strip()
+    for part in reversed(parts):
+        value = {part: value}
+    return typing.cast("dict[str, Any]", value)
+
+
+def _validated(layers: _Layers) -> ExperimentConfig:
+    try:
+        return ExperimentConfig.model_validate(layers.table)
+    except InvalidItemError as invalid:
+        at = invalid.key(layers.table)
+        if isinstance(invalid.error, ConfigError):
+            kind = invalid.given["kind"] if isinstance(invalid.given, Mapping) else invalid.given
+            key, value, allowed = f"{at}.kind", kind, str(invalid.error)
+        else:
+            key, value, allowed = _first(invalid.error, (*at.split("."),))
+    except ValidationError as error:
+        key, value, allowed = _first(error, ())
+    shown = "" if value is None else f" = {_shown(value)}"
+    raise ConfigError(f"{layers.origin(key)}: {key}{shown}: {allowed}") from None
+
+
+def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object, str]:
+    """Key, value and what is allowed, of the first mistake."""
+    detail = error.errors(include_url=False)[0]
+    loc = [part for part in detail["loc"] if not _is_tag(part, detail["loc"])]
+    key = ".".join((*prefix, *(str(part) for part in loc)))
+    context: Mapping[str, Any] = detail.get("ctx", {})
+    value: object = detail["input"]
+    match detail["type"]:
+        case "unknown_key":
+            value = value[context["key"]] if isinstance(value, Mapping) else None
+            return ".".join(filter(None, (key, context["key"]))), value, detail["msg"]
+        case "contradiction":
+            return ".".join(filter(None, (key, context["key"]))), context["value"], detail["msg"]
+        case "missing":
+            return key, None, "is missing"
+        case "union_tag_not_found":
+            return f"{key}.kind", None, "is missing"
+        case "union_tag_invalid":
+            return f"{key}.kind", context["tag"], f"must be one of {context['expected_tags']}"
+        case "model_type" | "model_attributes_type" | "dict_type":
+            return key, value, "must be a table"
+        case "tuple_type":
+            return key, value, "must be a list"
+        case "string_pattern_mismatch":
+            return key, value, f"must match {context['pattern']}"
+        case _:
+            text = detail["msg"].removeprefix("Input should be ")
+            return key, value, "must be " + text if text != detail["msg"] else detail["msg"]
+
+
+def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:
+    """Pydantic puts a union's tag into the path behind the field; a reader's path has no such step."""
+    at = loc.index(part)
+    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy") and part != "kind"
+
+
+def _shown(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."

@@ -1,0 +1,85 @@
+"""Shelves: folders of interchangeable items, and how an item is found by its name.
+
+There is no registry. The items of a shelf are the files in its folder, or modules of the user's own under a dotted path.
+"""
+
+from __future__ import annotations
+
+import difflib
+import importlib
+import inspect
+import pkgutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from privfl.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Shelf:
+    """A folder of interchangeable items and the class in its ``__init__`` that is their contract."""
+
+    package: str
+    contract: str
+
+    def names(self) -> list[str]:
+        """The items' names: file names, with the folder before a slash where a shelf has several boards."""
+        found: list[str] = []
+
+        def visit(package: str, prefix: str) -> None:
+            for module in pkgutil.iter_modules(importlib.import_module(package).__path__):
+                if module.name.startswith("_"):
+                    continue
+                if module.ispkg:
+                    visit(f"{package}.{module.name}", f"{prefix}{module.name}/")
+                else:
+                    found.append(prefix + module.name)
+
+        visit(self.package, "")
+        return sorted(found)
+
+    def find(self, kind: str) -> type[Any]:
+        """The item of that name, or of that dotted path.
+
+        Raises:
+            ConfigError: there is no such item, or the module holds no class, or several, that meet the contract.
+        """
+        dotted = "." in kind
+        if not dotted and kind not in self.names():
+            raise ConfigError(f"{nearest(kind, self.names())}, or the dotted path of a module of your own")
+        path = kind if dotted else f"{self.package}.{kind.replace('/', '.')}"
+        try:
+            module = importlib.import_module(path)
+        except Exception as error:  # A module of the user's own may fail in any way.
+            why = f"{type(error).__name__}: {error}"
+            raise ConfigError(f"cannot be imported ({why}); allowed is a module on the Python path") from error
+        contract = getattr(importlib.import_module(self.package), self.contract)
+        items = [
+            member
+            for member in vars(module).values()
+            if isinstance(member, type)
+            and issubclass(member, contract)
+            and member.__module__ == module.__name__
+            and not inspect.isabstract(member)
+        ]
+        if len(items) != 1:
+            wanted = f"exactly one class, nothing of it left abstract, that derives from {self.package}.{self.contract}"
+            raise ConfigError(f"needs {wanted}; it has {len(items)}")
+        return items[0]
+
+
+SHELVES: Final[Mapping[str, Shelf]] = {
+    "data": Shelf("privfl.datasets", "Dataset"),
+    "model": Shelf("privfl.models", "Model"),
+    "aggregator": Shelf("privfl.aggregators", "Aggregator"),
+    "server": Shelf("privfl.servers", "ServerOptimizer"),
+    "training.engine": Shelf("privfl.training", "Trainer"),
+    "attacks.run": Shelf("attacks", "Attack"),
+}
+
+
+def nearest(word: str, known: Sequence[str]) -> str:
+    """What a mistyped word may have meant, and all that is allowed."""
+    close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(sorted(known))}"
