@@ -25,9 +25,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attacks.membership import BoolArray, MembershipAttack
+from attacks.membership import BoolArray, FloatArray, MembershipAttack
 from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
-from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, evaluate
+from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
 from privfl.config import ExperimentConfig, Item
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
@@ -53,6 +53,11 @@ def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer
         RunFolderError: the data here are not those of the run.
         ViewError: the attack's adversary was not part of the run, or the run has not finished.
     """
+    with folder.locked():
+        return _run_locked(folder, names, observer)
+
+
+def _run_locked(folder: RunFolder, names: Sequence[str], observer: Observer | None) -> Leakage:
     config = folder.config
     chosen = _chosen(config, names)
     with deterministic():
@@ -73,8 +78,9 @@ def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer
     scores = score_all(chosen, evidence)
     for attack, variants in scores.items():
         write_atomic(folder.path / "attacks" / f"{attack}.npz", npz(to_arrays({attack: variants}, member_N)))
-    evaluation = evaluate(scores, member_N, _promised(folder), (experiment.seed / "halves").numpy())
-    leakage = _leakage(evaluation, chosen, len(shadow_SN))
+    every = _found_before(folder, scores, member_N)
+    evaluation = evaluate(every, member_N, _promised(folder), (experiment.seed / "halves").numpy())
+    leakage = _leakage(evaluation, len(shadow_SN))
     folder.write("attacks/summary.json", leakage)
     return leakage
 
@@ -94,13 +100,25 @@ def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAt
 
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
     """The truth about membership is what the run wrote down; whatever is assembled again must agree with it."""
+    folder.require_same_data(experiment.data.digest())
     written = read_npz(folder.path / "membership.npz")
-    if any(
-        not np.array_equal(written[name], getattr(experiment.data, name)) for name in ("owner_N", "candidate_N", "member_N")
-    ):
-        raise RunFolderError(
-            f"{folder.path}: the data here are not those that the run was trained on; run its config.toml again"
-        )
+    if any(not np.array_equal(written[name], getattr(experiment.data, name)) for name in ("candidate_N", "member_N")):
+        raise RunFolderError(f"{folder.path}: membership.npz is not what this run drew; run its config.toml anew")
+
+
+def _found_before(folder: RunFolder, scores: Scores, member_N: BoolArray) -> Scores:
+    """The scores of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by
+    one and kept the best would choose on the very candidates that are measured.
+    """
+    earlier: dict[str, dict[str, FloatArray]] = {}
+    for path in sorted((folder.path / "attacks").rglob("*.npz")):
+        attack = path.relative_to(folder.path / "attacks").with_suffix("").as_posix()
+        if path.parent.name == "shadows" or attack in scores:
+            continue
+        kept = read_npz(path)
+        if np.array_equal(kept.pop("member"), member_N):
+            earlier[attack] = {name.removeprefix(f"{attack}: "): values for name, values in kept.items()}
+    return dict(sorted({**earlier, **scores}.items()))
 
 
 def _target_outputs(
@@ -240,8 +258,7 @@ def _promised(folder: RunFolder) -> PrivacyCurve | None:
     return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.epsilon, privacy.delta)
 
 
-def _leakage(evaluation: Evaluation, chosen: Sequence[MembershipAttack], shadows: int) -> Leakage:
-    adversary = {attack.kind: attack.adversary for attack in chosen}
+def _leakage(evaluation: Evaluation, shadows: int) -> Leakage:
     best = evaluation.best
     return Leakage(
         members=evaluation.members,
@@ -251,7 +268,7 @@ def _leakage(evaluation: Evaluation, chosen: Sequence[MembershipAttack], shadows
             AttackRecord(
                 attack=one.attack,
                 variant=one.variant,
-                adversary=adversary[one.attack],
+                adversary=MembershipAttack.adversary,
                 auc=_interval(one.auc, evaluation.members + evaluation.nonmembers),
                 balanced_accuracy=one.balanced_accuracy.value,
                 rates=[_rate(point, evaluation.members) for point in one.operating_points],

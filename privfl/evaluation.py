@@ -30,28 +30,34 @@ def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
 
     Returns:
         shape (N, classes), on the device of ``x``.
-
-    Raises:
-        ModelError: an output is not finite.
     """
     load_vector(model, vector_D)
     model.eval()
-    logits_NC = torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
-    if not bool(torch.isfinite(logits_NC).all()):
-        raise ModelError("the model's outputs are not finite, training diverged; lower training.lr")
-    return logits_NC
+    return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+
+
+def correct(logits_NC: Tensor, y_N: Tensor) -> Tensor:
+    """Which examples are labelled correctly, of shape (N,). An example that overflows is not: it must not end a run."""
+    return (logits_NC.argmax(1) == y_N) & logits_NC.isfinite().all(dim=1)
 
 
 def accuracy(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
     """Share of correct predictions, with the exact interval of Clopper & Pearson (1934)."""
-    count, correct = len(y_N), int((logits_NC.argmax(1) == y_N).sum())
-    low, high = clopper_pearson(correct, count, level)
-    return Interval(value=correct / count, low=float(low), high=float(high), n=count, level=level)
+    count, right = len(y_N), int(correct(logits_NC, y_N).sum())
+    low, high = clopper_pearson(right, count, level)
+    return Interval(value=right / count, low=float(low), high=float(high), n=count, level=level)
 
 
 def mean_loss(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
-    """Mean cross entropy in nats, with the normal interval (the central limit theorem over examples)."""
+    """Mean cross entropy in nats, with the normal interval (the central limit theorem over examples).
+
+    Raises:
+        ModelError: no example's loss is finite; the model diverged.
+    """
     loss_N = cross_entropy(logits_NC.double(), y_N, reduction="none").cpu().numpy()
+    loss_N = loss_N[np.isfinite(loss_N)]
+    if len(loss_N) == 0:
+        raise ModelError("the model's outputs are not finite, training diverged; lower training.lr")
     mean = float(loss_N.mean())
     half = float(stats.norm.ppf((1 + level) / 2) * loss_N.std(ddof=1) / np.sqrt(len(loss_N))) if len(loss_N) > 1 else 0.0
     return Interval(value=mean, low=mean - half, high=mean + half, n=len(loss_N), level=level)
@@ -65,7 +71,7 @@ def client_spread(logits_NC: Tensor, y_N: Tensor, owner_N: NDArray[np.int64]) ->
     """
     if len(owner_N) == 0:
         return None
-    correct_N = (logits_NC.argmax(1) == y_N).cpu().numpy()
+    correct_N = correct(logits_NC, y_N).cpu().numpy()
     counts = np.bincount(owner_N)
     shares = np.bincount(owner_N, weights=correct_N)[counts > 0] / counts[counts > 0]
     return spread(shares)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -21,6 +22,7 @@ from privfl.federated import FederatedData
 from privfl.models import Model
 from privfl.privacy import accounting
 from privfl.privacy.accounting import Composition
+from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan, Plan, plan_for
 from privfl.privacy.sampling import draw_cohort
 from privfl.rounds import Outcome, ServerState, run_round, skip_reason
@@ -48,6 +50,9 @@ class Experiment:
         trainer, aggregator, server: the items that do the work.
         cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
             run is known before it begins.
+        fingerprint: of all settings that move the training. It goes into the streams of batches and noise, so that two
+            runs with one seed and different settings do not share their noise: the difference of two such releases
+            would have none.
     """
 
     config: ExperimentConfig
@@ -62,6 +67,7 @@ class Experiment:
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
+    fingerprint: str
 
     @property
     def layout(self) -> Layout:
@@ -75,11 +81,18 @@ class Experiment:
     def tasks(self, round_number: int) -> list[LocalTask]:
         """What the cohort of that round trains on."""
         tasks = []
+        sizes_K = self.data.sizes()
         for client in self.cohorts[round_number]:
             index = torch.from_numpy(self.data.members_of(client)).to(self.x.device)
-            stream = self.seed / "round" / round_number / "client" / client
-            tasks.append(LocalTask(client, self.x[index], self.y[index], stream))
+            stream = self.seed / "round" / round_number / "client" / client / self.fingerprint
+            tasks.append(LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream))
         return tasks
+
+    def planned(self, round_number: int) -> dict[int, LocalTraining]:
+        """What each client of that round's cohort is going to spend; the plan must be an example-level one."""
+        assert isinstance(self.plan, ExamplePlan)
+        sizes_K = self.data.sizes()
+        return {client: self.plan.local_training(int(sizes_K[client])) for client in self.cohorts[round_number]}
 
     def step(self, state: ServerState) -> Outcome:
         """One round."""
@@ -91,8 +104,8 @@ class Experiment:
             rounding_key=(self.seed / "round" / state.round / "rounding").key(),
         )
         tasks = self.tasks(state.round)
-        sizes = np.bincount(self.data.owner_N[self.data.member_N])
-        return run_round(state, tasks, self.plan, self.trainer, self.aggregator, self.server, context, int(sizes.max()))
+        largest = int(self.data.sizes().max())
+        return run_round(state, tasks, self.plan, self.trainer, self.aggregator, self.server, context, largest)
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
@@ -157,6 +170,7 @@ def assemble(config: ExperimentConfig, plan: Plan | None = None) -> Experiment:
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
+        fingerprint=_fingerprint(config, plan),
     )
 
 
@@ -183,8 +197,8 @@ def schedule(
         if skip_reason(cohort, aggregator) is None:
             rounds_K[list(cohort)] += 1
     done = []
-    for client, rounds in enumerate(rounds_K):
-        event = plan.local_training(len(data.members_of(client)))
+    for rounds, size in zip(rounds_K, data.sizes(), strict=True):
+        event = plan.local_training(int(size))
         done.append(Composition(event.sample_rate, event.noise_multiplier, event.steps * int(rounds)))
     return done
 
@@ -215,14 +229,16 @@ class Prices:
     epsilon_as_papers: float
     epsilon_clients: tuple[float, ...]
     most_rounds: int
+    smallest: int
 
     def rows(self) -> list[tuple[str, str]]:
         """Name and value, for a table."""
         plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
+        above = f"  above 1/{self.smallest}, one over the smallest client: that client is hardly protected"
         return [
             ("protected", f"one {plan.unit}, from {', '.join(plan.adversaries)}; {plan.relation}"),
             ("noise multiplier", f"{plan.noise_multiplier:g} (clipping norm {plan.max_grad_norm:g})"),
-            ("δ", f"{plan.delta:g}"),
+            ("δ", f"{plan.delta:g}" + (above if plan.delta > 1 / self.smallest else "")),
             ("ε by PLD", f"{self.epsilon:.3f}  (headline, the largest over the clients)"),
             ("ε by RDP", f"{self.epsilon_rdp:.3f}"),
             ("ε as papers before 2020 report it", f"{self.epsilon_as_papers:.3f}"),
@@ -243,14 +259,16 @@ def account(config: ExperimentConfig) -> Prices:
     if not isinstance(plan, ExamplePlan):
         raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
     done = schedule(plan, experiment.data, experiment.cohorts, experiment.aggregator)
-    taking_part = np.bincount(np.concatenate([np.array(cohort, dtype=np.int64) for cohort in experiment.cohorts]), minlength=1)
+    trained = [cohort for cohort in experiment.cohorts if skip_reason(cohort, experiment.aggregator) is None]
+    rounds_K = np.bincount([client for cohort in trained for client in cohort], minlength=1)
     return Prices(
         plan=plan,
         epsilon=accounting.largest(done, lambda one: accounting.epsilon(one, plan.delta)),
         epsilon_rdp=accounting.largest(done, lambda one: accounting.epsilon_rdp(one, plan.delta)),
         epsilon_as_papers=accounting.largest(done, lambda one: accounting.epsilon_as_papers(one, plan.delta)),
         epsilon_clients=tuple(accounting.epsilon(one, plan.delta) for one in done),
-        most_rounds=int(taking_part.max()),
+        most_rounds=int(rounds_K.max()),
+        smallest=int(experiment.data.sizes().min()),
     )
 
 
@@ -269,6 +287,11 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(algorithms)
+
+
+def _fingerprint(config: ExperimentConfig, plan: Plan) -> str:
+    apart = {"name", "device", "evaluation", "records", "attacks"}
+    return hashlib.sha256(repr((config.model_dump(exclude=apart), plan)).encode()).hexdigest()
 
 
 def _device(name: str) -> torch.device:

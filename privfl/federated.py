@@ -7,6 +7,7 @@ an attack cannot tell them apart without looking at the model.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -137,6 +138,18 @@ class FederatedData:
         """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
         coin_N = generator.random(len(self.pool)) < 0.5
         return replace(self, member_N=np.where(self.candidate_N, coin_N, True))
+
+    def sizes(self) -> IntArray:
+        """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""
+        return np.bincount(self.owner_N, minlength=len(self.clients))
+
+    def digest(self) -> str:
+        """SHA-256 of the pool, the test split and who owns what: whether two runs have the same data."""
+        sha = hashlib.sha256()
+        for array in (self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N):
+            sha.update(str((array.dtype, array.shape)).encode())
+            sha.update(np.ascontiguousarray(array).data)
+        return sha.hexdigest()
 
     def counts(self) -> NDArray[np.int64]:
         """How many members of each class each client has, of shape (K, classes)."""

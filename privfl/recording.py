@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
@@ -59,13 +59,16 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
     """
     begun = resume and (out / "config.toml").exists()
     folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
-    if begun:
-        folder.require_same(config)
-        if folder.finished:
-            return folder
-    with deterministic():
+    with folder.locked(), deterministic():
+        if begun:
+            folder.require_same(config)
+            if folder.finished:
+                return folder
         experiment = assemble(config)
-        if not begun:
+        if begun:
+            folder.require_same_place(environment(experiment.x.device))
+            folder.require_same_data(experiment.data.digest())
+        else:
             _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder
@@ -102,7 +105,6 @@ class _Recorder:
             last = self._evaluate(outcome.state.global_D) if due else None
             evaluated = time.perf_counter() - evaluating
             record = self._record(state.round, outcome, ledger, last)
-            self._observe(state, outcome)
             cost = outcome.aggregate.cost if outcome.aggregate else None
             timing = TimingRecord(
                 round=state.round,
@@ -112,7 +114,7 @@ class _Recorder:
                 evaluate=evaluated,
                 total=time.perf_counter() - started,
             )
-            self._commit(outcome.state, ledger, record, timing)
+            self._commit(state, outcome, ledger, record, timing)
             state = outcome.state
             if observer is not None:
                 observer(record, timing)
@@ -127,8 +129,7 @@ class _Recorder:
         cohort = experiment.cohorts[round_number]
         if skip_reason(cohort, experiment.aggregator) is not None:
             return None
-        events = {client: plan.local_training(len(experiment.data.members_of(client))) for client in cohort}
-        would_be = ledger.epsilon_with(events)
+        would_be = ledger.epsilon_with(experiment.planned(round_number))
         if would_be <= plan.budget:
             return None
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
@@ -166,15 +167,17 @@ class _Recorder:
             seen = outcome.aggregate.seen if outcome.aggregate else {}
             views.observe(self.folder, state.round, state.global_D, participants, seen)
 
-    def _commit(self, state: ServerState, ledger: Ledger, record: RoundRecord, timing: TimingRecord) -> None:
-        self.folder.append(record, timing)
+    def _commit(self, before: ServerState, outcome: Outcome, ledger: Ledger, record: RoundRecord, timing: TimingRecord) -> None:
+        """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
         write_json(
             self.folder.path / "ledger.json",
             {"delta": ledger.delta, "entries": [entry.model_dump() for entry in ledger.entries]},
         )
+        self._observe(before, outcome)
+        self.folder.append(record, timing)
+        state = outcome.state
         tensors = {"global_D": state.global_D, **{f"optimizer.{name}": value for name, value in state.optimizer.items()}}
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        # Last of all: from here on the round is done.
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
     def _resume_point(self) -> tuple[ServerState, Ledger]:
@@ -184,29 +187,41 @@ class _Recorder:
         if not path.exists():
             self.folder.rewind(0)
             return initial, Ledger(delta)
-        device = self.experiment.x.device
-        with safe_open(path, framework="pt") as file:
-            done = int(file.metadata()["round"])
-            tensors = {name: file.get_tensor(name).to(device) for name in file.keys()}  # noqa: SIM118
+        try:
+            with safe_open(path, framework="pt") as file:
+                done = int(file.metadata()["round"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            written = json.loads((self.folder.path / "ledger.json").read_bytes())
+            entries = [Entry.model_validate(entry) for entry in written["entries"] if entry["round"] < done]
+            ledger = Ledger(written["delta"], entries)
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            why = str(error).splitlines()[0]
+            raise RunFolderError(f"{self.folder.path}: its state or ledger is damaged ({why}); begin it anew") from None
+        self._require_whole(ledger, delta, done)
         self.folder.rewind(done)
+        tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
         global_D = tensors.pop("global_D")
-        if global_D.shape != initial.global_D.shape:
-            raise RunFolderError(
-                f"{path}: holds {len(global_D)} parameters; this model has {len(initial.global_D)}: run its config.toml again"
-            )
-        entries = json.loads((self.folder.path / "ledger.json").read_bytes())["entries"]
-        ledger = Ledger(delta, [Entry.model_validate(entry) for entry in entries if entry["round"] < done])
         optimizer = {name.removeprefix("optimizer."): value for name, value in tensors.items()}
         return ServerState(done, global_D, optimizer), ledger
+
+    def _require_whole(self, ledger: Ledger, delta: float, done: int) -> None:
+        """The ledger must hold what was planned for every round that is done, no more and no less."""
+        experiment, planned = self.experiment, Ledger(delta)
+        if isinstance(experiment.plan, ExamplePlan):
+            for number in range(done):
+                if skip_reason(experiment.cohorts[number], experiment.aggregator) is None:
+                    planned.record(number, experiment.planned(number))
+        if ledger.delta != delta or ledger.entries != planned.entries:
+            raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
-        members = torch.from_numpy(np.flatnonzero(data.member_N)).to(experiment.x.device)
-        train_logits = experiment.logits(state.global_D, experiment.x[members])
         uploads = sum(len(record.cohort) for record in records if record.skipped is None)
         named = {name: value.cpu().contiguous() for name, value in experiment.layout.unflatten(state.global_D).items()}
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
+        members = torch.from_numpy(np.flatnonzero(data.member_N)).to(experiment.x.device)
+        train_logits = experiment.logits(state.global_D, experiment.x[members])
         self.folder.write(
             "result.json",
             Result(
@@ -264,7 +279,11 @@ def environment(device: torch.device) -> Environment:
 def _begin(folder: RunFolder, experiment: Experiment) -> None:
     data = experiment.data
     partition = PartitionRecord(
-        clients=list(data.clients), classes=list(data.classes), counts=data.counts().tolist(), provenance=data.provenance
+        clients=list(data.clients),
+        classes=list(data.classes),
+        counts=data.counts().tolist(),
+        provenance=data.provenance,
+        digest=data.digest(),
     )
     who = {"owner_N": data.owner_N, "candidate_N": data.candidate_N, "member_N": data.member_N}
     folder.begin(experiment.config, environment(experiment.x.device), who, partition)

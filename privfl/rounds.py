@@ -71,8 +71,8 @@ def run_round(
 ) -> Outcome:
     """Local training, aggregation and the server's step.
 
-    Clients are weighted by their number of examples (McMahan 2017), as a share of the largest client's: a weight in
-    (0, 1], which is what a secure sum can bound.
+    Clients are weighted by their public size (McMahan 2017: by their number of examples), as a share of the largest
+    client's: a weight in (0, 1], which is what a secure sum can bound.
 
     Args:
         state: what the last round left.
@@ -82,7 +82,7 @@ def run_round(
         aggregator: brings the updates together.
         server: moves the global model.
         context: what both ends of the aggregation know.
-        largest_client: the number of examples of the largest client of all.
+        largest_client: the size of the largest client of all.
 
     Raises:
         PrivacyError: a client did something else than was planned.
@@ -96,7 +96,7 @@ def run_round(
     _require_finite(results)
     _require_planned(plan, tasks, results)
     updates = [
-        ClientUpdate(task.client, result.delta_D, len(task.y) / largest_client)
+        ClientUpdate(task.client, result.delta_D, task.size / largest_client)
         for task, result in zip(tasks, results, strict=True)
     ]
     aggregate = aggregator.aggregate(updates, context)
@@ -114,6 +114,6 @@ def _require_planned(plan: Plan, tasks: Sequence[LocalTask], results: Sequence[L
     if not isinstance(plan, ExamplePlan):
         return
     for task, result in zip(tasks, results, strict=True):
-        planned = plan.local_training(len(task.y))
+        planned = plan.local_training(task.size)
         if result.event != planned:
             raise PrivacyError(f"client {task.client} did {result.event}, but {planned} was planned; nothing was sent")

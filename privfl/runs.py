@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
@@ -46,7 +47,7 @@ from privfl.loading import dump, load
 FORMAT = 1
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
-_BEGINNING = {"environment.json", "membership.npz", "partition.json", "config.toml"}
+_BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml"}
 
 _DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -125,12 +126,16 @@ class Environment(Frozen):
 
 
 class PartitionRecord(Frozen):
-    """Who has how much of which class: ``counts`` has a row for each client, a column for each class."""
+    """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
+
+    ``digest`` is the SHA-256 of all the data and of who owns what; a run is resumed and attacked on the same data only.
+    """
 
     clients: list[str]
     classes: list[str]
     counts: list[list[int]]
     provenance: str
+    digest: str
 
 
 class PrivacyResult(Frozen):
@@ -222,6 +227,9 @@ class Leakage(Frozen):
     shadow_models: int
     attacks: list[AttackRecord]
     best: BestAttack
+
+
+Line = TypeVar("Line", RoundRecord, TimingRecord)
 
 
 @contextmanager
@@ -360,6 +368,49 @@ class RunFolder:
                 "resume with the settings in its config.toml, or choose another --out"
             )
 
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other process out of the folder. The lock goes with the process, however that ends.
+
+        Raises:
+            RunFolderError: another process is at work on the folder.
+        """
+        with storing(self.path):
+            lock = FileLock(self.path / ".lock", timeout=0)
+            try:
+                lock.acquire()
+            except Timeout:
+                raise RunFolderError(
+                    f"{self.path}: another process is at work on it; wait for it, or choose another --out"
+                ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def require_same_place(self, here: Environment) -> None:
+        """Raise unless device and versions are those that the run was begun with: others draw other noise.
+
+        Raises:
+            RunFolderError: names the first that differs.
+        """
+        for key, before, now in _differences(self.environment.model_dump(), here.model_dump(), ""):
+            if key.startswith(("device", "packages.", "python")):
+                raise RunFolderError(
+                    f"{self.path}: was begun with {key} {before}, here it is {now}; go on there, or begin it anew"
+                )
+
+    def require_same_data(self, digest: str) -> None:
+        """Raise unless the data are those that the run was begun with.
+
+        Raises:
+            RunFolderError: they are not.
+        """
+        if self.partition.digest != digest:
+            raise RunFolderError(
+                f"{self.path}: the data here are not those that the run was begun with; run its config.toml anew"
+            )
+
     @property
     def config(self) -> ExperimentConfig:
         """The resolved configuration."""
@@ -431,14 +482,19 @@ class RunFolder:
                 f"{self.path / name}: is damaged ({error.errors()[0]['msg']}); run its config.toml again"
             ) from None
 
-    def _lines(self, name: str, kind: type[Model]) -> list[Model]:
+    def _lines(self, name: str, kind: type[Line]) -> list[Line]:
         path = self.path / name
         if not path.exists():
             return []
         try:
-            return [kind.model_validate_json(line) for line in path.read_bytes().splitlines()]
+            records = [kind.model_validate_json(line) for line in path.read_bytes().splitlines()]
         except ValidationError as error:
             raise RunFolderError(f"{path}: is damaged ({error.errors()[0]['msg']}); mend it with --resume") from None
+        if [record.round for record in records] != list(range(len(records))):
+            raise RunFolderError(
+                f"{path}: is damaged (a round is missing or twice there); run the config.toml of its folder anew"
+            )
+        return records
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[tuple[str, object, object]]:

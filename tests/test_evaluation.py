@@ -108,4 +108,11 @@ def test_a_model_that_diverged_is_said_in_one_line(value: float) -> None:
     model = nn.Linear(3, 2)
     vector_D = torch.full_like(to_vector(model), value)
     with pytest.raises(ModelError, match=r"outputs are not finite, training diverged; lower training\.lr"):
-        logits(model, vector_D, torch.ones(4, 3))
+        mean_loss(logits(model, vector_D, torch.ones(4, 3)), torch.zeros(4, dtype=torch.int64))
+
+
+def test_an_example_that_overflows_is_wrong_and_ends_nothing() -> None:
+    logits_NC = torch.tensor([[2.0, 0.0], [math.nan, 0.0], [0.0, math.inf], [0.0, 1.0]])
+    y_N = torch.tensor([0, 0, 1, 1])
+    assert accuracy(logits_NC, y_N).value == 0.5
+    assert mean_loss(logits_NC, y_N).n == 2

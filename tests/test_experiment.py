@@ -7,9 +7,10 @@ import pytest
 import torch
 from small_runs import SMALL, small
 
+from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError
 from privfl.experiment import account, assemble, deterministic
-from privfl.privacy.accounting import epsilon
+from privfl.privacy.accounting import Composition, epsilon
 from privfl.privacy.plan import ExamplePlan, NoPlan
 
 
@@ -32,10 +33,8 @@ def test_schedule_counts_each_client_s_rounds_and_not_the_skipped_ones() -> None
     plan = experiment.plan
     assert isinstance(plan, ExamplePlan)
     for client in range(10):
-        event = plan.local_training(len(experiment.data.members_of(client)))
+        event = plan.local_training(int(experiment.data.sizes()[client]))
         rounds = sum(client in cohort for cohort in trained)
-        from privfl.privacy.accounting import Composition
-
         spent = Composition(event.sample_rate, event.noise_multiplier, event.steps * rounds)
         assert prices.epsilon_clients[client] == epsilon(spent, 1e-4)
 
@@ -79,12 +78,22 @@ def test_training_reads_members_only() -> None:
 
 
 def test_secure_sum_and_mean_train_the_same_model_up_to_rounding() -> None:
+    experiment = assemble(small(server={"kind": "fedavg"}))
     with deterministic():
-        secure, plain = (
-            assemble(small(aggregator={"kind": kind}, server={"kind": "fedavg"})).train() for kind in ("secure_sum", "mean")
-        )
+        secure, plain = experiment.train(), replace(experiment, aggregator=Mean(kind="mean")).train()
     assert torch.allclose(secure, plain, atol=1e-4)
     assert not torch.equal(secure, plain)
+
+
+def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:
+    """Were the noise the same but for its scale, 2 Δ(σ) − Δ(2σ) would have none."""
+    deltas = []
+    for noise in (5.0, 10.0):
+        experiment = assemble(small(privacy={**SMALL["privacy"], "noise_multiplier": noise}))
+        task = experiment.tasks(0)[0]
+        deltas.append(experiment.trainer.train(experiment.initial_D, [task])[0].delta_D)
+    cancelled = 2 * deltas[0] - deltas[1]
+    assert float(cancelled.norm()) > float(deltas[0].norm())
 
 
 def test_training_learns() -> None:

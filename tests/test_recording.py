@@ -11,11 +11,14 @@ import pytest
 from safetensors.numpy import load_file
 from small_runs import SMALL, small
 
+from privfl import views
+from privfl.datasets.digits import Digits
 from privfl.errors import RunFolderError, StorageError
+from privfl.federated import LoadedData
 from privfl.loading import dump
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.recording import run
-from privfl.runs import RunFolder
+from privfl.runs import RoundRecord, RunFolder
 from privfl.views import ServerView, open_view
 
 SAME_BYTES = (
@@ -202,3 +205,86 @@ def test_a_folder_that_is_in_use_is_not_written_over(finished: RunFolder, tmp_pa
     (tmp_path / "mine" / "thesis.tex").write_text("precious")
     with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
         run(small(), tmp_path / "mine", resume=True)
+
+
+# --- folders that are not what they were ----------------------------------------------------------------------------
+
+
+@pytest.fixture
+def interrupted(tmp_path: Path) -> Path:
+    """A run that was interrupted after two rounds."""
+
+    def interrupt(record: RoundRecord, timing: object) -> None:
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), tmp_path / "run", observer=interrupt)
+    return tmp_path / "run"
+
+
+def test_two_processes_do_not_work_on_one_folder(interrupted: Path) -> None:
+    with RunFolder(interrupted).locked(), pytest.raises(RunFolderError, match="another process is at work"):
+        run(small(), interrupted, resume=True)
+    assert run(small(), interrupted, resume=True).result.rounds == 4
+
+
+def test_other_versions_or_devices_do_not_go_on_with_a_run(interrupted: Path) -> None:
+    written = json.loads((interrupted / "environment.json").read_text())
+    (interrupted / "environment.json").write_text(json.dumps({**written, "device": "A GPU"}))
+    with pytest.raises(RunFolderError, match="was begun with device A GPU, here it is"):
+        run(small(), interrupted, resume=True)
+
+
+def test_other_data_do_not_go_on_with_a_run(interrupted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Digits.load
+
+    def altered(self: Digits) -> LoadedData:
+        loaded = original(self)
+        loaded.train.x[0] += 1
+        return loaded
+
+    monkeypatch.setattr(Digits, "load", altered)
+    with pytest.raises(RunFolderError, match="data here are not those"):
+        run(small(), interrupted, resume=True)
+
+
+def test_a_ledger_from_which_something_is_missing_is_refused(interrupted: Path) -> None:
+    written = json.loads((interrupted / "ledger.json").read_text())
+    for entries, delta in ((written["entries"][1:], written["delta"]), (written["entries"], 0.1)):
+        (interrupted / "ledger.json").write_text(json.dumps({"delta": delta, "entries": entries}))
+        with pytest.raises(RunFolderError, match="is not what 2 rounds of this run spent"):
+            run(small(), interrupted, resume=True)
+
+
+@pytest.mark.parametrize("name", ["ledger.json", "state.safetensors"])
+def test_a_truncated_file_is_one_line(name: str, interrupted: Path) -> None:
+    (interrupted / name).write_bytes((interrupted / name).read_bytes()[:100])
+    with pytest.raises(RunFolderError, match="damaged") as caught:
+        run(small(), interrupted, resume=True)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_was_spent_is_written_before_what_was_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(views, "observe", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run(small(), tmp_path / "run")
+    assert json.loads((tmp_path / "run" / "ledger.json").read_text())["entries"]
+
+
+def test_a_member_that_overflows_does_not_cost_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under the plan it counts as nothing; were the run to end by it, that would tell."""
+    original = Digits.load
+
+    def extreme(self: Digits) -> LoadedData:
+        loaded = original(self)
+        loaded.train.x[:20] = 3e38
+        return loaded
+
+    monkeypatch.setattr(Digits, "load", extreme)
+    result = run(small(), tmp_path / "run").result
+    assert result.rounds == 4
+    assert 0 < result.train_accuracy < 1

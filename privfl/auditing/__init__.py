@@ -21,7 +21,7 @@ from privfl.auditing.epsilon import (
     one_run_epsilon,
     two_sided_epsilon,
 )
-from privfl.auditing.evaluation import Best, Evaluation, Leakage, best_of, evaluate
+from privfl.auditing.evaluation import Best, Evaluation, Leakage, Scores, best_of, evaluate
 from privfl.auditing.roc import (
     Estimate,
     OperatingPoint,
@@ -44,6 +44,7 @@ __all__ = [
     "OperatingPoint",
     "PrivacyCurve",
     "Roc",
+    "Scores",
     "auc",
     "balanced_accuracy",
     "best_balanced_accuracy",

@@ -13,7 +13,7 @@ class LocalTraining(Frozen):
     In each step every example of the client enters the batch independently with probability ``sample_rate``; its
     gradient is clipped to ``max_grad_norm`` in L2; Gaussian noise of standard deviation
     ``noise_multiplier * max_grad_norm`` is added to their sum; the result is divided by ``expected_batch_size``, which
-    does not depend on how many examples were drawn. An empty batch is a step like any other.
+    depends neither on how many examples were drawn nor on how many there are to draw. An empty batch is a step too.
     """
 
     sample_rate: PositiveFloat

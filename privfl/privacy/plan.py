@@ -20,10 +20,15 @@ class ExamplePlan:
     """Example-level DP-SGD at each client (Abadi et al. 2016, algorithm 1).
 
     **Guarantees.** For each client k: the joint distribution of everything that client k ever sends is
-    (ε_k, δ)-indistinguishable when one example is added to or removed from its data, to any adversary, the server
-    included, and with secure aggregation or without. ε_k is the price of the events that the ledger holds for k.
-    Clients hold disjoint data, so the promise to every example is max_k ε_k (parallel composition, McSherry 2009).
-    The size n_k of each client's data, the noise multiplier and the cohorts are treated as public.
+    (ε_k, δ)-indistinguishable when one of its examples is trained on or is not, to any adversary, the server included,
+    and with secure aggregation or without. ε_k is the price of the events that the ledger holds for k. Clients hold
+    disjoint data, so the promise to every example is max_k ε_k (parallel composition, McSherry 2009).
+
+    The client's *size* N_k is the number of examples that it owns, whether it trains on them or not. It is public and
+    does not change with a neighbouring data set: sample rate, number of steps, denominator and weight are computed from
+    it alone. Were they computed from the number of examples trained on, one example more could show as one step more,
+    and no ε would hold. The noise multiplier and the cohorts are public too; noise is drawn in floating point, whose
+    rounding (Mironov 2012) the guarantee neglects.
 
     ===========================  =====================================================================================
     edge                         what happens
@@ -52,35 +57,35 @@ class ExamplePlan:
     local_steps: int | None
 
     unit: ClassVar[Literal["example"]] = "example"
-    relation: ClassVar[str] = "add or remove one example"
+    relation: ClassVar[str] = "add or remove one example, client sizes fixed"
     sampler: ClassVar[str] = "Poisson"
     adversaries: ClassVar[tuple[str, ...]] = ("external", "client", "server")
 
-    def sample_rate(self, examples: int) -> float:
-        """Q = B / n, at most 1."""
-        return min(1.0, self.batch_size / examples)
+    def sample_rate(self, size: int) -> float:
+        """Q = B / N, at most 1."""
+        return min(1.0, self.batch_size / size)
 
-    def steps(self, examples: int) -> int:
+    def steps(self, size: int) -> int:
         """Local steps a round. An epoch is ⌈1/q⌉ steps: each example is expected at least once."""
         if self.local_steps is not None:
             return self.local_steps
         assert self.local_epochs is not None
-        return self.local_epochs * math.ceil(examples / self.batch_size)
+        return self.local_epochs * math.ceil(size / self.batch_size)
 
-    def local_training(self, examples: int) -> LocalTraining:
-        """What a client with that many examples does in one round.
+    def local_training(self, size: int) -> LocalTraining:
+        """What a client of that size does in one round.
 
         Args:
-            examples: n ≥ 1.
+            size: N ≥ 1, the examples that the client owns.
         """
         assert self.noise_multiplier is not None, "the plan was not calibrated"
-        rate = self.sample_rate(examples)
+        rate = self.sample_rate(size)
         return LocalTraining(
             sample_rate=rate,
-            steps=self.steps(examples),
+            steps=self.steps(size),
             noise_multiplier=self.noise_multiplier,
             max_grad_norm=self.max_grad_norm,
-            expected_batch_size=rate * examples,
+            expected_batch_size=rate * size,
         )
 
     def calibrated(self, noise_multiplier: float) -> ExamplePlan:

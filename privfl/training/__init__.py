@@ -19,9 +19,13 @@ from privfl.seeding import Seed
 
 @dataclass(frozen=True)
 class LocalTask:
-    """What one client of the cohort trains on: ``x`` of shape (n, ...), ``y`` of shape (n,), and its own streams."""
+    """What one client of the cohort trains on: ``x`` of shape (n, ...), ``y`` of shape (n,), and its own streams.
+
+    ``size`` is the client's public size, the number of examples that it owns, of which it trains on n.
+    """
 
     client: int
+    size: int
     x: Tensor
     y: Tensor
     seed: Seed
@@ -31,7 +35,7 @@ class LocalTask:
 class LocalResult:
     """What came of it: the update (local minus global), the mean training loss, and what was spent.
 
-    ``event`` is what the trainer really did, for the ledger; None where the plan promises nothing.
+    ``event`` is what the trainer did, for the ledger, read off what did it; None where the plan promises nothing.
     ``clipped_share`` is the share of per-example gradients that were longer than the clipping norm.
     """
 

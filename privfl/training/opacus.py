@@ -7,6 +7,7 @@ sample at 1/len(loader), the batches are drawn here at exactly the rate that is 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ from privfl.errors import ModelError, PrivacyError
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
+from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.vectors import load_vector, to_vector
 
@@ -33,7 +35,7 @@ class Opacus(Trainer):
 
     **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qn) and nothing else of
     the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
-    returned event is counted from the noise that was drawn; it is not copied from the plan.
+    returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
@@ -51,7 +53,7 @@ class Opacus(Trainer):
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
         load_vector(self.model, global_D)
         self.model.train()
-        with _layer_randomness((task.seed / "layers").torch()):
+        with _layer_randomness(task.seed / "layers"):
             if isinstance(self.plan, ExamplePlan):
                 loss, clipped_share, event = self._train_private(self.plan, task)
             else:
@@ -61,10 +63,10 @@ class Opacus(Trainer):
     def _train_private(self, plan: ExamplePlan, task: LocalTask) -> tuple[float, float, LocalTraining]:
         assert self._private is not None
         if not self._probed:
-            require_no_mixing(self.model, task.x[:1])
-            require_true_gradients(self._private, task.x[:4], task.y[:4])
+            require_no_mixing(self.model, probe_like(task.x, 1))
+            require_true_gradients(self._private, probe_like(task.x, 4))
             self._probed = True
-        todo = plan.local_training(len(task.y))
+        todo = plan.local_training(task.size)
         optimizer = CountingDPOptimizer(
             self._sgd(),
             noise_multiplier=todo.noise_multiplier,
@@ -79,15 +81,15 @@ class Opacus(Trainer):
             optimizer.zero_grad()
             loss_sum += self._accumulate(task.x[batch], task.y[batch])
             optimizer.step()
-        if optimizer.noise_draws != todo.steps:
-            raise PrivacyError(
-                f"client {task.client}: {optimizer.noise_draws} noise draws in {todo.steps} steps; each step needs one"
-            )
-        return (
-            loss_sum / max(optimizer.examples, 1),
-            optimizer.clipped / max(optimizer.examples, 1),
-            todo.model_copy(update={"steps": optimizer.noise_draws}),
+        optimizer.require_noise(todo.steps)
+        done = LocalTraining(
+            sample_rate=todo.sample_rate,
+            steps=optimizer.noise_draws,
+            noise_multiplier=optimizer.noise_multiplier,
+            max_grad_norm=optimizer.max_grad_norm,
+            expected_batch_size=optimizer.expected_batch_size,
         )
+        return loss_sum / max(optimizer.examples, 1), optimizer.clipped / max(optimizer.examples, 1), done
 
     def _accumulate(self, x_B: Tensor, y_B: Tensor) -> float:
         """Per-example gradients of one batch; returns the sum of its losses."""
@@ -120,12 +122,14 @@ class Opacus(Trainer):
 
 
 class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus' optimizer that counts what it does, and to which a non-finite gradient is a zero.
+    """Opacus' optimizer that measures what it does, and to which a non-finite gradient is a zero.
 
     Opacus would multiply an infinite norm by a factor of zero and make every weight NaN.
     """
 
     noise_draws = 0
+    noise_numbers = 0
+    noise_square = 0.0
     examples = 0
     clipped = 0
 
@@ -146,9 +150,29 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.clipped += int((norms_B > self.max_grad_norm).sum())
 
     def add_noise(self) -> None:
-        """Add the step's noise, and count that it was added."""
+        """Add the step's noise, and measure what was added."""
         super().add_noise()
         self.noise_draws += 1
+        for parameter in self.params:
+            self.noise_numbers += parameter.numel()
+            self.noise_square += float((parameter.grad - parameter.summed_grad).double().square().sum())
+
+    def require_noise(self, steps: int) -> None:
+        """Raise unless each step drew its noise, and the noise was as large as is accounted.
+
+        Of n Gaussian draws the root mean square lies more than 7/√(2n) below σ with a probability of 1e-12. Rounding of
+        sum and noise can only add to it.
+
+        Raises:
+            PrivacyError: too few draws, or too small ones.
+        """
+        expected = steps * sum(parameter.numel() for parameter in self.params)
+        if self.noise_draws != steps or self.noise_numbers != expected:
+            raise PrivacyError(f"{self.noise_draws} noise draws in {steps} steps; each step needs one, so nothing was sent")
+        accounted = self.noise_multiplier * self.max_grad_norm
+        drawn = math.sqrt(self.noise_square / expected)
+        if drawn < accounted * (1 - 7 / math.sqrt(2 * expected)):
+            raise PrivacyError(f"noise of standard deviation {drawn:g} was drawn, {accounted:g} is accounted; nothing was sent")
 
 
 def require_per_example(model: nn.Module) -> None:
@@ -193,7 +217,17 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
         )
 
 
-def require_true_gradients(private: GradSampleModule, x_B: Tensor, y_B: Tensor) -> None:
+def probe_like(x: Tensor, count: int) -> Tensor:
+    """Inputs of the shape of real ones that tell nothing about them, so that no check depends on private data.
+
+    Returns:
+        shape (count, ...), values of a sine.
+    """
+    shape = (count, *x.shape[1:])
+    return torch.arange(math.prod(shape), dtype=x.dtype, device=x.device).sin().view(shape)
+
+
+def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
     """Raise unless the per-example gradients of a batch add up to the gradient of its summed loss.
 
     Opacus 1.6 unfolds a convolution's input as if channels came first: under ``torch.channels_last`` the per-example
@@ -203,6 +237,7 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor, y_B: Tensor) 
     Raises:
         ModelError: names the parameter.
     """
+    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
     cross_entropy(private(x_B), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
     for name, parameter in private.named_parameters():
         if parameter.grad is None or parameter.grad_sample is None:
@@ -218,10 +253,12 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor, y_B: Tensor) 
 
 
 @contextmanager
-def _layer_randomness(generator: torch.Generator) -> Iterator[None]:
-    """Layers such as Dropout draw from PyTorch's global generator: lend them a stream, and give the old state back."""
+def _layer_randomness(seed: Seed) -> Iterator[None]:
+    """Layers such as Dropout draw from PyTorch's global generators: lend them a stream, and give the old state back."""
     with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
         # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
-        torch.set_rng_state(generator.get_state())
+        torch.set_rng_state(seed.torch().get_state())
+        if torch.cuda.is_available():
+            torch.cuda.manual_seed_all(int.from_bytes(seed.key(8), "big") >> 1)
         yield

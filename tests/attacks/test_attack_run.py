@@ -137,11 +137,21 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
         arrays = {name: written[name] for name in written.files}
     arrays["member_N"][:] = ~arrays["member_N"]
     np.savez(folder.path / "membership.npz", **arrays)
-    with pytest.raises(RunFolderError, match="not those that the run was trained on"):
+    with pytest.raises(RunFolderError, match=r"membership\.npz is not what this run drew"):
         run_attacks(folder)
     (folder.path / "membership.npz").write_bytes(b"PK half")
     with pytest.raises(RunFolderError, match="missing or damaged"):
         run_attacks(folder)
+
+
+def test_attacks_run_one_by_one_are_judged_together(tmp_path: Path) -> None:
+    """Or whoever ran them one by one and kept the best would choose on the candidates that are measured."""
+    settings = {**OVERFITTED["training"], "local_epochs": 10}
+    apart, together = begin(tmp_path / "apart", training=settings), begin(tmp_path / "together", training=settings)
+    run_attacks(apart, ["membership/rmia"])
+    run_attacks(apart, ["membership/loss"])
+    run_attacks(together, ["membership/loss", "membership/rmia"])
+    assert everything(apart) == everything(together)
 
 
 def test_an_unfinished_run_is_not_attacked(attacked: RunFolder, tmp_path: Path) -> None:

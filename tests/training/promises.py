@@ -54,7 +54,7 @@ _STREAM = Seed(7)
 def task(examples: int = 40, seed: Seed = _STREAM, scale: float = 5.0, client: int = 0) -> LocalTask:
     draw = (Seed(11) / "data").numpy()
     x = torch.from_numpy(draw.normal(size=(examples, INPUTS)).astype(np.float32) * scale)
-    return LocalTask(client, x, torch.from_numpy(draw.integers(0, CLASSES, examples)), seed)
+    return LocalTask(client, examples, x, torch.from_numpy(draw.integers(0, CLASSES, examples)), seed)
 
 
 def train(build: Build, of: Plan, *tasks: LocalTask, model: nn.Module | None = None, **changes: Any) -> list[LocalResult]:
@@ -85,14 +85,16 @@ def check_step_is_the_clipped_mean(build: Build) -> None:
 
 
 def check_sensitivity(build: Build) -> None:
-    """Adding one example, however large, moves the released sum by at most C; the denominator does not move with it."""
+    """Training on one example more, however large, moves the release by at most lr C / (q N), N fixed: two neighbours
+    have the same public size, and so the same rate, steps and denominator."""
     of = plan(batch_size=10**6, noise_multiplier=1e-9, max_grad_norm=0.5)
     for scale in (1.0, 1e3):
         # With rate 1 and the same streams, the two runs differ by the last example alone.
-        with_it, without = task(41, scale=scale), task(41, scale=scale)
-        without = LocalTask(0, without.x[:-1], without.y[:-1], without.seed)
-        sums = [train(build, of, one)[0].delta_D * len(one.y) for one in (with_it, without)]
-        assert float((sums[0] - sums[1]).norm()) <= of.max_grad_norm * (1 + 1e-4)
+        one = task(41, scale=scale)
+        fewer = dataclasses.replace(one, x=one.x[:-1], y=one.y[:-1])
+        with_it, without = (train(build, of, data)[0] for data in (one, fewer))
+        assert with_it.event == without.event
+        assert float((with_it.delta_D - without.delta_D).norm()) <= of.max_grad_norm / 41 * (1 + 1e-4)
 
 
 def check_denominator_is_fixed(build: Build) -> None:
@@ -104,7 +106,7 @@ def check_denominator_is_fixed(build: Build) -> None:
     of = plan(batch_size=8, noise_multiplier=1e-9, max_grad_norm=0.5)
     one = task(1)
     x, y = one.x.repeat(40, 1), one.y.repeat(40)
-    results = train(build, of, *(LocalTask(0, x, y, Seed(number)) for number in range(60)))
+    results = train(build, of, *(LocalTask(0, 40, x, y, Seed(number)) for number in range(60)))
     lengths = [float(result.delta_D.norm()) for result in results]
     drawn = np.array(lengths) * 8 / 0.5
     assert np.allclose(drawn, np.round(drawn), atol=1e-3)

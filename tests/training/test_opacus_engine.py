@@ -1,11 +1,13 @@
 """The reference engine keeps its promises, refuses what would break them, and is caught when it is broken on purpose."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from opacus.optimizers import DPOptimizer
+from opacus.optimizers import optimizer as opacus_noise
 from promises import (
     CHECKS,
     INPUTS,
@@ -93,7 +95,7 @@ def reuse_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Opacus._train_one
 
     def same_stream(self: Any, global_D: Tensor, one: Any) -> Any:
-        return original(self, global_D, type(one)(one.client, one.x, one.y, OneStream(one.seed.root, one.seed.path)))
+        return original(self, global_D, type(one)(one.client, one.size, one.x, one.y, OneStream(one.seed.root, one.seed.path)))
 
     monkeypatch.setattr(Opacus, "_train_one", same_stream)
 
@@ -120,7 +122,7 @@ def test_a_broken_engine_is_caught(
     mutation: Callable[[pytest.MonkeyPatch], None], check: Callable[[Build], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     mutation(monkeypatch)
-    with pytest.raises(AssertionError):
+    with pytest.raises((AssertionError, PrivacyError)):
         check(Opacus)
 
 
@@ -133,6 +135,27 @@ def test_a_missed_noise_draw_is_an_error(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(CountingDPOptimizer, "step", skipping)
     with pytest.raises(PrivacyError, match="noise draws"):
         train(Opacus, plan(batch_size=1, local_steps=200), task(40))
+
+
+def test_noise_that_is_too_small_is_caught_as_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = opacus_noise._generate_noise
+    monkeypatch.setattr(opacus_noise, "_generate_noise", lambda std, **rest: original(std=std / 2, **rest))
+    with pytest.raises(PrivacyError, match=r"noise of standard deviation 0\.2\d+ was drawn, 0\.5 is accounted"):
+        train(Opacus, plan(local_steps=30), task())
+
+
+def test_the_event_is_what_was_done_and_not_what_was_planned(monkeypatch: pytest.MonkeyPatch) -> None:
+    halve_the_noise(monkeypatch)
+    event = train(Opacus, plan(noise_multiplier=3.0), task())[0].event
+    assert event is not None
+    assert event.noise_multiplier == 1.5
+
+
+def test_one_example_more_or_less_shows_in_nothing_but_the_gradients() -> None:
+    """64 and 65 examples would be two and three batches of 32; the number of steps comes from the public size."""
+    of, one = plan(batch_size=32, local_steps=None, local_epochs=1), task(65)
+    fewer = replace(one, x=one.x[:-1], y=one.y[:-1])
+    assert train(Opacus, of, one)[0].event == train(Opacus, of, fewer)[0].event
 
 
 # --- what it refuses ------------------------------------------------------------------------------------------------
@@ -174,7 +197,7 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 4, 3))
 
     one = task(10)
-    images = type(one)(0, torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0)), one.y, one.seed)
+    images = replace(one, x=torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0)))
     train(Opacus, plan(), images, model=model())
     with pytest.raises(ModelError, match="channels_last"):
         train(Opacus, plan(), images, model=model().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
