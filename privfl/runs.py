@@ -189,8 +189,9 @@ class RateAt(Frozen):
 class AttackRecord(Frozen):
     """What one variant of one attack found, on all candidates.
 
-    ``roc_fpr`` and ``roc_tpr`` are the ROC, thinned for drawing. ``exceeds_bound`` says whether its lower confidence
-    band crosses the bound that the promised ε puts on every ROC; None where nothing is promised.
+    ``roc_fpr`` and ``roc_tpr`` are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the
+    ``rates``, it beat what the promised ε allows by more than chance (corrected for all variants and rates); None where
+    nothing is promised.
     """
 
     attack: str

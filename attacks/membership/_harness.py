@@ -42,6 +42,9 @@ def draw_memberships(shadows: int, candidates: int, generator: np.random.Generat
     Each row is N independent fair coins, the very distribution of the target's members. Down a column they are as even
     as can be: every candidate is in S/2 shadows, rounded up or down by a coin, so that few shadows still show both
     sides of almost every example.
+
+    The target's own coins are no row of this. Where each row is attacked by the others in turn, as in the literature's
+    tables, an even column gives the missing coin away: with 4 rows a null attack reaches an AUC of .65, with 64 none.
     """
     rank_SN = generator.random((shadows, candidates)).argsort(axis=0)
     inside_N = shadows // 2 + (shadows % 2) * generator.integers(0, 2, candidates)

@@ -27,7 +27,8 @@ class SecureSum(Aggregator):
 
     ``clip`` bounds every coordinate of an update before it is encoded. It is a guard, not a means of privacy: 8 is far
     beyond what one round changes in any weight of a model that trains, and still leaves 21 bits after the point for a
-    population of 100 and 18 for 1,000 (an unbiased error below 4e-6 in one client's coordinate). A larger clip or
+    population of 100 and 18 for 1,000: an unbiased error of at most 4e-6 in one client's weighted coordinate. In the mean it is
+    divided by the sum of the weights, so that a cohort of small clients is averaged less exactly. A larger clip or
     population costs precision, never correctness: sums that could wrap around are refused before anything is sent.
 
     The result is determined by the updates and ``rounding_key``, although keys and masks are fresh: each client's rounding

@@ -48,7 +48,7 @@ class Ledger:
         """Add what each client of a round did, by client.
 
         Raises:
-            PrivacyError: a client is entered twice in one round, or rounds go backwards.
+            PrivacyError: a round is entered twice, rounds go backwards, or a client changed its plan.
         """
         last = self.entries[-1].round if self.entries else -1
         if round_number <= last and events:

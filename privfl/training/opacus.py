@@ -33,7 +33,7 @@ from privfl.vectors import load_vector, to_vector
 class Opacus(Trainer):
     """DP-SGD where the plan is :class:`ExamplePlan`, plain SGD where it is :class:`NoPlan`.
 
-    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qn) and nothing else of
+    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
     the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
