@@ -5,7 +5,7 @@
     attacks/shadows/shadow_000.npz     what one shadow model was trained on, and its outputs; kept, so that a crash, or
                                        another attack later, does not train it again
     attacks/membership/lira.npz        scores of each variant, and who was a member
-    attacks/summary.json               runs.Leakage
+    attacks/summary.json               records.Leakage
 """
 
 from __future__ import annotations
@@ -32,7 +32,8 @@ from privfl.config import ExperimentConfig, Item
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
-from privfl.runs import AttackRecord, BestAttack, Interval, Leakage, RateAt, RunFolder, npz, read_npz, write_atomic
+from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
+from privfl.runs import RunFolder, npz, read_npz, write_atomic
 from privfl.shelves import SHELVES
 from privfl.views import open_view
 

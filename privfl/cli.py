@@ -24,7 +24,8 @@ from rich.table import Table
 from privfl.config import ExperimentConfig
 from privfl.errors import PrivflError, UserError
 from privfl.loading import load, load_data
-from privfl.runs import RoundRecord, RunFolder, TimingRecord
+from privfl.records import RoundRecord, TimingRecord
+from privfl.runs import RunFolder
 
 app = typer.Typer(
     help="Federated learning with the privacy measured beside the accuracy.",

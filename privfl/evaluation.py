@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 
 from privfl.auditing import clopper_pearson
 from privfl.errors import ModelError
-from privfl.runs import Interval, Spread
+from privfl.records import Interval, Spread
 from privfl.vectors import load_vector
 
 _BATCH = 1000

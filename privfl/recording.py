@@ -23,20 +23,9 @@ from privfl.experiment import Experiment, assemble, deterministic
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.records import Environment, Evaluation, PartitionRecord, PrivacyResult, Result, RoundRecord, TimingRecord
 from privfl.rounds import Outcome, ServerState, skip_reason
-from privfl.runs import (
-    FORMAT,
-    Environment,
-    Evaluation,
-    PartitionRecord,
-    PrivacyResult,
-    Result,
-    RoundRecord,
-    RunFolder,
-    TimingRecord,
-    write_atomic,
-    write_json,
-)
+from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 _CURVE = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])

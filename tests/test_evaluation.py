@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privfl.errors import ModelError
 from privfl.evaluation import accuracy, client_spread, logits, mean_loss, spread
-from privfl.runs import Spread
+from privfl.records import Spread
 from privfl.vectors import to_vector
 
 

@@ -18,7 +18,8 @@ from privfl.federated import LoadedData
 from privfl.loading import dump
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.recording import run
-from privfl.runs import RoundRecord, RunFolder
+from privfl.records import RoundRecord
+from privfl.runs import RunFolder
 from privfl.views import ServerView, open_view
 
 SAME_BYTES = (

@@ -16,21 +16,8 @@ from pydantic import ValidationError
 from small_runs import SMALL, small
 
 from privfl.errors import RunFolderError, StorageError
-from privfl.runs import (
-    FORMAT,
-    Environment,
-    Evaluation,
-    Interval,
-    Leakage,
-    PartitionRecord,
-    RoundRecord,
-    RunFolder,
-    Spread,
-    TimingRecord,
-    npz,
-    write_atomic,
-    write_json,
-)
+from privfl.records import Environment, Evaluation, Interval, Leakage, PartitionRecord, RoundRecord, Spread, TimingRecord
+from privfl.runs import FORMAT, RunFolder, npz, write_atomic, write_json
 
 ENVIRONMENT = Environment(
     format=FORMAT, privfl="0", python="3.11", platform="any", processor="any", device="cpu", packages={"torch": "2.11"}

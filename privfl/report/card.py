@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from privfl.records import PrivacyResult
 from privfl.report.recorded import Run
 from privfl.report.wording import count, epsilon, listing, plural, scientific
-from privfl.runs import PrivacyResult
 
 
 @dataclass(frozen=True)

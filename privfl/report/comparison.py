@@ -11,13 +11,13 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from privfl.records import Interval
 from privfl.report.cost import Overhead
 from privfl.report.curves import PERCENT
 from privfl.report.drawing import INK, MARKERS, MUTED, RULE, SERIES, Drawing, blank, finish, labelled
 from privfl.report.headline import LOW_FPR
 from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import duration, epsilon, level, percent, percent_range, scientific
-from privfl.runs import Interval
 
 Tagged = Sequence[tuple[str, Run]]
 """Runs, each with the letter by which figures and tables speak of it."""

@@ -12,9 +12,9 @@ from matplotlib.path import Path
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
+from privfl.records import PartitionRecord
 from privfl.report.drawing import INK, MUTED, PAPER, SERIES, Drawing, finish
 from privfl.report.wording import count, percent, plural
-from privfl.runs import PartitionRecord
 
 Counts = NDArray[np.float64]
 

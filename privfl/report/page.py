@@ -12,11 +12,11 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from privfl.loading import dump
+from privfl.records import RateAt
 from privfl.report import adversaries, comparison, cost, curves, dealt, headline, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Run
-from privfl.runs import RateAt
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privfl.config import ExperimentConfig
-from privfl.runs import Environment, Evaluation, Leakage, PartitionRecord, RateAt, Result, RoundRecord, RunFolder, TimingRecord
+from privfl.records import Environment, Evaluation, Leakage, PartitionRecord, RateAt, Result, RoundRecord, TimingRecord
+from privfl.runs import RunFolder
 
 
 @dataclass(frozen=True)

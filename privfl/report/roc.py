@@ -9,10 +9,10 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from privfl.auditing import tpr_bound
+from privfl.records import AttackRecord, Leakage, PrivacyResult
 from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, blank, finish, labelled, series
 from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import attack_name, percent, rate
-from privfl.runs import AttackRecord, Leakage, PrivacyResult
 
 EXPECTED_FALSE_POSITIVES: Final = 10
 """Below this many, a false positive rate is not resolvable (the rule of :mod:`privfl.auditing.roc`)."""

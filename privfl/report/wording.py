@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
-from privfl.runs import Interval
+from privfl.records import Interval
 
 SPACE = "\u202f"
 """A narrow space that does not break: between a number and its unit."""

@@ -14,7 +14,7 @@ from scipy.stats import norm
 from privfl.auditing import clopper_pearson
 from privfl.config import ExampleLevel, ExperimentConfig
 from privfl.loading import load
-from privfl.runs import (
+from privfl.records import (
     AttackRecord,
     BestAttack,
     Environment,
@@ -26,10 +26,10 @@ from privfl.runs import (
     RateAt,
     Result,
     RoundRecord,
-    RunFolder,
     Spread,
     TimingRecord,
 )
+from privfl.runs import RunFolder
 
 PARAMETERS = 26010
 QUICKSTART = Path(__file__).parents[2] / "paper_configs" / "quickstart.toml"
