@@ -90,7 +90,7 @@ def report(
     _report([RunFolder.open(path) for path in run_dirs], out_file)
 
 
-@app.command(epilog="Example: privfl account paper_configs/quickstart.toml rounds=50")
+@app.command(epilog="Example: privfl account paper_configs/quickstart.toml privacy.target_epsilon=2")
 def account(config: Config, overrides: Overrides = None) -> None:
     """What ε a configuration will cost, by each accountant, without training."""
     from privfl import experiment

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from privfl.auditing import tpr_bound
+from privfl.auditing import clopper_pearson, tpr_bound
 from privfl.report.cost import Overhead
 from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import (
@@ -111,8 +111,10 @@ def _attack(run: Run) -> Headline:
         return Headline(
             label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
         )
-    if found.tpr.low > LOW_FPR:
-        verdict = "All of the interval is above that: the model leaks who was a member."
+    if found.tpr.low > _highest_fpr(best.candidates - found.tpr.n):
+        verdict = "The interval lies above that, by more than the threshold's own error: the model leaks who was a member."
+    elif found.tpr.low > LOW_FPR:
+        verdict = "The interval lies above that, but the threshold itself may be off by as much: no leak is shown."
     elif found.tpr.high < LOW_FPR:
         verdict = "This attack does worse than guessing."
     else:
@@ -122,6 +124,11 @@ def _attack(run: Run) -> Headline:
         f"{origin}"
     )
     return Headline(label, percent(found.tpr.value, 2), interval(found.tpr, 2), sentence)
+
+
+def _highest_fpr(nonmembers: int) -> float:
+    """What the rate of false accusations may really be at a threshold that was set for 1 % on so many non-members."""
+    return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
 
 
 def _measured(run: Run) -> Headline:

@@ -1,0 +1,32 @@
+"""What the headline says of an attack: no more than the sample can bear."""
+
+from pathlib import Path
+
+import pytest
+from made_runs import Made, make
+
+from privfl.records import BestAttack, Interval, RateAt
+from privfl.report.headline import headlines
+from privfl.report.recorded import Run
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "said"),
+    [
+        (0.0068, 0.0090, 0.0117, "The interval holds that figure: no leak is shown."),
+        # A threshold set for 1 % on 6,000 non-members may be one for 1.29 %: 1.06 % is not beyond chance.
+        (0.0106, 0.0133, 0.0165, "the threshold itself may be off by as much: no leak is shown."),
+        (0.0140, 0.0170, 0.0204, "the model leaks who was a member."),
+        (0.0040, 0.0060, 0.0090, "This attack does worse than guessing."),
+    ],
+)
+def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Path) -> None:
+    run = Run.read(make(tmp_path / "run", Made()))
+    assert run.leakage is not None
+    rate = RateAt(fpr=0.01, tpr=Interval(value=value, low=low, high=high, n=6000))
+    best = BestAttack(
+        attack="membership/loss", variant="loss", candidates=12_000, rates=[rate], epsilon_lower=0.0, level=0.95, delta=1e-5
+    )
+    changed = Run(**{**run.__dict__, "leakage": run.leakage.model_copy(update={"best": best})})
+    (headline,) = [one for one in headlines(changed) if "Best attack" in one.label]
+    assert said in headline.sentence.replace("\u00a0", " ").replace("\u202f", " ")
