@@ -13,8 +13,12 @@ from attacks._run import run_attacks
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment
 from privfl.loading import loads
+from privfl.privacy.events import LocalTraining
+from privfl.privacy.plan import ExamplePlan
 from privfl.recording import run
 from privfl.runs import RunFolder
+from privfl.training import LocalTask
+from privfl.training.opacus import Opacus
 
 ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]
 OVERFITTED: dict[str, Any] = {
@@ -114,6 +118,25 @@ def test_each_shadow_has_its_own_members_half_of_the_candidates(attacked: RunFol
     # No shadow knows the target's members: agreement is a fair coin's, within four standard deviations.
     agreement = (member_SN == truth_N).mean(1)
     assert (abs(agreement - 0.5) < 4 * 0.5 / np.sqrt(len(truth_N))).all()
+
+
+@pytest.mark.parametrize("broken", [True, False])
+def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The same promise, kept and broken: an engine that trains without clip and noise and reports what was planned."""
+
+    def lie(self: Opacus, plan: ExamplePlan, task: LocalTask) -> tuple[float, float, LocalTraining]:
+        return self._train_plain(task), 0.0, plan.local_training(task.size)
+
+    if broken:
+        monkeypatch.setattr(Opacus, "_train_private", lie)
+        # Worker processes would not know of the break.
+        monkeypatch.setattr(_run, "_cores", lambda: 1)
+    privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
+    training = {**OVERFITTED["training"], "local_epochs": 60 if broken else 5}
+    folder = begin(tmp_path / "run", privacy=privacy, training=training)
+    found, promised = run_attacks(folder), folder.result.privacy
+    assert promised is not None
+    assert (found.best.epsilon_lower > promised.epsilon) == broken
 
 
 def test_attacks_can_be_named_and_need_what_they_need(tmp_path: Path) -> None:
