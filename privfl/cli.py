@@ -74,10 +74,18 @@ def run(
 
 
 @app.command(epilog="Example: privfl attack runs/quickstart membership/rmia")
-def attack(run_dir: Run, names: Annotated[list[str] | None, typer.Argument(metavar="NAME")] = None) -> None:
+def attack(
+    run_dir: Run,
+    names: Annotated[
+        list[str] | None, typer.Argument(metavar="NAME", help="For example membership/lira, or a dotted path.")
+    ] = None,
+) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
+    from privfl.report import attacks_table
+
     folder = RunFolder.open(run_dir)
     _attack(folder, tuple(names or ()))
+    out.print(attacks_table(folder))
     _report([folder], None)
 
 
@@ -282,8 +290,6 @@ def main() -> NoReturn:
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C has nothing left to stop.
         # Not by way of rich: what it was printing would be printed again.
-        sys.stderr.write(
-            "privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume, or attack again\n"
-        )
+        sys.stderr.write("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume\n")
         sys.exit(_INTERRUPTED)
     raise AssertionError("typer ends every command by leaving the program")

@@ -40,6 +40,9 @@ class _Layers:
                 known = _fields_of_kind(at.rstrip("."), layer["kind"])
                 for key in base.keys() - known:
                     self._drop(kept, at, key)
+        if at == "data." and "clients" not in layer and _names_natural(layer.get("partition")):
+            # The data themselves say how many clients there are.
+            self._drop(kept, at, "clients")
         for key, value in layer.items():
             below = kept.get(key)
             if isinstance(below, dict) and isinstance(value, str):
@@ -115,12 +118,16 @@ def loads(table: Mapping[str, Any], origin: str = "configuration") -> Experiment
     return _validated(layers)
 
 
+def _names_natural(partition: object) -> bool:
+    return partition == "natural" or (isinstance(partition, Mapping) and partition.get("kind") == "natural")
+
+
 def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
     """The ``data`` table alone, for looking at a partition: ten clients unless the overrides say otherwise.
 
     Args:
         kind: the data set's name or dotted path.
-        overrides: keys below ``data``, for example ``partition.alpha=0.1``.
+        overrides: keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or without.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -128,7 +135,7 @@ def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
     layers = _Layers("privfl data show")
     layers.add({**_ANY_RUN, "data": {"kind": kind, "partition": {"kind": "iid"}}}, layers.root)
     for override in overrides:
-        layers.add({"data": _parse_override(override)}, f"override {override!r}")
+        layers.add({"data": _parse_override(override.removeprefix("data."))}, f"override {override!r}")
     if value_at(layers.table, "data.partition.kind") != "natural":
         layers.table["data"].setdefault("clients", 10)
     return _validated(layers).data

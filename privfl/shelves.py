@@ -82,4 +82,5 @@ SHELVES: Final[Mapping[str, Shelf]] = {
 def nearest(word: str, known: Sequence[str]) -> str:
     """What a mistyped word may have meant, and all that is allowed."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return (f"did you mean {close[0]!r}? " if close else "") + f"allowed: {', '.join(sorted(known))}"
+    close += [name for name in known if close and word in name and name not in close]
+    return (f"did you mean {' or '.join(map(repr, close))}? " if close else "") + f"allowed: {', '.join(sorted(known))}"

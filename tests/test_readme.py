@@ -5,9 +5,15 @@ import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from pydantic import BaseModel
+
+from privfl.config import ExperimentConfig, Item
+from privfl.shelves import SHELVES
 
 ROOT = Path(__file__).parents[1]
 
@@ -68,3 +74,19 @@ def test_the_attack_of_contributing_runs(clone: Path) -> None:
     (clone / "my_lab" / "confidence.py").write_text(recipe)
     type_in("privfl run paper_configs/digits.toml rounds=2 attacks.run=[] attacks.shadow_models=0 --out runs/x", clone)
     assert "Best attack" in type_in("privfl attack runs/x my_lab.confidence", clone)
+
+
+def test_the_page_of_settings_names_every_setting() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_.]+[a-z0-9])`", page))
+
+    def keys(table: type[BaseModel], at: str) -> Iterator[str]:
+        for name, field in table.model_fields.items():
+            variants = [part for part in (field.annotation, *get_args(field.annotation)) if isinstance(part, type)]
+            below = [part for part in variants if issubclass(part, BaseModel) and part is not Item]
+            yield from (f"{at}{name}.{key}" for part in below for key in keys(part, "")) if below else (f"{at}{name}",)
+
+    every = set(keys(ExperimentConfig, "")) - {"model", "aggregator", "server"}
+    for shelf in ("model", "aggregator", "server"):
+        every |= {f"{shelf}.{name}" for kind in SHELVES[shelf].names() for name in SHELVES[shelf].find(kind).model_fields}
+    assert every - named == set()

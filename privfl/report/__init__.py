@@ -12,10 +12,10 @@ from pathlib import Path
 
 from privfl.report import page
 from privfl.report.recorded import Run
-from privfl.report.summary import summary_table
+from privfl.report.summary import attacks_table, summary_table
 from privfl.runs import RunFolder, write_atomic
 
-__all__ = ["summary_table", "write_report"]
+__all__ = ["attacks_table", "summary_table", "write_report"]
 
 
 def write_report(folders: Sequence[RunFolder], out: Path) -> Path:

@@ -66,9 +66,7 @@ def row(run: Run, tag: str, link: str | None) -> Row:
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    return Row(
-        tag, run.config.name, link, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead
-    )
+    return Row(tag, run.title, link, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead)
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -96,7 +94,9 @@ def _against_promise(runs: Tagged) -> Drawing:
     axes.set_xscale("log")
     for index, (tag, run) in enumerate(runs):
         _point(axes, beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low), run, tag, index)
-    ticks = {tick: f"{tick:g}" for tick in _ticks(low, high)}
+    # A few runs are labelled by their own values; for many, a scale is easier to read.
+    few = sorted({value for value in promised if value > 0})
+    ticks = {value: epsilon(value) for value in few} if len(few) <= 4 else {tick: f"{tick:g}" for tick in _ticks(low, high)}
     if len(promised) < len(runs):
         axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
         ticks[beyond] = "none"

@@ -65,7 +65,7 @@ def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
         ("clients", count(len(counts))),
         ("classes", count(counts.shape[1])),
         (
-            "examples of a client",
+            "examples a client trains on",
             f"{count(int(sizes.min()))} to {count(int(sizes.max()))}, median {count(round(float(np.median(sizes))))}",
         ),
         ("classes of the median client", f"{np.median((counts[held] > 0).sum(axis=1)):.0f}"),

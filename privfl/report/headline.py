@@ -49,6 +49,8 @@ def warnings(run: Run) -> list[str]:
     if run.result.stopped is not None:
         done = plural(run.result.rounds, "round")
         found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped.rstrip('.')}.")
+    if run.rounds and len(run.skipped) == len(run.rounds):
+        found.append(f"Nobody trained in any round ({run.skipped[0].skipped}). Every figure is that of the untrained model.")
     leakage, privacy = run.leakage, run.result.privacy
     if leakage is None or privacy is None:
         return found
@@ -156,6 +158,8 @@ def _overhead(run: Run) -> Headline:
     if not run.result.hides_updates:
         sentence = "Secure aggregation was off: the server saw the update of every single client."
         return Headline("Secure aggregation", "off", f"{amount(run.result.bytes_up)} uploaded in the clear", sentence)
+    if run.contributions == 0:
+        return Headline(label, "nothing", "no client sent anything", "No round came to an aggregation.")
     sentence = (
         f"Its messages add up to {amount(run.result.bytes_up + run.result.bytes_down)}, against "
         f"{amount(run.result.bytes_plain)} in the clear. In return the server saw sums over cohorts, never the update of one "

@@ -63,7 +63,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
         drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
     html = _fill(
         "comparison.html.j2",
-        names=[run.config.name for run in runs],
+        names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[comparison.row(run, tag, _link(run, out)) for tag, run in tagged],
         differences=comparison.differences(runs),

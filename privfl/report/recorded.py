@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError
+from privfl.loading import load
 from privfl.records import Environment, Evaluation, Leakage, PartitionRecord, RateAt, Result, RoundRecord, TimingRecord
 from privfl.runs import RunFolder
 
@@ -32,7 +34,7 @@ class Run:
         """
         return cls(
             path=folder.path,
-            config=folder.config,
+            config=_config(folder),
             environment=folder.environment,
             partition=folder.partition,
             result=folder.result,
@@ -40,6 +42,12 @@ class Run:
             rounds=folder.rounds(),
             timings=folder.timings(),
         )
+
+    @property
+    def title(self) -> str:
+        """The run's name, and its folder's where that is another: runs of one configuration are told apart by it."""
+        name, folder = self.config.name, self.path.resolve().name
+        return name if folder == name else f"{name} ({folder})"
 
     @property
     def evaluated(self) -> list[tuple[int, Evaluation]]:
@@ -55,6 +63,14 @@ class Run:
     def contributions(self) -> int:
         """How often a client trained and sent something, over all rounds."""
         return sum(len(record.cohort) for record in self.rounds if record.skipped is None)
+
+
+def _config(folder: RunFolder) -> ExperimentConfig:
+    """The run's configuration; without its attacks where one is a module of somebody else's that is not here."""
+    try:
+        return folder.config
+    except ConfigError:
+        return load(folder.path / "config.toml", ["attacks.run=[]"])
 
 
 def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:

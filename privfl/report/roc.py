@@ -127,7 +127,8 @@ def _caption(run: Run) -> str:
             "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
         )
     lines += [
-        "The heavy line is the best attack, chosen on one half of the candidates; the bars on it are 95 % intervals.",
+        "The heavy line is the best attack, chosen on one half of the candidates; bars on it, where a rate can be resolved, "
+        "are 95 % intervals.",
         "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
     ]
     return "\n".join(lines)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from rich import box
 from rich.table import Table
 
-from privfl.report.headline import headlines, warnings
-from privfl.report.recorded import Run
+from privfl.errors import RunFolderError
+from privfl.report.headline import LOW_FPR, headlines, warnings
+from privfl.report.recorded import Run, rate_at
+from privfl.report.wording import attack_name, percent, percent_range
 from privfl.runs import RunFolder
 
 
@@ -17,7 +19,7 @@ def summary_table(folder: RunFolder) -> Table:
         RunFolderError: the run has not finished, or a record of it is damaged.
     """
     run = Run.read(folder)
-    table = Table(title=run.config.name, title_justify="left", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
+    table = Table(title=run.title, title_justify="left", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="dim", max_width=24)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
@@ -28,4 +30,27 @@ def summary_table(folder: RunFolder) -> Table:
     page = folder.path / "report.html"
     if page.is_file():
         table.add_row("Page", "", str(page))
+    return table
+
+
+def attacks_table(folder: RunFolder) -> Table:
+    """What each variant of each attack found, for a terminal.
+
+    Raises:
+        RunFolderError: no attack was run, or a record of it is damaged.
+    """
+    run = Run.read(folder)
+    if run.leakage is None:
+        raise RunFolderError(f"{folder.path}: no attack was run; type `privfl attack {folder.path}`")
+    table = Table("attack", "AUC", "", "TPR at 1 % FPR", "", box=box.SIMPLE_HEAD, pad_edge=False)
+    for attack in run.leakage.attacks:
+        found = rate_at(attack.rates, LOW_FPR)
+        tpr = found.tpr if found else None
+        table.add_row(
+            attack_name(attack.attack, attack.variant),
+            f"{attack.auc.value:.3f}",
+            f"{attack.auc.low:.3f} – {attack.auc.high:.3f}",
+            "not resolvable" if tpr is None else percent(tpr.value, 2),
+            "" if tpr is None else percent_range(tpr, 2),
+        )
     return table
