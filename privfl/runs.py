@@ -15,6 +15,7 @@
     result.json          the figures of the run
     attacks/             what the attacks found
     figures/ report.html the page
+    .lock                keeps a second process out while one is at work
 
 Every file but the two ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
 last in a round: whatever lies beyond it is a round that did not finish, and is dropped on resume. The round is then
