@@ -1,13 +1,46 @@
-"""Who is protected from whom and by how much: one frozen object that training and accounting both read."""
+"""Who is protected from whom and by how much: one frozen object that training and accounting both read.
+
+======================  =========  ===============================  ==================================================
+plan                    unit       protected from                   where the noise is added
+======================  =========  ===============================  ==================================================
+``none``                                                            nowhere
+``example``             example    external, client, server         by each client, to each step's clipped gradients
+``client_central``      client     external, client (see there)     by the server, to the sum of clipped updates
+``client_local``        client     external, client, server         by each client, to its clipped update
+``client_dpftrl``       client     external, client                 by the server, correlated over rounds
+``client_distributed``  client     external, client, server         by each client, a share, inside secure aggregation
+======================  =========  ===============================  ==================================================
+
+The client-level plans are in :mod:`privfl.privacy.client_plans`; ``client_central`` and ``client_dpftrl`` trust the server.
+"""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
-from privfl.config import ExampleLevel, NoPrivacy, TrainingConfig
-from privfl.privacy.events import LocalTraining
+from privfl.config import (
+    AdaptiveClipping,
+    AllClients,
+    ClientCentral,
+    ClientDistributed,
+    ClientDpftrl,
+    ClientLocal,
+    ClientPromise,
+    ExampleLevel,
+    ExperimentConfig,
+    NoPrivacy,
+    PerLayerClipping,
+    PoissonCohort,
+    SeparatedCohort,
+)
+from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan, Imagined
+from privfl.privacy.draws import Randomness
+from privfl.privacy.events import LocalTraining, Unit
+from privfl.privacy.mechanisms import Relation
+from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
+from privfl.views import Adversary
 
 
 @dataclass(frozen=True)
@@ -27,8 +60,8 @@ class ExamplePlan:
     The client's *size* N_k is the number of examples that it owns, whether it trains on them or not. It is public and
     does not change with a neighbouring data set: sample rate, number of steps, denominator and weight are computed from
     it alone. Were they computed from the number of examples trained on, one example more could show as one step more,
-    and no ε would hold. The noise multiplier and the cohorts are public too; noise is drawn in floating point, whose
-    rounding (Mironov 2012) the guarantee neglects.
+    and no ε would hold. The noise multiplier and the cohorts are public too; seeded noise is drawn in floating point,
+    whose rounding (Mironov 2012) the guarantee neglects.
 
     ===========================  =====================================================================================
     edge                         what happens
@@ -46,6 +79,8 @@ class ExamplePlan:
         budget: no client's ε may exceed this; None: no limit.
         batch_size: B, the expected number of examples in a batch.
         local_epochs, local_steps: how long a client trains in a round; one of the two.
+        sampler: how batches are drawn; ``shuffle`` is priced without any amplification by sampling.
+        randomness: where noise and batches come from.
     """
 
     noise_multiplier: float | None
@@ -55,11 +90,17 @@ class ExamplePlan:
     batch_size: int
     local_epochs: int | None
     local_steps: int | None
+    sampler: Literal["poisson", "shuffle"] = "poisson"
+    randomness: Randomness = "seeded"
 
-    unit: ClassVar[Literal["example"]] = "example"
-    relation: ClassVar[str] = "add or remove one example, client sizes fixed"
-    sampler: ClassVar[str] = "Poisson"
-    adversaries: ClassVar[tuple[str, ...]] = ("external", "client", "server")
+    unit: ClassVar[Unit] = "example"
+    relation: ClassVar[Relation] = "add_or_remove_one"
+    adversaries: ClassVar[tuple[Adversary, ...]] = ("external", "client", "server")
+
+    @property
+    def clip(self) -> float:
+        """C, the L2 norm that one unit's contribution is clipped to."""
+        return self.max_grad_norm
 
     def sample_rate(self, size: int) -> float:
         """Q = B / N, at most 1."""
@@ -81,6 +122,7 @@ class ExamplePlan:
         assert self.noise_multiplier is not None, "the plan was not calibrated"
         rate = self.sample_rate(size)
         return LocalTraining(
+            sampler=self.sampler,
             sample_rate=rate,
             steps=self.steps(size),
             noise_multiplier=self.noise_multiplier,
@@ -93,19 +135,84 @@ class ExamplePlan:
         return replace(self, noise_multiplier=noise_multiplier)
 
 
-Plan = NoPlan | ExamplePlan
+Plan = NoPlan | ExamplePlan | ClientPlan
 
 
-def plan_for(privacy: NoPrivacy | ExampleLevel, training: TrainingConfig) -> Plan:
-    """The plan that a configuration describes; not yet calibrated where a target ε is given."""
+@dataclass(frozen=True)
+class Federation:
+    """What a plan must know of the federation: how many clients there are, how many at most take part in a round, and D."""
+
+    clients: int
+    largest_cohort: int
+    dimension: int
+
+
+def plan_for(config: ExperimentConfig, federation: Federation) -> Plan:
+    """The plan that a configuration describes; not yet calibrated where a target ε is given.
+
+    Args:
+        config: the whole of it: sampling, cohort and aggregator are part of what is promised.
+        federation: the facts that are not in it.
+    """
+    privacy, training = config.privacy, config.training
     if isinstance(privacy, NoPrivacy):
         return NoPlan()
-    return ExamplePlan(
-        noise_multiplier=privacy.noise_multiplier,
-        max_grad_norm=privacy.max_grad_norm,
-        delta=privacy.delta,
-        budget=privacy.budget,
-        batch_size=training.batch_size,
-        local_epochs=training.local_epochs,
-        local_steps=training.local_steps,
-    )
+    if isinstance(privacy, ExampleLevel):
+        return ExamplePlan(
+            noise_multiplier=privacy.noise_multiplier,
+            max_grad_norm=privacy.max_grad_norm,
+            delta=privacy.delta,
+            budget=privacy.budget,
+            batch_size=training.batch_size,
+            local_epochs=training.local_epochs,
+            local_steps=training.local_steps,
+            sampler=privacy.sampler,
+            randomness=privacy.randomness,
+        )
+    return _client_plan(config, privacy, federation)
+
+
+def _client_plan(config: ExperimentConfig, privacy: ClientPromise, federation: Federation) -> ClientPlan:
+    cohort, clipping, clients = config.cohort, privacy.clipping, federation.clients
+    size = clients if isinstance(cohort, AllClients) else cohort.size
+    shared: dict[str, Any] = {
+        "noise_multiplier": privacy.noise_multiplier,
+        "max_update_norm": privacy.max_update_norm,
+        "delta": privacy.delta,
+        "budget": privacy.budget,
+        "scheme": "per_layer" if isinstance(clipping, PerLayerClipping) else "flat",
+        "randomness": privacy.randomness,
+    }
+    match privacy:
+        case ClientCentral(imagined=imagined):
+            return CentralPlan(
+                **shared,
+                sampler="poisson" if isinstance(cohort, PoissonCohort) else "all" if size == clients else "fixed",
+                population=clients,
+                size=size,
+                names_cohort=bool(getattr(config.aggregator, "hides_updates", False)),
+                adaptive=clipping if isinstance(clipping, AdaptiveClipping) else None,
+                imagined=Imagined(imagined.population, imagined.cohort) if imagined is not None else None,
+            )
+        case ClientDpftrl(factorization=factorization, bands=bands):
+            assert isinstance(cohort, SeparatedCohort), "the configuration sees to it"
+            return DpftrlPlan(
+                **shared,
+                factorization=factorization,
+                bands=bands or cohort.separation,
+                rounds=config.rounds,
+                separation=cohort.separation,
+                size=cohort.size,
+            )
+        case ClientLocal():
+            return LocalPlan(**shared)
+        case ClientDistributed(mechanism=mechanism, bits=bits, survivors=survivors):
+            return DistributedPlan(
+                **shared,
+                mechanism=mechanism,
+                bits=bits,
+                survivors=survivors,
+                dimension=federation.dimension,
+                clients=max(federation.largest_cohort, survivors),
+            )
+    raise AssertionError(f"a plan for {type(privacy).__name__} is missing")

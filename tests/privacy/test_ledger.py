@@ -3,9 +3,10 @@
 import pytest
 
 from privfl.errors import PrivacyError
-from privfl.privacy.accounting import Composition, epsilon
-from privfl.privacy.events import LocalTraining
-from privfl.privacy.ledger import Ledger
+from privfl.privacy.accounting import epsilon
+from privfl.privacy.events import Event, LocalTraining
+from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.mechanisms import History, PoissonGaussian
 
 DELTA = 1e-5
 
@@ -20,17 +21,20 @@ def test_clients_compose_apart_and_the_largest_counts() -> None:
     ledger = Ledger(DELTA)
     ledger.record(0, {3: training(), 5: training(rate=0.3)})
     ledger.record(1, {3: training()})
-    first, second = epsilon(Composition(0.1, 1.0, 20), DELTA), epsilon(Composition(0.3, 1.0, 10), DELTA)
+    first, second = (
+        epsilon(History({PoissonGaussian(0.1, 1.0): 20}), DELTA),
+        epsilon(History({PoissonGaussian(0.3, 1.0): 10}), DELTA),
+    )
     assert ledger.epsilon() == max(first, second)
     assert ledger.clients(6) == [0.0, 0.0, 0.0, first, 0.0, second]
     # One accountant shared by all clients would have added them up.
-    assert ledger.epsilon() < epsilon(Composition(0.3, 1.0, 30), DELTA)
+    assert ledger.epsilon() < epsilon(History({PoissonGaussian(0.3, 1.0): 30}), DELTA)
 
 
 def test_price_of_a_round_beforehand_is_its_price_afterwards() -> None:
     ledger = Ledger(DELTA)
     ledger.record(0, {0: training()})
-    events = {0: training(), 1: training(rate=0.2)}
+    events: dict[Account, Event] = {0: training(), 1: training(rate=0.2)}
     before, would_be = ledger.epsilon(), ledger.epsilon_with(events)
     assert ledger.epsilon() == before < would_be
     ledger.record(1, events)
@@ -41,7 +45,7 @@ def test_rebuilt_from_its_entries_it_is_the_same() -> None:
     ledger = Ledger(DELTA)
     ledger.record(0, {0: training(), 1: training()})
     ledger.record(2, {1: training()})
-    again = Ledger(DELTA, [type(entry).model_validate(entry.model_dump()) for entry in ledger.entries])
+    again = Ledger(DELTA, entries=[type(entry).model_validate(entry.model_dump()) for entry in ledger.entries])
     assert again.entries == ledger.entries
     assert again.clients(2) == ledger.clients(2)
 
@@ -59,5 +63,5 @@ def test_an_empty_round_is_free_and_a_round_is_entered_once() -> None:
 def test_a_client_that_changes_its_plan_is_refused(changed: LocalTraining) -> None:
     ledger = Ledger(DELTA)
     ledger.record(0, {0: training()})
-    with pytest.raises(PrivacyError, match="client 0 changed"):
+    with pytest.raises(PrivacyError, match="account 0 changed"):
         ledger.record(1, {0: changed})

@@ -1,20 +1,21 @@
 """The plan: what training and accounting both read."""
 
 import pytest
+from small_runs import SMALL, small
 
-from privfl.config import ExampleLevel, NoPrivacy, TrainingConfig
-from privfl.privacy.plan import ExamplePlan, NoPlan, plan_for
+from privfl.config import ExampleLevel
+from privfl.privacy.plan import ExamplePlan, Federation, NoPlan, plan_for
 
 
 def plan(**changes: object) -> ExamplePlan:
-    privacy = ExampleLevel(kind="example", noise_multiplier=1.0, delta=1e-5, max_grad_norm=0.5)
-    made = plan_for(privacy, TrainingConfig(**{"local_epochs": 2, "batch_size": 32, "lr": 0.1, **changes}))  # type: ignore[arg-type]
+    training = {"local_epochs": 2, "batch_size": 32, "lr": 0.1, **changes}
+    made = plan_for(small(privacy={**SMALL["privacy"], "max_grad_norm": 0.5}, training=training), Federation(10, 5, 650))
     assert isinstance(made, ExamplePlan)
     return made
 
 
 def test_no_privacy_has_no_plan() -> None:
-    assert plan_for(NoPrivacy(kind="none"), TrainingConfig(local_epochs=1, batch_size=1, lr=1.0)) == NoPlan()
+    assert plan_for(small(privacy={"kind": "none"}), Federation(10, 5, 650)) == NoPlan()
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,246 @@
+"""Distributed differential privacy: each client adds integer noise, and only the sum modulo 2^bits is ever seen.
+
+A client clips its update in L2, rotates it at random so that no coordinate stands out, scales it, rounds it to integers at
+random, adds its share of the noise and wraps around. The server undoes scale and rotation on the sum. What the sum adds
+up to is priced by :meth:`DistributedCodec.mechanism`.
+
+Sources: Kairouz, Liu & Steinke 2021, "The distributed discrete Gaussian mechanism for federated learning with secure
+aggregation", algorithms 1 and 2, sections 4.2 and 4.4, proposition 22; Agarwal, Kairouz & Liu 2021, "The Skellam mechanism
+for differentially private federated learning", section 4. Numbers as in arXiv:2102.06387 and arXiv:2110.04995.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Any, Final, Literal, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.errors import ConfigError, PrivacyError
+from privfl.privacy import integer_noise
+from privfl.privacy.mechanisms import DiscreteGaussianSum, SkellamSum
+from privfl.privacy.streams import RandomStream
+
+Floats = NDArray[np.floating[Any]]
+
+Noise = Literal["skellam", "discrete_gaussian"]
+
+# A share of this standard deviation in integers is fine enough: rounding adds a quarter to its variance of a million.
+_FINEST: Final = 1000.0
+
+# A rounding is accepted with probability 1 − β at least; a thousand refusals in a row do not happen.
+_TRIES: Final = 1000
+
+
+@dataclass(frozen=True)
+class DistributedCodec:
+    """What client and server agree on.
+
+    **Guarantees.** Whatever its update is, a client's integers before noise have an L2 norm of at most
+    :attr:`sensitivity_l2`: a rounding that exceeds it is drawn again. That costs no privacy, the bound being what is
+    priced, and a bias of at most √(β / (1 − β)) / 2 steps in L2. Rounding looks at the client's own update only. The
+    wrap-around and everything that the server computes are post-processing of a noisy sum over the integers. The noise is
+    exact.
+
+    ================  =================================================================================================
+    edge              what happens
+    ================  =================================================================================================
+    a zero update     only noise, and no rounding error
+    non-finite entry  refused: nothing is sent
+    the sum wraps     its largest entries come out wrong by multiples of 2^bits / scale; privacy is not concerned
+    dropouts          less noise in the sum; at ``survivors`` honest clients as much as was promised, below it too little:
+                      the aggregation must refuse to reveal such a sum
+    ================  =================================================================================================
+
+    Args:
+        noise: the distribution of a share.
+        dimension: D, the length of an update.
+        clip: the L2 norm to which an update is clipped.
+        bits: the sum is taken modulo 2^bits; from 8 to 32.
+        scale: integers to the unit, 1/γ.
+        variance: of one client's share on one entry, in integers squared.
+        survivors: how many honest clients are in the sum at least.
+        rotation_key: 32 bytes, public, the same for all clients of a sum, chosen independently of all updates.
+        beta: roundings are accepted with probability 1 − β at least; in [0, 1).
+    """
+
+    noise: Noise
+    dimension: int
+    clip: float
+    bits: int
+    scale: float
+    variance: float
+    survivors: int
+    rotation_key: bytes
+    beta: float = math.exp(-0.5)
+
+    def __post_init__(self) -> None:
+        if not 8 <= self.bits <= 32:
+            raise ConfigError(f"bits = {self.bits}: must be from 8 to 32")
+        if not 0 <= self.beta < 1:
+            raise ConfigError(f"beta = {self.beta}: must be at least 0 and below 1")
+        if not (self.dimension >= 1 and self.survivors >= 1 and 0 < self.clip < math.inf and 0 < self.scale < math.inf):
+            raise ConfigError(
+                f"dimension {self.dimension}, survivors {self.survivors}, clip {self.clip}, scale {self.scale}: "
+                "all must be positive and finite"
+            )
+        if self.clip * self.scale + math.sqrt(self.length) >= 2**31:
+            raise ConfigError(f"clip · scale = {self.clip * self.scale:g}: integers must stay below 2^31; lower the scale")
+
+    @classmethod
+    def fit(
+        cls,
+        noise: Noise,
+        *,
+        dimension: int,
+        clip: float,
+        bits: int,
+        clients: int,
+        survivors: int,
+        noise_multiplier: float,
+        rotation_key: bytes,
+        beta: float = math.exp(-0.5),
+        deviations: float = 4.0,
+    ) -> Self:
+        """The codec with the finest scale at which ``deviations`` standard deviations of the sum's entries do not wrap.
+
+        2^b = 2k √(c²n²/d + n (γ²/4 + σ²)) / γ, solved for 1/γ (Kairouz, Liu & Steinke 2021, section 4.4), with n clients and
+        a share's σ = z c / √survivors.
+
+        Args:
+            noise: the distribution of a share.
+            dimension: D, the length of an update.
+            clip: c, the L2 norm to which an update is clipped.
+            bits: b, from 8 to 32.
+            clients: n, the most clients that a sum may have.
+            survivors: how many honest clients are in the sum at least.
+            noise_multiplier: z, the standard deviation of the noise of ``survivors`` shares over the clip.
+            rotation_key: 32 bytes, public, the same for all clients of a sum.
+            beta: roundings are accepted with probability 1 − β at least.
+            deviations: k.
+
+        Raises:
+            ConfigError: so few bits hold no such sum, or an argument is out of its range.
+        """
+        if not 1 <= survivors <= clients:
+            raise ConfigError(f"at least {survivors} survivors among {clients} clients: must be from 1 to the clients")
+        if not 0 < noise_multiplier < math.inf:
+            raise ConfigError(f"noise_multiplier = {noise_multiplier}: must be positive and finite")
+        room = 4.0**bits - clients * deviations**2
+        if room <= 0:
+            raise ConfigError(f"bits = {bits} hold no sum over {clients} clients; take more bits or fewer clients")
+        length, share = _padded(dimension), noise_multiplier * clip / math.sqrt(survivors)
+        spread = math.sqrt(clip**2 * clients**2 / length + clients * share**2)
+        scale = min(math.sqrt(room) / (2 * deviations * spread), _FINEST / share)
+        return cls(noise, dimension, clip, bits, scale, (share * scale) ** 2, survivors, rotation_key, beta)
+
+    @property
+    def length(self) -> int:
+        """Words that a client sends: D, filled up to a power of two."""
+        return _padded(self.dimension)
+
+    @property
+    def sensitivity_l2(self) -> float:
+        """The largest L2 norm of a client's integers, before noise (proposition 22).
+
+        Δ² = min(s²c² + d/4 + √(2 log 1/β) (sc + √d/2), (sc + √d)²)
+        """
+        size, root = self.clip * self.scale, math.sqrt(self.length)
+        if self.beta == 0:
+            return size + root
+        squared = size**2 + self.length / 4 + math.sqrt(2 * math.log(1 / self.beta)) * (size + root / 2)
+        return min(math.sqrt(squared), size + root)
+
+    @property
+    def sensitivity_l1(self) -> float:
+        """The largest L1 norm of a client's integers: at most √d times the L2 norm, and at most its square."""
+        return self.sensitivity_l2 * min(math.sqrt(self.length), self.sensitivity_l2)
+
+    @property
+    def noise_deviation(self) -> float:
+        """Standard deviation of the noise of ``survivors`` shares on an entry of the decoded sum."""
+        return math.sqrt(self.variance * self.survivors) / self.scale
+
+    def mechanism(self, sample_rate: float = 1.0) -> SkellamSum | DiscreteGaussianSum:
+        """What one sum releases about one client.
+
+        Args:
+            sample_rate: below 1 only if each client enters independently, and nobody from whom it is protected sees who did.
+        """
+        kind = SkellamSum if self.noise == "skellam" else DiscreteGaussianSum
+        return kind(self.sensitivity_l1, self.sensitivity_l2, self.length, self.variance, self.survivors, sample_rate)
+
+    def encode(self, delta_D: Floats, rounding: RandomStream, noise: RandomStream) -> NDArray[np.uint32]:
+        """A client's words, ``length`` of them, each below 2^bits.
+
+        Args:
+            delta_D: the update; clipped here.
+            rounding: decides the rounding.
+            noise: makes the share of noise; secret, and used for nothing else.
+
+        Raises:
+            PrivacyError: the update is not finite or not D long.
+        """
+        integers_L = self._rounded(self._rotated(delta_D), rounding)
+        sampler = integer_noise.skellam if self.noise == "skellam" else integer_noise.discrete_gaussian
+        integers_L += sampler(self.variance, self.length, noise)
+        return (integers_L & ((1 << self.bits) - 1)).astype(np.uint32)
+
+    def decode(self, sum_L: NDArray[np.uint32]) -> NDArray[np.float64]:
+        """The sum of the clipped updates plus noise, of length D, from the sum of words modulo 2^bits."""
+        half = 1 << (self.bits - 1)
+        signed_L = ((sum_L.astype(np.int64) + half) & ((1 << self.bits) - 1)) - half
+        return (hadamard(signed_L / self.scale) * self._signs)[: self.dimension]
+
+    @functools.cached_property
+    def _signs(self) -> NDArray[np.float64]:
+        words = RandomStream(self.rotation_key).words(-(-self.length // 64))
+        bits_L = np.unpackbits(words.view(np.uint8))[: self.length]
+        return np.asarray(1.0 - 2.0 * bits_L, np.float64)
+
+    def _rotated(self, delta_D: Floats) -> NDArray[np.float64]:
+        """Clipped, filled up with zeros, with random signs, transformed, and scaled."""
+        if delta_D.shape != (self.dimension,):
+            raise PrivacyError(f"an update of shape {delta_D.shape}: must be ({self.dimension},)")
+        peak = float(np.abs(delta_D).max())
+        if not math.isfinite(peak):
+            raise PrivacyError(f"the largest entry of the update is {peak}; send a zero update instead")
+        padded_L = np.zeros(self.length)
+        if peak:
+            # The square of an entry may be no number; that of an entry over the largest is.
+            padded_L[: self.dimension] = delta_D / np.float64(peak)
+            norm = float(np.linalg.norm(padded_L))
+            padded_L *= min(peak, self.clip / norm)
+        return hadamard(padded_L * self._signs) * self.scale
+
+    def _rounded(self, real_L: NDArray[np.float64], rounding: RandomStream) -> NDArray[np.int64]:
+        """Each entry up or down, so that its mean is kept, until the norm is within its bound."""
+        floor_L = np.floor(real_L)
+        part_L, down_L = real_L - floor_L, floor_L.astype(np.int64)
+        for _ in range(_TRIES):
+            uniform_L = (rounding.words(self.length) >> np.uint64(11)) * 2.0**-53
+            integers_L = down_L + (uniform_L < part_L)
+            # Below 2^62, so exact.
+            if int(integers_L @ integers_L) <= self.sensitivity_l2**2:
+                return integers_L
+        raise PrivacyError(f"no rounding within the norm {self.sensitivity_l2:g} in {_TRIES} tries; check clip and scale")
+
+
+def hadamard(real_L: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The orthonormal Walsh–Hadamard transform, its own inverse; the length is a power of two.
+
+    Each pass forms the sums and differences of the two halves and interleaves them.
+    """
+    now, other, half = real_L.copy(), np.empty_like(real_L), len(real_L) // 2
+    for _ in range(len(real_L).bit_length() - 1):
+        np.add(now[:half], now[half:], out=other[0::2])
+        np.subtract(now[:half], now[half:], out=other[1::2])
+        now, other = other, now
+    return now / math.sqrt(len(real_L))
+
+
+def _padded(dimension: int) -> int:
+    return 1 << (dimension - 1).bit_length()

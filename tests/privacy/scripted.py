@@ -1,0 +1,151 @@
+"""One round of a client-level plan with updates that are given, not trained: what is released, before and after noise."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
+from privfl.aggregators.mean import Mean
+from privfl.config import TrainingConfig
+from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan
+from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
+from privfl.privacy.plan import NoPlan
+from privfl.privacy.streams import RandomStream
+from privfl.rounds import Outcome, Round, ServerState
+from privfl.seeding import Seed
+from privfl.servers.fedavg import FedAvg
+from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.vectors import Layout
+
+LAYOUT = Layout(("weight", "bias"), ((5, 4), (4,)))
+D = LAYOUT.size
+POPULATION = 12
+CLIP = 0.5
+SIZES = (1, 900)
+"""Sizes of clients, the first by far the smallest: a weight by size would show."""
+
+SHARED: dict[str, Any] = {
+    "noise_multiplier": 1e-9,
+    "max_update_norm": CLIP,
+    "delta": 1e-3,
+    "budget": None,
+    "scheme": "flat",
+    "randomness": "seeded",
+}
+
+
+def central(**changes: Any) -> CentralPlan:
+    settings = {"sampler": "poisson", "population": POPULATION, "size": 4, "names_cohort": False}
+    return CentralPlan(**{**SHARED, **settings, **changes})
+
+
+def local(**changes: Any) -> LocalPlan:
+    return LocalPlan(**{**SHARED, **changes})
+
+
+def dpftrl(**changes: Any) -> DpftrlPlan:
+    settings = {"factorization": "banded", "bands": 3, "rounds": 12, "separation": 3, "size": 4}
+    return DpftrlPlan(**{**SHARED, **settings, **changes})
+
+
+def distributed(**changes: Any) -> DistributedPlan:
+    settings = {"mechanism": "skellam", "bits": 24, "survivors": 3, "dimension": D, "clients": POPULATION}
+    return DistributedPlan(**{**SHARED, "noise_multiplier": 0.5, **settings, **changes})
+
+
+class Scripted(Trainer):
+    """Hands in what it was given."""
+
+    def __init__(self, deltas: Mapping[int, Tensor]) -> None:
+        super().__init__(nn.Identity(), TrainingConfig(local_steps=1, batch_size=1, lr=1.0), NoPlan())
+        self.deltas = deltas
+
+    def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        return [LocalResult(task.client, self.deltas[task.client], 0.0, 0.0, None) for task in tasks]
+
+
+class CodedSum(Aggregator):
+    """The sum of the codec's words modulo 2^bits, without masks; ``lost`` clients are not in it."""
+
+    lost: tuple[int, ...] = ()
+
+    hides_updates = True
+    uses_codec = True
+
+    def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
+        codec = context.codec
+        assert codec is not None
+        sum_L = np.zeros(codec.length, np.uint64)
+        survivors = [update for update in updates if update.client not in self.lost]
+        for update in survivors:
+            own = Seed(int.from_bytes(context.noise_key, "big")) / update.client
+            rounding, noise = (RandomStream((own / name).key()) for name in ("rounding", "noise"))
+            sum_L += codec.encode(update.delta_D.numpy(), rounding, noise)
+        sum_D = torch.from_numpy(codec.decode((sum_L % (1 << codec.bits)).astype(np.uint32)))
+        seen = {"sum_D": sum_D, "weight_sum": torch.tensor(float(len(survivors)), dtype=torch.float64)}
+        arrived = tuple(update.client for update in survivors)
+        return Aggregate(sum_D.float() / max(len(survivors), 1), arrived, Cost(0, 0, 0.0, 0.0), 0, seen)
+
+
+def play(
+    plan: ClientPlan,
+    deltas: Mapping[int, Tensor],
+    *,
+    seed: Seed = Seed(5),  # noqa: B008
+    number: int = 0,
+    aggregator: Aggregator | None = None,
+    state: ServerState | None = None,
+) -> Outcome:
+    """One round; with FedAvg from zero the new global model is the mean update."""
+    begin = state or ServerState(number, torch.zeros(D), {}, plan.initial(torch.device("cpu")))
+    name = seed / "round" / number
+    tasks = [
+        LocalTask(client, SIZES[min(client, 1)], torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), name / "client" / client)
+        for client in sorted(deltas)
+    ]
+    coded = isinstance(plan, DistributedPlan)
+    context = RoundContext(
+        round=number,
+        global_D=begin.global_D,
+        layout=LAYOUT,
+        population=POPULATION,
+        simulation_key=bytes(32),
+        codec=plan.codec(bytes(32)) if isinstance(plan, DistributedPlan) else None,
+        noise_key=(name / "shares").key(),
+    )
+    one = Round(
+        plan=plan,
+        trainer=Scripted(deltas),
+        aggregator=aggregator or (CodedSum(kind="coded") if coded else Mean(kind="mean")),
+        server=FedAvg(kind="fedavg"),
+        largest_client=max(SIZES),
+        stream=name / "server",
+    )
+    return one.run(begin, tasks, context)
+
+
+def released(plan: ClientPlan, deltas: Mapping[int, Tensor], **changes: Any) -> Tensor:
+    """The sum that is released, in float64: the step times the plan's denominator."""
+    outcome = play(plan, deltas, **changes)
+    return outcome.state.global_D.double() * denominator(plan, deltas)
+
+
+def denominator(plan: ClientPlan, deltas: Mapping[int, Tensor]) -> float:
+    """A fixed number where cohorts are secret; else how many took part, which is public."""
+    return float(plan.size) if isinstance(plan, CentralPlan | DpftrlPlan) else float(max(len(deltas), 1))
+
+
+def loud(plan: ClientPlan, noise_multiplier: float) -> ClientPlan:
+    """The same plan with that noise."""
+    return replace(plan, noise_multiplier=noise_multiplier)
+
+
+def updates(count: int, seed: int = 0, scale: float = 3.0) -> dict[int, Tensor]:
+    """Random updates of the first so many clients, most of them longer than the norm."""
+    draw = np.random.default_rng(seed)
+    rows = [draw.normal(size=D) * scale * draw.exponential() for _ in range(count)]
+    return {client: torch.from_numpy(row.astype(np.float32)) for client, row in enumerate(rows)}

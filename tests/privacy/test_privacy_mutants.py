@@ -1,0 +1,176 @@
+"""Every protection of a client-level plan, taken away once: a check that guards it must turn red.
+
+A mutant is an edit of a function's source, made in memory; the tree is left as it is. The text that it replaces must be
+there exactly once, so that a mutant cannot outlive the code that it was made for. The same is done to the engine of
+example-level plans in ``tests/training/test_opacus_engine.py``.
+"""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import test_client_plans as of_plans
+import test_recorded_plans as of_runs
+
+from privfl import rounds
+from privfl.errors import PrivacyError, ProtocolError
+from privfl.privacy import client_plans, clipping, distributed, events, ledger, own_noise_plans
+from privfl.seeding import Seed
+
+RED = (AssertionError, PrivacyError, ProtocolError)
+
+Check = Callable[[], object]
+
+
+class Edit(NamedTuple):
+    owner: Any
+    name: str
+    old: str
+    new: str
+
+
+def mutate(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
+    found = inspect.getattr_static(edit.owner, edit.name)
+    wrapped = {property: lambda one: one.fget, classmethod: lambda one: one.__func__}.get(type(found), lambda one: one)(found)
+    function = inspect.unwrap(wrapped)
+    source = textwrap.dedent(inspect.getsource(function))
+    assert source.count(edit.old) == 1, f"{edit.name} has changed: {edit.old!r} is not there exactly once"
+    namespace: dict[str, Any] = {}
+    # ``super()`` without arguments needs the class that a method was written in.
+    text = source.replace(edit.old, edit.new).replace("super().", f"super({getattr(edit.owner, '__name__', '')}, self).")
+    exec(text, {**vars(inspect.getmodule(function)), "property": property}, namespace)
+    monkeypatch.setattr(edit.owner, edit.name, namespace[edit.name])
+
+
+Central, Local = client_plans.CentralPlan, own_noise_plans.LocalPlan
+
+MUTANTS: list[tuple[str, Check, Edit]] = [
+    (
+        "drop the clip",
+        of_plans.check_sensitivity,
+        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+    ),
+    (
+        "halve the central noise",
+        of_plans.check_noise,
+        Edit(Central, "at_server", "self._update_noise() * self.scale, norm", "self._update_noise() * self.scale / 2, norm"),
+    ),
+    (
+        "halve the clients' noise",
+        of_plans.check_noise,
+        Edit(Local, "at_client", "self._noise(), self.max_update_norm", "self._noise() / 2, self.max_update_norm"),
+    ),
+    (
+        "divide by the realised cohort",
+        of_plans.check_denominator_is_fixed,
+        Edit(Central, "at_server", "noised_D / event.denominator", "noised_D / max(len(handed_in), 1)"),
+    ),
+    (
+        "weight by the number of examples",
+        of_plans.check_weights_are_uniform,
+        Edit(rounds.Round, "_of_clients", "one.delta_D, 1.0)", "one.delta_D, task.size / self.largest_client)"),
+    ),
+    (
+        "skip an empty cohort",
+        of_plans.check_an_empty_cohort_is_a_round,
+        Edit(rounds, "skip_reason", "plan.trusts_server", "plan.trusts_server and cohort"),
+    ),
+    (
+        "reuse a seed over clients",
+        of_plans.check_noise_is_independent,
+        Edit(Local, "at_client", 'stream / "noise"', 'Seed(0) / "noise"'),
+    ),
+    (
+        "reuse a seed over rounds",
+        of_plans.check_noise_is_independent,
+        Edit(Central, "at_server", 'stream / "noise"', 'Seed(0) / "noise"'),
+    ),
+    (
+        "shares for the cohort and not for the survivors",
+        of_plans.check_shares_suffice_for_the_survivors,
+        Edit(distributed.DistributedCodec, "fit", "clip / math.sqrt(survivors)", "clip / math.sqrt(clients)"),
+    ),
+    (
+        "shares larger than the survivors need",
+        of_plans.check_shares_suffice_for_the_survivors,
+        Edit(distributed.DistributedCodec, "fit", "clip / math.sqrt(survivors)", "clip"),
+    ),
+    (
+        "a stale accumulator",
+        of_plans.check_sensitivity,
+        Edit(
+            rounds.Round,
+            "_of_clients",
+            "sum_D = total_D.to(state.global_D.device, torch.float64)",
+            "sum_D = STALE.setdefault(0, torch.zeros_like(total_D).double()).add_(total_D).clone()",
+        ),
+    ),
+    (
+        "clip in two places, to two norms",
+        of_plans.check_sensitivity,
+        Edit(client_plans.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
+    ),
+    (
+        "layers clipped to C each",
+        of_plans.check_sensitivity,
+        Edit(clipping, "clip_update", "norm / math.sqrt(len(parts))", "norm"),
+    ),
+    (
+        "wrong relation for a fixed cohort",
+        of_plans.test_a_fixed_cohort_is_priced_by_replacement,
+        Edit(Central, "relation", '"replace_one" if', '"add_or_remove_one" if'),
+    ),
+    (
+        "an event of the wrong relation",
+        of_runs.check_prices_are_those_of_the_mechanisms,
+        Edit(
+            events.CohortSum, "releases", "one = FixedSizeGaussian(self.population, self.size, noise)", "one = Gaussian(noise)"
+        ),
+    ),
+    (
+        "amplification against clients that see the roster",
+        of_plans.test_who_is_protected_from_whom,
+        Edit(Central, "adversaries", 'self.sampler != "all"', "False"),
+    ),
+    (
+        "the executed ε is the imagined one",
+        of_plans.test_an_imagined_population_never_lends_its_epsilon_to_the_run,
+        Edit(Central, "_event", "self._update_noise() * self.scale,", "self._update_noise(),"),
+    ),
+    (
+        "the count costs nothing",
+        of_plans.test_an_adaptive_norm_splits_the_noise_as_andrew_2021,
+        Edit(Central, "_update_noise", "if self.adaptive is None:", "if True:"),
+    ),
+    (
+        "a non-finite update goes through",
+        of_plans.check_sensitivity,
+        Edit(clipping, "clip_update", "if not bool(torch.isfinite(delta_D).all()):", "if False:"),
+    ),
+]
+
+
+@pytest.fixture(autouse=True)
+def _no_price_is_remembered() -> Iterator[None]:
+    ledger._history.cache_clear()
+    yield
+    ledger._history.cache_clear()
+
+
+@pytest.mark.parametrize(("check", "edit"), [mutant[1:] for mutant in MUTANTS], ids=[mutant[0] for mutant in MUTANTS])
+def test_a_broken_plan_is_caught(check: Check, edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (client_plans, own_noise_plans, rounds):
+        monkeypatch.setattr(module, "Seed", Seed)
+    monkeypatch.setattr(rounds, "STALE", {}, raising=False)
+    mutate(monkeypatch, edit)
+    if edit.owner is clipping:
+        # The plans imported the function by name.
+        monkeypatch.setattr(client_plans, edit.name, getattr(clipping, edit.name))
+    if edit.owner is rounds:
+        monkeypatch.setattr(of_plans, edit.name, getattr(rounds, edit.name))
+    with pytest.raises(RED):
+        check()

@@ -1,0 +1,365 @@
+"""Client-level plans in whole runs: what is priced, written down, resumed and refused."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from scipy import stats
+from scripted import CodedSum
+from small_runs import SMALL, small
+
+from privfl import views
+from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
+from privfl.errors import ConfigError, RunFolderError, StorageError
+from privfl.experiment import assemble, deterministic
+from privfl.pricing import account, together
+from privfl.privacy import accounting
+from privfl.privacy.ledger import Ledger
+from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, PoissonGaussian
+from privfl.privacy.sampling import draw_cohorts
+from privfl.recording import run
+from privfl.report.card import as_json
+from privfl.report.recorded import Run
+from privfl.runs import RunFolder
+from privfl.seeding import Seed
+
+ERROR = 1e-4
+
+
+def privacy(kind: str, **changes: Any) -> dict[str, Any]:
+    return {"kind": kind, "noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5, **changes}
+
+
+CENTRAL = small(privacy=privacy("client_central"), aggregator={"kind": "mean"}, server={"kind": "fedavg"})
+ADAPTIVE = small(
+    privacy=privacy("client_central", noise_multiplier=0.3, clipping="adaptive", randomness="secure"), server={"kind": "fedavg"}
+)
+LOCAL = small(privacy=privacy("client_local", randomness="secure"), server={"kind": "fedavgm"})
+DPFTRL = small(
+    privacy=privacy("client_dpftrl"), cohort={"kind": "separated", "size": 3, "separation": 3}, server={"kind": "fedavg"}
+)
+PLANS = {"dpftrl": DPFTRL, "central": CENTRAL, "adaptive, secure": ADAPTIVE, "local, secure": LOCAL}
+
+
+def check_prices_are_those_of_the_mechanisms() -> None:
+    """ε of a whole run, against the accountants' own words for it."""
+    for cohort, history in (
+        ({"kind": "poisson", "size": 5}, History({PoissonGaussian(0.5, 1.0): 4})),
+        ({"kind": "fixed", "size": 5}, History({FixedSizeGaussian(10, 5, 1.0): 4})),
+        ({"kind": "all"}, History({Gaussian(1.0): 4})),
+    ):
+        priced = account(small(privacy=privacy("client_central"), cohort=cohort))
+        assert priced.epsilon == pytest.approx(accounting.epsilon(history, 1e-2))
+        assert priced.prices[0].relation == history.relation
+        assert priced.epsilon_clients == (priced.epsilon,) * 10
+
+
+def test_prices_are_those_of_the_mechanisms() -> None:
+    check_prices_are_those_of_the_mechanisms()
+
+
+def test_a_client_that_noises_its_own_update_pays_for_its_own_rounds() -> None:
+    priced = account(LOCAL)
+    cohorts = [cohort for cohort in priced.experiment.cohorts if len(cohort) >= 2]
+    for client, spent in enumerate(priced.epsilon_clients):
+        rounds = sum(client in cohort for cohort in cohorts)
+        assert spent == accounting.epsilon(History({Gaussian(1.0): rounds}), 1e-2)
+
+
+@pytest.mark.parametrize("kind", ["client_central", "client_local", "client_dpftrl", "client_distributed"])
+def test_target_epsilon_is_reached_by_every_plan(kind: str) -> None:
+    separated = {"kind": "separated", "size": 3, "separation": 3}
+    more = {"survivors": 2} if kind == "client_distributed" else {}
+    plan = privacy(kind, noise_multiplier=None, target_epsilon=6.0, **more)
+    priced = account(small(privacy=plan, cohort=SMALL["cohort"] if kind == "client_central" else separated))
+    assert 5.9 < priced.epsilon <= 6.0
+
+
+def test_shuffled_batches_earn_no_amplification() -> None:
+    """Two local epochs of four rounds are eight releases of the Gaussian mechanism for whoever took part in all."""
+    config = small(
+        privacy={**SMALL["privacy"], "sampler": "shuffle"},
+        cohort={"kind": "all"},
+        training={**SMALL["training"], "local_epochs": 2},
+    )
+    priced = account(config)
+    assert priced.epsilon == pytest.approx(accounting.epsilon(History({Gaussian(1.0): 8}), 1e-4), rel=1e-6)
+    rows = dict(priced.rows())
+    assert float(rows["no guarantee: ε were the batches Poisson samples"]) < priced.epsilon
+    folder_epsilon = assemble(config).ledger(4).epsilon()
+    assert folder_epsilon == priced.epsilon
+
+
+# --- the ledger's q is the empirical one ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cohort", [PoissonCohort(kind="poisson", size=3), FixedCohort(kind="fixed", size=3)])
+def test_the_ledger_s_rate_is_the_empirical_one(cohort: Any) -> None:
+    """12,000 draws of 11 clients: every client, and all together, by a binomial bound of 1e-4."""
+    clients, rounds = 11, 12_000
+    experiment = assemble(small(privacy=privacy("client_central"), cohort=cohort.model_dump()))
+    (event,) = experiment.planned(0).values()
+    taken = np.zeros(clients)
+    for drawn in draw_cohorts(cohort, clients, rounds, Seed(3)):
+        taken[list(drawn)] += 1
+    accounted = 3 / clients
+    low, high = stats.binom.ppf([ERROR / 2 / clients, 1 - ERROR / 2 / clients], rounds, accounted)
+    assert ((low <= taken) & (taken <= high)).all()
+    assert event.size / event.population == pytest.approx(3 / 10)  # type: ignore[union-attr]
+
+
+def test_separated_cohorts_keep_their_distance() -> None:
+    cohort = SeparatedCohort(kind="separated", size=2, separation=4)
+    drawn = draw_cohorts(cohort, 9, 200, Seed(0))
+    for number, one in enumerate(drawn):
+        assert len(set(one)) == 2
+        assert not set(one) & {client for other in drawn[max(0, number - 3) : number] for client in other}
+    assert {client for one in drawn for client in one} == set(range(9))
+
+
+# --- what is written --------------------------------------------------------------------------------------------------
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    names = ("rounds.jsonl", "ledger.json", "result.json", "model.safetensors")
+    found = [folder / name for name in names] + sorted((folder / "views").glob("*"))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+@pytest.fixture(scope="module", params=PLANS)
+def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
+    return run(PLANS[request.param], tmp_path_factory.mktemp("plans") / "run")
+
+
+def test_the_ledger_on_disk_gives_the_result_s_epsilon(finished: RunFolder) -> None:
+    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.json")
+    assert told is not None
+    assert ledger.epsilon() == told.epsilon == told.prices[0].epsilon == max(told.epsilon_clients)
+    assert told.epsilon == pytest.approx(account(finished.config).epsilon) or told.plan == "client_central"
+    assert told.unit == ledger.unit == "client"
+    assert told.units == 10
+
+
+def test_every_step_can_be_killed_and_no_release_is_drawn_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The disk fails at every write in turn. What was seen of a round before the failure is what is seen after it, and a
+    round is entered once: with noise from the operating system too."""
+    config = ADAPTIVE.model_copy(update={"rounds": 2})
+    real = os.fsync
+    reached = fatal = 0
+    while reached >= fatal:
+        fatal += 1
+        calls = 0
+
+        def full(descriptor: int, fatal: int = fatal) -> None:
+            nonlocal calls, reached
+            calls += 1
+            reached = max(reached, calls)
+            if calls == fatal:
+                raise OSError(28, "No space left on device")
+            real(descriptor)
+
+        path = tmp_path / f"run{fatal}"
+        monkeypatch.setattr(os, "fsync", full)
+        before: dict[str, Any] = {}
+        try:
+            run(config, path)
+        except StorageError:
+            before = {one.name: load_file(one) for one in (path / "views").glob("*")} if (path / "views").exists() else {}
+        monkeypatch.setattr(os, "fsync", real)
+        run(config, path, resume=True)
+        for name, seen in before.items():
+            after = load_file(path / "views" / name)
+            assert all(torch.equal(seen[key], after[key]) for key in seen), f"{name} after a failure at write {fatal}"
+        entries = json.loads((path / "ledger.json").read_bytes())["entries"]
+        assert [entry["round"] for entry in entries] == [0, 1]
+        assert not (path / "noise.key").exists()
+    assert fatal > 15
+
+
+def test_spending_is_written_before_what_was_noised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(*arguments: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(views, "observe", crash)
+    with pytest.raises(KeyboardInterrupt):
+        run(CENTRAL, tmp_path / "run")
+    assert len(Ledger.read(tmp_path / "run" / "ledger.json").entries) == 1
+    assert not (tmp_path / "run" / "state.safetensors").exists()
+
+
+def test_secure_noise_is_of_no_seed(tmp_path: Path) -> None:
+    first, second = (run(LOCAL, tmp_path / name) for name in ("one", "two"))
+    assert (first.path / "model.safetensors").read_bytes() != (second.path / "model.safetensors").read_bytes()
+    seeded = small(privacy=privacy("client_local"), server={"kind": "fedavgm"})
+    third, fourth = (run(seeded, tmp_path / name) for name in ("three", "four"))
+    assert contents(third.path) == contents(fourth.path)
+
+
+def test_a_secure_run_without_its_key_does_not_go_on(tmp_path: Path) -> None:
+    def interrupt(record: Any, timing: object) -> None:
+        if record.round == 1:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(LOCAL, tmp_path / "run", observer=interrupt)
+    key = tmp_path / "run" / "noise.key"
+    assert key.stat().st_mode & 0o777 == 0o600
+    key.unlink()
+    with pytest.raises(RunFolderError, match=r"noise\.key is gone"):
+        run(LOCAL, tmp_path / "run", resume=True)
+
+
+def test_an_empty_cohort_is_a_round_of_the_run(tmp_path: Path) -> None:
+    config = small(
+        rounds=12, privacy=privacy("client_central"), cohort={"kind": "poisson", "size": 1}, server={"kind": "fedavg"}
+    )
+    folder = run(config, tmp_path / "run")
+    records = folder.rounds()
+    assert any(not record.cohort for record in records)
+    assert all(record.skipped is None for record in records)
+    assert len(Ledger.read(folder.path / "ledger.json").entries) == 12
+
+
+def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> None:
+    view = views.open_view(finished, "client", assemble(finished.config).layout)
+    assert not hasattr(view, "participants")
+
+
+# --- the card ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_card_says_what_is_promised(finished: RunFolder) -> None:
+    told = as_json(Run.read(finished))
+    promise = told["promise"]
+    assert json.loads(json.dumps(told)) == told
+    assert told["delta_against"] == "1/10"
+    assert promise["unit"] == "client"
+    assert {"Protected", "From whom", "Neighbouring", "Sampler", "ε by accountant", "δ", "Randomness"} <= set(told["terms"])
+    assert "Tuning" in told["not_covered"]
+    stamped = "Seeded: not private against someone who knows the seed." in told["terms"]["Randomness"]
+    assert stamped == (promise["randomness"] == "seeded")
+    assert ("The server is trusted" in told["terms"]["From whom"]) == ("server" not in promise["adversaries"])
+
+
+def test_an_imagined_population_is_told_apart_on_every_page(tmp_path: Path) -> None:
+    from privfl.report import summary_table, write_report
+    from privfl.report.headline import headlines
+
+    imagined = {"population": 1_000_000, "cohort": 5000}
+    config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-6), aggregator={"kind": "mean"})
+    folder = run(config, tmp_path / "run")
+    told = folder.result.privacy
+    assert told is not None
+    assert told.extrapolated is not None
+    assert told.extrapolated.epsilon < 1 < 1e5 < told.epsilon
+    (headline,) = [one for one in headlines(Run.read(folder)) if one.label == "Promised ε"]
+    assert "executed" in headline.terms
+    assert "extrapolated" in headline.terms
+    assert summary_table(folder).row_count
+    page = write_report([folder], folder.path / "report.html").read_text()
+    assert "Executed, not extrapolated" in page
+    assert json.loads((folder.path / "privacy_card.json").read_text())["promise"]["extrapolated"]["cohort"] == 5000
+
+
+# --- several runs on the same data ------------------------------------------------------------------------------------
+
+
+def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
+    folders = [
+        run(small(privacy=privacy("client_central", noise_multiplier=noise)), tmp_path / str(noise)) for noise in (1.0, 2.0)
+    ]
+    rows = together(folders)
+    both = History({PoissonGaussian(0.5, 1.0): 4, PoissonGaussian(0.5, 2.0): 4})
+    assert rows[1].together == pytest.approx(accounting.epsilon(both, 1e-2))
+    assert rows[0].together == rows[0].alone < rows[1].together
+    with pytest.raises(RunFolderError, match="named twice"):
+        together([folders[0], folders[0]])
+    examples = run(small(), tmp_path / "examples")
+    with pytest.raises(RunFolderError, match="unit is example"):
+        together([folders[0], examples])
+    other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
+    with pytest.raises(RunFolderError, match="are not those of"):
+        together([folders[0], other])
+
+
+# --- what is refused --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (
+            {"privacy": privacy("client_distributed", survivors=3), "aggregator": "mean"},
+            r"aggregator\.kind = 'mean'.*secure_sum",
+        ),
+        (
+            {"privacy": privacy("client_distributed", survivors=6)},
+            r"privacy\.survivors = 6: with 0 corrupt clients must be at most the cohort of 5",
+        ),
+        ({"privacy": privacy("client_local", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*client_central"),
+        ({"privacy": privacy("client_dpftrl", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*one norm"),
+        ({"privacy": privacy("client_dpftrl")}, r"cohort\.kind = 'poisson'.*'separated'"),
+        (
+            {"privacy": privacy("client_dpftrl", bands=4), "cohort": {"kind": "separated", "size": 3, "separation": 3}},
+            r"privacy\.bands = 4: must be at most cohort\.separation = 3",
+        ),
+        (
+            {"privacy": privacy("client_dpftrl", randomness="secure"), "cohort": DPFTRL.cohort.model_dump()},
+            r"randomness = 'secure'.*no grid",
+        ),
+        ({"cohort": {"kind": "separated", "size": 4, "separation": 3}}, r"separation = 3.*need 12 clients"),
+        (
+            {"privacy": privacy("client_central"), "cohort": {"kind": "separated", "size": 3, "separation": 3}},
+            r"cohort\.kind = 'separated'.*in secret",
+        ),
+        ({"privacy": privacy("client_central", delta=0.1)}, r"delta = 0\.1: must be below 1/N = 1/10"),
+        (
+            {"privacy": privacy("client_central", imagined={"population": 9, "cohort": 10})},
+            r"at most imagined\.population",
+        ),
+        ({"privacy": privacy("client_central", imagined={"population": 9, "cohort": 4})}, r"stands for a smaller 'poisson'"),
+    ],
+)
+def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        small(**changes)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"privacy": {**SMALL["privacy"], "delta": 1e-3}}, r"delta = 0\.001: must be below 1/N = 1/14\d\d"),
+        (
+            {"privacy": privacy("client_central", noise_multiplier=None, target_epsilon=2.0, clipping="adaptive")},
+            r"must be below 0\.5.*allow a larger ε",
+        ),
+        ({"privacy": privacy("client_local", noise_multiplier=None, target_epsilon=1e-5, delta=1e-9)}, "allow a larger ε"),
+    ],
+)
+def test_what_the_data_or_the_price_forbid_is_refused_before_training(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as caught:
+        assemble(small(**changes))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", ["client_central", "client_local", "client_dpftrl", "client_distributed"])
+def test_client_level_training_learns(kind: str) -> None:
+    """With next to no noise every plan learns; a broken sign or denominator would not."""
+    cohort = {"kind": "poisson", "size": 5} if kind == "client_central" else {"kind": "separated", "size": 3, "separation": 3}
+    more = {"survivors": 2} if kind == "client_distributed" else {}
+    plan = privacy(kind, noise_multiplier=1e-4, max_update_norm=1.0, **more)
+    experiment = assemble(small(rounds=30, privacy=plan, cohort=cohort, server={"kind": "fedavg"}))
+    if kind == "client_distributed":
+        experiment = replace(experiment, aggregator=CodedSum(kind="coded"))
+    with deterministic():
+        logits = experiment.logits(experiment.train(), torch.from_numpy(experiment.data.test.x))
+    assert (logits.argmax(1).numpy() == experiment.data.test.y).mean() > 0.8
