@@ -36,7 +36,8 @@ class LocalResult:
     """What came of it: the update (local minus global), the mean training loss, and what was spent.
 
     ``event`` is what the trainer did, for the ledger, read off what did it; None where the plan promises nothing.
-    ``clipped_share`` is the share of per-example gradients that were longer than the clipping norm.
+    ``clipped_share`` is the share of per-example gradients that were longer than the clipping norm, ``zeroed`` how many
+    were not finite and counted as zeros.
     """
 
     client: int
@@ -44,6 +45,7 @@ class LocalResult:
     loss: float
     clipped_share: float
     event: LocalTraining | None
+    zeroed: int = 0
 
 
 class Trainer(ABC):

@@ -7,26 +7,31 @@ sample at 1/len(loader), the batches are drawn here at exactly the rate that is 
 
 from __future__ import annotations
 
-import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
+from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _mark_as_processed
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
-from privfl.errors import ModelError, PrivacyError
+from privfl.errors import ConfigError, ModelError
+from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
+from privfl.privacy.noise import SecureNoise
 from privfl.privacy.plan import ExamplePlan, Plan
-from privfl.privacy.sampling import poisson_batches, shuffled_batches
+from privfl.privacy.sampling import private_batches, shuffled_batches
+from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.training._guards import probe_like, require_no_mixing, require_per_example
+from privfl.training._noise import require_noise
 from privfl.vectors import load_vector, to_vector
 
 
@@ -40,6 +45,11 @@ class Opacus(Trainer):
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
         super().__init__(model, config, plan)
+        if config.precision != "float32":
+            raise ConfigError(
+                f"training.precision = {config.precision!r}: the opacus engine computes in float32 only; "
+                "set training.engine = 'fused', or take the precision away"
+            )
         self._private: GradSampleModule | None = None
         self._probed = False
         if isinstance(plan, ExamplePlan):
@@ -55,12 +65,11 @@ class Opacus(Trainer):
         self.model.train()
         with _layer_randomness(task.seed / "layers"):
             if isinstance(self.plan, ExamplePlan):
-                loss, clipped_share, event = self._train_private(self.plan, task)
-            else:
-                loss, clipped_share, event = self._train_plain(task), 0.0, None
-        return LocalResult(task.client, to_vector(self.model) - global_D, loss, clipped_share, event)
+                return self._train_private(self.plan, task, global_D)
+            loss = self._train_plain(task)
+        return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, None)
 
-    def _train_private(self, plan: ExamplePlan, task: LocalTask) -> tuple[float, float, LocalTraining]:
+    def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         if not self._probed:
             require_no_mixing(self.model, probe_like(task.x, 1))
@@ -75,21 +84,26 @@ class Opacus(Trainer):
             loss_reduction="mean",
             generator=(task.seed / "noise").torch(task.x.device),
         )
+        if plan.randomness == "secure":
+            optimizer.secure = SecureNoise(RandomStream((task.seed / "noise").key()))
         loss_sum = 0.0
         batches = (task.seed / "batches").torch(task.x.device)
-        for batch in poisson_batches(len(task.y), todo.sample_rate, todo.steps, batches):
+        for batch in private_batches(todo, len(task.y), batches):
             optimizer.zero_grad()
             loss_sum += self._accumulate(task.x[batch], task.y[batch])
             optimizer.step()
         optimizer.require_noise(todo.steps)
         done = LocalTraining(
+            sampler=todo.sampler,
             sample_rate=todo.sample_rate,
             steps=optimizer.noise_draws,
             noise_multiplier=optimizer.noise_multiplier,
             max_grad_norm=optimizer.max_grad_norm,
             expected_batch_size=optimizer.expected_batch_size,
         )
-        return loss_sum / max(optimizer.examples, 1), optimizer.clipped / max(optimizer.examples, 1), done
+        examples = max(optimizer.examples, 1)
+        delta_D = to_vector(self.model) - global_D
+        return LocalResult(task.client, delta_D, loss_sum / examples, optimizer.clipped / examples, done, optimizer.zeroed)
 
     def _accumulate(self, x_B: Tensor, y_B: Tensor) -> float:
         """Per-example gradients of one batch; returns the sum of its losses."""
@@ -102,7 +116,7 @@ class Opacus(Trainer):
         loss_B = cross_entropy(self._private(x_B), y_B, reduction="none")
         loss_B.sum().backward()  # type: ignore[no-untyped-call]
         # An example that overflows has no gradient to give, and no loss to report.
-        return float(loss_B.detach()[loss_B.isfinite()].sum())
+        return float(loss_B.detach()[loss_B.isfinite()].double().sum())
 
     def _train_plain(self, task: LocalTask) -> float:
         optimizer = self._sgd()
@@ -118,7 +132,29 @@ class Opacus(Trainer):
         return float(torch.stack(losses).mean())
 
     def _sgd(self) -> torch.optim.SGD:
-        return torch.optim.SGD(self.model.parameters(), lr=self.config.lr, momentum=self.config.momentum)
+        kind = partial(ProximalSGD, proximal=self.config.proximal) if self.config.proximal else torch.optim.SGD
+        config = self.config
+        return kind(self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+
+
+class ProximalSGD(torch.optim.SGD):
+    """SGD that is also pulled to where it began, by μ (w − w₀) (FedProx, Li et al. 2020, equation 2).
+
+    The pull needs no data. In the loss, hooks would drop it or scale it by private factors; here it comes after the noise.
+    """
+
+    def __init__(self, parameters: Iterable[nn.Parameter], *, proximal: float, **settings: Any) -> None:
+        began = [(parameter, parameter.detach().clone()) for parameter in parameters]
+        super().__init__([parameter for parameter, _ in began], **settings)
+        self.proximal, self.began = proximal, began
+
+    @torch.no_grad()
+    def step(self, closure: None = None) -> None:  # type: ignore[override]
+        """One step, with the pull added to the gradient."""
+        for parameter, began in self.began:
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - began, alpha=self.proximal)
+        super().step(closure)
 
 
 class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -127,11 +163,13 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
     Opacus would multiply an infinite norm by a factor of zero and make every weight NaN.
     """
 
+    secure: SecureNoise | None = None
     noise_draws = 0
     noise_numbers = 0
     noise_square = 0.0
     examples = 0
     clipped = 0
+    zeroed = 0
 
     def clip_and_accumulate(self) -> None:
         """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖)."""
@@ -139,6 +177,7 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         norms_B = torch.stack([gradient.norm(2, dim=1) for gradient in gradients], dim=1).norm(2, dim=1)
         finite_B = norms_B.isfinite()
         if not bool(finite_B.all()):
+            self.zeroed += int((~finite_B).sum())
             norms_B[~finite_B] = 0.0
             for gradient in gradients:
                 gradient[~finite_B] = 0.0
@@ -151,80 +190,24 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def add_noise(self) -> None:
         """Add the step's noise, and measure what was added."""
-        super().add_noise()
+        if self.secure is None:
+            super().add_noise()
+        else:
+            dimension = sum(parameter.numel() for parameter in self.params)
+            deviation = widened(self.noise_multiplier, dimension) * self.max_grad_norm
+            for parameter in self.params:
+                parameter.grad = self.secure.added(parameter.summed_grad, deviation)
+                _mark_as_processed(parameter.summed_grad)
         self.noise_draws += 1
         for parameter in self.params:
             self.noise_numbers += parameter.numel()
             self.noise_square += float((parameter.grad - parameter.summed_grad).double().square().sum())
 
     def require_noise(self, steps: int) -> None:
-        """Raise unless each step drew its noise, and the noise was as large as is accounted.
-
-        Of n Gaussian draws the root mean square lies more than 7/√(2n) below σ with a probability of 1e-12. Rounding of
-        sum and noise can only add to it.
-
-        Raises:
-            PrivacyError: too few draws, or too small ones.
-        """
-        expected = steps * sum(parameter.numel() for parameter in self.params)
-        if self.noise_draws != steps or self.noise_numbers != expected:
-            raise PrivacyError(f"{self.noise_draws} noise draws in {steps} steps; each step needs one, so nothing was sent")
-        accounted = self.noise_multiplier * self.max_grad_norm
-        drawn = math.sqrt(self.noise_square / expected)
-        if drawn < accounted * (1 - 7 / math.sqrt(2 * expected)):
-            raise PrivacyError(f"noise of standard deviation {drawn:g} was drawn, {accounted:g} is accounted; nothing was sent")
-
-
-def require_per_example(model: nn.Module) -> None:
-    """Raise unless each example's output, and so its gradient, depends on that example alone.
-
-    Opacus' validator lets a BatchNorm pass whose affine parameters are absent or frozen, though it mixes the batch.
-
-    Raises:
-        ModelError: names the layer and what to use instead.
-    """
-    for name, module in model.named_modules():
-        if isinstance(module, nn.modules.batchnorm._BatchNorm):
-            raise ModelError(
-                f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
-                "replace it by GroupNorm, or set privacy.kind = 'none'"
-            )
-    mistakes = ModuleValidator.validate(model, strict=False)
-    if mistakes:
-        raise ModelError(f"Opacus cannot train this model privately: {str(mistakes[0]).splitlines()[0]}")
-
-
-@torch.no_grad()
-def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
-    """Raise when an example's logits change with its neighbour in the batch: what no list of layer types can rule out.
-
-    Args:
-        model: in training mode.
-        x_1: one example, shape (1, ...).
-
-    Raises:
-        ModelError: some layer mixes the examples of a batch.
-    """
-    state = torch.get_rng_state()
-    logits = []
-    for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
-        torch.set_rng_state(state)
-        logits.append(model(torch.cat([x_1, neighbour]))[0])
-    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
-        raise ModelError(
-            "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
-            "find the layer that mixes the batch and replace it, or set privacy.kind = 'none'"
-        )
-
-
-def probe_like(x: Tensor, count: int) -> Tensor:
-    """Inputs of the shape of real ones that tell nothing about them, so that no check depends on private data.
-
-    Returns:
-        shape (count, ...), values of a sine.
-    """
-    shape = (count, *x.shape[1:])
-    return torch.arange(math.prod(shape), dtype=x.dtype, device=x.device).sin().view(shape)
+        """See :func:`privfl.training._noise.require_noise`."""
+        numbers = steps * sum(parameter.numel() for parameter in self.params)
+        draws = self.noise_draws if self.noise_numbers == numbers else 0
+        require_noise(draws, steps, numbers, self.noise_square, self.noise_multiplier * self.max_grad_norm)
 
 
 def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:

@@ -1,0 +1,138 @@
+"""The ways to train a cohort that ``bench_training.py`` puts side by side, and the models that they train."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from _transformer import CharacterTransformer
+from torch import Tensor, nn
+from torch.func import functional_call, grad, vmap
+from torch.nn.functional import cross_entropy
+
+from privfl.config import TrainingConfig
+from privfl.models.cnn import Cnn
+from privfl.models.logistic import Logistic
+from privfl.models.mlp import Mlp
+from privfl.models.resnet8 import Resnet8
+from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.seeding import Seed
+from privfl.training import LocalTask
+from privfl.training.fused import Fused
+from privfl.training.opacus import Opacus
+
+IMAGE, CLASSES, VOCABULARY, LENGTH = (1, 28, 28), 10, 80, 32
+LR, CLIP, SIGMA = 0.1, 0.5, 1.0
+
+MODELS: dict[str, Callable[[], nn.Module]] = {
+    "logistic": lambda: Logistic(kind="logistic").build(IMAGE, CLASSES),
+    "mlp": lambda: Mlp(kind="mlp").build(IMAGE, CLASSES),
+    "cnn": lambda: Cnn(kind="cnn").build(IMAGE, CLASSES),
+    "resnet8": lambda: Resnet8(kind="resnet8").build(IMAGE, CLASSES),
+    "transformer": lambda: CharacterTransformer(LENGTH, VOCABULARY),
+}
+
+
+@dataclass(frozen=True)
+class Work:
+    """A model, a cohort of clients, and how many steps of what batch each of them takes."""
+
+    model: str
+    clients: int
+    batch: int = 32
+    steps: int = 2
+
+    @property
+    def examples(self) -> int:
+        """How many examples go through the model, expected where batches are drawn."""
+        return self.clients * self.batch * self.steps
+
+    def tasks(self) -> list[LocalTask]:
+        """Clients that own twice as many examples as they use."""
+        draw, size = torch.Generator().manual_seed(0), 2 * self.batch * self.steps
+        tasks = []
+        for client in range(self.clients):
+            if self.model == "transformer":
+                x, classes = torch.randint(VOCABULARY, (size, LENGTH), generator=draw), VOCABULARY
+            else:
+                x, classes = torch.randn(size, *IMAGE, generator=draw), CLASSES
+            y = torch.randint(classes, (size,), generator=draw)
+            tasks.append(LocalTask(client, size, x, y, Seed(0) / "client" / client))
+        return tasks
+
+
+def cases(work: Work, names: Sequence[str]) -> dict[str, Callable[[], object]]:
+    """One round of that work, in each of the ways that are named."""
+    tasks = work.tasks()
+    config = TrainingConfig(local_steps=work.steps, batch_size=work.batch, lr=LR)
+    plan = ExamplePlan(SIGMA, CLIP, 1e-5, None, work.batch, None, work.steps)
+    start_D = torch.cat([parameter.detach().flatten() for parameter in MODELS[work.model]().parameters()])
+
+    def engine(kind: type[Fused | Opacus], of: ExamplePlan | NoPlan) -> Callable[[], object]:
+        trainer = kind(MODELS[work.model](), config, of)
+        return lambda: trainer.train(start_D, tasks)
+
+    ways: dict[str, Callable[[], Callable[[], object]]] = {
+        "plain": lambda: _plain(work, tasks, torch.contiguous_format),
+        "plain_channels_last": lambda: _plain(work, tasks, torch.channels_last),
+        "fused": lambda: engine(Fused, plan),
+        "opacus": lambda: engine(Opacus, plan),
+        "fused_nonprivate": lambda: engine(Fused, NoPlan()),
+        "vmap": lambda: _vmap(work, tasks),
+    }
+    return {name: ways[name]() for name in names}
+
+
+def _batches(work: Work, task: LocalTask) -> list[tuple[Tensor, Tensor]]:
+    cuts = range(0, work.batch * work.steps, work.batch)
+    return [(task.x[cut : cut + work.batch].clone(), task.y[cut : cut + work.batch].clone()) for cut in cuts]
+
+
+def _plain(work: Work, tasks: Sequence[LocalTask], layout: torch.memory_format) -> Callable[[], None]:
+    """What a simulator that loops cannot be faster than: SGD on tensors that lie ready, one client after another."""
+    model = MODELS[work.model]().to(memory_format=layout)  # type: ignore[call-overload]
+    start = {name: value.clone() for name, value in model.state_dict().items()}
+    ready = [_batches(work, task) for task in tasks]
+    if layout is torch.channels_last:
+        ready = [[(x.to(memory_format=layout) if x.dim() == 4 else x, y) for x, y in batches] for batches in ready]
+
+    def train() -> None:
+        updates = []
+        for batches in ready:
+            model.load_state_dict(start)
+            optimizer = torch.optim.SGD(model.parameters(), lr=LR)
+            for x, y in batches:
+                optimizer.zero_grad()
+                cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            updates.append({name: value - start[name] for name, value in model.state_dict().items()})
+
+    return train
+
+
+def _vmap(work: Work, tasks: Sequence[LocalTask]) -> Callable[[], None]:
+    """DP-SGD as torch.func writes it: vmap over clients of vmap over examples of the gradient; batches of one size."""
+    model = MODELS[work.model]()
+    start = {name: value.detach() for name, value in model.named_parameters()}
+    ready = [_batches(work, task) for task in tasks]
+    draw = torch.Generator().manual_seed(0)
+
+    def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
+        return cross_entropy(functional_call(model, weights, (x.unsqueeze(0),)), y.unsqueeze(0))
+
+    gradients = vmap(vmap(grad(loss), (None, 0, 0)), randomness="error")
+
+    def train() -> None:
+        weights = {name: value.expand(len(tasks), *value.shape).clone() for name, value in start.items()}
+        for step in range(work.steps):
+            x, y = (torch.stack([batches[step][part] for batches in ready]) for part in (0, 1))
+            each = gradients(weights, x, y)
+            norms_KB = torch.stack([value.flatten(2).norm(dim=2) for value in each.values()]).norm(dim=0)
+            factors_KB = (CLIP / (norms_KB + 1e-6)).clamp(max=1.0)
+            for name, value in each.items():
+                summed = torch.einsum("kb,kb...->k...", factors_KB, value)
+                noise = torch.randn(summed.shape, generator=draw) * (SIGMA * CLIP)
+                weights[name] -= (LR / work.batch) * (summed + noise)
+
+    return train

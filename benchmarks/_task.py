@@ -1,0 +1,56 @@
+"""The benchmark task, whole: Fashion-MNIST at 100 clients of 600, 10 a round, one epoch of batch 32, the cnn."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from torch import Tensor
+
+from privfl import recording
+from privfl.config import ExperimentConfig
+from privfl.loading import loads
+from privfl.training import LocalResult, LocalTask
+from privfl.training.fused import Fused
+
+
+def task(rounds: int) -> ExperimentConfig:
+    """The task without privacy, evaluated every ten rounds."""
+    return loads(
+        {
+            "name": "benchmark",
+            "rounds": rounds,
+            "device": "cpu",
+            "data": {"kind": "fashion_mnist", "clients": 100, "partition": {"kind": "iid"}, "holdout": 0.01},
+            "model": {"kind": "cnn"},
+            "cohort": {"kind": "fixed", "size": 10},
+            "training": {"local_epochs": 1, "batch_size": 32, "lr": 0.1},
+            "privacy": {"kind": "none"},
+            "aggregator": {"kind": "mean"},
+            "server": {"kind": "fedavg"},
+            "evaluation": {"every": 10},
+        }
+    )
+
+
+def outside_training_share(rounds: int) -> float:
+    """The share of a whole run's processor time that is spent outside of local training, reading the data included."""
+    inside, train = 0.0, Fused.train
+
+    def timed(self: Fused, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        nonlocal inside
+        begun = time.process_time()
+        found = train(self, global_D, tasks)
+        inside += time.process_time() - begun
+        return found
+
+    Fused.train = timed  # type: ignore[method-assign]
+    try:
+        with TemporaryDirectory() as folder:
+            begun = time.process_time()
+            recording.run(task(rounds), Path(folder) / "run")
+            return 1 - inside / (time.process_time() - begun)
+    finally:
+        Fused.train = train  # type: ignore[method-assign]

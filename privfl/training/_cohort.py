@@ -1,0 +1,170 @@
+"""The numbers of a cohort in training, one row for each client, and how a piece of a step adds to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor
+
+from privfl.config import TrainingConfig
+from privfl.training import LocalTask
+from privfl.training._conversion import CohortModel
+from privfl.training._passes import clip_factors, run_pass
+from privfl.training._pieces import Piece
+from privfl.training._rules import Runs
+from privfl.vectors import Layout
+
+
+class CohortState:
+    """Weights, gradient sums and momenta of K clients.
+
+    The memory is kept from one cohort to the next: to be given fresh pages for every round costs as much as an epoch of a
+    small model.
+    """
+
+    def __init__(self, layout: Layout, config: TrainingConfig) -> None:
+        self.layout, self.config = layout, config
+        self.numels = [math.prod(shape) for shape in layout.shapes]
+        self._memory: dict[str, Tensor] = {}
+        self.global_D = torch.empty(0)
+
+    def begin(self, global_D: Tensor, clients: int) -> None:
+        """All clients start from the global model, without momentum."""
+        self.global_D = global_D
+        self.weights_KD, self.sums_KD = (self.rows(name, clients) for name in ("weights", "sums"))
+        self.weights_KD.copy_(global_D.expand_as(self.weights_KD))
+        self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
+
+    def rows(self, name: str, clients: int, dtype: torch.dtype | None = None) -> Tensor:
+        """Memory of that name, shape (clients, D), with whatever was in it before."""
+        wanted = (dtype or self.global_D.dtype, self.global_D.device)
+        kept = self._memory.get(name)
+        if kept is None or len(kept) < clients or (kept.dtype, kept.device) != wanted:
+            kept = self._memory[name] = torch.empty(clients, self.layout.size, dtype=wanted[0], device=wanted[1])
+        return kept[:clients]
+
+    def named(self, stacked_KD: Tensor) -> dict[str, Tensor]:
+        """(K, D) -> views of shape (K, *shape), by the parameters' names."""
+        parts = torch.split(stacked_KD, self.numels, dim=1)
+        return {
+            name: part.view(len(part), *shape)
+            for name, part, shape in zip(self.layout.names, parts, self.layout.shapes, strict=True)
+        }
+
+    def step(self, gradients_KD: Tensor) -> None:
+        """One step of SGD for the first so many clients, as ``torch.optim.SGD`` takes it. ``gradients_KD`` is used up.
+
+        Decay and the pull to the global model (FedProx, Li et al. 2020, equation 2) need no data: where noise was added
+        they come after it.
+        """
+        clients, config = len(gradients_KD), self.config
+        weights_KD = self.weights_KD[:clients]
+        if config.proximal:
+            gradients_KD.add_(weights_KD - self.global_D, alpha=config.proximal)
+        if config.weight_decay:
+            gradients_KD.add_(weights_KD, alpha=config.weight_decay)
+        if self.velocity_KD is not None:
+            gradients_KD = self.velocity_KD[:clients].mul_(config.momentum).add_(gradients_KD)
+        weights_KD.add_(gradients_KD, alpha=-config.lr)
+
+    def deltas(self) -> Tensor:
+        """The updates, shape (K, D), in memory of their own."""
+        return self.weights_KD - self.global_D
+
+
+class Pieces:
+    """Adds pieces of a step to the state's gradient sums, and counts losses and clipped gradients.
+
+    Args:
+        model: the cohort's model.
+        state: begun for these tasks.
+        tasks: one for each client.
+        max_grad_norm: to what each example's gradient is clipped; None: gradients of the mean loss, unclipped.
+        config: says how exact the model's products are. Norms and sums are float32 always.
+    """
+
+    def __init__(
+        self,
+        model: CohortModel,
+        state: CohortState,
+        tasks: Sequence[LocalTask],
+        max_grad_norm: float | None,
+        config: TrainingConfig,
+    ) -> None:
+        self.precision = "high" if config.precision == "tf32" else "highest"
+        self.model, self.tasks, self.max_grad_norm = model, tasks, max_grad_norm
+        self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
+        self.device = state.weights_KD.device
+        self.padded = pads(self.device)
+        self.losses_K = torch.zeros(len(tasks), dtype=torch.float64, device=self.device)
+        self.clipped_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
+        self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
+        self._layers = [(task.seed / "layers").torch(self.device) for task in tasks] if model.draws else []
+
+    def accumulate(self, piece: Piece, batches: Sequence[Tensor]) -> None:
+        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients."""
+        if not any(piece.sizes):
+            return
+        clients = slice(piece.first, piece.first + len(piece.spans))
+        runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
+        x, y, counts_N = self._examples(piece, runs, batches)
+        client_N = runs.clients(self.device)
+        weights, sums = ({name: value[clients] for name, value in all_K.items()} for all_K in (self.weights, self.sums))
+        share_N = None
+        if self.max_grad_norm is None:
+            shares = [1 / max(len(batch), 1) for batch in batches[clients]]
+            share_N = torch.tensor(shares, dtype=self.losses_K.dtype, device=self.device)[client_N]
+            share_N = share_N if counts_N is None else share_N * counts_N
+        with _float32_products(self.precision):
+            losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
+        with torch.no_grad():
+            factors_N = None
+            if self.max_grad_norm is not None:
+                factors_N, clipped_N, finite_N = clip_factors(tape, self.max_grad_norm)
+                # An example that overflows has no gradient to give, and no loss to report.
+                losses_N = losses_N.where(losses_N.isfinite(), 0.0)
+                if counts_N is not None:
+                    factors_N, clipped_N, losses_N = factors_N * counts_N, clipped_N & counts_N, losses_N * counts_N
+                    finite_N = finite_N | ~counts_N
+                self.clipped_K[clients].index_add_(0, client_N, clipped_N.long())
+                self.zeroed_K[clients].index_add_(0, client_N, (~finite_N).long())
+            self.losses_K[clients].index_add_(0, client_N, (losses_N if share_N is None else losses_N * share_N).double())
+            for record in tape:
+                record.add(factors_N, sums)
+
+    def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The piece's inputs and labels; and which of them count, where batches were padded to one length."""
+        task, total = self.tasks[0], sum(runs.sizes)
+        fill = torch.zeros if self.padded else torch.empty
+        x = fill((total, *task.x.shape[1:]), dtype=task.x.dtype, device=self.device)
+        y = fill(total, dtype=task.y.dtype, device=self.device)
+        counts_N = torch.zeros(total, dtype=torch.bool, device=self.device) if self.padded else None
+        for k, (first, _), (start, stop) in zip(
+            range(piece.first, piece.first + len(piece.spans)), runs.spans, piece.spans, strict=True
+        ):
+            here = slice(first, first + stop - start)
+            index = batches[k][start:stop]
+            torch.index_select(self.tasks[k].x, 0, index, out=x[here])
+            torch.index_select(self.tasks[k].y, 0, index, out=y[here])
+            if counts_N is not None:
+                counts_N[here] = True
+        return x, y, counts_N
+
+
+@contextmanager
+def _float32_products(precision: str) -> Iterator[None]:
+    """PyTorch's setting for the inside of a pass only: what is measured, clipped and summed afterwards is exact."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
+def pads(device: torch.device) -> bool:
+    """Whether batches are padded to one length: a GPU is better off with one large product, a CPU with no idle rows."""
+    return device.type != "cpu"

@@ -1,0 +1,112 @@
+"""Noise that is measured as it is drawn: an engine accounts for what it did, not for what it meant to do."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import torch
+from torch import Tensor
+
+from privfl.errors import PrivacyError
+from privfl.privacy.draws import widened
+from privfl.privacy.noise import SecureNoise
+from privfl.privacy.streams import RandomStream
+from privfl.seeding import Seed
+
+
+def require_noise(draws: int, steps: int, numbers: int, square: float, accounted: float) -> None:
+    """Raise unless each step drew its noise, and the noise was as large as is accounted.
+
+    Of n Gaussian draws the root mean square lies more than 7/√(2n) below σ with a probability of 1e-12. Rounding of
+    sum and noise can only add to it.
+
+    Args:
+        draws: how many steps drew noise for every parameter.
+        steps: how many should have.
+        numbers: how many numbers were drawn altogether.
+        square: the sum of their squares.
+        accounted: the standard deviation that is accounted.
+
+    Raises:
+        PrivacyError: too few draws, or too small ones.
+    """
+    if draws != steps:
+        raise PrivacyError(f"{draws} noise draws in {steps} steps; each step needs one, so nothing was sent")
+    drawn = math.sqrt(square / numbers)
+    if drawn < accounted * (1 - 7 / math.sqrt(2 * numbers)):
+        raise PrivacyError(f"noise of standard deviation {drawn:g} was drawn, {accounted:g} is accounted; nothing was sent")
+
+
+class CohortNoise:
+    """Gaussian noise for K clients, each from its own stream, parameter by parameter as the reference draws it.
+
+    Args:
+        seeds: a stream for each client.
+        noise_multipliers: each client's σ.
+        max_grad_norm: C; the standard deviation is σ C.
+        buffer_KD: memory in which the noise is drawn.
+        numels: the sizes of the parameters, in order; they add up to D.
+        secure: whether the noise is drawn on a grid from a cryptographic stream (:mod:`privfl.privacy.noise`).
+    """
+
+    def __init__(
+        self,
+        seeds: Sequence[Seed],
+        noise_multipliers: Sequence[float],
+        max_grad_norm: float,
+        buffer_KD: Tensor,
+        numels: Sequence[int],
+        secure: bool = False,
+    ) -> None:
+        self.noise_multipliers, self.max_grad_norm = noise_multipliers, max_grad_norm
+        self.draws = [0] * len(seeds)
+        self._generators = [] if secure else [seed.torch(buffer_KD.device) for seed in seeds]
+        self._secure = [SecureNoise(RandomStream(seed.key())) for seed in seeds] if secure else []
+        self._buffer_KD, self._numels = buffer_KD, list(numels)
+        self._square_K = torch.zeros(len(seeds), dtype=torch.float64, device=buffer_KD.device)
+
+    def add_to(self, sums_KD: Tensor) -> Tensor:
+        """Add fresh noise to the sums of the first so many clients, in place, and measure what was added."""
+        if not self._secure:
+            return sums_KD.add_(self.draw(len(sums_KD)))
+        before_KD = self._buffer_KD[: len(sums_KD)].copy_(sums_KD)
+        for k, sum_D in enumerate(sums_KD):
+            deviation = widened(self.noise_multipliers[k], len(sum_D)) * self.max_grad_norm
+            for part in torch.split(sum_D, self._numels):
+                part.copy_(self._secure[k].added(part, deviation))
+            self.draws[k] += 1
+        self._square_K[: len(sums_KD)] += torch.linalg.vector_norm(sums_KD - before_KD, dim=1).double().square()
+        return sums_KD
+
+    def draw(self, clients: int) -> Tensor:
+        """Fresh noise for the first so many clients, shape (clients, D); the next call writes over it."""
+        noise_KD = self._buffer_KD[:clients]
+        threads = torch.get_num_threads() if noise_KD.device.type == "cpu" else 1
+        if min(threads, clients) == 1:
+            self._fill(range(clients))
+        else:
+            # PyTorch draws from a generator on one thread; each client has its own, so the cohort's are drawn side by side.
+            with ThreadPoolExecutor(threads) as pool:
+                list(pool.map(self._fill, [range(first, clients, threads) for first in range(threads)]))
+        self._square_K[:clients] += torch.linalg.vector_norm(noise_KD, dim=1).double().square()
+        return noise_KD
+
+    def _fill(self, clients: range) -> None:
+        for k in clients:
+            deviation = self.noise_multipliers[k] * self.max_grad_norm
+            for part in torch.split(self._buffer_KD[k], self._numels):
+                part.normal_(0.0, deviation, generator=self._generators[k])
+            self.draws[k] += 1
+
+    def require(self, steps: Sequence[int]) -> None:
+        """Raise unless each client drew noise in each of its steps, large enough; see :func:`require_noise`.
+
+        Raises:
+            PrivacyError: too few draws, or too small ones.
+        """
+        squares, dimensions = self._square_K.tolist(), self._buffer_KD.shape[1]
+        for k, wanted in enumerate(steps):
+            deviation = self.noise_multipliers[k] * self.max_grad_norm
+            require_noise(self.draws[k], wanted, wanted * dimensions, squares[k], deviation)

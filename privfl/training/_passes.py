@@ -1,0 +1,133 @@
+"""One pass of a flat batch through a cohort's model: losses, and on the tape what every gradient can be had from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
+
+from privfl.errors import ModelError
+from privfl.training._conversion import CohortModel
+from privfl.training._rules import Record, Runs, Sums
+
+
+def run_pass(
+    model: CohortModel,
+    weights: Sums,
+    runs: Runs,
+    x: Tensor,
+    y: Tensor,
+    share_N: Tensor | None = None,
+    generators: Sequence[torch.Generator] = (),
+) -> tuple[Tensor, list[Record]]:
+    """Forward and backward.
+
+    Args:
+        model: the cohort's model.
+        weights: parameter name -> (K, *shape).
+        runs: how the N examples fall to the K clients.
+        x: the examples, shape (N, ...).
+        y: their labels, shape (N,).
+        share_N: with what each example's loss, and so its gradient, is multiplied.
+        generators: each client's stream for layers that draw.
+
+    Returns:
+        each example's loss, and one record for each layer with parameters.
+
+    Raises:
+        ModelError: a parameter took no part, or took part twice.
+    """
+    shared = model.shared
+    shared.runs, shared.weights, shared.generators, shared.tape = runs, weights, generators, []
+    losses_N = cross_entropy(model.module(x), y, reduction="none")
+    (losses_N.sum() if share_N is None else losses_N @ share_N.to(losses_N.dtype)).backward()  # type: ignore[no-untyped-call]
+    tape, shared.tape, shared.weights = shared.tape, [], {}
+    names = sorted(name for record in tape for name in record.names)
+    if names != sorted(weights):
+        odd = sorted(name for name in {*names, *weights} if names.count(name) != 1)
+        raise ModelError(f"{odd[0]} takes part {names.count(odd[0])} times in a pass; each parameter must take part once")
+    return losses_N.detach(), tape
+
+
+def clip_factors(tape: Sequence[Record], max_grad_norm: float) -> tuple[Tensor, Tensor, Tensor]:
+    """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float32 or better.
+
+    A gradient that is not finite is made zero on the tape.
+
+    Returns:
+        the factors, which gradients were longer than C, and which were finite; all of shape (N,).
+    """
+    squares = [record.square_norms() for record in tape]
+    norms_N = sum(squares[1:], start=squares[0]).sqrt()
+    finite_N = norms_N.isfinite()
+    # On a GPU the question itself would wait for all that was launched; there the answer is always acted upon.
+    if norms_N.device.type != "cpu" or not bool(finite_N.all()):
+        for record in tape:
+            record.drop(~finite_N)
+        norms_N = norms_N.where(finite_N, 0.0)
+    return (max_grad_norm / (norms_N + 1e-6)).clamp(max=1.0), norms_N > max_grad_norm, finite_N
+
+
+def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
+    """Raise unless, for two clients of different weights, the cohort's model has the model's gradients.
+
+    Compared are the summed gradients of each client and the norm of each example's gradient, with what autograd finds
+    for the model itself. Dropout is switched off for it.
+
+    Args:
+        model: the model for one client.
+        cohort: made of it.
+        x_B: at least three examples, shape (B, ...), which should tell nothing about real ones.
+
+    Raises:
+        ModelError: names the parameter, or says that a layer draws from PyTorch's global generator.
+    """
+    modules = [one for one in (*model.modules(), *cohort.module.modules()) if "Dropout" in type(one).__name__]
+    was = [one.training for one in modules]
+    before = torch.get_rng_state()
+    try:
+        for one in modules:
+            one.eval()
+        model(x_B)
+        if not torch.equal(torch.get_rng_state(), before):
+            raise ModelError("the model draws random numbers outside of nn.Dropout, and no client's stream can be lent to it")
+        _compare(model, cohort, x_B)
+    finally:
+        for one, training in zip(modules, was, strict=True):
+            one.training = training
+
+
+def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
+    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
+    runs = Runs((len(x_B) - 1, 1))
+    named = {name: value.detach() for name, value in model.named_parameters()}
+    weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
+    _, tape = run_pass(cohort, weights, runs, x_B, y_B)
+    squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
+    sums = {name: torch.zeros_like(value) for name, value in weights.items()}
+    for record in tape:
+        record.add(None, sums)
+    for k, (first, last) in enumerate(runs.spans):
+        own = {name: value[k] for name, value in weights.items()}
+        rows = [_autograd(model, own, x_B[i : i + 1], y_B[i : i + 1]) for i in range(first, last)]
+        for name in named:
+            _require_close(name, sums[name][k], torch.stack([row[name] for row in rows]).sum(0))
+        norms_n = torch.stack([torch.stack([value.square().sum() for value in row.values()]).sum() for row in rows])
+        _require_close("the norm of an example's gradient", squares_N[first:last].sqrt(), norms_n.sqrt())
+
+
+def _autograd(model: nn.Module, weights: Sums, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+    leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
+    loss = cross_entropy(torch.func.functional_call(model, leaves, (x,)), y)
+    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+
+
+def _require_close(what: str, found: Tensor, expected: Tensor) -> None:
+    difference, size = (found - expected).norm(), expected.norm()
+    if not difference <= 1e-3 * size + 1e-6:
+        raise ModelError(
+            f"{what}: the fused engine finds another gradient than autograd (off by {float(difference / (size + 1e-12)):.0%}); "
+            "set training.engine = 'opacus', and report the model"
+        )

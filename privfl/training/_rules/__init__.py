@@ -1,0 +1,102 @@
+"""Rules of the fused engine: how one kind of layer runs for many clients at once, each with weights of its own.
+
+The examples of a whole cohort go through the model as one flat batch of N, one client's run of examples after another's.
+A layer without parameters does not see the difference. A layer with parameters is replaced by a :class:`CohortLayer`,
+which takes the weights of all K clients and, in the backward pass, leaves a :class:`Record` from which both the norm of
+every example's gradient and any weighted sum of these gradients can be had: one backward pass is enough for clipping
+("book-keeping", Bu et al. 2023, arXiv 2210.00038).
+
+Each rule is a file; :mod:`privfl.training._conversion` finds the rule for a layer.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from itertools import accumulate, pairwise
+
+import torch
+from torch import Tensor, nn
+
+Sums = Mapping[str, Tensor]
+"""Parameter name -> (K, *shape), to be added to."""
+
+
+@dataclass(frozen=True)
+class Runs:
+    """How a flat batch of N examples falls to K clients: ``sizes[k]`` examples of client k, in order. A run may be empty."""
+
+    sizes: tuple[int, ...]
+
+    @cached_property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and one past the last example of each client."""
+        return tuple(pairwise(accumulate(self.sizes, initial=0)))
+
+    @cached_property
+    def even(self) -> bool:
+        """Whether all runs are of one length, so that (N, ...) can be viewed as (K, N / K, ...)."""
+        return len(set(self.sizes)) == 1
+
+    def clients(self, device: torch.device) -> Tensor:
+        """The client of each example, shape (N,)."""
+        sizes_K = torch.tensor(self.sizes, device=device)
+        return torch.repeat_interleave(torch.arange(len(self.sizes), device=device), sizes_K, output_size=sum(self.sizes))
+
+
+class Record(ABC):
+    """What a layer leaves behind in the backward pass."""
+
+    names: tuple[str, ...]
+
+    @abstractmethod
+    def square_norms(self) -> Tensor:
+        """The squared L2 norm of each example's gradient over all parameters of the layer, shape (N,)."""
+
+    @abstractmethod
+    def drop(self, bad_N: Tensor) -> None:
+        """Make the gradients of these examples zero: one that overflowed may hold infinities, and 0 · ∞ is no number."""
+
+    @abstractmethod
+    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+        """Add Σ_i factor_i · g_i over each client's examples to ``sums``; no factors are factors of one."""
+
+
+@dataclass
+class Pass:
+    """What all layers share while one piece of a cohort's step goes through the model."""
+
+    runs: Runs = Runs(())
+    weights: Sums = field(default_factory=dict)
+    generators: Sequence[torch.Generator] = ()
+    tape: list[Record] = field(default_factory=list)
+    product_dtype: torch.dtype | None = None
+    # Something that wants a gradient, so that a layer whose input wants none still has a backward pass.
+    anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
+
+
+class CohortLayer(nn.Module, ABC):
+    """A layer that runs for K clients at once. It has no parameters of its own; they are in ``shared.weights``."""
+
+    def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
+        """Take the settings of a layer and the places of its parameters.
+
+        Args:
+            layer: what to run for many clients.
+            prefix: the layer's name in its model; empty for the model itself.
+            shared: the same object for all layers of a model.
+        """
+        super().__init__()
+        self.names = {own: f"{prefix}.{own}" if prefix else own for own, _ in layer.named_parameters()}
+        self.shared = shared
+
+    @staticmethod
+    @abstractmethod
+    def takes(layer: nn.Module) -> bool:
+        """Whether the rule is for this layer, with the settings that it has."""
+
+    def weight(self, own: str) -> Tensor | None:
+        """The parameter of that own name for all K clients, shape (K, *shape); None where the layer has none."""
+        return self.shared.weights[self.names[own]] if own in self.names else None

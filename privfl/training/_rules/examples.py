@@ -1,0 +1,29 @@
+"""The record of layers whose per-example gradients are small enough, or strange enough, to be written out."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from privfl.training._rules import Record, Runs, Sums
+from privfl.training._rules.products import add_rows, without
+
+
+class ExamplesRecord(Record):
+    """Every example's gradient of every parameter, written out, each of shape (N, numel)."""
+
+    def __init__(self, runs: Runs, gradients: dict[str, Tensor]) -> None:
+        self.runs, self.gradients, self.names = runs, gradients, tuple(gradients)
+
+    def square_norms(self) -> Tensor:
+        """See the contract."""
+        squares = [gradient.square().sum(1) for gradient in self.gradients.values()]
+        return sum(squares[1:], start=squares[0])
+
+    def drop(self, bad_N: Tensor) -> None:
+        """See the contract."""
+        self.gradients = {name: without(gradient, bad_N) for name, gradient in self.gradients.items()}
+
+    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+        """See the contract."""
+        for name, gradient in self.gradients.items():
+            add_rows(self.runs, gradient, factors_N, sums[name].flatten(1))

@@ -1,0 +1,196 @@
+"""Matrix products in which every client has its own matrix; the arithmetic of linear layers and convolutions.
+
+Shapes: N examples, G groups, L positions (1 for a plain linear layer), P inputs and O outputs of a product.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from privfl.training._rules import CohortLayer, Record, Runs, Sums
+
+_GHOST_PAYS = 4
+"""Writing and reading one number of an example's gradient costs as much as this many multiplications (measured)."""
+
+_ROUNDING = 16
+"""Safety of a norm that was computed from Gram matrices, in units of the last place; see :meth:`ProductRecord._ghost`."""
+
+
+def product(runs: Runs, a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None = None) -> Tensor:
+    """a_i · W_k + b_k for each example i of client k.
+
+    Returns:
+        shape (N, G, L, O).
+    """
+    if runs.even:
+        return _even_product(a_NGLP, weight_KGPO, bias_KGO)
+    examples, groups, positions, _ = a_NGLP.shape
+    out = a_NGLP.new_empty(examples, groups, positions, weight_KGPO.shape[-1])
+    for k, (first, last) in enumerate(runs.spans):
+        if first == last:
+            continue
+        bias = None if bias_KGO is None else bias_KGO[k]
+        if groups > 1:
+            out[first:last] = _even_product(a_NGLP[first:last], weight_KGPO[k : k + 1], None if bias is None else bias[None])
+        elif bias is None:
+            torch.mm(_rows(a_NGLP[first:last]), weight_KGPO[k, 0], out=_rows(out[first:last]))
+        else:
+            torch.addmm(bias[0], _rows(a_NGLP[first:last]), weight_KGPO[k, 0], out=_rows(out[first:last]))
+    return out
+
+
+def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, sum_KGOP: Tensor) -> None:
+    """Add Σ_i g_iᵀ a_i over each client's examples and positions to ``sum_KGOP``, in place."""
+    groups = a_NGLP.shape[1]
+    if runs.even and groups == 1:
+        g_KRO, a_KRP = (x.reshape(len(runs.sizes), -1, x.shape[-1]) for x in (g_NGLO, a_NGLP))
+        sum_KGOP[:, 0].baddbmm_(g_KRO.transpose(1, 2), a_KRP)
+        return
+    for k, (first, last) in enumerate(runs.spans):
+        for group in range(groups if last > first else 0):
+            g_RO, a_RP = (_rows(x[first:last, group : group + 1]) for x in (g_NGLO, a_NGLP))
+            sum_KGOP[k, group].addmm_(g_RO.t(), a_RP)
+
+
+def add_rows(runs: Runs, values_NM: Tensor, factors_N: Tensor | None, sum_KM: Tensor) -> None:
+    """Add Σ_i factor_i · values_i over each client's examples to ``sum_KM``, in place."""
+    if factors_N is None:
+        factors_N = values_NM.new_ones(len(values_NM))
+    if runs.even:
+        clients = len(runs.sizes)
+        values_KBM = values_NM.reshape(clients, -1, values_NM.shape[-1])
+        sum_KM.unsqueeze(1).baddbmm_(factors_N.view(clients, 1, -1), values_KBM)
+        return
+    for k, (first, last) in enumerate(runs.spans):
+        if last > first:
+            sum_KM[k : k + 1].addmm_(factors_N[None, first:last], values_NM[first:last])
+
+
+def without(values: Tensor, bad_N: Tensor) -> Tensor:
+    """The values with those of some examples made zero."""
+    return values.masked_fill(bad_N.view(-1, *[1] * (values.dim() - 1)), 0.0)
+
+
+class Product(torch.autograd.Function):
+    """:func:`product` whose backward pass leaves a :class:`ProductRecord` instead of a gradient of the weights."""
+
+    @staticmethod
+    def forward(ctx: Any, a_NGLP: Tensor, _anchor: Tensor, layer: CohortLayer, weight_KGOP: Tensor, bias_KGO: Any) -> Tensor:
+        """See :func:`product`; the weights come as PyTorch keeps them, outputs first."""
+        ctx.save_for_backward(a_NGLP, weight_KGOP)
+        ctx.layer, ctx.runs = layer, layer.shared.runs
+        dtype = layer.shared.product_dtype
+        if dtype is None:
+            return product(ctx.runs, a_NGLP, weight_KGOP.transpose(2, 3), bias_KGO)
+        bias = None if bias_KGO is None else bias_KGO.to(dtype)
+        return product(ctx.runs, a_NGLP.to(dtype), weight_KGOP.transpose(2, 3).to(dtype), bias).to(a_NGLP.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        """The gradient of the input; that of the weights goes onto the tape."""
+        g_NGLO = grads[0]
+        a_NGLP, weight_KGOP = ctx.saved_tensors
+        dtype = ctx.layer.shared.product_dtype
+        ctx.layer.shared.tape.append(ProductRecord(ctx.runs, a_NGLP, g_NGLO, ctx.layer.names))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        if dtype is None:
+            return product(ctx.runs, g_NGLO, weight_KGOP), None, None, None, None
+        return product(ctx.runs, g_NGLO.to(dtype), weight_KGOP.to(dtype)).to(a_NGLP.dtype), None, None, None, None
+
+
+class ProductRecord(Record):
+    """Inputs a and output gradients g of a product; an example's weight gradient is Σ_l g_lᵀ a_l, its bias gradient Σ_l g_l.
+
+    With one position the norm is ‖a‖‖g‖ (Goodfellow 2015, arXiv 1510.01799). With several, the example's gradient is written
+    out, or its norm taken from Gram matrices (Li et al. 2022, arXiv 2110.05679, "ghost"), whichever is cheaper.
+    """
+
+    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str]) -> None:
+        self.runs, self.a, self.g = runs, a_NGLP, g_NGLO
+        self.weight, self.bias = names["weight"], names.get("bias")
+        self.names = tuple(names.values())
+        self._outer: Tensor | None = None
+        self._summed: Tensor | None = None
+
+    def square_norms(self) -> Tensor:
+        """See the class."""
+        positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
+        if positions == 1:
+            weight_N = (self.a.square().sum((2, 3)) * self.g.square().sum((2, 3))).sum(1)
+        elif positions**2 * (inputs + outputs) <= _GHOST_PAYS * inputs * outputs:
+            weight_N = self._ghost()
+        else:
+            weight_N = torch.linalg.vector_norm(self._outer_products(), dim=1).square()
+        return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
+
+    def drop(self, bad_N: Tensor) -> None:
+        """See the contract."""
+        self.a, self.g = without(self.a, bad_N), without(self.g, bad_N)
+        self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
+
+    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+        """See the contract."""
+        weight = sums[self.weight]
+        channels, taps = weight.shape[2], math.prod(weight.shape[3:])
+        # A product's inputs have channels last, a kernel has them first.
+        straight = min(channels, taps) == 1
+        into = weight if straight else weight.new_zeros(weight.shape)
+        if self._outer is not None:
+            add_rows(self.runs, self._outer, factors_N, into.flatten(1))
+        else:
+            g = self.g if factors_N is None else self.g * factors_N.view(-1, 1, 1, 1)
+            add_outer(self.runs, g, self.a, into.view(len(into), self.g.shape[1], self.g.shape[3], self.a.shape[3]))
+        if not straight:
+            weight += into.view(*weight.shape[:2], taps, channels).transpose(2, 3).reshape(weight.shape)
+        if self.bias is not None:
+            add_rows(self.runs, self._bias_gradients(), factors_N, sums[self.bias])
+
+    def _outer_products(self) -> Tensor:
+        """Every example's weight gradient, written out, shape (N, G·O·P)."""
+        if self._outer is None:
+            outer = torch.matmul(self.g.transpose(2, 3), self.a)
+            self._outer = outer.view(len(outer), -1)
+        return self._outer
+
+    def _bias_gradients(self) -> Tensor:
+        """Every example's bias gradient, shape (N, G·O)."""
+        if self._summed is None:
+            self._summed = self.g.sum(2).flatten(1)
+        return self._summed
+
+    def _ghost(self) -> Tensor:
+        """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small.
+
+        Where positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
+        terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added.
+        """
+        grams = [torch.matmul(x, x.transpose(2, 3)) for x in (self.a, self.g)]
+        ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3))
+        sizes_NG = (self.a.norm(dim=3) * self.g.norm(dim=3)).sum(2)
+        slack_N: Tensor = sizes_NG.square().sum(1) * (_ROUNDING * torch.finfo(self.a.dtype).eps)
+        return ghost_N.clamp(min=0.0) + slack_N
+
+
+def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) -> Tensor:
+    clients, groups, inputs, outputs = weight_KGPO.shape
+    examples, _, positions, _ = a_NGLP.shape
+    if groups == 1:
+        a_KRP = a_NGLP.reshape(clients, -1, inputs)
+        weight_KPO = weight_KGPO[:, 0]
+        out = torch.bmm(a_KRP, weight_KPO) if bias_KGO is None else torch.baddbmm(bias_KGO, a_KRP, weight_KPO)
+        return out.view(examples, 1, positions, outputs)
+    a_KGRP = a_NGLP.view(clients, -1, groups, positions, inputs).transpose(1, 2).reshape(clients, groups, -1, inputs)
+    out_KGRO = torch.matmul(a_KGRP, weight_KGPO)
+    if bias_KGO is not None:
+        out_KGRO = out_KGRO + bias_KGO.unsqueeze(2)
+    out = out_KGRO.view(clients, groups, -1, positions, outputs).transpose(1, 2)
+    return out.reshape(examples, groups, positions, outputs)
+
+
+def _rows(x_NGLP: Tensor) -> Tensor:
+    return x_NGLP.reshape(-1, x_NGLP.shape[-1])

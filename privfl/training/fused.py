@@ -1,0 +1,156 @@
+"""The fused engine: a whole cohort's local training as one program.
+
+The weights of K clients are stacked, and their batches go through the model as one flat batch, so that a step of the
+whole cohort is a few large operations instead of K times as many small ones. The gradients' norms, their clipping and
+their sum come out of one backward pass (:mod:`privfl.training._rules`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from privfl.config import TrainingConfig
+from privfl.privacy.events import LocalTraining
+from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.sampling import private_batches, shuffled_batches
+from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.training._budget import Limits
+from privfl.training._cohort import CohortState, Pieces
+from privfl.training._conversion import convert
+from privfl.training._guards import probe_like, require_no_mixing, require_per_example
+from privfl.training._noise import CohortNoise
+from privfl.training._passes import require_same_gradients
+from privfl.training._pieces import pieces
+from privfl.vectors import Layout, load_vector
+
+
+class Fused(Trainer):
+    """The same as the reference engine, up to rounding, for all clients of a cohort at once.
+
+    **Guarantees.** Under an ExamplePlan each step of each client releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and
+    nothing else of the client's data, as in :mod:`privfl.training.opacus`, with the same batches and the same noise. No
+    operation brings the examples of two clients together. The returned event says what was clipped to and drawn, and the
+    noise that was drawn is measured.
+    """
+
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
+        super().__init__(model, config, plan)
+        if isinstance(plan, ExamplePlan):
+            require_per_example(model)
+        self._layout = Layout.of(model)
+        self._cohort = convert(model)
+        self._state = CohortState(self._layout, config)
+        self._limits: Limits | None = None
+
+    def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        """All clients together, or as many at a time as fit the memory budget.
+
+        Raises:
+            ConfigError: the memory budget is too small for one client and one example.
+        """
+        if not tasks:
+            return []
+        limits = self._limits = self._limits or self._prepare(global_D, tasks[0].x)
+        jobs = [self._job(task) for task in tasks]
+        # Clients with more steps come first, so that those who still train are always the first so many.
+        order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
+        results: dict[int, LocalResult] = {}
+        for start in range(0, len(order), limits.clients):
+            group = order[start : start + limits.clients]
+            trained = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
+            results |= dict(zip(group, trained, strict=True))
+        return [results[place] for place in range(len(tasks))]
+
+    def _prepare(self, global_D: Tensor, x: Tensor) -> Limits:
+        """Make sure, without looking at any data, that the converted model is the model; measure what it takes."""
+        load_vector(self.model, global_D)
+        probe = probe_like(x, 4)
+        if isinstance(self.plan, ExamplePlan):
+            require_no_mixing(self.model.train(), probe[:1])
+        require_same_gradients(self.model, self._cohort, probe)
+        self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
+        weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
+        return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)
+
+    def _job(self, task: LocalTask) -> _Job:
+        stream = (task.seed / "batches").torch(task.x.device)
+        if isinstance(self.plan, ExamplePlan):
+            todo = self.plan.local_training(task.size)
+            return _Job(task, todo, list(private_batches(todo, len(task.y), stream)))
+        size = self.config.batch_size
+        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.y) // size)
+        return _Job(task, None, list(shuffled_batches(len(task.y), size, steps, stream)))
+
+    def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
+        state = self._state
+        state.begin(global_D, len(jobs))
+        noise = self._noise(jobs)
+        work = Pieces(self._cohort, state, [job.task for job in jobs], noise.max_grad_norm if noise else None, self.config)
+        expected_K1 = torch.tensor([[job.todo.expected_batch_size] for job in jobs if job.todo], device=global_D.device)
+        for step in range(max(job.steps for job in jobs)):
+            batches = [job.batches[step] for job in jobs if job.steps > step]
+            sums_KD = fresh(state.sums_KD[: len(batches)])
+            for piece in pieces([len(batch) for batch in batches], limit):
+                work.accumulate(piece, batches)
+            if noise is None:
+                state.step(sums_KD)
+            else:
+                state.step(noise.add_to(sums_KD).div_(expected_K1[: len(batches)]))
+        if noise is not None:
+            noise.require([job.steps for job in jobs])
+        return self._results(jobs, noise, work)
+
+    def _noise(self, jobs: Sequence[_Job]) -> CohortNoise | None:
+        if not isinstance(self.plan, ExamplePlan):
+            return None
+        seeds = [job.task.seed / "noise" for job in jobs]
+        multipliers = [job.todo.noise_multiplier for job in jobs if job.todo]
+        buffer_KD = self._state.rows("noise", len(jobs), torch.float32)
+        secure = self.plan.randomness == "secure"
+        return CohortNoise(seeds, multipliers, self.plan.max_grad_norm, buffer_KD, self._state.numels, secure)
+
+    def _results(self, jobs: Sequence[_Job], noise: CohortNoise | None, work: Pieces) -> list[LocalResult]:
+        results = []
+        figures = zip(jobs, self._state.deltas(), work.losses_K.tolist(), work.clipped_K.tolist(), strict=True)
+        for k, (job, delta_D, loss, clipped) in enumerate(figures):
+            if noise is None or job.todo is None:
+                results.append(LocalResult(job.task.client, delta_D, loss / max(job.steps, 1), 0.0, None))
+                continue
+            done = LocalTraining(
+                sampler=job.todo.sampler,
+                sample_rate=job.todo.sample_rate,
+                steps=noise.draws[k],
+                noise_multiplier=noise.noise_multipliers[k],
+                max_grad_norm=noise.max_grad_norm,
+                expected_batch_size=job.todo.expected_batch_size,
+            )
+            examples = max(job.examples, 1)
+            zeroed = int(work.zeroed_K[k])
+            results.append(LocalResult(job.task.client, delta_D, loss / examples, clipped / examples, done, zeroed))
+        return results
+
+
+def fresh(sums_KD: Tensor) -> Tensor:
+    """An accumulator with nothing of the last step in it."""
+    return sums_KD.zero_()
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What one client is going to do: its batches, one for each step, as indices into its examples."""
+
+    task: LocalTask
+    todo: LocalTraining | None
+    batches: list[Tensor]
+
+    @property
+    def steps(self) -> int:
+        return len(self.batches)
+
+    @property
+    def examples(self) -> int:
+        return sum(len(batch) for batch in self.batches)

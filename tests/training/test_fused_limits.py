@@ -1,0 +1,203 @@
+"""What the fused engine takes, what it leaves to others, and how it keeps to its memory."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import torch
+from engines import CLASSES, MODELS, WORDS, cohort, model, plan, settings, starting_point
+from torch import Tensor, nn
+from torch.nn import functional
+
+from privfl.config import TrainingConfig
+from privfl.errors import ConfigError, ModelError
+from privfl.privacy.plan import NoPlan
+from privfl.training import _cohort
+from privfl.training._budget import Limits, example_bytes
+from privfl.training._choice import choose
+from privfl.training._conversion import convert
+from privfl.training._pieces import pieces
+from privfl.training.fused import Fused
+from privfl.training.opacus import Opacus
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    """The sizes are too small for more."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+# --- which engine -----------------------------------------------------------------------------------------------------
+
+
+def inputs(name: str) -> Tensor:
+    shape = MODELS[name][0]
+    return torch.zeros(3, *shape, dtype=torch.int64 if shape == WORDS else torch.float32)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_auto_takes_the_fused_engine_where_every_layer_has_a_rule(name: str) -> None:
+    choice = choose("auto", model(name), inputs(name))
+    if name == "no rule":
+        assert str(choice) == "opacus: the fused engine has no rule for 1 (Unruly)"
+    else:
+        assert str(choice) == "fused: each layer has a rule"
+
+
+def test_what_was_asked_for_is_taken_and_says_what_it_costs() -> None:
+    assert str(choose("opacus", model("no rule"), inputs("no rule"))) == "opacus: as configured"
+    why = "fused: as configured; torch.func runs 1 (Unruly), for which there is no rule"
+    assert str(choose("fused", model("no rule"), inputs("no rule"))) == why
+
+
+class Noisy(nn.Module):
+    """Draws where no stream can be lent to it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(functional.dropout(x, 0.5))
+        return logits
+
+
+class Twice(nn.Module):
+    """Uses one layer twice: the norm of a sum is not the sum of norms."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.outer = nn.Linear(6, 6), nn.Linear(6, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.outer(self.inner(torch.tanh(self.inner(x))))
+        return logits
+
+
+def frozen() -> nn.Module:
+    module = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, CLASSES))
+    module[0].weight.requires_grad_(False)
+    return module
+
+
+def tied() -> nn.Module:
+    module = nn.Sequential(nn.Linear(6, 6), nn.Linear(6, 6), nn.Linear(6, CLASSES))
+    module[1].weight = module[0].weight
+    return module
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Noisy(), "draws random numbers outside"),
+        (Twice(), "inner.bias takes part 2 times"),
+        (frozen(), "0.weight is frozen"),
+        (tied(), "1.weight is a parameter that another layer has too"),
+    ],
+)
+def test_what_it_cannot_be_sure_of_it_leaves_to_the_reference_and_refuses_when_asked(module: nn.Module, words: str) -> None:
+    x = torch.zeros(3, 6)
+    choice = choose("auto", module, x)
+    assert choice.engine == "opacus"
+    assert words in choice.why
+    with pytest.raises(ModelError, match=words):
+        Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
+
+
+def test_a_batch_norm_is_refused_under_a_promise() -> None:
+    with pytest.raises(ModelError, match="BatchNorm1d"):
+        Fused(nn.Sequential(nn.BatchNorm1d(6), nn.Linear(6, CLASSES)), settings(plan()), plan())
+
+
+def test_a_layer_that_mixes_the_batch_is_refused_under_a_promise() -> None:
+    class Mixes(nn.Linear):
+        def forward(self, x: Tensor) -> Tensor:
+            out = super().forward(x)
+            return out - out.mean(0)
+
+    module = nn.Sequential(Mixes(6, CLASSES))
+    with pytest.raises(ModelError, match="depends on the other examples"):
+        Fused(module, settings(plan()), plan()).train(starting_point(module), cohort("linear"))
+
+
+# --- memory -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("sizes", [(3, 0, 5, 5, 1), (0, 0), (9,), (), (1, 12, 2)])
+@pytest.mark.parametrize("limit", [1, 2, 4, 5, 100])
+def test_pieces_hold_every_example_once(sizes: tuple[int, ...], limit: int) -> None:
+    held: list[list[int]] = [[] for _ in sizes]
+    for piece in pieces(sizes, limit):
+        assert sum(piece.sizes) <= limit
+        for client, (start, stop) in enumerate(piece.spans, piece.first):
+            held[client] += range(start, stop)
+    assert held == [list(range(size)) for size in sizes]
+
+
+def test_the_budget_is_shared_by_clients_and_examples() -> None:
+    module = model("cnn")
+    weights = {name: value.detach()[None] for name, value in module.named_parameters()}
+    x = torch.randn(4, 1, 18, 18)
+    client, example = 16 * sum(value.numel() for value in weights.values()), example_bytes(convert(module), weights, x)
+    # Its windows alone: 8x8 of 1 channel at 64 places, 4x4 of 16 channels at 4.
+    assert 4 * (64 * 64 + 4 * 256) < example < 20 * 4 * (64 * 64 + 4 * 256)
+    limits = Limits.measure(convert(module), weights, x, 10)
+    assert limits == Limits(5 * 2**20 // client, 5 * 2**20 // example)
+    assert limits.clients * client + limits.examples * example <= 10 * 2**20
+
+
+def test_a_budget_too_small_for_one_example_is_refused_with_the_number() -> None:
+    wide = nn.Sequential(nn.Flatten(), nn.Linear(144, 3000), nn.Linear(3000, CLASSES))
+    words = r"training\.memory_budget = 1: one client of this model takes 6\.8 MiB and one example 0\.\d MiB; give at least 7"
+    trainer = Fused(wide, settings(plan(), memory_budget=1), plan())
+    with pytest.raises(ConfigError, match=words):
+        trainer.train(starting_point(wide), cohort("convolution"))
+    Fused(wide, settings(plan(), memory_budget=7), plan()).train(starting_point(wide), cohort("convolution"))
+
+
+def test_a_cohort_larger_than_the_budget_streams_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    groups: list[int] = []
+    begin = _cohort.CohortState.begin
+
+    def counting(self: Any, global_D: Tensor, clients: int) -> None:
+        groups.append(clients)
+        begin(self, global_D, clients)
+
+    monkeypatch.setattr(_cohort.CohortState, "begin", counting)
+    of = plan(noise_multiplier=0.5, local_steps=1, batch_size=2)
+    name, sizes = "cnn", tuple(range(1, 41))
+    start_D = starting_point(model(name))
+    small = Fused(model(name), settings(of, memory_budget=1), of).train(start_D, cohort(name, sizes))
+    assert len(groups) > 5
+    assert sum(groups) == len(sizes)
+    large = Fused(model(name), settings(of), of).train(start_D, cohort(name, sizes))
+    for one, other in zip(small, large, strict=True):
+        assert torch.allclose(one.delta_D, other.delta_D, rtol=1e-5, atol=1e-6)
+        assert (one.client, one.event, one.clipped_share) == (other.client, other.event, other.clipped_share)
+
+
+# --- precision --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
+def test_products_may_be_less_exact_and_the_clip_may_not(precision: str) -> None:
+    of = plan(batch_size=10**6, local_steps=1, max_grad_norm=0.05)
+    name = "convolution"  # without maxima, which a rounding may take elsewhere
+    tasks, start_D = cohort(name, (6, 5)), starting_point(model(name))
+    exact, rough = (
+        Fused(model(name), settings(of, lr=1.0, precision=kind), of).train(start_D, tasks) for kind in ("float32", precision)
+    )
+    for one, other in zip(rough, exact, strict=True):
+        assert float(one.delta_D.norm()) <= of.max_grad_norm * (1 + 1e-5)
+        assert float((one.delta_D - other.delta_D).norm()) < 0.05 * float(other.delta_D.norm())
+    # On a CPU without such units PyTorch may compute "tf32" exactly.
+    assert precision == "tf32" or not torch.equal(rough[0].delta_D, exact[0].delta_D)
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
+def test_the_reference_has_one_precision() -> None:
+    with pytest.raises(ConfigError, match=r"training\.precision = 'bfloat16': .*set training\.engine = 'fused'"):
+        Opacus(model("linear"), TrainingConfig(local_steps=1, batch_size=1, lr=1.0, precision="bfloat16"), NoPlan())

@@ -1,0 +1,208 @@
+"""The fused engine keeps the promises that the reference keeps, and is caught when it is broken on purpose."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from engines import MODELS, cohort, model, plan, settings, starting_point, without_the_last
+from promises import (
+    CHECKS,
+    Build,
+    check_clients_are_independent,
+    check_denominator_is_fixed,
+    check_noise,
+    check_noise_without_data,
+    check_non_finite_example_is_a_zero,
+    check_sensitivity,
+    check_step_is_the_clipped_mean,
+    task,
+    train,
+)
+from promises import plan as small_plan
+from torch import Tensor
+
+from privfl.errors import ModelError, PrivacyError
+from privfl.seeding import Seed
+from privfl.training import _cohort, _passes, fused
+from privfl.training._noise import CohortNoise
+from privfl.training._rules import Runs
+from privfl.training._rules.products import ProductRecord
+from privfl.training.fused import Fused
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("check", CHECKS)
+def test_promises(check: Callable[[Build], None], padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
+    check(Fused)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("name", MODELS)
+def test_one_example_moves_the_sum_by_at_most_the_clip(name: str, scale: float) -> None:
+    """In one step at rate 1 and without noise, lr = N: the update is the sum of the clipped gradients itself."""
+    of = plan(batch_size=10**6, local_steps=1, noise_multiplier=1e-13, max_grad_norm=0.05)
+    tasks = cohort(name, (7, 5), scale=scale)
+    start_D = starting_point(model(name)).double()
+    with_it, without = (
+        Fused(model(name).double(), settings(of, lr=7.0), of).train(start_D, [_double(change(tasks[0])), _double(tasks[1])])
+        for change in (lambda one: one, without_the_last)
+    )
+    moved = float((with_it[0].delta_D - without[0].delta_D).norm())
+    assert moved <= of.max_grad_norm * (1 + 1e-5)
+    assert with_it[0].event == without[0].event
+    # Nor does it move anybody else.
+    assert torch.allclose(with_it[1].delta_D, without[1].delta_D, rtol=1e-12, atol=1e-15)
+
+
+def _double(one: Any) -> Any:
+    return replace(one, x=one.x.double()) if one.x.is_floating_point() else one
+
+
+def test_a_ghost_norm_is_never_too_small() -> None:
+    """Where positions nearly cancel, rounding makes some norms too small, and would leave the clipped gradients too long."""
+    draw = torch.Generator().manual_seed(0)
+    a, g = torch.randn(500, 1, 1, 30, generator=draw), torch.randn(500, 1, 1, 40, generator=draw)
+    a, g = torch.cat([a, a], dim=2), torch.cat([g, -g * (1 + 1e-4)], dim=2)
+    true = torch.matmul(g.double().transpose(2, 3), a.double()).square().sum((1, 2, 3))
+    squares = ProductRecord(Runs((500,)), a, g, {"weight": "w"}).square_norms()
+    assert bool((squares.double() >= true * (1 - 1e-5)).all())
+    # They are right where nothing cancels.
+    whole = ProductRecord(Runs((500,)), a, g.abs(), {"weight": "w"}).square_norms()
+    true = torch.matmul(g.abs().double().transpose(2, 3), a.double()).square().sum((1, 2, 3))
+    assert torch.allclose(whole.double(), true, rtol=1e-5)
+
+
+# --- broken on purpose ------------------------------------------------------------------------------------------------
+
+
+def drop_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _passes.clip_factors
+    monkeypatch.setattr(_cohort, "clip_factors", lambda tape, clip: original(tape, clip * 1e6))
+
+
+def halve_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = CohortNoise.draw
+    monkeypatch.setattr(CohortNoise, "draw", lambda self, clients: original(self, clients).mul_(0.5))
+
+
+def keep_the_last_sum(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The accumulator is not emptied between two steps."""
+    monkeypatch.setattr(fused, "fresh", lambda sums_KD: sums_KD)
+
+
+def drop_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _cohort.Pieces._examples
+
+    def all_count(self: Any, *args: Any) -> Any:
+        x, y, counts_N = original(self, *args)
+        return x, y, None if counts_N is None else torch.ones_like(counts_N)
+
+    monkeypatch.setattr(_cohort, "pads", lambda _: True)
+    monkeypatch.setattr(_cohort.Pieces, "_examples", all_count)
+
+
+def divide_by_the_realised_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Fused._job
+
+    def realised(self: Any, one: Any) -> Any:
+        job: Any = original(self, one)
+        assert job.todo is not None
+        return replace(job, todo=job.todo.model_copy(update={"expected_batch_size": float(max(job.examples, 1))}))
+
+    monkeypatch.setattr(Fused, "_job", realised)
+
+
+def skip_empty_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = CohortNoise.draw
+
+    def skipping(self: Any, clients: int) -> Tensor:
+        noise_KD = original(self, clients)
+        return noise_KD.zero_()  # after it was counted and measured
+
+    monkeypatch.setattr(CohortNoise, "draw", skipping)
+
+
+def reuse_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
+    class OneStream(Seed):
+        def torch(self, device: torch.device | str = "cpu") -> torch.Generator:
+            return Seed(self.root, tuple(part for part in self.path if not isinstance(part, int))).torch(device)
+
+        def __truediv__(self, name: str | int) -> Seed:
+            return OneStream(self.root, (*self.path, name))
+
+    original = Fused._job
+    monkeypatch.setattr(
+        Fused, "_job", lambda self, one: original(self, replace(one, seed=OneStream(one.seed.root, one.seed.path)))
+    )
+
+
+def let_infinity_through(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ProductRecord, "drop", lambda self, bad_N: None)
+
+
+@pytest.mark.parametrize(
+    ("mutation", "check"),
+    [
+        (drop_the_clip, check_sensitivity),
+        (drop_the_clip, check_step_is_the_clipped_mean),
+        (halve_the_noise, check_noise),
+        (halve_the_noise, check_noise_without_data),
+        (skip_empty_steps, check_noise_without_data),
+        (divide_by_the_realised_batch, check_denominator_is_fixed),
+        (divide_by_the_realised_batch, check_noise_without_data),
+        (reuse_a_seed, check_clients_are_independent),
+        (let_infinity_through, check_non_finite_example_is_a_zero),
+    ],
+)
+def test_a_broken_engine_is_caught(
+    mutation: Callable[[pytest.MonkeyPatch], None], check: Callable[[Build], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mutation(monkeypatch)
+    with pytest.raises((AssertionError, PrivacyError)):
+        check(Fused)
+
+
+@pytest.mark.parametrize("mutation", [keep_the_last_sum, drop_the_mask, drop_the_clip])
+def test_a_broken_step_is_caught_beside_autograd(
+    mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from test_fused_equality import difference
+
+    mutation(monkeypatch)
+    assert difference("convolution", plan(), torch.float64) > 1e-3
+
+
+def test_a_rule_that_forgets_a_norm_is_found_out_before_any_data_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ProductRecord, "square_norms", lambda self: self._bias_gradients().square().sum(1))
+    with pytest.raises(ModelError, match="the norm of an example's gradient"):
+        train(Fused, small_plan(), task())
+
+
+def test_a_rule_that_sums_wrongly_is_found_out_before_any_data_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = ProductRecord.add
+    monkeypatch.setattr(ProductRecord, "add", lambda self, factors_N, sums: [original(self, factors_N, sums) for _ in "12"])
+    with pytest.raises(ModelError, match=r"1\.weight: the fused engine finds another gradient"):
+        train(Fused, small_plan(), task())
+
+
+def test_a_missed_noise_draw_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = CohortNoise.draw
+
+    def forgetting(self: Any, clients: int) -> Tensor:
+        noise_KD = original(self, clients)
+        self.draws[0] -= 1
+        return noise_KD
+
+    monkeypatch.setattr(CohortNoise, "draw", forgetting)
+    with pytest.raises(PrivacyError, match="0 noise draws in 1 steps"):
+        train(Fused, small_plan(), task())
+
+
+def test_noise_that_is_too_small_is_caught_as_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Tensor.normal_
+    monkeypatch.setattr(Tensor, "normal_", lambda self, mean, std, **rest: original(self, mean, std / 2, **rest))
+    with pytest.raises(PrivacyError, match=r"noise of standard deviation 0\.2\d+ was drawn, 0\.5 is accounted"):
+        train(Fused, small_plan(local_steps=30), task())
