@@ -1,6 +1,6 @@
-"""What does secure aggregation cost? Time and bytes of ``secure_sum`` beside the mean in the clear.
+"""What does secure aggregation cost a simulation? Time and bytes of ``secure_sum`` beside the mean in the clear.
 
-Masking is held against its floor, the bare AES-256-CTR keystream of the same length in the same run.
+How close the protocol is to the machine's limit is another question: ``bench_secagg.py``.
 """
 
 from __future__ import annotations
@@ -11,13 +11,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from _harness import Figures, Sample, figures, interleaved, options, print_table, write_json
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.aggregators.mean import Mean
 from privfl.aggregators.secure_sum import SecureSum
-from privfl.secagg import prg
-from privfl.secagg.encoding import Encoding
 from privfl.vectors import Layout
 
 CNN = 26_010
@@ -30,29 +27,12 @@ def measure(dimension: int, clients: int, repeats: int) -> dict[str, Sample]:
     context = RoundContext(0, torch.zeros(dimension), Layout(("weight",), ((dimension,),)), 100, bytes(32))
     generator = torch.Generator().manual_seed(0)
     updates = [ClientUpdate(k, 0.01 * torch.randn(dimension, generator=generator), 1.0) for k in range(clients)]
-    delta_D, encoding = updates[0].delta_D.numpy(), Encoding.fit(8.0, context.population)
-    words_D, keys = np.zeros(dimension, np.uint32), [bytes([k]) * 32 for k in range(clients - 1)]
     secure, mean = _Recorder(SecureSum(kind="secure_sum"), updates, context), _Recorder(Mean(kind="mean"), updates, context)
-    taken = interleaved(
-        {
-            "secure": secure,
-            "mean": mean,
-            "encode": lambda: encoding.encode(delta_D, 1.0, bytes(32)),
-            "mask": lambda: prg.mask(words_D, keys, []),
-            "keystream": lambda: _keystream(4 * dimension * len(keys)),
-        },
-        repeats,
-    )
-    gigabytes = 4 * dimension * len(keys) / 1e9
+    taken = interleaved({"secure": secure, "mean": mean}, repeats)
     in_the_clear = mean.last.cost.bytes_up
     return {
         "client_ms": Sample(1e3 * secure.client_seconds(repeats)),
         "server_ms": Sample(1e3 * secure.server_seconds(repeats)),
-        "encode_ms": taken["encode"].times(1e3),
-        "mask_ms": taken["mask"].times(1e3),
-        "mask_gb_per_s": Sample(gigabytes / taken["mask"].values_R),
-        "keystream_gb_per_s": Sample(gigabytes / taken["keystream"].values_R),
-        "mask_over_keystream_rate": taken["keystream"].over(taken["mask"]),
         "per_client_ms": taken["secure"].times(1e3 / clients),
         "mean_per_client_ms": taken["mean"].times(1e3 / clients),
         "secure_over_mean_time": taken["secure"].over(taken["mean"]),
@@ -79,15 +59,6 @@ class _Recorder:
         return np.array([server for _, server in self.costs[-repeats:]])
 
 
-def _keystream(length: int, chunk: int = 4 * prg.CHUNK) -> None:
-    """The bare keystream, as fast as the library gives it: one scratch buffer that stays in the cache."""
-    encryptor = Cipher(algorithms.AES256(bytes(32)), modes.CTR(bytes(16))).encryptor()
-    zeros, scratch = bytes(chunk), bytearray(chunk)
-    for _ in range(length // chunk):
-        encryptor.update_into(zeros, scratch)
-    encryptor.update(zeros[: length % chunk])
-
-
 def main(argv: Sequence[str] | None = None, sizes: Sequence[tuple[int, int]] | None = None) -> int:
     """Measure, then print or write."""
     chosen = options("What does secure aggregation cost?", argv)
@@ -110,12 +81,7 @@ def main(argv: Sequence[str] | None = None, sizes: Sequence[tuple[int, int]] | N
 def _column(samples: dict[str, Sample]) -> dict[str, str]:
     return {
         "a client, ms": f"{samples['client_ms']:.2f}",
-        "  of it encoding, ms": f"{samples['encode_ms']:.2f}",
-        "  of it masking, ms": f"{samples['mask_ms']:.2f}",
         "the server, ms": f"{samples['server_ms']:.2f}",
-        "masking, GB/s": f"{samples['mask_gb_per_s']:.2f}",
-        "AES-256-CTR keystream, GB/s": f"{samples['keystream_gb_per_s']:.2f}",
-        "masking / keystream rate": f"{samples['mask_over_keystream_rate']:.0%}",
         "whole round per client, ms": f"{samples['per_client_ms']:.2f}",
         "mean in the clear per client, ms": f"{samples['mean_per_client_ms']:.2f}",
         "secure / mean time": f"{samples['secure_over_mean_time']:.1f}",

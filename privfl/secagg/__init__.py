@@ -2,26 +2,34 @@
 
 Chapters, in reading order::
 
-    agreement   two clients agree on a secret that the server, who carries their messages, does not have
-    prg         a secret becomes a mask as long as the model
-    encoding    real vectors become integers modulo 2^32, where sums are exact and masks are perfect
-    messages    what travels, byte by byte
-    session     what everybody must agree on, bound into every mask
-    client      the client's side of one round, a state machine
-    server      the server's side
+    prg          a key becomes a mask as long as the model
+    packing      words on the wire
+    encoding     real vectors become integers modulo 2^bits, where sums are exact and masks are perfect
+    field        numbers in which secrets are shared
+    shamir       shares of a secret
+    agreement    two clients agree on a secret that the server, who carries their messages, does not have
+    identity     who is who, against a server that may lie
+    certificate  how many neighbours and shares are enough, and with which probability they are not
+    graph        who holds whose shares, and who masks with whom
+    messages     what travels, byte by byte
+    session      what everybody must agree on, bound into every key
+    client       the client's side of one round, a state machine
+    unmasking    secrets put together from shares, masks taken from the sum
+    server       the server's side
+    play         all roles in one process
+    losses       who is lost in a simulation
+    transcript   what a real server would have written down
 
-The protocol so far is the one-shot core of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving
-Machine Learning", CCS 2017, section 4.0.1): everyone in the roster answers, or the round is lost. Shares of the keys
-(dropouts), signatures and sparse graphs (Bell et al. 2020) are chapters to come; each adds stages and messages to the
-two state machines and leaves the chapters before them as they are.
+The protocol is that of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS
+2017), on a complete graph or a sparse one (Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic
+Overhead", CCS 2020), against a semi-honest server or an active one.
 
 Guarantees:
-    For an honest-but-curious server, even together with all but two of the clients: what it sees could have been
-    made, up to what breaking X25519, HKDF-SHA256 or AES-256 takes, from the honest clients' *sum* and public data alone.
+    Up to breaking X25519, HKDF-SHA256, AES-256, ChaCha20-Poly1305 or Ed25519, and up to the probability in the round's
+    certificate, a server in league with at most as many clients of the roster as the policy allows for learns the survivors'
+    *sum* and public data, and nothing else about the other clients' vectors. ``docs/secagg.md`` has the assumptions.
 
-    Not promised: secrecy against a server that forges public keys (nothing is signed yet); against a server in league
-    with all clients but one, who see the last one's vector in the sum; survival of a single dropout; protection against
-    poisoned inputs. Secure aggregation hides *who*, not *whether*: a sum over few clients, or of the same clients
-    round after round, still leaks, and only differential privacy bounds how much. Keys and sums pass through Python
-    objects: nothing here is claimed to run in constant time, and bytes cannot be erased for certain.
+    Not promised: protection against poisoned inputs; secrecy of the one among corrupt others. Secure aggregation hides *who*,
+    not *whether*: a sum over few clients, or of the same clients round after round, still leaks, and only differential
+    privacy bounds how much. Nothing here runs in constant time, and bytes cannot be erased for certain.
 """

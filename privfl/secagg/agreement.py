@@ -1,38 +1,59 @@
 """Two clients agree on a secret through a server that must not learn it: X25519 and HKDF-SHA256.
 
-Every client makes a fresh key pair in every round. Keys come from the cryptographic generator of the operating system
-(through OpenSSL) and from nothing else: no seed reproduces them, and a run's result does not depend on them.
+Every client makes two fresh key pairs in every round: one for the channel on which it sends shares to its neighbours, one
+for the masks. The two may not be the same: the mask key is revealed when its owner is lost, and must not open the channel.
+Keys come from the entropy that a client is given, the operating system's unless a test says otherwise.
 
-Sources: RFC 7748 (X25519), RFC 5869 (HKDF).
+Sources: RFC 7748 (X25519), RFC 5869 (HKDF), RFC 8439 (ChaCha20-Poly1305).
 """
 
 from __future__ import annotations
 
-from typing import Final, Self
+from collections.abc import Callable
+from typing import Final
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from privfl.errors import ProtocolError
 
+Entropy = Callable[[int], bytes]
+"""Gives so many fresh random bytes, such as ``os.urandom``."""
+
 KEY_BYTES: Final = 32
+TAG_BYTES: Final = 16
 MASK: Final = b"privfl secagg mask"
+CHANNEL: Final = b"privfl secagg channel"
+SELF: Final = b"privfl secagg self"
+COMMITMENT: Final = b"privfl secagg commitment"
 
 _FIELD: Final = 2**255 - 19
+_LOW_ORDER: Final = frozenset(
+    {
+        0,
+        1,
+        0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
+        0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
+        _FIELD - 1,
+    }
+)
+"""The points of order 1, 2, 4 and 8 of the curve and its twist, by their only coordinate (Bernstein, cr.yp.to/ecdh.html)."""
 
 
 class KeyPair:
-    """One client's key pair for one round. The private half never leaves this object and has no ``repr``."""
+    """One client's key pair for one purpose in one round. It has no ``repr`` that shows the private half.
 
-    def __init__(self, private: X25519PrivateKey) -> None:
-        self._private = private
-        self.public: Final = private.public_key().public_bytes_raw()
+    Args:
+        private: 32 bytes.
+    """
 
-    @classmethod
-    def generate(cls) -> Self:
-        """A fresh pair."""
-        return cls(X25519PrivateKey.generate())
+    def __init__(self, private: bytes) -> None:
+        self.private: Final = private
+        self._key = X25519PrivateKey.from_private_bytes(private)
+        self.public: Final = self._key.public_key().public_bytes_raw()
 
     def shared_key(self, peer: bytes, session: bytes, label: bytes) -> bytes:
         """The 32-byte key that this client and the owner of ``peer`` share, for one use in one session.
@@ -44,14 +65,10 @@ class KeyPair:
         Diffie-Hellman on Curve25519, HKDF as a random oracle). No claim on whose key ``peer`` is.
 
         Raises:
-            ProtocolError: ``peer`` is not the canonical encoding of a point, or a point of low order, for which the
-                secret would be zero whatever the private key.
+            ProtocolError: ``peer`` is refused (:func:`check_public_key`).
         """
         check_public_key(peer)
-        try:
-            secret = self._private.exchange(X25519PublicKey.from_public_bytes(peer))
-        except ValueError:
-            raise ProtocolError(f"public key {peer.hex()}: is a point of low order; only an attacker sends one") from None
+        secret = self._key.exchange(X25519PublicKey.from_public_bytes(peer))
         return hkdf(secret, salt=session, info=label + b"".join(sorted((self.public, peer))))
 
 
@@ -60,12 +77,58 @@ def check_public_key(key: bytes) -> None:
 
     Raises:
         ProtocolError: not 32 bytes, or not below 2^255 - 19. X25519 would accept such an alias of another point, and
-            one client's key could then pass for two.
+            one client's key could then pass for two. Or a point of low order, for which the secret would be zero whatever
+            the private key: the server refuses it from the one client, lest all others refuse the roster.
     """
     if len(key) != KEY_BYTES or int.from_bytes(key, "little") >= _FIELD:
         raise ProtocolError(f"public key {key.hex()}: must be 32 bytes, below 2^255 - 19 as a little-endian number")
+    if int.from_bytes(key, "little") in _LOW_ORDER:
+        raise ProtocolError(f"public key {key.hex()}: is a point of low order; only an attacker sends one")
+
+
+def self_mask_key(seed: bytes, session: bytes) -> bytes:
+    """The key of the mask that one client adds for itself alone."""
+    return hkdf(seed, salt=session, info=SELF)
+
+
+def commitment(seed: bytes, session: bytes) -> bytes:
+    """What a client publishes of its seed, so that the seed that is put together from shares can be checked.
+
+    Guarantees: says nothing of the seed or of the mask made from it (HKDF as a random oracle), and binds to it.
+    """
+    return hkdf(seed, salt=session, info=COMMITMENT)
+
+
+def seal(key: bytes, plaintext: bytes, sender: int, receiver: int, context: bytes) -> bytes:
+    """Encrypt from one end of a channel to the other; once for each direction and key.
+
+    The nonce is the sender's number: the two directions of a channel share a key and never a nonce.
+    """
+    return ChaCha20Poly1305(key).encrypt(_nonce(sender), plaintext, _bound(sender, receiver, context))
+
+
+def unseal(key: bytes, box: bytes, sender: int, receiver: int, context: bytes) -> bytes:
+    """What :func:`seal` was given.
+
+    Raises:
+        ProtocolError: the box was not sealed by ``sender`` for ``receiver`` in this context.
+    """
+    try:
+        return ChaCha20Poly1305(key).decrypt(_nonce(sender), box, _bound(sender, receiver, context))
+    except InvalidTag:
+        raise ProtocolError(
+            "its box of shares was not sealed by it for this client and session; take no further part"
+        ) from None
 
 
 def hkdf(secret: bytes, *, salt: bytes, info: bytes) -> bytes:
     """32 bytes of HKDF-SHA256 (RFC 5869)."""
     return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=info).derive(secret)
+
+
+def _nonce(sender: int) -> bytes:
+    return sender.to_bytes(12, "little")
+
+
+def _bound(sender: int, receiver: int, context: bytes) -> bytes:
+    return sender.to_bytes(4, "little") + receiver.to_bytes(4, "little") + context

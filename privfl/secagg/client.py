@@ -1,111 +1,386 @@
-"""The client's side of one round: advertise a key, then answer the roster with a masked vector.
+"""The client's side of one round: a state machine without input or output.
 
 ::
 
-    READY --advertise()--> ADVERTISED --answer(roster, ...)--> DONE
+    READY --advertise()--> advertise_keys --share_keys(roster)--> share_keys --masked_input(delivery, vector)-->
+    masked_input --reveal(survivors)--> DONE                                       against a semi-honest server
+    masked_input --consent(survivors)--> consistency_check --reveal(consents)--> DONE       against an active one
+
+Source: Bonawitz et al. 2017, figures 2 and 4; Bell et al. 2020, algorithms 2 and 3 for the sparse graph. What is added to
+them and why is in ``docs/secagg.md``.
 """
 
 from __future__ import annotations
 
-from enum import Enum, auto
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.errors import ProtocolError
-from privfl.secagg import prg
-from privfl.secagg.agreement import MASK, KeyPair
-from privfl.secagg.encoding import Floats
-from privfl.secagg.messages import SERVER, Advert, MaskedInput, Roster
-from privfl.secagg.session import Parameters, check_model, check_roster, session_id
+from privfl.errors import ProtocolError, ThresholdError
+from privfl.secagg import graph, prg, shamir
+from privfl.secagg.agreement import CHANNEL, MASK, Entropy, KeyPair, commitment, seal, self_mask_key, unseal
+from privfl.secagg.certificate import Certificate
+from privfl.secagg.graph import Clients
+from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, Identity, verify
+from privfl.secagg.messages import (
+    BOX,
+    SERVER,
+    SHARE,
+    SIGNED_MEMBER,
+    Advert,
+    Consent,
+    Consents,
+    Delivery,
+    MaskedInput,
+    Reveal,
+    Roster,
+    ShareKind,
+    Shares,
+    Survivors,
+    survivors_statement,
+)
+from privfl.secagg.packing import TYPES, pack
+from privfl.secagg.prg import Words
+from privfl.secagg.session import Parameters, Stage, check_members, check_model, masking_id, roster_digest, session_id
 
-
-class Stage(Enum):
-    """What the client has done already."""
-
-    READY = auto()
-    ADVERTISED = auto()
-    DONE = auto()
+_SERVER: Final = "server"
 
 
 class Client:
     """One client in one round; make a new one for each round.
 
-    Guarantees: at most one masked vector leaves this object, and only under masks shared with every other client of a
-    roster of at least ``minimum_clients`` that holds this client's own key. Each stage is left before its work begins:
-    a client that refused one roster answers no other. The vector is hidden as long as one other client of the roster is
-    honest and the server relayed keys as they were advertised (nothing is signed yet).
+    Guarantees: at most one masked vector leaves this object, under its own mask and those shared with at least
+    ``threshold`` others; about each client whose shares it holds it reveals at most one share, of the seed if that
+    client survived and of the mask key if not; against an active server only after a quorum signed for the very set of
+    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more.
 
-    Edges: a zero vector or a zero weight is masked like any other. A non-finite update is refused and nothing is sent.
+    Edges: a zero vector is masked like any other. A roster, a delivery or a set of survivors that is too small for
+    the certificate of its size is refused.
 
     Args:
         client: this client's number, in [0, 2^32 - 1).
         parameters: the round's, from this client's own configuration.
         global_D: the global model as this client was sent it, float32 of length D.
+        identity: this client's; against an active server only.
+        directory: everyone's identities, not from the server; against an active server only.
+        entropy: fresh randomness; asked for, in this order, channel key, mask key, seed, polynomials and, where each client
+            draws its own holders, the draw: 32 bytes each.
+        threads: how many cores may expand masks.
 
     Raises:
-        ProtocolError: the number is out of range, or the model has another shape or type.
+        ProtocolError: the number is out of range, the model is no vector, or the identity is missing.
     """
 
-    def __init__(self, client: int, parameters: Parameters, global_D: NDArray[np.float32]) -> None:
+    def __init__(
+        self,
+        client: int,
+        parameters: Parameters,
+        global_D: NDArray[np.float32],
+        *,
+        identity: Identity | None = None,
+        directory: Directory | None = None,
+        entropy: Entropy = os.urandom,
+        threads: int = 1,
+    ) -> None:
         if not 0 <= client < SERVER:
             raise ProtocolError(f"client {client}: must be in [0, {SERVER})")
-        check_model(parameters, global_D)
+        if parameters.active and (identity is None or directory is None):
+            raise ProtocolError(f"client {client}: against an active server it needs an identity and a directory of all")
+        check_model(global_D)
         self.client, self.parameters, self._global_D = client, parameters, global_D
-        self.clipped = 0
-        """How many coordinates the encoding clipped; known to the client alone."""
-        self._stage = Stage.READY
-        self._keys: KeyPair | None = None
+        self._identity, self._directory, self._entropy, self._threads = identity, directory or {}, entropy, threads
+        self.masks_expanded = 0
+        """How many masks this client made."""
+        self._stage: Stage | None = None
+        self._over = False
+
+    # --- the stages ---------------------------------------------------------------------------------------------------
 
     def advertise(self) -> bytes:
-        """An :class:`Advert` with a fresh public key.
+        """An :class:`Advert` with two fresh public keys.
 
         Raises:
             ProtocolError: it was sent already.
         """
-        self._leave(Stage.READY, Stage.ADVERTISED)
-        self._keys = KeyPair.generate()
-        return Advert(self.parameters.round, self.client, self._keys.public).to_bytes()
+        with self._turn(None, Stage.ADVERTISE_KEYS):
+            self._channel, self._mask = KeyPair(self._entropy(32)), KeyPair(self._entropy(32))
+            advert = Advert(self.parameters.round, self.client, self._channel.public, self._mask.public)
+            if self._identity is not None and self.parameters.active:
+                signature = self._identity.sign(ADVERT, advert.statement())
+                advert = Advert(advert.round, advert.sender, advert.channel_key, advert.mask_key, signature)
+            return advert.to_bytes()
 
-    def answer(self, roster: bytes, delta_D: Floats, weight: float, rounding_key: bytes) -> bytes:
-        """A :class:`MaskedInput` of (weight · delta, weight), in answer to the roster.
-
-        Args:
-            roster: the server's message.
-            delta_D: the update, of length D; coordinates beyond ±clip are clipped and counted.
-            weight: in [0, 1].
-            rounding_key: 32 bytes for the rounding's randomness; it hides nothing, and the masks are not made from it.
+    def share_keys(self, roster: bytes) -> bytes:
+        """:class:`Shares` of a fresh seed and of the mask key for this client's neighbours, in answer to the :class:`Roster`.
 
         Raises:
-            ProtocolError: out of turn, or the roster, the update or the weight is refused; nothing is sent.
+            ProtocolError: out of turn, or the roster is refused; nothing is sent.
+            ThresholdError: the roster is too small.
         """
-        self._leave(Stage.ADVERTISED, Stage.DONE)
-        own, self._keys = self._keys, None
-        assert own is not None
-        keys = self._checked(Roster.from_bytes(roster), own)
-        if delta_D.shape != (self.parameters.dimension,):
-            raise ProtocolError(f"an update of shape {delta_D.shape}: must be ({self.parameters.dimension},)")
-        words, self.clipped = self.parameters.encoding.encode(delta_D, weight, rounding_key)
-        session = session_id(self.parameters, keys, self._global_D)
+        with self._turn(Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS):
+            self._read_roster(Roster.from_bytes(roster))
+            self._seed = self._entropy(32)
+            polynomials = self._entropy(32)
+            self._holders = self._choose_holders()
+            shares = shamir.split(
+                [self._seed, self._mask.private], len(self._holders), self._certificate.threshold, polynomials
+            ).astype("<u2")
+            boxes = np.empty(len(self._holders) - 1, BOX)
+            context = self._box_context(self._holders)
+            self._held: dict[int, tuple[bytes, frozenset[int]]] = {}
+            place = 0
+            for holder, share in zip(self._holders.tolist(), shares, strict=True):
+                if holder == self.client:
+                    self._held[holder] = (share.tobytes(), frozenset(self._holders.tolist()) - {holder})
+                    continue
+                boxes[place] = (holder, seal(self._channel_with(holder), share.tobytes(), self.client, holder, context))
+                place += 1
+            return Shares(
+                self.parameters.round, self.client, self._session, commitment(self._seed, self._session), boxes
+            ).to_bytes()
+
+    def masked_input(self, delivery: bytes, words_D: Words) -> bytes:
+        """A :class:`MaskedInput` of the vector, in answer to the :class:`Delivery`.
+
+        Args:
+            delivery: the server's message.
+            words_D: the encoded vector, of ``parameters.length`` words; it is masked in place.
+
+        Raises:
+            ProtocolError: out of turn, the delivery is refused, or the vector has another length or type; nothing is sent.
+            ThresholdError: too few peers are left to hide among.
+        """
+        with self._turn(Stage.SHARE_KEYS, Stage.MASKED_INPUT):
+            if words_D.shape != (self.parameters.length,) or words_D.dtype != TYPES[self.parameters.bits]:
+                raise ProtocolError(
+                    f"a vector of shape {words_D.shape} and type {words_D.dtype}: must be ({self.parameters.length},) "
+                    f"{TYPES[self.parameters.bits]}"
+                )
+            self._read_delivery(Delivery.from_bytes(delivery))
+            self._mask_vector(words_D)
+            self.masks_expanded = 1 + len(self._peers)
+            packed = pack(words_D, self.parameters.bits)
+            return MaskedInput(self.parameters.round, self.client, self._session, packed).to_bytes()
+
+    def consent(self, survivors: bytes) -> bytes:
+        """A :class:`Consent` to the :class:`Survivors`, of which all must be listed; against an active server only.
+
+        Raises:
+            ProtocolError: out of turn, or the set is refused; nothing is sent, and nothing will be revealed.
+            ThresholdError: too few survived.
+        """
+        with self._turn(Stage.MASKED_INPUT, Stage.CONSISTENCY_CHECK):
+            if not self.parameters.active:
+                raise ProtocolError("survivors are signed against an active server only; reveal at once", peer=_SERVER)
+            told = self._read_survivors(survivors)
+            assert self._identity is not None
+            signature = self._identity.sign(SURVIVORS, told.statement())
+            return Consent(self.parameters.round, self.client, self._session, signature).to_bytes()
+
+    def reveal(self, request: bytes) -> bytes:
+        """A :class:`Reveal` in answer to :class:`Survivors`, or against an active server to :class:`Consents`.
+
+        Raises:
+            ProtocolError: out of turn, or the request is refused; nothing is revealed.
+            ThresholdError: too few survived.
+        """
+        before = Stage.CONSISTENCY_CHECK if self.parameters.active else Stage.MASKED_INPUT
+        with self._turn(before, Stage.UNMASKING):
+            if self.parameters.active:
+                self._check_consents(Consents.from_bytes(request))
+            else:
+                self._read_survivors(request)
+            survivors = frozenset(self._survivors.tolist())
+            owners = [owner for owner, (_, holders) in sorted(self._held.items()) if self._may_answer(holders)]
+            shares = np.empty(len(owners), SHARE)
+            for place, owner in enumerate(owners):
+                kind = ShareKind.SEED if owner in survivors else ShareKind.MASK_KEY
+                both, _ = self._held[owner]
+                start = kind * shamir.SHARE_BYTES
+                shares[place] = (owner, kind, np.frombuffer(both[start : start + shamir.SHARE_BYTES], "<u2"))
+            self._held = {}
+            return Reveal(self.parameters.round, self.client, self._session, shares).to_bytes()
+
+    # --- what is checked ----------------------------------------------------------------------------------------------
+
+    @contextmanager
+    def _turn(self, stage: Stage | None, following: Stage) -> Iterator[None]:
+        """Leave one stage for the next; an error ends the round for this client and says where it happened."""
+        if self._over or self._stage is not stage:
+            reason = "took no further part" if self._over else f"is at {self._stage or 'the beginning'}"
+            raise ProtocolError(
+                f"this client {reason}: each stage is answered once; begin a new round",
+                stage=following,
+                peer=f"client {self.client}",
+            )
+        self._stage, self._over = following, True
+        try:
+            yield
+        except ProtocolError as error:
+            raise type(error)(error.reason, stage=following, peer=error.peer or _SERVER) from None
+        self._over = following is Stage.UNMASKING
+
+    def _read_roster(self, roster: Roster) -> None:
+        self._check_round(roster.round)
+        self._certificate: Certificate = self.parameters.certificate(roster.clients)
+        members = roster.members
+        own = members[members["client"] == self.client]
+        keys = [(row["channel_key"].tobytes(), row["mask_key"].tobytes()) for row in own]
+        if keys != [(self._channel.public, self._mask.public)]:
+            raise ProtocolError("a roster without this client or with other keys than its own; take no part")
+        whole = self._certificate.whole
+        expected = roster.clients if whole else self._certificate.holders
+        if len(members) != expected:
+            raise ProtocolError(f"a roster that lists {len(members)} of {roster.clients} clients: must list {expected}")
+        if whole and roster_digest(members) != roster.digest:
+            raise ProtocolError("a roster with the digest of another one; discard the round")
+        check_members(members)
+        self._check_signatures(roster)
+        self._members = {int(row["client"]): (row["channel_key"].tobytes(), row["mask_key"].tobytes()) for row in members}
+        self._session = session_id(self.parameters, roster.clients, roster.digest, self._global_D)
+        self._channels: dict[int, bytes] = {}
+
+    def _check_signatures(self, roster: Roster) -> None:
+        if (roster.members.dtype == SIGNED_MEMBER) != self.parameters.active:
+            raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
+        if not self.parameters.active:
+            return
+        for row in roster.members:
+            client = int(row["client"])
+            advert = Advert(roster.round, client, row["channel_key"].tobytes(), row["mask_key"].tobytes())
+            verify(self._directory, client, ADVERT, advert.statement(), row["signature"].tobytes())
+
+    def _choose_holders(self) -> Clients:
+        """Who holds this client's shares, itself included, ascending: holder number x is the x-th."""
+        everyone = np.array(sorted(self._members), np.uint32)
+        if not self._certificate.drawn:
+            return everyone
+        chosen = graph.drawn(everyone.tolist(), self.client, self._certificate.neighbours, self._entropy(32))
+        return np.sort(np.append(chosen, np.uint32(self.client)))
+
+    def _read_delivery(self, delivery: Delivery) -> None:
+        self._check_round(delivery.round)
+        self._check_session(delivery.session)
+        drawn = self._certificate.drawn
+        degree = self._certificate.neighbours if drawn else 0
+        if delivery.boxes.dtype["holders"].shape != (degree,):
+            raise ProtocolError(f"boxes with {delivery.boxes.dtype['holders'].shape[0]} holders each: must be {degree}")
+        sharers, senders = frozenset(delivery.sharers.tolist()), frozenset(delivery.boxes["client"].tolist())
+        if not sharers <= self._members.keys() or (self.client in sharers) != self.parameters.active:
+            raise ProtocolError("sharers that are not of its roster, or without this client; discard the round")
+        others = sharers - {self.client}
+        if not senders <= others or (not drawn and senders != others):
+            raise ProtocolError("boxes of others than those who shared their keys; discard the round")
+        holders = frozenset(self._holders.tolist()) & others
+        # In a complete graph this client holds one share of its own secrets itself.
+        least = self._certificate.threshold - (self._certificate.graph == "complete")
+        if len(holders) < least:
+            raise ThresholdError(
+                f"{len(holders)} others are left who hold this client's shares: must be at least {least}; begin the round again"
+            )
+        if self.parameters.active and len(sharers) < self._certificate.survivors:
+            raise ThresholdError(
+                f"{len(sharers)} clients shared their keys: must be at least {self._certificate.survivors}; "
+                "begin the round again"
+            )
+        self._peers = holders | senders
+        for row in delivery.boxes:
+            self._open_box(int(row["client"]), row["box"].tobytes(), row["holders"])
+        self._masking = masking_id(self.parameters, self._session, delivery.sharers)
+        self._sharers = sharers | {self.client}
+
+    def _open_box(self, sender: int, box: bytes, drawn: Clients) -> None:
+        """Take in the shares that a peer made for this client; ``drawn`` are the holders that it drew, if it did."""
+        holders = frozenset(drawn.tolist())
+        if self._certificate.drawn and (
+            len(holders) != len(drawn) or self.client not in holders or not holders <= self._members.keys() - {sender}
+        ):
+            raise ProtocolError(
+                "its holders are not distinct others of the roster, this client among them", peer=f"client {sender}"
+            )
+        context = self._box_context(np.sort(np.append(drawn, np.uint32(sender))))
+        try:
+            shares = unseal(self._channel_with(sender), box, sender, self.client, context)
+        except ProtocolError as error:
+            raise ProtocolError(error.reason, peer=f"client {sender}") from None
+        self._held[sender] = (shares, holders)
+
+    def _box_context(self, holders: Clients) -> bytes:
+        """What a box is bound to: the session and, where each client drew its own, the holders of the sender's shares."""
+        return self._session + (holders.astype("<u4").tobytes() if self._certificate.drawn else b"")
+
+    def _read_survivors(self, message: bytes) -> Survivors:
+        told = Survivors.from_bytes(message)
+        self._check_round(told.round)
+        self._check_session(told.session)
+        listed = frozenset(told.clients.tolist())
+        whole = self._certificate.whole
+        if self.client not in listed:
+            raise ProtocolError("a set of survivors without this client, whose vector was sent; discard the round")
+        if not listed <= self._sharers:
+            raise ProtocolError("a survivor that is not of the roster or did not share its keys; discard the round")
+        if (whole and told.survivors != len(listed)) or not len(listed) <= told.survivors <= self._certificate.clients:
+            raise ProtocolError(f"{len(listed)} survivors are listed, {told.survivors} are counted; discard the round")
+        least = max(self._certificate.survivors, self.parameters.minimum_clients)
+        if told.survivors < least:
+            raise ThresholdError(f"{told.survivors} survivors: must be at least {least}; begin the round again")
+        self._survivors = told.clients
+        return told
+
+    def _check_consents(self, consents: Consents) -> None:
+        self._check_round(consents.round)
+        self._check_session(consents.session)
+        survivors = frozenset(self._survivors.tolist())
+        if not frozenset(consents.signatures["client"].tolist()) <= survivors:
+            raise ProtocolError("a signature of a client that did not survive; discard the round")
+        if len(consents.signatures) < self._certificate.quorum:
+            raise ThresholdError(
+                f"{len(consents.signatures)} signatures for this set of survivors: must be at least "
+                f"{self._certificate.quorum}; begin the round again"
+            )
+        statement = survivors_statement(self._session, self._survivors)
+        for row in consents.signatures:
+            verify(self._directory, int(row["client"]), SURVIVORS, statement, row["signature"].tobytes())
+        self._signers = frozenset(consents.signatures["client"].tolist())
+
+    def _may_answer(self, holders: frozenset[int]) -> bool:
+        """Whether enough of the clients that one drew as its holders signed for the survivors.
+
+        Where each drew its own, a server that may choose who is lost could otherwise cut a few clients off from all
+        others and learn their sum; see :mod:`privfl.secagg.certificate`. To be listed as a survivor is not enough: the
+        server may play the advert of a client that is not there, from another round in which that client was lost and
+        its mask key revealed. Such a ghost cannot sign in this session.
+        """
+        return not self._certificate.drawn or len(holders & self._signers) >= self._certificate.threshold
+
+    def _check_round(self, found: int) -> None:
+        if found != self.parameters.round:
+            raise ProtocolError(f"a message of round {found}: must be of round {self.parameters.round}")
+
+    def _check_session(self, found: bytes) -> None:
+        if found != self._session:
+            raise ProtocolError(
+                "a message of another session: its roster, parameters or global model differ; discard the round"
+            )
+
+    def _channel_with(self, peer: int) -> bytes:
+        if peer not in self._channels:
+            self._channels[peer] = self._channel.shared_key(self._members[peer][0], self._session, CHANNEL)
+        return self._channels[peer]
+
+    def _mask_vector(self, words_D: Words) -> None:
         # The smaller number of a pair adds their mask, the larger subtracts it: in the sum over both it is gone.
-        shared = {peer: own.shared_key(key, session, MASK) for peer, key in keys.items() if peer != self.client}
+        shared = {peer: self._mask_with(peer) for peer in sorted(self._peers)}
         prg.mask(
-            words,
-            added=[key for peer, key in shared.items() if self.client < peer],
+            words_D,
+            added=[self_mask_key(self._seed, self._masking)] + [key for peer, key in shared.items() if self.client < peer],
             subtracted=[key for peer, key in shared.items() if peer < self.client],
+            threads=self._threads,
         )
-        return MaskedInput(self.parameters.round, self.client, session, words).to_bytes()
 
-    def _leave(self, stage: Stage, following: Stage) -> None:
-        if self._stage is not stage:
-            raise ProtocolError(f"client {self.client} is {self._stage.name}: each stage is answered once; begin a new round")
-        self._stage = following
-
-    def _checked(self, roster: Roster, own: KeyPair) -> dict[int, bytes]:
-        if roster.round != self.parameters.round:
-            raise ProtocolError(f"a roster of round {roster.round}: must be of round {self.parameters.round}")
-        keys = dict(roster.keys)
-        if keys.get(self.client) != own.public:
-            raise ProtocolError(f"a roster without client {self.client} or with another key than its own; take no part")
-        check_roster(self.parameters, keys)
-        return keys
+    def _mask_with(self, peer: int) -> bytes:
+        return self._mask.shared_key(self._members[peer][1], self._masking, MASK)

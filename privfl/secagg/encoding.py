@@ -1,12 +1,13 @@
-"""Real vectors become integers modulo 2^32: clipped, scaled, rounded at random, in two's complement.
+"""Real vectors become integers modulo 2^bits: clipped, scaled, rounded at random, in two's complement.
 
-Modulo 2^32 a sum is exact whatever the order, and a uniform mask hides perfectly; in floating point neither holds. The
+Modulo 2^bits a sum is exact whatever the order, and a uniform mask hides perfectly; in floating point neither holds. The
 one danger is a sum that wraps around, and it is excluded when a :class:`FixedPoint` is made:
 
-    population · (bound · scale + 1) < 2^31
+    population · (bound · scale + 1) < 2^(bits − 1)
 
 A client's entry is below bound · scale + 1 in absolute value (the 1 is for rounding), so that a sum over at most
-``population`` clients stays inside the signed 32-bit integers.
+``population`` clients stays inside the signed integers of that many bits. With 64 bits there is room for any population
+there can be; an entry then has the precision that 32 bits leave to a population of one.
 
 Source: the discretisation of Bonawitz et al. 2019, "Federated Learning with Autotuned Communication-Efficient Secure
 Aggregation" (Asilomar 2019), section III, without its rotation.
@@ -14,6 +15,7 @@ Aggregation" (Asilomar 2019), section III, without its rotation.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from fractions import Fraction
@@ -23,12 +25,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.errors import ConfigError, ProtocolError
-from privfl.secagg.prg import CHUNK, Keystream, Words, chunks
+from privfl.secagg.packing import TYPES, Bits
+from privfl.secagg.prg import Keystream, Words, chunks
 
 Floats = NDArray[np.floating[Any]]
 
 # Random bits that decide one rounding.
 _DITHER: Final = 32
+
+# An entry and its random bits share a signed word of 64 bits.
+_ENTRY_BITS: Final = 31
 
 
 @dataclass(frozen=True)
@@ -37,9 +43,10 @@ class FixedPoint:
 
     bound: float
     scale: int
+    bits: Bits = 32
 
     @classmethod
-    def fit(cls, bound: float, population: int) -> Self:
+    def fit(cls, bound: float, population: int, bits: Bits = 32) -> Self:
         """The finest scale with which no sum over ``population`` clients can wrap around.
 
         Raises:
@@ -47,15 +54,15 @@ class FixedPoint:
         """
         if not (0 < bound < math.inf and population >= 1):
             raise ConfigError(f"bound {bound} and population {population}: both must be positive and finite")
-        # population · (bound · scale + 1) < 2^31  <=>  scale < room
-        room = (Fraction(2**31, population) - 1) / Fraction(bound)
+        # population · (bound · scale + 1) < 2^(bits − 1)  <=>  scale < room; and an entry fits into _ENTRY_BITS
+        room = (min(Fraction(2 ** (bits - 1), population), Fraction(2**_ENTRY_BITS)) - 1) / Fraction(bound)
         largest = math.ceil(room) - 1
         if largest < 1:
             raise ConfigError(
-                f"a sum over {population} clients of entries up to {bound} does not fit into 32 bits: "
-                f"population · (bound + 1) must be below 2^31; lower the clip"
+                f"a sum over {population} clients of entries up to {bound} does not fit into {bits} bits: "
+                f"population · (bound + 1) must be below 2^{bits - 1}; lower the clip or allow more bits"
             )
-        return cls(bound, 1 << (largest.bit_length() - 1))
+        return cls(bound, 1 << (largest.bit_length() - 1), bits)
 
     def encode(self, values_D: Floats, factor: float, stream: Keystream, out_D: Words) -> int:
         """Write round(factor · clip(values, ±bound) · scale), rounded at random, into ``out_D``.
@@ -78,8 +85,9 @@ class FixedPoint:
         """
         clipped = 0
         scaled = factor * self.scale * 2.0**_DITHER
-        scratch = np.empty(CHUNK, np.uint32)
-        for chunk in chunks(len(values_D)):
+        slices = list(chunks(len(values_D)))
+        scratch = np.empty(slices[0].stop if slices else 0, np.uint32)
+        for chunk in slices:
             part = values_D[chunk]
             low, high = float(part.min()), float(part.max())
             if not (math.isfinite(low) and math.isfinite(high)):
@@ -96,7 +104,7 @@ class FixedPoint:
             integers = np.rint(np.multiply(part, scaled, dtype=np.float64)).astype(np.int64)
             integers += dither
             integers >>= _DITHER
-            out_D[chunk] = integers.astype(np.uint32)
+            out_D[chunk] = integers.astype(out_D.dtype)
         return clipped
 
     def decode(self, sum_D: Words, clients: int) -> NDArray[np.float64]:
@@ -105,11 +113,22 @@ class FixedPoint:
         Raises:
             ProtocolError: an entry is larger than that many clients can make it. A mask that did not cancel looks so.
         """
-        signed_D = sum_D.view(np.int32)
+        signed_D = signed(sum_D, self.bits)
         limit = clients * (self.bound * self.scale + 1)
         if max(-int(signed_D.min()), int(signed_D.max())) > limit:
             raise ProtocolError(f"the sum is noise: an entry exceeds what {clients} clients can add up to; discard the round")
         return signed_D / np.float64(self.scale)
+
+
+def signed(words_D: Words, bits: Bits) -> NDArray[np.signedinteger[Any]]:
+    """The lower ``bits`` of each word as a number in two's complement."""
+    kind = np.dtype(f"<i{words_D.itemsize}")
+    spare = 8 * words_D.itemsize - bits
+    if spare == 0:
+        return words_D.view(kind)
+    shifted_D: NDArray[np.signedinteger[Any]] = np.left_shift(words_D, words_D.dtype.type(spare)).view(kind)
+    low_D: NDArray[np.signedinteger[Any]] = np.right_shift(shifted_D, kind.type(spare))
+    return low_D
 
 
 @dataclass(frozen=True)
@@ -136,13 +155,22 @@ class Encoding:
     weight: FixedPoint
 
     @classmethod
-    def fit(cls, clip: float, population: int) -> Self:
+    def fit(cls, clip: float, population: int, bits: Bits = 32) -> Self:
         """The finest encoding of updates in [-clip, clip] and weights in [0, 1] for that many clients.
 
         Raises:
-            ConfigError: the sum cannot be made to fit into 32 bits.
+            ConfigError: the sum cannot be made to fit into so many bits.
         """
-        return cls(FixedPoint.fit(clip, population), FixedPoint.fit(1.0, population))
+        return cls(FixedPoint.fit(clip, population, bits), FixedPoint.fit(1.0, population, bits))
+
+    @property
+    def bits(self) -> Bits:
+        """Of each word."""
+        return self.update.bits
+
+    def digest(self) -> bytes:
+        """SHA-256 of all that must be the same at all clients."""
+        return hashlib.sha256(f"fixed point {self.update} {self.weight}".encode()).digest()
 
     def encode(self, delta_D: Floats, weight: float, rounding_key: bytes) -> tuple[Words, int]:
         """The D + 1 words, and how many coordinates were clipped.
@@ -157,14 +185,14 @@ class Encoding:
         """
         if not 0 <= weight <= 1:
             raise ProtocolError(f"weight {weight}: must be in [0, 1]; divide all weights by the largest one allowed")
-        words = np.empty(len(delta_D) + 1, np.uint32)
+        words = np.empty(len(delta_D) + 1, TYPES[self.bits])
         stream = Keystream(rounding_key)
         clipped = self.update.encode(delta_D, weight, stream, words[:-1])
         self.weight.encode(np.array([weight]), 1.0, stream, words[-1:])
         return words, clipped
 
     def decode(self, sum_D1: Words, clients: int) -> WeightedSum:
-        """The sum modulo 2^32 of ``clients`` encoded vectors, decoded.
+        """The sum modulo 2^bits of ``clients`` encoded vectors, decoded.
 
         Raises:
             ProtocolError: no cohort of that size can have made this sum, or its weights add up to nothing.

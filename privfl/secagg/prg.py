@@ -1,4 +1,4 @@
-"""A 32-byte key becomes a stream of uint32 words: the keystream of AES-256 in counter mode.
+"""A 32-byte key becomes a stream of words: the keystream of AES-256 in counter mode.
 
 On processors with AES instructions this is faster than any generator of NumPy, none of which may make a mask: they are
 statistical, and their state can be recovered from what they put out.
@@ -9,19 +9,25 @@ Sources: NIST FIPS 197, NIST SP 800-38A section 6.5. Words are little-endian.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Final
+from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
+from typing import Any, Final
 
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-Words = NDArray[np.uint32]
-"""A vector over the ring of integers modulo 2^32."""
+Words = NDArray[np.unsignedinteger[Any]]
+"""A vector over the integers modulo 2^16, 2^32 or 2^64, by its type."""
 
-# 128 KiB: scratch and a slice of the vector stay together in the second-level cache.
-CHUNK: Final = 32_768
+CHUNK_BYTES: Final = 262_144
+"""Scratch, zeros and a slice of the vector stay together in the second-level cache, or hardly leave it."""
 
-_ZEROS: Final = memoryview(bytes(4 * CHUNK))
+# Threads hand the interpreter's lock to each other between two calls, which takes as long as to fill some kilobytes.
+_THREADED_BYTES: Final = 524_288
+
+_BLOCK_BYTES: Final = 16
+_ZEROS: Final = memoryview(bytes(_THREADED_BYTES))
 
 
 class Keystream:
@@ -33,49 +39,68 @@ class Keystream:
 
     Args:
         key: 32 bytes.
-        block: the 16-byte block (4 words) to begin at; any place of the stream can be reached directly.
+        block: the 16-byte block to begin at; any place of the stream can be reached directly.
     """
 
     def __init__(self, key: bytes, block: int = 0) -> None:
-        self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(block.to_bytes(16, "big"))).encryptor()
+        self._encryptor = Cipher(algorithms.AES256(key), modes.CTR(block.to_bytes(_BLOCK_BYTES, "big"))).encryptor()
 
     def fill(self, scratch: Words) -> None:
-        """Overwrite ``scratch`` (at most ``CHUNK`` words, contiguous) with the next words."""
-        self._encryptor.update_into(_ZEROS[: scratch.nbytes], scratch.data.cast("B"))
+        """Overwrite ``scratch`` (contiguous) with the next words."""
+        target = scratch.data.cast("B")
+        for start in range(0, scratch.nbytes, CHUNK_BYTES):
+            piece = target[start : start + CHUNK_BYTES]
+            self._encryptor.update_into(_ZEROS[: len(piece)], piece)
 
 
-def words(key: bytes, count: int) -> Words:
-    """The first ``count`` words of the key's stream."""
-    out = np.empty(count, np.uint32)
-    stream = Keystream(key)
-    for chunk in chunks(count):
-        stream.fill(out[chunk])
-    return out
-
-
-def mask(vector_D: Words, added: Sequence[bytes], subtracted: Sequence[bytes]) -> None:
-    """Add the streams of some keys to a vector and subtract those of others, in place, modulo 2^32.
+def mask(vector_D: Words, added: Sequence[bytes], subtracted: Sequence[bytes], threads: int = 1) -> None:
+    """Add the streams of some keys to a vector and subtract those of others, in place, modulo 2^bits of its type.
 
     All streams pass over one chunk before the next chunk is touched, so that the vector goes through memory once
-    however many keys there are.
+    however many keys there are. Threads share the chunks: counter mode reaches every block directly.
 
     Guarantees: with at least one key that the reader does not know, the result is indistinguishable from uniform and
     unrelated to the vector. With no key the vector stays as it was: callers must not let that happen.
+
+    Args:
+        vector_D: contiguous, of an unsigned type.
+        added: 32 bytes each.
+        subtracted: 32 bytes each.
+        threads: how many cores may work at it.
     """
-    plus, minus = [Keystream(key) for key in added], [Keystream(key) for key in subtracted]
-    scratch = np.empty(CHUNK, np.uint32)
-    for chunk in chunks(len(vector_D)):
+    if threads <= 1 or len(vector_D) == 0:
+        _mask_pieces(vector_D, list(chunks(len(vector_D), vector_D.itemsize)), added, subtracted)
+        return
+    share = -(-vector_D.nbytes // (threads * _BLOCK_BYTES)) * _BLOCK_BYTES
+    pieces = list(chunks(len(vector_D), vector_D.itemsize, min(_THREADED_BYTES, max(share, _BLOCK_BYTES))))
+    threads = min(threads, len(pieces))
+    bounds = [len(pieces) * part // threads for part in range(threads + 1)]
+    with ThreadPoolExecutor(threads) as pool:
+        ranges = [pieces[low:high] for low, high in pairwise(bounds)]
+        for done in [pool.submit(_mask_pieces, vector_D, one, added, subtracted) for one in ranges]:
+            done.result()
+
+
+def _mask_pieces(vector_D: Words, pieces: Sequence[slice], added: Sequence[bytes], subtracted: Sequence[bytes]) -> None:
+    """What one thread does: a run of neighbouring chunks."""
+    block = pieces[0].start * vector_D.itemsize // _BLOCK_BYTES if pieces else 0
+    plus = [Keystream(key, block)._encryptor.update_into for key in added]
+    minus = [Keystream(key, block)._encryptor.update_into for key in subtracted]
+    scratch = np.empty(max((piece.stop - piece.start for piece in pieces), default=0), vector_D.dtype)
+    for chunk in pieces:
         part = vector_D[chunk]
-        stream_words = scratch[: len(part)]
-        for stream in plus:
-            stream.fill(stream_words)
-            np.add(part, stream_words, out=part)
-        for stream in minus:
-            stream.fill(stream_words)
-            np.subtract(part, stream_words, out=part)
+        stream = scratch[: len(part)]
+        target, zeros = stream.data.cast("B"), _ZEROS[: part.nbytes]
+        for fill in plus:
+            fill(zeros, target)
+            np.add(part, stream, part)
+        for fill in minus:
+            fill(zeros, target)
+            np.subtract(part, stream, part)
 
 
-def chunks(count: int) -> Iterator[slice]:
-    """Consecutive slices of at most ``CHUNK`` that cover ``range(count)``."""
-    for start in range(0, count, CHUNK):
-        yield slice(start, min(start + CHUNK, count))
+def chunks(count: int, itemsize: int = 4, size: int = CHUNK_BYTES) -> Iterator[slice]:
+    """Consecutive slices of at most ``size`` bytes that cover ``range(count)``."""
+    length = size // itemsize
+    for start in range(0, count, length):
+        yield slice(start, min(start + length, count))

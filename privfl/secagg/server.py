@@ -1,133 +1,436 @@
-"""The server's side of one round: collect the keys, send the roster, add up the masked vectors.
+"""The server's side of one round: a state machine without input or output.
 
-::
+In each stage the server has a request for every client that it waits for (none in the first), takes in what they answer,
+and closes the stage with those who did::
 
-    ADVERTS --roster()--> INPUTS --unmask()--> DONE
-    (receive_advert)      (receive_input)
+    while server.stage is not None:
+        for client in server.awaited:
+            ... server.request(client) ... server.receive(answer)
+        server.close()
+    server.result()
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
-from enum import Enum, auto
+import os
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.errors import ProtocolError
-from privfl.secagg.agreement import check_public_key
-from privfl.secagg.encoding import WeightedSum
-from privfl.secagg.messages import Advert, MaskedInput, Roster
-from privfl.secagg.session import Parameters, check_model, check_roster, session_id
+from privfl.errors import ProtocolError, ThresholdError
+from privfl.secagg import graph, messages
+from privfl.secagg.agreement import Entropy, KeyPair, check_public_key, commitment, self_mask_key
+from privfl.secagg.certificate import Certificate
+from privfl.secagg.graph import Clients
+from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, verify
+from privfl.secagg.messages import (
+    MEMBER,
+    SIGNATURE,
+    SIGNED_MEMBER,
+    Advert,
+    Consent,
+    Consents,
+    Delivery,
+    MaskedInput,
+    Reveal,
+    Roster,
+    ShareKind,
+    Shares,
+    Survivors,
+    survivors_statement,
+)
+from privfl.secagg.packing import TYPES, unpack
+from privfl.secagg.prg import Words
+from privfl.secagg.session import Parameters, Stage, check_model, masking_id, roster_digest, session_id
+from privfl.secagg.unmasking import RevealedShares, pairwise, recover, remove_masks
+
+_Answer = Advert | Shares | MaskedInput | Consent | Reveal
 
 
-class Stage(Enum):
-    """What the server is waiting for."""
+@dataclass(frozen=True)
+class Unmasked:
+    """What a round gives: the sum of the survivors' vectors modulo 2^bits, and who they are."""
 
-    ADVERTS = auto()
-    INPUTS = auto()
-    DONE = auto()
+    words_D: Words
+    survivors: tuple[int, ...]
 
 
 class Server:
     """The server in one round; make a new one for each round.
 
-    Guarantees: the sum is returned only when every client of the cohort handed in exactly one vector of the right
-    length for this very session; then, if the clients are honest, it is the exact sum of their encoded vectors. A message
-    that is refused leaves the server as it was. Masked vectors are added as they come and not kept.
+    Guarantees: a sum is returned only if it is, as far as the survivors' own vectors and secrets are honest, the exact sum of
+    the vectors of exactly ``survivors``: every seed is checked against its commitment and every mask key against its public
+    half. A message that is refused leaves the server as it was. Masked vectors are added as they come and not kept; memory
+    is of the order of one vector and of the boxes of shares on their way.
 
-    Edges: an empty cohort and a cohort of one are refused when the roster is made. A sum that no honest cohort can have
-    made is refused when it is decoded.
+    Edges: whoever does not answer a stage is out of the round; below the certificate's numbers the round ends.
 
     Args:
         parameters: the round's.
-        cohort: the clients that take part.
+        invited: the clients that may take part.
         global_D: the global model that was sent to them, float32 of length D.
+        directory: everyone's identities; against an active server only.
+        entropy: fresh randomness; 32 bytes for the order of the ring, where this server chooses the graph.
+        threads: how many cores may expand masks.
 
     Raises:
-        ProtocolError: the model has another shape or type.
+        ProtocolError: the model is no vector.
     """
 
-    def __init__(self, parameters: Parameters, cohort: Collection[int], global_D: NDArray[np.float32]) -> None:
-        check_model(parameters, global_D)
-        self.parameters, self.cohort, self._global_D = parameters, frozenset(cohort), global_D
-        self._stage = Stage.ADVERTS
-        self._keys: dict[int, bytes] = {}
-        self._session = b""
-        self._received: set[int] = set()
-        self._sum_D1 = np.zeros(parameters.dimension + 1, np.uint32)
+    def __init__(
+        self,
+        parameters: Parameters,
+        invited: Collection[int],
+        global_D: NDArray[np.float32],
+        *,
+        directory: Directory | None = None,
+        entropy: Entropy = os.urandom,
+        threads: int = 1,
+    ) -> None:
+        check_model(global_D)
+        self.parameters, self._global_D = parameters, global_D
+        self._directory, self._entropy, self._threads = directory or {}, entropy, threads
+        self.stage: Stage | None = Stage.ADVERTISE_KEYS
+        """What the server waits for; None when the round is over."""
+        self.awaited = frozenset(invited)
+        """Whose answers it waits for."""
+        self.masks_expanded = 0
+        """How many masks the server made to unmask the sum."""
+        self._answered: set[int] = set()
+        self._keys: set[bytes] = set()
+        self._adverts: dict[int, Advert] = {}
+        self._shares: dict[int, Shares] = {}
+        self._signatures: dict[int, bytes] = {}
+        self._reveals: list[RevealedShares] = []
+        self._sum_D: Words = np.zeros(parameters.length, TYPES[parameters.bits])
+        self._result: Unmasked | None = None
 
-    def receive_advert(self, message: bytes) -> None:
-        """Take in one client's :class:`Advert`.
+    @property
+    def certificate(self) -> Certificate | None:
+        """The numbers of this round; known once the first stage is closed."""
+        return getattr(self, "_certificate", None)
+
+    @property
+    def answered(self) -> frozenset[int]:
+        """Who answered in this stage."""
+        return frozenset(self._answered)
+
+    # --- the three verbs ----------------------------------------------------------------------------------------------
+
+    def request(self, client: int) -> bytes | None:
+        """What to send to a client in this stage; None in the first, which the client begins."""
+        match self.stage:
+            case None | Stage.ADVERTISE_KEYS:
+                return None
+            case Stage.SHARE_KEYS:
+                return self._roster_for(client)
+            case Stage.MASKED_INPUT:
+                return self._delivery_for(client)
+            case Stage.CONSISTENCY_CHECK:
+                return self._survivors_for(client)
+            case Stage.UNMASKING:
+                return self._consents if self.parameters.active else self._survivors_for(client)
+            case _:
+                assert_never(self.stage)
+
+    def receive(self, message: bytes) -> None:
+        """Take in one client's answer.
 
         Raises:
-            ProtocolError: out of turn, damaged, of another round, from a stranger, a second one, or with a bad key.
+            ProtocolError: damaged, out of turn, of another round or session, from a stranger, a second one, or wrong in
+                itself. The client is out unless it answers rightly before the stage is closed.
         """
-        self._expect(Stage.ADVERTS)
-        advert = Advert.from_bytes(message)
-        self._check_sender(advert, self._keys)
-        check_public_key(advert.public_key)
-        if advert.public_key in self._keys.values():
-            raise ProtocolError(f"client {advert.sender} sent another client's key: must be its own; exclude it")
-        self._keys[advert.sender] = advert.public_key
+        with self._blaming(f"client {messages.sender_of(message)}"):
+            match self.stage:
+                case None:
+                    raise ProtocolError("came after the round was over; begin a new one")
+                case Stage.ADVERTISE_KEYS:
+                    self._take_advert(Advert.from_bytes(message))
+                case Stage.SHARE_KEYS:
+                    self._take_shares(Shares.from_bytes(message))
+                case Stage.MASKED_INPUT:
+                    self._take_input(MaskedInput.from_bytes(message))
+                case Stage.CONSISTENCY_CHECK:
+                    self._take_consent(Consent.from_bytes(message))
+                case Stage.UNMASKING:
+                    self._take_reveal(Reveal.from_bytes(message))
+                case _:
+                    assert_never(self.stage)
 
-    def roster(self) -> bytes:
-        """The :class:`Roster`, the same bytes for every client; ends the first stage.
+    def close(self) -> None:
+        """End the stage with those who answered.
 
         Raises:
-            ProtocolError: out of turn, a client is missing, or the cohort is too small or too large.
+            ThresholdError: too few did; the round is over and nothing was revealed.
+            ProtocolError: the shares that were revealed do not fit together; the round is over.
         """
-        self._expect(Stage.ADVERTS)
-        self._check_complete(self._keys, "sent no key")
-        check_roster(self.parameters, self._keys)
-        self._session = session_id(self.parameters, self._keys, self._global_D)
-        self._stage = Stage.INPUTS
-        return Roster(self.parameters.round, tuple(sorted(self._keys.items()))).to_bytes()
+        stage, self.stage = self.stage, None
+        if stage is None:
+            raise ProtocolError("the round is over; begin a new one")
+        answered, self._answered = frozenset(self._answered), set()
+        with self._blaming(None, stage):
+            match stage:
+                case Stage.ADVERTISE_KEYS:
+                    self._close_adverts(answered)
+                case Stage.SHARE_KEYS:
+                    self._close_shares(answered)
+                case Stage.MASKED_INPUT:
+                    self._require(answered, self._least, "sent a masked vector")
+                    self.survivors = answered
+                    self._survivors = np.array(sorted(answered), np.uint32)
+                case Stage.CONSISTENCY_CHECK:
+                    self._close_consents(answered)
+                case Stage.UNMASKING:
+                    self._unmask()
+                case _:
+                    assert_never(stage)
+        self.awaited = answered
+        following = self.parameters.stages.index(stage) + 1
+        self.stage = self.parameters.stages[following] if following < len(self.parameters.stages) else None
 
-    def receive_input(self, message: bytes) -> None:
-        """Add one client's :class:`MaskedInput` to the sum.
+    def result(self) -> Unmasked:
+        """The sum.
 
         Raises:
-            ProtocolError: out of turn, damaged, of another round or session, from a stranger, a second one, or of
-                another length.
+            ProtocolError: the round is not over, or it was given up.
         """
-        self._expect(Stage.INPUTS)
-        masked = MaskedInput.from_bytes(message)
-        self._check_sender(masked, self._received)
-        if masked.session != self._session:
+        if self._result is None:
+            raise ProtocolError("there is no sum: the round is not over, or it was given up")
+        return self._result
+
+    # --- keys ---------------------------------------------------------------------------------------------------------
+
+    def _take_advert(self, advert: Advert) -> None:
+        self._check_sender(advert)
+        if bool(advert.signature) != self.parameters.active:
+            raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
+        if self.parameters.active:
+            verify(self._directory, advert.sender, ADVERT, advert.statement(), advert.signature)
+        keys = (advert.channel_key, advert.mask_key)
+        for key in keys:
+            check_public_key(key)
+        if keys[0] == keys[1] or self._keys.intersection(keys):
+            raise ProtocolError("sent a key twice or another client's: must be two of its own; it is left out")
+        self._keys.update(keys)
+        self._adverts[advert.sender] = advert
+        self._answered.add(advert.sender)
+
+    def _close_adverts(self, answered: frozenset[int]) -> None:
+        self._certificate = self.parameters.certificate(len(answered))
+        signed = self.parameters.active
+        self._members = np.empty(len(answered), SIGNED_MEMBER if signed else MEMBER)
+        self._clients = np.array(sorted(answered), np.uint32)
+        for place, client in enumerate(self._clients.tolist()):
+            advert = self._adverts[client]
+            row = (client, advert.channel_key, advert.mask_key)
+            self._members[place] = (*row, advert.signature) if signed else row
+        self._digest = roster_digest(self._members)
+        self._session = session_id(self.parameters, len(answered), self._digest, self._global_D)
+        if self._certificate.whole:
+            self._whole_roster = Roster(self.parameters.round, len(answered), self._digest, self._members).to_bytes()
+        else:
+            degree = self._certificate.neighbours
+            self._neighbours = graph.circulant(self._clients.tolist(), degree, self._entropy(32))
+
+    def _roster_for(self, client: int) -> bytes:
+        if self._certificate.whole:
+            return self._whole_roster
+        listed = np.searchsorted(self._clients, np.sort(np.append(self._neighbours[client], np.uint32(client))))
+        return Roster(self.parameters.round, len(self._clients), self._digest, self._members[listed]).to_bytes()
+
+    # --- shares -------------------------------------------------------------------------------------------------------
+
+    def _take_shares(self, shares: Shares) -> None:
+        self._check_sender(shares, shares.session)
+        receivers = shares.boxes["client"]
+        if shares.sender in receivers or not np.isin(receivers, self._clients).all():
+            raise ProtocolError("sent boxes for itself or for strangers; it is left out")
+        if len(receivers) != self._certificate.neighbours or (
+            not self._certificate.whole and not np.array_equal(receivers, self._neighbours[shares.sender])
+        ):
             raise ProtocolError(
-                f"client {masked.sender} is in another session: its roster, parameters or global model differ; "
-                "discard the round"
+                f"sent {len(receivers)} boxes: must be one for each of {self._certificate.neighbours} neighbours"
             )
-        if len(masked.words) != len(self._sum_D1):
-            raise ProtocolError(f"client {masked.sender} sent {len(masked.words)} words: must be {len(self._sum_D1)}")
-        np.add(self._sum_D1, masked.words, out=self._sum_D1)
-        self._received.add(masked.sender)
+        self._shares[shares.sender] = shares
+        self._answered.add(shares.sender)
 
-    def unmask(self) -> WeightedSum:
-        """The decoded sum; ends the round.
+    def _close_shares(self, answered: frozenset[int]) -> None:
+        self._require(answered, self._least, "shared their keys")
+        self._sharers = answered
+        senders = sorted(answered)
+        receivers = [self._shares[sender].boxes["client"] for sender in senders]
+        self._everyone = np.array(senders, np.uint32)
+        if self._certificate.drawn:
+            self._neighbours = dict(zip(senders, receivers, strict=True))
+            self._peers = graph.united(self._neighbours)
+        elif not self._certificate.whole:
+            self._peers = {
+                sender: found[np.isin(found, self._everyone)] for sender, found in zip(senders, receivers, strict=True)
+            }
+        # All boxes by receiver and then by sender: one sort instead of a dictionary of lists.
+        sender_R = np.repeat(self._everyone, [len(found) for found in receivers])
+        receiver_R = np.concatenate(receivers)
+        order = np.lexsort((sender_R, receiver_R))
+        self._sender_R, self._receiver_R = sender_R[order], receiver_R[order]
+        self._box_R = np.concatenate([self._shares[sender].boxes["box"] for sender in senders])[order]
+        self._point_R = np.concatenate([self._points(sender, found) for sender, found in zip(senders, receivers, strict=True)])[
+            order
+        ]
+        self._masking = masking_id(self.parameters, self._session, self._everyone)
+        self._commitments = {sender: self._shares[sender].commitment for sender in senders}
+        self._shares.clear()
 
-        Raises:
-            ProtocolError: out of turn, a client is missing, the sum is noise, or its weights add up to nothing.
-        """
-        self._expect(Stage.INPUTS)
-        self._check_complete(self._received, "sent no masked vector")
-        self._stage = Stage.DONE
-        return self.parameters.encoding.decode(self._sum_D1, len(self.cohort))
+    def _points(self, owner: int, holders: Clients) -> NDArray[np.int64]:
+        """Which holder of the owner's shares each is: its place among all of them and the owner itself, from 1."""
+        return np.arange(1, len(holders) + 1) + (holders > owner)
 
-    def _expect(self, stage: Stage) -> None:
-        if self._stage is not stage:
-            raise ProtocolError(f"the server waits for {self._stage.name}, not for {stage.name}; begin a new round")
+    def _boxes_of(self, client: int) -> slice:
+        # A number of another type would have the whole column converted at every call.
+        receiver, column = np.uint32(client), self._receiver_R
+        return slice(int(np.searchsorted(column, receiver)), int(np.searchsorted(column, receiver, "right")))
 
-    def _check_sender(self, message: Advert | MaskedInput, seen: Collection[int]) -> None:
+    def _peers_of(self, client: int) -> Clients:
+        """Whom a client masks with."""
+        if self._certificate.graph == "complete":
+            others: Clients = self._everyone[self._everyone != client]
+            return others
+        return self._peers[client]
+
+    def _delivery_for(self, client: int) -> bytes:
+        rows = self._boxes_of(client)
+        senders = self._sender_R[rows]
+        boxes = np.empty(len(senders), messages.box_type(self._certificate.neighbours if self._certificate.drawn else 0))
+        boxes["client"], boxes["box"] = senders, self._box_R[rows]
+        if self._certificate.drawn and len(senders):
+            boxes["holders"] = np.stack([self._neighbours[sender] for sender in senders.tolist()])
+        sharers = self._everyone if self.parameters.active else self._peers_of(client)
+        return Delivery(self.parameters.round, self._session, sharers, boxes).to_bytes()
+
+    # --- vectors ------------------------------------------------------------------------------------------------------
+
+    def _take_input(self, masked: MaskedInput) -> None:
+        self._check_sender(masked, masked.session)
+        if len(masked.packed) != self.parameters.packed_bytes:
+            raise ProtocolError(
+                f"sent a vector of {len(masked.packed)} bytes: must be {self.parameters.packed_bytes}; it is left out"
+            )
+        words_D = unpack(masked.packed, self.parameters.length, self.parameters.bits)
+        np.add(self._sum_D, words_D, out=self._sum_D)
+        self._answered.add(masked.sender)
+
+    def _survivors_for(self, client: int) -> bytes:
+        listed = self._survivors
+        if not self._certificate.whole:
+            near = np.append(self._peers[client], np.uint32(client))
+            listed = listed[np.isin(listed, near)]
+        return Survivors(self.parameters.round, self._session, len(self._survivors), listed).to_bytes()
+
+    # --- consent ------------------------------------------------------------------------------------------------------
+
+    def _take_consent(self, consent: Consent) -> None:
+        self._check_sender(consent, consent.session)
+        statement = survivors_statement(self._session, self._survivors)
+        verify(self._directory, consent.sender, SURVIVORS, statement, consent.signature)
+        self._signatures[consent.sender] = consent.signature
+        self._answered.add(consent.sender)
+
+    def _close_consents(self, answered: frozenset[int]) -> None:
+        self._require(answered, self._certificate.quorum, "consented")
+        signatures = np.empty(len(answered), SIGNATURE)
+        for place, client in enumerate(sorted(answered)):
+            signatures[place] = (client, self._signatures[client])
+        self._consents = Consents(self.parameters.round, self._session, signatures).to_bytes()
+
+    # --- unmasking ----------------------------------------------------------------------------------------------------
+
+    def _take_reveal(self, reveal: Reveal) -> None:
+        self._check_sender(reveal, reveal.session)
+        rows = self._boxes_of(reveal.sender)
+        own = int(np.searchsorted(self._sender_R[rows], reveal.sender))
+        owner_R = np.insert(self._sender_R[rows], own, reveal.sender)
+        own_point = 1 + int(np.searchsorted(self._holders_of(reveal.sender), reveal.sender))
+        point_R = np.insert(self._point_R[rows], own, own_point)
+        owners, kinds = reveal.shares["client"], reveal.shares["kind"]
+        if not np.isin(owners, owner_R).all():
+            raise ProtocolError("revealed shares that it was never sent; they are refused")
+        if not np.array_equal(kinds == ShareKind.SEED, np.isin(owners, self._survivors)):
+            raise ProtocolError("revealed a share of the wrong kind: of survivors the seed, of lost clients the key; refused")
+        self._reveals.append(
+            RevealedShares(
+                owners.astype(np.uint32), point_R[np.searchsorted(owner_R, owners)], reveal.shares["share"].astype(np.uint16)
+            )
+        )
+        self._answered.add(reveal.sender)
+
+    def _holders_of(self, owner: int) -> Clients:
+        """The holders of a client's shares, itself excluded."""
+        return self._clients[self._clients != owner] if self._certificate.graph == "complete" else self._neighbours[owner]
+
+    def _unmask(self) -> None:
+        lost = sorted(self._sharers - self.survivors)
+        survivors_of = {client: [peer for peer in self._peers_of(client).tolist() if peer in self.survivors] for client in lost}
+        # Two lost clients made no mask with each other that is in the sum.
+        needed = [client for client in lost if survivors_of[client]]
+        revealed = RevealedShares(
+            np.concatenate([one.owner_R for one in self._reveals]) if self._reveals else np.empty(0, np.uint32),
+            np.concatenate([one.point_R for one in self._reveals]) if self._reveals else np.empty(0, np.int64),
+            np.concatenate([one.share_R for one in self._reveals]) if self._reveals else np.empty((0, 18), np.uint16),
+        )
+        secrets = recover(revealed, [*sorted(self.survivors), *needed], self._certificate.threshold)
+        seeds = {client: secrets[client] for client in sorted(self.survivors)}
+        for client, seed in seeds.items():
+            if commitment(seed, self._session) != self._commitments[client]:
+                raise self._misfit(client, "seed", "commitment")
+        pairs = {client: KeyPair(secrets[client]) for client in needed}
+        for client, pair in pairs.items():
+            if pair.public != self._adverts[client].mask_key:
+                raise self._misfit(client, "mask key", "public half")
+        public = {client: self._adverts[client].mask_key for client in self.survivors}
+        self.masks_expanded = remove_masks(self._sum_D, self._masks(seeds, pairs, survivors_of, public), self._threads)
+        spare = 8 * self._sum_D.itemsize - self.parameters.bits
+        if spare:
+            self._sum_D &= self._sum_D.dtype.type((1 << self.parameters.bits) - 1)
+        self._result = Unmasked(self._sum_D, tuple(sorted(self.survivors)))
+
+    def _masks(
+        self, seeds: dict[int, bytes], pairs: dict[int, KeyPair], survivors_of: dict[int, list[int]], public: dict[int, bytes]
+    ) -> Iterable[tuple[bytes, bool]]:
+        for seed in seeds.values():
+            yield self_mask_key(seed, self._masking), True
+        yield from pairwise(pairs, survivors_of, public, self._masking)
+
+    # --- checks -------------------------------------------------------------------------------------------------------
+
+    @property
+    def _least(self) -> int:
+        return max(self._certificate.survivors, self.parameters.minimum_clients)
+
+    def _require(self, answered: frozenset[int], least: int, deed: str) -> None:
+        if len(answered) < least:
+            raise ThresholdError(f"{len(answered)} clients {deed}: must be at least {least}; begin the round again or skip it")
+
+    def _check_sender(self, message: _Answer, session: bytes | None = None) -> None:
         if message.round != self.parameters.round:
-            raise ProtocolError(f"a message of round {message.round}: must be of round {self.parameters.round}")
-        if message.sender not in self.cohort or message.sender in seen:
-            raise ProtocolError(f"client {message.sender} is not of the cohort or answered twice; its message is refused")
+            raise ProtocolError(f"sent a message of round {message.round}: must be of round {self.parameters.round}")
+        if message.sender not in self.awaited or message.sender in self._answered:
+            raise ProtocolError("is not awaited or answered twice; its message is refused")
+        if session is not None and session != self._session:
+            raise ProtocolError("is in another session: its roster, parameters or global model differ; it is left out")
 
-    def _check_complete(self, seen: Collection[int], omission: str) -> None:
-        missing = sorted(self.cohort.difference(seen))
-        if missing:
-            raise ProtocolError(
-                f"client {missing[0]} ({len(missing)} in all) {omission}: everyone must answer; repeat the round"
-            )
+    def _misfit(self, client: int, secret: str, check: str) -> ProtocolError:
+        return ProtocolError(
+            f"the {secret} that its shares make does not fit its {check}: somebody lied; discard the round",
+            peer=f"client {client}",
+        )
+
+    @contextmanager
+    def _blaming(self, peer: str | None, stage: Stage | None = None) -> Iterator[None]:
+        """Say in an error where it happened and whose message it was."""
+        try:
+            yield
+        except ProtocolError as error:
+            raise type(error)(error.reason, stage=stage or self.stage, peer=error.peer or peer) from None

@@ -1,6 +1,6 @@
 """What everybody must agree on before a mask is made, and its name: the session id.
 
-Every mask key is derived under the session id. Two clients who disagree on anything in it, be it the roster, the
+Every key of a round is derived under the session id. Two clients who disagree on anything in it, be it the roster, the
 parameters or the global model they were sent, derive different masks; theirs do not cancel, and the sum is noise. So a
 server that sends different models to different clients, to make all updates but one vanish from the sum (Pasquini et
 al. 2022, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022), learns nothing.
@@ -10,21 +10,35 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.errors import ConfigError, ProtocolError
+from privfl.errors import ConfigError, ProtocolError, ThresholdError
 from privfl.secagg.agreement import check_public_key
-from privfl.secagg.encoding import Encoding
-from privfl.secagg.messages import SERVER, VERSION
+from privfl.secagg.certificate import Certificate, Policy, certify
+from privfl.secagg.graph import Clients
+from privfl.secagg.messages import MEMBER, SERVER, VERSION, Table
+from privfl.secagg.packing import TYPES, Bits, packed_bytes
 
 _LABEL: Final = b"privfl secagg session"
-_PARAMETERS: Final = struct.Struct("<BIQQQd32s")
-_ENTRY: Final = struct.Struct("<I32s")
+_ROSTER_LABEL: Final = b"privfl secagg roster"
+_SHARERS_LABEL: Final = b"privfl secagg sharers"
+_PARAMETERS: Final = struct.Struct("<BIQBQQ32s")
+_POLICY: Final = struct.Struct("<BBddIIQQ")
+
+
+class Stage(StrEnum):
+    """The stages of a round, in order; a client that is lost at one sends nothing from there on."""
+
+    ADVERTISE_KEYS = "advertise_keys"
+    SHARE_KEYS = "share_keys"
+    MASKED_INPUT = "masked_input"
+    CONSISTENCY_CHECK = "consistency_check"
+    UNMASKING = "unmasking"
 
 
 @dataclass(frozen=True)
@@ -33,84 +47,134 @@ class Parameters:
 
     Args:
         round: the round's number, from 0.
-        dimension: D, the number of the model's parameters.
-        population: the number of clients there are; no roster is longer.
-        clip: the largest absolute value of an update's coordinate.
-        layout_digest: SHA-256 of the names and shapes of the model's parameters.
-        minimum_clients: a roster shorter than this is refused; at least 2.
+        length: how many words a vector has.
+        bits: of each word; sums are modulo 2^bits.
+        population: the number of clients there are; no roster is longer. The encoding made room for so many.
+        context: 32 bytes, a digest of what the words mean: their encoding, the model's names and shapes.
+        minimum_clients: a roster shorter than this, and a sum over fewer, is refused; at least 2.
+        policy: what the round must withstand.
 
     Raises:
-        ConfigError: a value is out of range, or sums over the population cannot be encoded.
+        ConfigError: a value is out of range.
     """
 
     round: int
-    dimension: int
+    length: int
+    bits: Bits
     population: int
-    clip: float
-    layout_digest: bytes
+    context: bytes
     minimum_clients: int = 2
+    policy: Policy = field(default_factory=Policy)
 
     def __post_init__(self) -> None:
-        if not (0 <= self.round < 2**32 and self.dimension >= 1 and len(self.layout_digest) == 32):
-            raise ConfigError(f"round {self.round}, dimension {self.dimension}: must be in [0, 2^32), and at least 1")
+        if not (0 <= self.round < 2**32 and self.length >= 1 and len(self.context) == 32 and self.bits in TYPES):
+            raise ConfigError(
+                f"round {self.round}, length {self.length}, bits {self.bits}: must be in [0, 2^32), at least 1, and one of "
+                f"{', '.join(map(str, TYPES))}"
+            )
         if not 2 <= self.minimum_clients <= self.population < SERVER:
             raise ConfigError(
                 f"minimum_clients = {self.minimum_clients} of {self.population} clients: "
                 "must be at least 2 and at most the population; one client alone has nobody to hide among"
             )
-        _ = self.encoding
 
     @property
-    def encoding(self) -> Encoding:
-        """How vectors are encoded; refuses sums that could wrap around."""
-        return Encoding.fit(self.clip, self.population)
+    def active(self) -> bool:
+        """Whether the server may lie: adverts are signed, and survivors agreed upon before anything is revealed."""
+        return self.policy.adversary == "active"
+
+    @property
+    def stages(self) -> tuple[Stage, ...]:
+        """Those of a round under this policy."""
+        return tuple(stage for stage in Stage if self.active or stage is not Stage.CONSISTENCY_CHECK)
+
+    @property
+    def packed_bytes(self) -> int:
+        """Of a masked vector on the wire."""
+        return packed_bytes(self.length, self.bits)
+
+    def certificate(self, clients: int) -> Certificate:
+        """The numbers of a round with so many clients; both ends compute them.
+
+        Raises:
+            ThresholdError: too few or too many clients.
+        """
+        if not self.minimum_clients <= clients <= self.population:
+            raise ThresholdError(
+                f"a roster of {clients} clients: must be at least {self.minimum_clients} "
+                f"and at most {self.population}; skip this round or begin it again"
+            )
+        return certify(self.policy, clients)
 
     def to_bytes(self) -> bytes:
         """The one encoding of the parameters and of the protocol's version."""
+        policy = self.policy
         return _PARAMETERS.pack(
-            VERSION, self.round, self.dimension, self.population, self.minimum_clients, self.clip, self.layout_digest
+            VERSION, self.round, self.length, self.bits, self.population, self.minimum_clients, self.context
+        ) + _POLICY.pack(
+            ("auto", "complete", "sparse").index(policy.graph),
+            self.active,
+            policy.max_corrupt,
+            policy.max_dropout,
+            policy.security_bits,
+            policy.recovery_bits,
+            policy.neighbours or 0,
+            policy.threshold or 0,
         )
 
 
-def session_id(parameters: Parameters, keys: Mapping[int, bytes], global_D: NDArray[np.float32]) -> bytes:
-    """SHA-256 over version, parameters, roster and global model; 32 bytes.
+def roster_digest(members: Table) -> bytes:
+    """SHA-256 of all clients with their keys, ascending; 32 bytes. Signatures are not part of it."""
+    plain = np.empty(len(members), MEMBER)
+    for name in MEMBER.names or ():
+        plain[name] = members[name]
+    return hashlib.sha256(_ROSTER_LABEL + plain.tobytes()).digest()
+
+
+def session_id(parameters: Parameters, clients: int, digest: bytes, global_D: NDArray[np.float32]) -> bytes:
+    """SHA-256 over version, parameters, number of clients, roster and global model; 32 bytes.
 
     Args:
         parameters: the round's.
-        keys: each client's public key.
+        clients: how many take part.
+        digest: of the whole roster.
         global_D: the model as this party has it.
     """
-    digest = hashlib.sha256(_LABEL + parameters.to_bytes())
-    digest.update(hashlib.sha256(global_D.astype("<f4", copy=False).tobytes()).digest())
-    for client in sorted(keys):
-        digest.update(_ENTRY.pack(client, keys[client]))
-    return digest.digest()
+    model = hashlib.sha256(np.ascontiguousarray(global_D, "<f4").data.cast("B")).digest()
+    return hashlib.sha256(_LABEL + parameters.to_bytes() + model + struct.pack("<I", clients) + digest).digest()
 
 
-def check_model(parameters: Parameters, global_D: NDArray[Any]) -> None:
-    """Refuse a model that is not one float32 vector of length D.
+def masking_id(parameters: Parameters, session: bytes, sharers: Clients) -> bytes:
+    """What masks are derived under: against an active server also all clients that shared their keys.
+
+    Were it the session alone, a server could tell two neighbours different things about who is still there, and so choose
+    which of them mask with each other.
+    """
+    if not parameters.active:
+        return session
+    return hashlib.sha256(_SHARERS_LABEL + session + sharers.astype("<u4").tobytes()).digest()
+
+
+def check_model(global_D: NDArray[Any]) -> None:
+    """Refuse a model that is not one float32 vector.
 
     Raises:
         ProtocolError: it is not.
     """
-    if global_D.dtype != np.float32 or global_D.shape != (parameters.dimension,):
-        raise ProtocolError(
-            f"a global model of shape {global_D.shape} and type {global_D.dtype}: must be ({parameters.dimension},) float32"
-        )
+    if global_D.dtype != np.float32 or global_D.ndim != 1:
+        raise ProtocolError(f"a global model of shape {global_D.shape} and type {global_D.dtype}: must be (D,) float32")
 
 
-def check_roster(parameters: Parameters, keys: Mapping[int, bytes]) -> None:
-    """Refuse a roster that hides nobody or cannot be honest; both ends check.
+def check_members(members: Table) -> None:
+    """Refuse keys that no honest client has; both ends check.
 
     Raises:
-        ProtocolError: too few or too many clients, two with one key, or a key that is none.
+        ProtocolError: two clients or two purposes with one key, or a key that is none.
     """
-    if not parameters.minimum_clients <= len(keys) <= parameters.population:
-        raise ProtocolError(
-            f"a roster of {len(keys)} clients: must be at least {parameters.minimum_clients} "
-            f"and at most {parameters.population}; skip this round"
-        )
-    if len(set(keys.values())) != len(keys):
-        raise ProtocolError(f"a roster where {len(keys)} clients have {len(set(keys.values()))} keys: must be one each")
-    for key in keys.values():
+    keys = [key.tobytes() for name in ("channel_key", "mask_key") for key in members[name]]
+    for key in keys:
         check_public_key(key)
+    if len(set(keys)) != len(keys):
+        raise ProtocolError(
+            f"a roster of {len(members)} clients with {len(set(keys))} keys: must be two each; discard the round"
+        )

@@ -30,12 +30,12 @@ def test_json_is_one_flat_object_of_numbers(main: Callable[..., int], tmp_path: 
     flat = json.loads(path.read_text())
     assert all(isinstance(value, float) for value in flat.values())
     assert flat["d64_k2_client_ms"] > 0
-    # 20 + 32 bytes of advert and 20 + 32 of header and session, over 4 · (64 + 1) of plain numbers
-    assert flat["d64_k2_upload_expansion"] == pytest.approx(1 + 104 / 260)
+    # An advert, shares for one other, header and session of the vector, two revealed shares; over 4 · (64 + 1) plain bytes.
+    assert flat["d64_k2_upload_expansion"] == pytest.approx(1 + (84 + (88 + 92) + 52 + (56 + 2 * 41)) / 260)
 
 
 def test_without_json_a_table_is_printed(main: Callable[..., int], capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--quick"], TINY) == 0
     printed = capsys.readouterr().out
     assert "D = 64, K = 2" in printed
-    assert "masking / keystream rate" in printed
+    assert "whole round per client" in printed

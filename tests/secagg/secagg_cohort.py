@@ -1,91 +1,228 @@
-"""A cohort for tests: the roles of the protocol played one by one, so that a test can step in between."""
+"""A cohort for tests: the roles of the protocol played stage by stage, so that a test can step in between.
+
+All entropy is deterministic, and what X25519 and Ed25519 computed once is remembered, so that thousands of rounds are
+played in seconds. Nothing else of the protocol is replaced.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+import functools
+import hashlib
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import numpy as np
 import scipy.stats
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from numpy.typing import NDArray
 
-from privfl.errors import ProtocolError
+from privfl.errors import ProtocolError, ThresholdError
+from privfl.secagg import agreement, identity
+from privfl.secagg.certificate import Policy
 from privfl.secagg.client import Client
-from privfl.secagg.encoding import WeightedSum
-from privfl.secagg.messages import MaskedInput
-from privfl.secagg.server import Server
-from privfl.secagg.session import Parameters
+from privfl.secagg.identity import Identity
+from privfl.secagg.messages import SERVER, MaskedInput
+from privfl.secagg.packing import TYPES, Bits, unpack
+from privfl.secagg.prg import Keystream, Words
+from privfl.secagg.server import Server, Unmasked
+from privfl.secagg.session import Parameters, Stage
 
 Vector = NDArray[np.float32]
+Answers = dict[int, bytes]
 
-# How often a test of uniformity fails although nothing is wrong. Keys cannot be seeded, so the rate has to be small.
+# How often a test of uniformity fails although nothing is wrong, if entropy were fresh.
 ERROR_RATE = 1e-9
 
+COMPLETE = Policy(graph="complete")
+COMPLETE_ACTIVE = Policy(graph="complete", adversary="active")
+# So few clients cannot be certified at 2^-40; what is tested here is what happens, not how likely it is.
+SPARSE = Policy(graph="sparse", neighbours=2, threshold=2, max_corrupt=0, max_dropout=0.25, security_bits=2)
+SPARSE_ACTIVE = Policy(
+    graph="sparse", adversary="active", neighbours=2, threshold=2, max_corrupt=0, max_dropout=0.4, security_bits=2
+)
+POLICIES = {
+    "complete": COMPLETE,
+    "complete, active": COMPLETE_ACTIVE,
+    "sparse": SPARSE,
+    "sparse, active": SPARSE_ACTIVE,
+}
 
-def parameters(dimension: int = 5, round: int = 3, population: int = 10, clip: float = 8.0, floor: int = 2) -> Parameters:  # noqa: A002
-    return Parameters(round, dimension, population, clip, bytes(range(32)), floor)
 
-
-def rounding_key(client: int) -> bytes:
-    return bytes([client % 256]) * 32
+def parameters(policy: Policy = COMPLETE, **changes: Any) -> Parameters:
+    values: dict[str, Any] = {
+        "round": 3,
+        "length": 5,
+        "bits": 32,
+        "population": 10,
+        "context": bytes(range(32)),
+        "policy": policy,
+    }
+    return Parameters(**{**values, **changes})
 
 
 @dataclass
-class Cohort:
-    """K clients with their updates, and one server, all of one round."""
+class Entropy:
+    """A stream of bytes of that name."""
 
-    updates: list[Vector]
-    weights: list[float]
+    name: tuple[object, ...]
+    calls: int = 0
+
+    def __call__(self, size: int) -> bytes:
+        self.calls += 1
+        return hashlib.shake_256(repr((self.name, self.calls)).encode()).digest(size)
+
+    def copy(self) -> Entropy:
+        return copy.copy(self)
+
+
+def entropy(*name: object) -> Entropy:
+    return Entropy(name)
+
+
+@functools.cache
+def identity_of(client: int) -> Identity:
+    return Identity(entropy("identity", client)(32))
+
+
+def vector_of(client: int, length: int, bits: Bits) -> Words:
+    """A client's vector: any words."""
+    words = np.empty(length, TYPES[bits])
+    Keystream(entropy("vector", client)(32)).fill(words)
+    if bits in (20, 24):
+        words &= np.uint32((1 << bits) - 1)
+    return words
+
+
+@dataclass
+class Group:
+    """Clients and a server, all of one round."""
+
     parameters: Parameters
-    names: list[int] = field(default_factory=list)
-    models: list[Vector] = field(default_factory=list)
+    numbers: tuple[int, ...] = (0, 1, 2, 3)
+    seed: str = "group"
+    models: Mapping[int, Vector] = field(default_factory=dict)
+    zero: bool = False
 
     def __post_init__(self) -> None:
-        self.names = self.names or list(range(len(self.updates)))
-        model = np.zeros(self.parameters.dimension, np.float32)
-        self.models = self.models or [model] * len(self.updates)
-        self.clients = [Client(name, self.parameters, sent) for name, sent in zip(self.names, self.models, strict=True)]
-        self.server = Server(self.parameters, self.names, model)
+        model = np.zeros(3, np.float32)
+        directory = {number: identity_of(number).public for number in self.numbers} if self.parameters.active else None
+        self.clients = {
+            number: Client(
+                number,
+                self.parameters,
+                self.models.get(number, model),
+                identity=identity_of(number) if self.parameters.active else None,
+                directory=directory,
+                entropy=entropy(self.seed, number),
+            )
+            for number in self.numbers
+        }
+        self.server = Server(self.parameters, self.numbers, model, directory=directory, entropy=entropy(self.seed, "server"))
 
-    def advertise(self) -> bytes:
-        """Everyone's key to the server; the roster."""
-        for client in self.clients:
-            self.server.receive_advert(client.advertise())
-        return self.server.roster()
+    def vector(self, client: int) -> Words:
+        words = vector_of(client, self.parameters.length, self.parameters.bits)
+        return np.zeros_like(words) if self.zero else words
 
-    def answer(self, index: int, roster: bytes) -> bytes:
-        key = rounding_key(self.names[index])
-        return self.clients[index].answer(roster, self.updates[index], self.weights[index], key)
+    def answer(self, client: int, request: bytes | None, stage: Stage | None = None) -> bytes:
+        """One client's answer to a request."""
+        one = self.clients[client]
+        match stage or self.server.stage:
+            case Stage.ADVERTISE_KEYS:
+                return one.advertise()
+            case Stage.SHARE_KEYS:
+                return one.share_keys(request or b"")
+            case Stage.MASKED_INPUT:
+                return one.masked_input(request or b"", self.vector(client))
+            case Stage.CONSISTENCY_CHECK:
+                return one.consent(request or b"")
+            case _:
+                return one.reveal(request or b"")
 
-    def answers(self) -> list[bytes]:
-        """Everyone's masked vector."""
-        roster = self.advertise()
-        return [self.answer(index, roster) for index in range(len(self.clients))]
+    def answers(self, silent: Iterable[int] = ()) -> Answers:
+        """What everyone who is awaited would answer in this stage."""
+        return {
+            number: self.answer(number, self.server.request(number)) for number in sorted(self.server.awaited - set(silent))
+        }
 
-    def run(self) -> WeightedSum:
-        """The whole round."""
-        for message in self.answers():
-            self.server.receive_input(message)
-        return self.server.unmask()
+    def close(self, answers: Answers) -> None:
+        for message in answers.values():
+            self.server.receive(message)
+        self.server.close()
 
-    def plain(self) -> WeightedSum:
-        """The encoded vectors added without masks."""
-        encoding = self.parameters.encoding
-        total = np.zeros(self.parameters.dimension + 1, np.uint32)
-        for name, delta, weight in zip(self.names, self.updates, self.weights, strict=True):
-            total += encoding.encode(delta, weight, rounding_key(name))[0]
-        return encoding.decode(total, len(self.names))
+    def to(self, stage: Stage, lost: Mapping[int, Stage] | None = None) -> Group:
+        """Play up to a stage; what happens in it is the test's."""
+        while self.server.stage is not stage:
+            self.close(self.answers([client for client, at in (lost or {}).items() if at is self.server.stage]))
+        return self
+
+    def end(self, lost: Mapping[int, Stage] | None = None) -> Unmasked:
+        """Play to the end."""
+        while self.server.stage is not None:
+            self.close(self.answers([client for client, at in (lost or {}).items() if at is self.server.stage]))
+        return self.server.result()
+
+    def fork(self) -> Group:
+        """A copy that goes on by itself from here."""
+        twin = copy.copy(self)
+        twin.server, twin.clients = _fork(self.server), {number: _fork(one) for number, one in self.clients.items()}
+        return twin
+
+    def plain(self, clients: Iterable[int]) -> Words:
+        """The sum without any masks."""
+        total = np.zeros(self.parameters.length, TYPES[self.parameters.bits])
+        for client in clients:
+            total += self.vector(client)
+        if self.parameters.bits in (20, 24):
+            total &= np.uint32((1 << self.parameters.bits) - 1)
+        return total
+
+    def words(self, message: bytes) -> Words:
+        return unpack(MaskedInput.from_bytes(message).packed, self.parameters.length, self.parameters.bits)
 
 
-def cohort(clients: int = 3, dimension: int = 5, number: int = 3) -> Cohort:
-    """Clients with small seeded updates, in the given round."""
-    generator = np.random.default_rng(clients)
-    updates = [generator.normal(scale=0.01, size=dimension).astype(np.float32) for _ in range(clients)]
-    return Cohort(updates, [1.0 - 0.1 * (index % 5) for index in range(clients)], parameters(dimension, number))
+Machine = TypeVar("Machine", Client, Server)
 
 
-def masked_words(message: bytes) -> NDArray[np.uint32]:
-    return MaskedInput.from_bytes(message).words
+def _fork(machine: Machine) -> Machine:
+    """A copy of a state machine; what it changes in place is copied, what it only replaces is shared."""
+    twin = copy.copy(machine)
+    for name, value in vars(machine).items():
+        if isinstance(value, dict | set | list | np.ndarray | Entropy):
+            setattr(twin, name, value.copy())
+    return twin
+
+
+def group(policy: Policy = COMPLETE, clients: int = 4, seed: str = "group", **changes: Any) -> Group:
+    return Group(parameters(policy, **changes), tuple(range(clients)), seed)
+
+
+def refused(
+    call: Callable[..., object], *args: object, match: str = "", stage: str | None = None, peer: str | None = None
+) -> None:
+    """The property that a call is refused in one line, as an assertion that a mutated protocol can fail."""
+    try:
+        call(*args)
+    except ProtocolError as error:
+        assert match in str(error), f"{error} does not say {match!r}"  # noqa: PT017
+        assert "\n" not in str(error)  # noqa: PT017
+        assert stage in (None, error.stage), f"{error} is not of stage {stage}"  # noqa: PT017
+        assert peer in (None, error.peer), f"{error} is not about {peer}"  # noqa: PT017
+    else:
+        raise AssertionError(f"{call} was not refused")
+
+
+def below(call: Callable[..., object], *args: object, match: str = "") -> None:
+    """Refused, and for the reason that too few are left."""
+    try:
+        call(*args)
+    except ThresholdError as error:
+        assert match in str(error), f"{error} does not say {match!r}"  # noqa: PT017
+    else:
+        raise AssertionError(f"{call} found enough clients")
 
 
 def patched(message: bytes, at: int, value: bytes) -> bytes:
@@ -93,26 +230,76 @@ def patched(message: bytes, at: int, value: bytes) -> bytes:
     return message[:at] + value + message[at + len(value) :]
 
 
-def refused(call: Callable[..., object], *args: object, match: str = "") -> None:
-    """The property that a call is refused, as an assertion that a mutated protocol can fail."""
-    try:
-        call(*args)
-    except ProtocolError as error:
-        assert match in str(error), f"{error} does not say {match!r}"  # noqa: PT017
-        assert "\n" not in str(error)  # noqa: PT017
-    else:
-        raise AssertionError(f"{call} was not refused")
+def from_server(message: bytes) -> bool:
+    return message[8:12] == SERVER.to_bytes(4, "little")
 
 
-def assert_uniform(words: NDArray[np.uint32], error_rate: float = ERROR_RATE) -> None:
-    """χ² of the 256 values of each of a word's four bytes; fails on uniform words at most at the given rate."""
-    octets = np.ascontiguousarray(words).view(np.uint8).reshape(-1, 4)
-    for place in range(4):
+def assert_uniform(words: Words, error_rate: float = ERROR_RATE) -> None:
+    """χ² of the 256 values of each byte of a word; fails on uniform words at most at the given rate."""
+    octets = np.ascontiguousarray(words).view(np.uint8).reshape(-1, words.itemsize)
+    for place in range(words.itemsize):
         counts = np.bincount(octets[:, place], minlength=256)
-        assert scipy.stats.chisquare(counts).pvalue > error_rate / 4, f"byte {place} is not uniform"
+        assert scipy.stats.chisquare(counts).pvalue > error_rate / words.itemsize, f"byte {place} is not uniform"
 
 
-def assert_equal_sums(one: WeightedSum, other: WeightedSum) -> None:
-    """Bit for bit."""
-    assert one.sum_D.tobytes() == other.sum_D.tobytes()
-    assert one.weight_sum == other.weight_sum
+# --- what was computed once ---------------------------------------------------------------------------------------------
+
+
+class _RememberedKey:
+    """An X25519 private key that remembers its public half and its exchanges."""
+
+    def __init__(self, private: bytes) -> None:
+        self._private = private
+
+    @classmethod
+    def from_private_bytes(cls, private: bytes) -> _RememberedKey:
+        return cls(private)
+
+    def public_key(self) -> _RememberedKey:
+        return self
+
+    def public_bytes_raw(self) -> bytes:
+        return _public(self._private)
+
+    def exchange(self, peer: X25519PublicKey) -> bytes:
+        return _exchange(self._private, peer.public_bytes_raw())
+
+
+@functools.cache
+def _public(private: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(private).public_key().public_bytes_raw()
+
+
+@functools.cache
+def _exchange(private: bytes, peer: bytes) -> bytes:
+    return X25519PrivateKey.from_private_bytes(private).exchange(X25519PublicKey.from_public_bytes(peer))
+
+
+class _RememberedIdentity:
+    """An Ed25519 public key that remembers which signatures were its own."""
+
+    def __init__(self, public: bytes) -> None:
+        self._public = public
+
+    @classmethod
+    def from_public_bytes(cls, public: bytes) -> _RememberedIdentity:
+        return cls(public)
+
+    def verify(self, signature: bytes, statement: bytes) -> None:
+        if not _verified(self._public, signature, statement):
+            raise InvalidSignature
+
+
+@functools.cache
+def _verified(public: bytes, signature: bytes, statement: bytes) -> bool:
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, statement)
+    except InvalidSignature:
+        return False
+    return True
+
+
+def remember(monkeypatch: Any) -> None:
+    """Let curves be computed once for each input in the tests of this folder."""
+    monkeypatch.setattr(agreement, "X25519PrivateKey", _RememberedKey)
+    monkeypatch.setattr(identity, "Ed25519PublicKey", _RememberedIdentity)

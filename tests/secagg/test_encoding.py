@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from privfl.errors import ConfigError, ProtocolError
 from privfl.secagg.encoding import Encoding, FixedPoint
-from privfl.secagg.prg import CHUNK, Keystream
+from privfl.secagg.packing import TYPES, Bits
+from privfl.secagg.prg import CHUNK_BYTES, Keystream
 
 KEY = b"r" * 32
+CHUNK = CHUNK_BYTES // 4
 bounds = st.floats(1e-6, 1e6)
 populations = st.integers(1, 10_000)
 
@@ -221,3 +223,58 @@ def test_equal_keys_give_equal_words_and_different_keys_do_not() -> None:
     encoding, delta = Encoding.fit(8.0, 10), np.random.default_rng(0).normal(size=100)
     words = [encoding.encode(delta, 0.3, key)[0].tobytes() for key in (KEY, KEY, b"q" * 32)]
     assert words[0] == words[1] != words[2]
+
+
+# --- words of every size ----------------------------------------------------------------------------------------------
+
+
+def room(bound: float, scale: int, population: int, bits: Bits) -> bool:
+    # An entry and its random bits share a signed word of 64 bits, so that no entry has more than 31.
+    return population * (Fraction(bound) * scale + 1) < 2 ** (bits - 1) and Fraction(bound) * scale + 1 < 2**31
+
+
+@settings(deadline=None, derandomize=True)
+@given(st.floats(1e-4, 1e3), st.integers(1, 10_000), st.sampled_from([16, 20, 24, 32, 64]))
+def test_the_scale_is_the_largest_that_fits_into_any_word(bound: float, population: int, bits: Bits) -> None:
+    if not room(bound, 1, population, bits):
+        with pytest.raises(ConfigError, match=f"{bits} bits"):
+            FixedPoint.fit(bound, population, bits)
+        return
+    scale = FixedPoint.fit(bound, population, bits).scale
+    assert room(bound, scale, population, bits)
+    assert not room(bound, 2 * scale, population, bits)
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 32, 64])
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_full_population_at_the_bound_does_not_wrap_in_any_word(bits: Bits, sign: int) -> None:
+    for bound, population in ((0.5, 100), (0.1, 7), (1.0, 1000)):
+        point = FixedPoint.fit(bound, population, bits)
+        words = np.empty(64, TYPES[bits])
+        point.encode(np.full(64, sign * 2 * bound), 1.0, Keystream(KEY), words)
+        total = np.zeros(64, TYPES[bits])
+        for _ in range(population):
+            total += words
+        if bits in (20, 24):
+            # What does not travel is noise.
+            total ^= np.uint32(0xFFFFFFFF << bits & 0xFFFFFFFF)
+        found = point.decode(total, population)
+        assert (np.sign(found) == sign).all()
+        assert np.abs(np.abs(found) - population * bound).max() <= population / point.scale
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 64])
+def test_rounding_is_unbiased_in_any_word(bits: Bits) -> None:
+    # 200,000 entries of one third of a step: the mean is a normal variable, six and a half σ: 1e-10.
+    n, point = 200_000, FixedPoint.fit(0.5, 10, bits)
+    words = np.empty(n, TYPES[bits])
+    point.encode(np.full(n, -(1 / 3) / point.scale), 1.0, Keystream(KEY), words)
+    mean = float((point.decode(words, 10) * point.scale).mean())
+    assert abs(mean + 1 / 3) < 6.5 * math.sqrt(2 / 9 / n)
+
+
+def test_everything_that_must_be_the_same_at_all_clients_is_in_the_digest() -> None:
+    base = Encoding.fit(8.0, 100)
+    others = [Encoding.fit(4.0, 100), Encoding.fit(8.0, 1000), Encoding.fit(8.0, 100, 64), Encoding.fit(8.5, 100)]
+    assert len({one.digest() for one in (base, *others)}) == 5
+    assert base.digest() == Encoding.fit(8.0, 100).digest()

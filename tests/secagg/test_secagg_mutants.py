@@ -7,25 +7,22 @@ cannot outlive the code that it was made for.
 from __future__ import annotations
 
 import inspect
-import itertools
 import textwrap
 from collections.abc import Callable
-from types import ModuleType
 from typing import Any, NamedTuple
 
 import pytest
 import test_agreement as of_agreement
-import test_encoding as of_encoding
-import test_messages as of_messages
-import test_secagg_client as of_client
+import test_secagg_attacks as of_attacks
 import test_secagg_protocol as of_protocol
-import test_secagg_server as of_server
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+import test_shamir as of_shamir
+from secagg_cohort import remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg import agreement, client, encoding, messages, prg, server, session
+from privfl.secagg import agreement, client, prg, server, shamir
+from privfl.secagg.messages import ShareKind
 
-RED = (AssertionError, ProtocolError, pytest.fail.Exception, Warning)
+RED = (AssertionError, ProtocolError, pytest.fail.Exception, KeyError)
 
 Check = Callable[[], object]
 
@@ -37,221 +34,171 @@ class Edit(NamedTuple):
     new: str
 
 
-def mutate(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
-    function = inspect.unwrap(getattr(edit.owner, edit.name))
-    source = textwrap.dedent(inspect.getsource(function))
-    assert source.count(edit.old) == 1, f"{edit.name} has changed: {edit.old!r} is not there exactly once"
-    namespace: dict[str, Any] = {}
-    module: ModuleType = inspect.getmodule(function)  # type: ignore[assignment]
-    exec(source.replace(edit.old, edit.new), vars(module), namespace)
-    monkeypatch.setattr(edit.owner, edit.name, namespace[edit.name])
+def mutate(monkeypatch: pytest.MonkeyPatch, edits: tuple[Edit, ...]) -> None:
+    """Carry out the edits, all those of one function together."""
+    for owner, name in dict.fromkeys((edit.owner, edit.name) for edit in edits):
+        function = inspect.unwrap(getattr(owner, name))
+        source = textwrap.dedent(inspect.getsource(function))
+        for edit in edits:
+            if (edit.owner, edit.name) == (owner, name):
+                assert source.count(edit.old) == 1, f"{name} has changed: {edit.old!r} is not there exactly once"
+                source = source.replace(edit.old, edit.new)
+        namespace: dict[str, Any] = {}
+        exec(source, function.__globals__, namespace)
+        monkeypatch.setattr(owner, name, namespace[name])
 
 
-def caught(monkeypatch: pytest.MonkeyPatch, check: Check, *edits: Edit) -> None:
-    check()
-    for edit in edits:
-        mutate(monkeypatch, edit)
-    with pytest.raises(RED):
-        check()
-
-
-def without(owner: Any, name: str, condition: str) -> Edit:
-    """A check that is never made."""
-    return Edit(owner, name, f"if {condition}:", "if False:")
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(client.Client, "answer", "prg.mask(", "(lambda *_, **__: None)("),
-        Edit(prg.Keystream, "fill", "self._encryptor.update_into(_ZEROS[: scratch.nbytes]", "(lambda a, b: a)(scratch.fill(0)"),
-        Edit(prg.Keystream, "fill", "self._encryptor.update_into(_ZEROS[: scratch.nbytes]", "(lambda a, b: a)(scratch.fill(9)"),
-        Edit(prg.Keystream, "__init__", "AES256(key)", "AES256(bytes(32))"),
-        Edit(
-            agreement.KeyPair,
-            "shared_key",
-            "hkdf(secret, salt=session, info=label + b",
-            "hkdf(b'', salt=session, info=b'' and b",
+C, S = client.Client, server.Server
+MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
+    (
+        "no mask at all",
+        of_protocol.check_masked_vectors_are_uniform,
+        (Edit(C, "_mask_vector", "prg.mask(", "(lambda *_, **__: None)("),),
+    ),
+    (
+        "no self mask",
+        of_protocol.check_self_masks_hide_who_came_too_late,
+        (
+            Edit(C, "_mask_vector", "[self_mask_key(self._seed, self._masking)] + [", "["),
+            Edit(S, "_masks", "for seed in seeds.values()", "for seed in ()"),
         ),
-        Edit(client.Client, "answer", "if peer < self.client", "if False"),
-    ],
-    ids=["no mask", "zero mask", "constant mask", "keystream without key", "one key for all pairs", "no subtracted mask"],
-)
-def test_a_vector_that_is_not_hidden(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
-    caught(monkeypatch, of_protocol.check_masked_vectors_are_uniform, edit)
-
-
-def test_masks_that_are_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_protocol.check_masked_vectors_are_unrelated()
-    numbers = itertools.cycle((1, 2, 3))
-    monkeypatch.setattr(
-        agreement.KeyPair,
-        "generate",
-        lambda: agreement.KeyPair(X25519PrivateKey.from_private_bytes(bytes([next(numbers)]) * 32)),
-    )
-    with pytest.raises(AssertionError):
-        of_protocol.check_masked_vectors_are_unrelated()
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(client.Client, "answer", "if self.client < peer", "if self.client != peer"),
-        Edit(agreement.KeyPair, "shared_key", "sorted((self.public, peer))", "(self.public, peer)"),
-    ],
-    ids=["no sign", "no order of the keys"],
-)
-def test_masks_that_do_not_cancel(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
-    caught(monkeypatch, of_protocol.check_masks_cancel, edit)
-
-
-@pytest.mark.parametrize(
-    "edit",
-    [
-        Edit(session, "session_id", 'global_D.astype("<f4", copy=False).tobytes()', 'b""'),
-        Edit(agreement.KeyPair, "shared_key", "salt=session, info=label + b", 'salt=b"", info=label + b'),
-    ],
-    ids=["model not in the session", "session not in the key"],
-)
-def test_masks_that_are_not_bound_to_the_model(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
-    # The client imported the function by name.
-    if edit.name == "session_id":
-        caught(monkeypatch, of_protocol.check_a_split_view_is_noise, edit._replace(owner=client), edit._replace(owner=server))
-    else:
-        caught(monkeypatch, of_protocol.check_a_split_view_is_noise, edit)
-
-
-@pytest.mark.parametrize(
-    "check", [of_client.test_each_stage_is_answered_once, of_client.test_a_client_that_refused_a_roster_answers_no_other]
-)
-def test_a_client_that_answers_twice(monkeypatch: pytest.MonkeyPatch, check: Check) -> None:
-    keeps_its_key = Edit(
-        client.Client, "answer", "own, self._keys = self._keys, None", "own = self._keys or KeyPair.generate()"
-    )
-    caught(monkeypatch, check, without(client.Client, "_leave", "self._stage is not stage"), keeps_its_key)
-
-
-COUNT = "not parameters.minimum_clients <= len(keys) <= parameters.population"
-LOW_ORDER = 'raise ProtocolError(f"public key {peer.hex()}: is a point of low order; only an attacker sends one") from None'
-UNCHECKED: list[tuple[str, Check, Edit]] = [
-    (
-        "own key absent",
-        lambda: of_client.test_a_roster_without_the_client_or_with_another_key_for_it_is_refused(None),
-        without(client.Client, "_checked", "keys.get(self.client) != own.public"),
     ),
     (
-        "own key replaced",
-        lambda: of_client.test_a_roster_without_the_client_or_with_another_key_for_it_is_refused(of_client.OTHER),
-        without(client.Client, "_checked", "keys.get(self.client) != own.public"),
+        "no mask between clients",
+        of_protocol.check_masks_between_clients_hide_survivors,
+        (Edit(C, "_mask_vector", "in sorted(self._peers)", "in ()"),),
     ),
     (
-        "round of the roster",
-        of_client.test_a_roster_of_another_round_or_version_is_refused,
-        without(client.Client, "_checked", "roster.round != self.parameters.round"),
-    ),
-    ("floor", of_client.test_a_roster_below_the_floor_is_refused, without(session, "check_roster", COUNT)),
-    (
-        "population",
-        of_client.test_a_roster_beyond_the_population_is_refused_because_its_sum_could_wrap,
-        without(session, "check_roster", COUNT),
-    ),
-    (
-        "one key for two",
-        of_client.test_two_clients_with_one_key_are_refused,
-        without(session, "check_roster", "len(set(keys.values())) != len(keys)"),
+        "a seed that is always the same",
+        of_protocol.check_masked_vectors_are_unrelated,
+        (
+            Edit(C, "share_keys", "self._seed = self._entropy(32)", "self._seed = bytes(32)"),
+            Edit(
+                C, "_mask_with", "return self._mask.shared_key(self._members[peer][1], self._masking, MASK)", "return bytes(32)"
+            ),
+        ),
     ),
     (
-        "a client twice",
-        of_client.test_a_client_listed_twice_is_refused,
-        Edit(messages.Roster, "from_bytes", "_check(ascending", "_check(True"),
+        "polynomials without chance",
+        of_shamir.check_fewer_shares_say_nothing,
+        (Edit(shamir, "split", "np.vstack([constant, random])", "np.vstack([constant, 0 * random])"),),
     ),
     (
-        "low order",
-        lambda: of_client.test_a_key_that_shares_no_secret_is_refused(of_agreement.LOW_ORDER[0]),
-        Edit(agreement.KeyPair, "shared_key", LOW_ORDER, "secret = bytes(32)"),
+        "a stage is answered twice",
+        lambda: of_attacks.check_each_stage_is_answered_once("complete"),
+        (Edit(C, "_turn", "if self._over or self._stage is not stage:", "if False:"),),
     ),
     (
-        "alias of a key",
-        lambda: of_agreement.test_an_alias_of_a_key_is_refused(2**255),
-        Edit(of_agreement, "check_public_key", 'or int.from_bytes(key, "little") >= _FIELD', ""),
+        "a refusal is forgotten",
+        of_attacks.check_a_refusal_is_final,
+        (
+            Edit(C, "_turn", "self._stage, self._over = following, True", "pass"),
+            Edit(C, "_turn", "self._over = following is Stage.UNMASKING", "self._stage = following"),
+        ),
     ),
     (
-        "extra bytes",
-        lambda: of_messages.test_anything_short_or_extra_is_refused(of_messages.MASKED),
-        Edit(messages, "_open", "_check(length == len(message) - _HEADER.size", "_check(True"),
+        "both shares at once",
+        of_attacks.check_a_peer_gives_one_kind_of_share,
+        (
+            Edit(C, "reveal", "self._held = {}", "pass"),
+            Edit(C, "_turn", "if self._over or self._stage is not stage:", "if False:"),
+        ),
     ),
     (
-        "a vector twice",
-        of_server.test_a_refused_vector_leaves_the_sum_as_it_was,
-        Edit(server.Server, "_check_sender", "or message.sender in seen", ""),
+        "the wrong share",
+        of_attacks.check_survivors_give_seeds_and_lost_clients_keys,
+        (Edit(C, "reveal", "if owner in survivors else", "if owner not in survivors else"),),
     ),
     (
-        "a stranger's vector",
-        of_server.test_a_refused_vector_leaves_the_sum_as_it_was,
-        Edit(server.Server, "_check_sender", "message.sender not in self.cohort or", ""),
+        "survivors below the floor",
+        of_attacks.check_survivors_below_the_floor_are_refused,
+        (Edit(C, "_read_survivors", "if told.survivors < least:", "if False:"),),
     ),
     (
-        "length of a vector",
-        of_server.test_a_refused_vector_leaves_the_sum_as_it_was,
-        without(server.Server, "receive_input", "len(masked.words) != len(self._sum_D1)"),
+        "no quorum",
+        of_attacks.check_a_quorum_must_sign,
+        (Edit(C, "_check_consents", "if len(consents.signatures) < self._certificate.quorum:", "if False:"),),
     ),
     (
-        "session of a vector",
-        of_server.test_a_vector_of_an_old_round_is_refused_even_under_a_new_number,
-        without(server.Server, "receive_input", "masked.session != self._session"),
+        "signatures of survivors unchecked",
+        of_attacks.check_a_forged_signature_is_refused,
+        (Edit(C, "_check_consents", "for row in consents.signatures:", "for row in ():"),),
     ),
     (
-        "round of a vector",
-        of_server.test_a_vector_of_an_old_round_is_refused_even_under_a_new_number,
-        without(server.Server, "_check_sender", "message.round != self.parameters.round"),
-    ),
-    ("a missing vector", of_server.test_a_missing_vector_is_no_sum, without(server.Server, "_check_complete", "missing")),
-    (
-        "another client's key",
-        of_server.test_only_the_cohort_is_let_in_and_each_once,
-        without(server.Server, "receive_advert", "advert.public_key in self._keys.values()"),
+        "consent to a set that was not told",
+        of_attacks.check_signatures_of_another_set_do_not_pass,
+        (Edit(C, "_check_consents", "for row in consents.signatures:", "for row in ():"),),
     ),
     (
-        "noise",
-        of_server.test_a_forged_vector_makes_noise_and_noise_is_refused,
-        without(encoding.FixedPoint, "decode", "max(-int(signed_D.min()), int(signed_D.max())) > limit"),
-    ),
-    ("weights of zero", of_server.test_weights_of_zero_are_refused, without(encoding.Encoding, "decode", "weight_sum <= 0")),
-    (
-        "range of a weight",
-        lambda: of_encoding.test_a_weight_outside_its_range_is_refused(1.1),
-        without(encoding.Encoding, "encode", "not 0 <= weight <= 1"),
+        "signatures of adverts unchecked",
+        of_attacks.check_adverts_are_signed,
+        (Edit(C, "_check_signatures", "for row in roster.members:", "for row in ():"),),
     ),
     (
-        "not finite",
-        lambda: of_encoding.test_what_is_not_finite_is_refused(float("nan"), 0),
-        without(encoding.FixedPoint, "encode", "not (math.isfinite(low) and math.isfinite(high))"),
+        "sharers not bound into masks",
+        of_attacks.check_sharers_are_bound_into_masks,
+        (
+            Edit(client, "masking_id", "if not parameters.active:", "if True:"),
+            Edit(server, "masking_id", "if not parameters.active:", "if True:"),
+        ),
     ),
     (
-        "clip",
-        of_protocol.test_a_full_population_of_equal_extremes_does_not_wrap,
-        Edit(encoding.FixedPoint, "encode", "np.clip(part, -self.bound, self.bound)", "part / 1e29"),
+        "the model not bound into the session",
+        of_attacks.check_a_split_view_of_the_model_is_noise,
+        (
+            Edit(client, "session_id", "parameters.to_bytes() + model", "parameters.to_bytes()"),
+            Edit(server, "session_id", "parameters.to_bytes() + model", "parameters.to_bytes()"),
+        ),
     ),
     (
-        "clip in float32",
-        of_encoding.test_a_float32_is_clipped_to_the_bound_and_not_to_the_nearest_float32,
-        Edit(encoding.FixedPoint, "encode", "part = part.astype(np.float64)", "pass"),
+        "answers about a client that was cut off",
+        of_attacks.check_a_client_that_is_cut_off_is_not_answered_for,
+        (Edit(C, "_may_answer", "return not self._certificate.drawn or", "return True or"),),
     ),
     (
-        "room for the sum",
-        of_protocol.test_a_full_population_of_equal_extremes_does_not_wrap,
-        Edit(encoding.FixedPoint, "fit", "1 << (largest.bit_length() - 1)", "1 << largest.bit_length()"),
+        "a ghost counts as company",
+        of_attacks.check_a_ghost_is_no_company,
+        (Edit(C, "_may_answer", "holders & self._signers", "holders & frozenset(self._survivors.tolist())"),),
     ),
     (
-        "chance in rounding",
-        lambda: of_encoding.assert_unbiased(encoding.FixedPoint(8.0, 2**21)),
-        Edit(encoding.FixedPoint, "encode", "integers += dither", "pass"),
+        "holders not bound into boxes",
+        of_attacks.check_holders_cannot_be_chosen_by_the_server,
+        (Edit(C, "_box_context", "if self._certificate.drawn", "if False"),),
+    ),
+    (
+        "boxes that are bound to nothing",
+        of_agreement.check_a_box_is_bound_to_all_of_its_context,
+        (Edit(agreement, "_bound", "+ context", ""),),
+    ),
+    (
+        "seeds unchecked",
+        lambda: of_attacks.check_a_lying_share_is_noticed(ShareKind.SEED),
+        (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
+    ),
+    (
+        "mask keys unchecked",
+        lambda: of_attacks.check_a_lying_share_is_noticed(ShareKind.MASK_KEY),
+        (Edit(S, "_unmask", "if pair.public != self._adverts[client].mask_key:", "if False:"),),
+    ),
+    (
+        "commitments unchecked",
+        of_attacks.check_another_seed_than_committed_is_noticed,
+        (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
+    ),
+    (
+        "keystream without a key",
+        of_protocol.check_masked_vectors_are_unrelated,
+        (Edit(prg.Keystream, "__init__", "AES256(key)", "AES256(bytes(32))"),),
     ),
 ]
 
 
-@pytest.mark.parametrize(("check", "edit"), [row[1:] for row in UNCHECKED], ids=[row[0] for row in UNCHECKED])
-def test_a_check_that_is_not_made(monkeypatch: pytest.MonkeyPatch, check: Check, edit: Edit) -> None:
-    # ``check_roster`` is imported by name at both ends.
-    owners = [client, server, session] if edit.name == "check_roster" else [edit.owner]
-    caught(monkeypatch, check, *(edit._replace(owner=owner) for owner in owners))
+@pytest.mark.parametrize(("check", "edits"), [row[1:] for row in MUTANTS], ids=[row[0] for row in MUTANTS])
+def test_a_protection_that_is_taken_away_is_missed(
+    check: Check, edits: tuple[Edit, ...], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remember(monkeypatch)
+    check()
+    mutate(monkeypatch, edits)
+    with pytest.raises(RED):
+        check()

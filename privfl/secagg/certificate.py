@@ -1,0 +1,316 @@
+"""How many neighbours and how large a threshold are enough, and the probabilities with which they are not.
+
+n clients are in the roster; at most ⌊γn⌋ are corrupt and at most ⌊δn⌋ are lost, and who they are does not depend on the
+graph (against an active server, who is lost may). Three things may fail:
+
+shares        ⌊γn⌋ corrupt clients hold t shares of some client's secrets
+disconnected  the honest survivors fall apart into parts that do not mask each other, and the server learns their sums apart
+recovery      fewer than t holders of some client's shares survive, and the round is lost
+
+**Semi-honest server, sparse.** A circulant graph over a random order of the clients (Bell et al. 2020, "Secure Single-Server
+Aggregation with (Poly)Logarithmic Overhead", section 3): it falls apart only where two runs of k/2 neighbours on the
+ring are all corrupt or lost, of which there are n (n − k − 1) / 2 pairs.
+
+**Active server, sparse.** Every client draws k others as holders of its shares and exchanges masks with those it drew and
+those who drew it. The server may choose who is lost. But nobody answers about a client of whose holders fewer than t
+signed for the survivors, so a part of s honest clients is cut off from the rest only if each of the s drew at least t
+holders among the s − 1 others and the corrupt. A union bound over all parts of up to half of the honest:
+
+    Σ_s C(h, s) · P[Hypergeometric(n − 1, s − 1 + ⌊γn⌋, k) ≥ t]^s
+
+**Complete.** Everyone holds a share of everyone's secrets, and nothing is left to chance: t > ⌊γn⌋ shares are safe, and
+n − ⌊δn⌋ ≥ t are left. Against an active server t > (n + ⌊γn⌋)/2, so that no two answers to different questions can both be
+complete (Bonawitz et al. 2017, theorem 6.5, where ⌊γn⌋ is n/3).
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+from scipy.special import gammaln, logsumexp, rel_entr
+from scipy.stats import hypergeom
+
+from privfl.errors import ConfigError, ThresholdError
+
+# Below this, a complete graph costs little and loses fewer rounds.
+_SMALL: Final = 64
+
+GraphKind = Literal["complete", "sparse"]
+ServerModel = Literal["semi_honest", "active"]
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a round must withstand; each client holds its own copy and takes none of it from the server.
+
+    Args:
+        graph: who masks with whom; ``auto`` takes ``sparse`` where it halves the work.
+        adversary: what the server may do.
+        max_corrupt: γ, the largest share of clients in league with the server.
+        max_dropout: δ, the largest share of the roster that may be lost on the way.
+        security_bits: σ; the secrets are lost with a probability of at most 2^-σ.
+        recovery_bits: η; the round is lost with a probability of at most 2^-η, unless ``threshold`` is given.
+        neighbours: k, where it is to be given.
+        threshold: t, where it is to be given; numbers that do not keep the secrets with 1 − 2^-σ are refused all the same.
+
+    Raises:
+        ConfigError: a value is out of range, or no numbers can do both.
+    """
+
+    graph: Literal["auto", "complete", "sparse"] = "auto"
+    adversary: ServerModel = "semi_honest"
+    max_corrupt: float = 0.1
+    max_dropout: float = 0.1
+    security_bits: int = 40
+    recovery_bits: int = 30
+    neighbours: int | None = None
+    threshold: int | None = None
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.max_corrupt < 1 and 0 <= self.max_dropout < 1):
+            raise ConfigError(f"max_corrupt = {self.max_corrupt}, max_dropout = {self.max_dropout}: both must be in [0, 1)")
+        if self.max_corrupt + self.max_dropout >= 1:
+            raise ConfigError(
+                f"max_corrupt + max_dropout = {self.max_corrupt + self.max_dropout:g}: must be below 1; lower one of them"
+            )
+        if self.adversary == "active" and (1 + self.max_corrupt) / 2 + self.max_dropout >= 1:
+            raise ConfigError(
+                f"max_corrupt = {self.max_corrupt:g} and max_dropout = {self.max_dropout:g} against an active server: "
+                "(1 + max_corrupt)/2 + max_dropout must be below 1, or the survivors are no majority; lower one of them"
+            )
+        if not (1 <= self.security_bits <= 128 and 1 <= self.recovery_bits <= 128):
+            raise ConfigError(
+                f"security_bits = {self.security_bits}, recovery_bits = {self.recovery_bits}: must be in [1, 128]"
+            )
+        if self.threshold is not None and self.threshold < 2:
+            raise ConfigError(f"threshold = {self.threshold}: must be at least 2, or one client alone could reveal another")
+        if self.neighbours is not None and (self.neighbours < 2 or self.graph == "complete"):
+            raise ConfigError(f"neighbours = {self.neighbours}: must be at least 2, and is for graph = 'sparse' only")
+
+
+@dataclass(frozen=True)
+class Certificate:
+    """The numbers of one round, and the binary logarithms of the probabilities with which they fail.
+
+    ``survivors`` is the smallest number of clients whose sum may be revealed, so that two of them are honest; ``quorum``
+    how many of them must have signed for the same set of survivors (0: nobody signs). A probability of 0 has the logarithm
+    −∞.
+    """
+
+    clients: int
+    graph: GraphKind
+    adversary: ServerModel
+    neighbours: int
+    threshold: int
+    survivors: int
+    quorum: int
+    log2_shares: float
+    log2_disconnected: float
+    log2_recovery: float
+
+    @property
+    def log2_insecure(self) -> float:
+        """Of the probability that shares or sums of parts are lost to the server (union bound)."""
+        return _log2_sum([self.log2_shares, self.log2_disconnected])
+
+    @property
+    def holders(self) -> int:
+        """How many clients hold a share of a client's secrets, itself included."""
+        return self.neighbours + 1
+
+    @property
+    def drawn(self) -> bool:
+        """Whether each client draws the holders of its shares itself."""
+        return self.graph == "sparse" and self.adversary == "active"
+
+    @property
+    def whole(self) -> bool:
+        """Whether clients are told of everyone; of their neighbours only where not."""
+        return self.graph == "complete" or self.adversary == "active"
+
+
+@functools.lru_cache(maxsize=1024)
+def certify(policy: Policy, clients: int) -> Certificate:
+    """The numbers for a roster of that many clients: given ones, or the smallest that are enough.
+
+    Raises:
+        ThresholdError: so few clients cannot withstand what the policy asks.
+    """
+    corrupt, _ = _worst(policy, clients)
+    if clients < corrupt + 2:
+        raise ThresholdError(
+            f"{clients} clients of which {corrupt} may be corrupt: at least two must be honest, or their sum is one's vector; "
+            "lower max_corrupt or wait for more clients"
+        )
+    if policy.graph == "complete":
+        return _complete(policy, clients)
+    if policy.graph == "sparse" or policy.neighbours is not None:
+        return _sparse(policy, clients)
+    if clients < _SMALL:
+        return _complete(policy, clients)
+    # Two clients who drew each other apart both mask, so that an active server's graph has twice the edges.
+    edges = 2 if policy.adversary == "active" else 1
+    try:
+        return _sparse(policy, clients, (clients - 1) // (2 * edges))
+    except ThresholdError:
+        return _complete(policy, clients)
+
+
+def _complete(policy: Policy, clients: int) -> Certificate:
+    corrupt, lost = _worst(policy, clients)
+    majority = (clients + (corrupt if policy.adversary == "active" else 0)) // 2 + 1
+    floor = max(2, corrupt + 1 if policy.adversary == "semi_honest" else majority)
+    # An honest majority is asked for unless so many may be lost that it cannot be.
+    usual = min(max(floor, majority), max(floor, clients - lost))
+    threshold = policy.threshold or usual
+    if not floor <= threshold <= clients:
+        raise ThresholdError(
+            f"a threshold of {threshold} for {clients} clients: must be from {floor} to {clients}; "
+            "change threshold or max_corrupt, or wait for more clients"
+        )
+    return Certificate(
+        clients=clients,
+        graph="complete",
+        adversary=policy.adversary,
+        neighbours=clients - 1,
+        threshold=threshold,
+        survivors=max(threshold, corrupt + 2),
+        quorum=majority if policy.adversary == "active" else 0,
+        log2_shares=-math.inf,
+        log2_disconnected=-math.inf,
+        log2_recovery=-math.inf if clients - lost >= max(threshold, corrupt + 2) else 0.0,
+    )
+
+
+def _sparse(policy: Policy, clients: int, most: int | None = None) -> Certificate:
+    """The first numbers that are enough, with at most ``most`` neighbours."""
+    even = policy.adversary == "semi_honest"
+    given = policy.neighbours
+    if given is not None and (given >= clients or (even and given % 2)):
+        raise ThresholdError(
+            f"neighbours = {given} for {clients} clients: must be below {clients}"
+            + (" and even" if even else "")
+            + "; change it, or wait for more clients"
+        )
+    found = None
+    degrees = range(2, (clients - 2 if most is None else most) + 1, 2)
+    for degree in degrees if given is None else (given,):
+        found = _sparse_with(policy, clients, degree)
+        if _enough(policy, found):
+            return found
+    reached = "" if found is None else f" (k = {found.neighbours}, t = {found.threshold}: 2^{found.log2_insecure:.1f} insecure"
+    reached += "" if found is None else f", 2^{found.log2_recovery:.1f} lost)"
+    raise ThresholdError(
+        f"a sparse graph over {clients} clients does not withstand max_corrupt = {policy.max_corrupt:g} and "
+        f"max_dropout = {policy.max_dropout:g} with 2^-{policy.security_bits} and 2^-{policy.recovery_bits}{reached}; "
+        "use graph = 'auto', other numbers, or wait for more clients"
+    )
+
+
+def _enough(policy: Policy, found: Certificate) -> bool:
+    # Each of the two ways to lose the secrets gets half of 2^-σ. A threshold that was given may lose more rounds, which the
+    # certificate says; it may not lose secrets.
+    insecure = max(found.log2_shares, found.log2_disconnected)
+    recovered = policy.threshold is not None or found.log2_recovery <= -policy.recovery_bits
+    return 2 <= found.threshold <= found.neighbours and insecure <= -(policy.security_bits + 1) and recovered
+
+
+def _sparse_with(policy: Policy, clients: int, degree: int) -> Certificate:
+    """The numbers for k = ``degree``.
+
+    A semi-honest server is held off by the smallest threshold that keeps the shares safe, and it is the cheapest; against an
+    active one the largest that lets the round survive.
+    """
+    corrupt, lost = _worst(policy, clients)
+    active = policy.adversary == "active"
+    if policy.threshold is not None:
+        threshold = policy.threshold
+    elif active:
+        threshold = _largest_recoverable(policy.recovery_bits, clients, lost, degree)
+    else:
+        threshold = max(2, _most_corrupt(policy.security_bits + 1, clients, corrupt, degree) + 1)
+    return Certificate(
+        clients=clients,
+        graph="sparse",
+        adversary=policy.adversary,
+        neighbours=degree,
+        threshold=threshold,
+        survivors=max(corrupt + 2, clients - lost),
+        quorum=(clients + corrupt) // 2 + 1 if active else 0,
+        log2_shares=_log2_exposed(clients, corrupt, degree, threshold),
+        log2_disconnected=_log2_drawn_apart(clients, corrupt, degree, threshold)
+        if active
+        else _log2_ring_apart(clients, corrupt + lost, degree),
+        log2_recovery=_log2_lost(clients, lost, degree, threshold) if clients - lost >= corrupt + 2 else 0.0,
+    )
+
+
+def _worst(policy: Policy, clients: int) -> tuple[int, int]:
+    """The largest numbers of corrupt and of lost clients. 0.1 · 30 is 3, whatever binary fractions make of it."""
+    return math.floor(policy.max_corrupt * clients + 1e-9), math.floor(policy.max_dropout * clients + 1e-9)
+
+
+def _most_corrupt(bits: int, clients: int, corrupt: int, degree: int) -> int:
+    """The smallest c such that any client has more than c corrupt neighbours with a probability of at most 2^-bits."""
+    allowed = -bits * math.log(2) - math.log(clients)
+    return int(np.argmax(hypergeom.logsf(np.arange(degree + 1), clients - 1, corrupt, degree) <= allowed))
+
+
+def _largest_recoverable(bits: int, clients: int, lost: int, degree: int) -> int:
+    """The largest t such that any client has fewer than t neighbours left with a probability of at most 2^-bits."""
+    allowed = -bits * math.log(2) - math.log(clients)
+    below = hypergeom.logcdf(np.arange(degree), clients - 1, clients - 1 - lost, degree) <= allowed
+    return int(np.count_nonzero(below))
+
+
+def _log2_exposed(clients: int, corrupt: int, degree: int, threshold: int) -> float:
+    """P[some client has at least t corrupt neighbours] ≤ n · P[Hypergeometric ≥ t]."""
+    return _log2(float(hypergeom.logsf(threshold - 1, clients - 1, corrupt, degree)) + math.log(clients))
+
+
+def _log2_lost(clients: int, lost: int, degree: int, threshold: int) -> float:
+    """P[some client has fewer than t neighbours left] ≤ n · P[Hypergeometric < t]."""
+    left = float(hypergeom.logcdf(threshold - 1, clients - 1, clients - 1 - lost, degree))
+    return min(0.0, _log2(left + math.log(clients)))
+
+
+def _log2_ring_apart(clients: int, bad: int, degree: int) -> float:
+    """P[two disjoint runs of k/2 on the ring are all bad] ≤ n (n − k − 1)/2 · C(bad, k) / C(n, k)."""
+    if degree > bad:
+        return -math.inf
+    pairs = clients * max(clients - degree - 1, 1) / 2
+    return _log2(math.log(pairs) + _log_choose(bad, degree) - _log_choose(clients, degree))
+
+
+def _log2_drawn_apart(clients: int, corrupt: int, degree: int, threshold: int) -> float:
+    """The union bound over parts of s honest clients; see the head of this file.
+
+    P[Hypergeometric ≥ t] ≤ exp(−k KL(t/k ‖ p)) for t/k > p, the share to hit (Hoeffding 1963, sections 2 and 6).
+    """
+    honest = clients - corrupt
+    sizes = np.arange(1, honest // 2 + 1)
+    if len(sizes) == 0 or threshold > degree:
+        return -math.inf
+    choices = gammaln(honest + 1) - gammaln(sizes + 1) - gammaln(honest - sizes + 1)
+    share, hit = threshold / degree, (sizes - 1 + corrupt) / (clients - 1)
+    divergence = np.where(share > hit, rel_entr(share, hit) + rel_entr(1 - share, 1 - hit), 0.0)
+    return min(0.0, _log2(float(logsumexp(choices - sizes * degree * divergence))))
+
+
+def _log_choose(total: int, chosen: int) -> float:
+    return math.lgamma(total + 1) - math.lgamma(chosen + 1) - math.lgamma(total - chosen + 1)
+
+
+def _log2(natural: float) -> float:
+    return natural / math.log(2)
+
+
+def _log2_sum(logarithms: list[float]) -> float:
+    largest = max(logarithms)
+    if math.isinf(largest):
+        return largest
+    return largest + math.log2(sum(2.0 ** (one - largest) for one in logarithms))

@@ -1,0 +1,197 @@
+"""The numbers of a round: those of the literature, those that a count confirms, and none that keep too little."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from scipy.stats import binom, hypergeom
+
+from privfl.errors import ConfigError, ThresholdError
+from privfl.secagg import graph
+from privfl.secagg.certificate import Policy, certify
+
+SPARSE = Policy(graph="sparse")
+
+# Degree and threshold by Bell's criterion with σ = 40 and η = 30, for (γ, δ); recomputed apart from this project.
+TABLE = {
+    100: [(12, 6), (22, 11), (26, 20), (42, 21), (34, 29)],
+    1_000: [(34, 18), (52, 28), (60, 40), (112, 59), (86, 64)],
+    10_000: [(38, 21), (60, 32), (68, 46), (136, 71), (104, 77)],
+    1_000_000: [(44, 24), (70, 37), (80, 53), (160, 83), (120, 88)],
+}
+RATES = [(0.05, 0.05), (0.1, 0.1), (0.2, 0.05), (0.2, 0.2), (1 / 3, 0.05)]
+
+
+@pytest.mark.parametrize("clients", TABLE)
+def test_semi_honest_numbers_are_those_of_the_table(clients: int) -> None:
+    for (corrupt, dropout), expected in zip(RATES, TABLE[clients], strict=True):
+        found = certify(replace(SPARSE, max_corrupt=corrupt, max_dropout=dropout), clients)
+        assert (found.neighbours, found.threshold) == expected
+        assert found.log2_shares <= -41
+        assert found.log2_disconnected <= -41
+        assert found.log2_recovery <= -30
+
+
+@pytest.mark.parametrize("adversary", ["semi_honest", "active"])
+def test_the_numbers_found_are_the_first_that_are_enough(adversary: str) -> None:
+    policy = replace(SPARSE, adversary=adversary)  # type: ignore[arg-type]
+    for clients in (200, 500, 2000):
+        found = certify(policy, clients)
+        with pytest.raises(ThresholdError, match="does not withstand"):
+            certify(replace(policy, neighbours=found.neighbours - 2), clients)
+        given = certify(replace(policy, neighbours=found.neighbours, threshold=found.threshold), clients)
+        assert given == found
+        with pytest.raises(ThresholdError, match="does not withstand"):
+            certify(replace(policy, neighbours=found.neighbours, threshold=2), clients)
+
+
+def test_more_to_withstand_takes_more_neighbours() -> None:
+    degrees = [certify(replace(SPARSE, max_corrupt=rate), 1000).neighbours for rate in (0.02, 0.05, 0.1, 0.2, 0.3)]
+    assert degrees == sorted(degrees)
+    assert certify(replace(SPARSE, adversary="active"), 1000).neighbours > certify(SPARSE, 1000).neighbours
+    assert certify(replace(SPARSE, security_bits=80), 1000).neighbours > certify(SPARSE, 1000).neighbours
+
+
+def test_a_count_of_broken_graphs_stays_below_the_certificate() -> None:
+    """Weak numbers, so that failures can be counted: the share of failures is no larger than the certified bound.
+
+    4,000 draws; if the bound were exactly the truth, a count above the limit would come with a chance of 1e-9.
+    """
+    clients, degree, threshold, corrupt, lost, draws = 24, 4, 3, 6, 3, 4000
+    policy = Policy(
+        graph="sparse",
+        max_corrupt=corrupt / clients,
+        max_dropout=lost / clients,
+        neighbours=degree,
+        threshold=threshold,
+        security_bits=1,
+    )
+    with pytest.raises(ThresholdError, match=r"2\^[-\d.]+ insecure"):
+        certify(policy, clients)
+    from privfl.secagg.certificate import _sparse_with
+
+    found = _sparse_with(policy, clients, degree)
+    generator = np.random.default_rng(0)
+    exposed = apart = starved = 0
+    for _ in range(draws):
+        ring = graph.circulant(range(clients), degree, generator.bytes(32))
+        order = generator.permutation(clients)
+        bad, gone = set(order[:corrupt].tolist()), set(order[corrupt : corrupt + lost].tolist())
+        exposed += any(len(bad.intersection(near.tolist())) >= threshold for near in ring.values())
+        starved += any(degree - len(gone.intersection(near.tolist())) < threshold for near in ring.values())
+        apart += not connected({one: set(near.tolist()) for one, near in ring.items() if one not in bad | gone})
+    for count, log2 in ((exposed, found.log2_shares), (apart, found.log2_disconnected), (starved, found.log2_recovery)):
+        assert count <= binom.ppf(1 - 1e-9, draws, min(1.0, 2.0**log2)), (count, log2)
+    assert exposed > 0 < apart, "the count must be able to see a failure"
+
+
+def test_drawn_graphs_fall_apart_less_often_than_certified() -> None:
+    """Against an active server: for every set of lost clients at once, by trying all parts of honest clients.
+
+    A part is cut off if each of its clients drew at least t holders inside it or among the corrupt.
+    """
+    clients, degree, threshold, corrupt, draws = 10, 5, 4, 1, 200
+    from privfl.secagg.certificate import _log2_drawn_apart
+
+    bound = 2.0 ** _log2_drawn_apart(clients, corrupt, degree, threshold)
+    exact = 0.0
+    honest = clients - corrupt
+    for size in range(1, honest // 2 + 1):
+        inside = float(hypergeom.sf(threshold - 1, clients - 1, size - 1 + corrupt, degree))
+        exact += math.comb(honest, size) * inside**size
+    assert exact <= bound, "Chernoff's bound is no smaller than the tail itself"
+    generator = np.random.default_rng(1)
+    parts = [part for part in range(1, 2**honest) if 0 < part.bit_count() <= honest // 2]
+    cut = 0
+    for _ in range(draws):
+        holders = [set(graph.drawn(range(clients), one, degree, generator.bytes(32)).tolist()) for one in range(honest)]
+        friends = [sum(1 << other for other in found if other < honest) for found in holders]
+        spies = [sum(other >= honest for other in found) for found in holders]
+        cut += any(
+            all((friends[one] & part).bit_count() + spies[one] >= threshold for one in range(honest) if part >> one & 1)
+            for part in parts
+        )
+    assert cut <= binom.ppf(1 - 1e-9, draws, bound)
+
+
+def connected(near: dict[int, set[int]]) -> bool:
+    """Whether all that are left can reach each other through those that are left."""
+    if not near:
+        return True
+    reached, todo = set(), [next(iter(near))]
+    while todo:
+        one = todo.pop()
+        if one not in reached:
+            reached.add(one)
+            todo.extend(near[one] & near.keys())
+    return len(reached) == len(near)
+
+
+# --- complete graphs and floors ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("clients", [2, 3, 4, 5, 10, 33, 100])
+def test_a_complete_graph_leaves_nothing_to_chance(clients: int) -> None:
+    for corrupt in (0.0, 0.1, 0.25):
+        semi = certify(Policy(graph="complete", max_corrupt=corrupt), clients)
+        active = certify(Policy(graph="complete", max_corrupt=corrupt, adversary="active"), clients)
+        bad = math.floor(corrupt * clients + 1e-9)
+        assert semi.threshold > bad
+        assert 2 * active.threshold > clients + bad
+        assert 2 * active.quorum > clients + bad
+        assert semi.quorum == 0
+        assert min(semi.survivors, active.survivors) >= 2
+        assert semi.log2_insecure == active.log2_insecure == -math.inf
+
+
+def test_against_an_active_server_a_third_corrupt_gives_two_thirds() -> None:
+    # Bonawitz et al. 2017, theorem 6.5
+    for clients in (30, 99, 300):
+        policy = Policy(graph="complete", adversary="active", max_corrupt=1 / 3, max_dropout=0.2)
+        assert certify(policy, clients).threshold == 2 * clients // 3 + 1
+
+
+def test_at_least_two_honest_clients_are_in_a_sum() -> None:
+    for graph_kind in ("complete", "auto"):
+        for clients in range(4, 40):
+            for corrupt in (0.0, 0.1, 0.3):
+                found = certify(Policy(graph=graph_kind, max_corrupt=corrupt, max_dropout=0.6), clients)
+                assert found.survivors - math.floor(corrupt * clients + 1e-9) >= 2
+
+
+def test_auto_is_complete_for_few_and_sparse_for_many() -> None:
+    assert [certify(Policy(), clients).graph for clients in (2, 63, 100, 1000)] == ["complete", "complete", "sparse", "sparse"]
+    assert certify(Policy(adversary="active"), 100).graph == "complete"
+    assert certify(Policy(adversary="active"), 2000).graph == "sparse"
+
+
+@pytest.mark.parametrize(
+    ("policy", "match"),
+    [
+        ({"max_corrupt": 1.0}, r"must be in \[0, 1\)"),
+        ({"max_corrupt": 0.5, "max_dropout": 0.5}, "must be below 1"),
+        ({"adversary": "active", "max_dropout": 0.45}, "no majority"),
+        ({"security_bits": 0}, r"must be in \[1, 128\]"),
+        ({"threshold": 1}, "at least 2"),
+        ({"neighbours": 1}, "at least 2"),
+        ({"graph": "complete", "neighbours": 4}, "for graph = 'sparse' only"),
+    ],
+    ids=str,
+)
+def test_senseless_policies_are_refused(policy: dict[str, object], match: str) -> None:
+    with pytest.raises(ConfigError, match=match):
+        Policy(**policy)  # type: ignore[arg-type]
+
+
+def test_numbers_that_do_not_fit_the_roster_are_refused() -> None:
+    with pytest.raises(ThresholdError, match="must be below 10 and even"):
+        certify(Policy(graph="sparse", neighbours=10), 10)
+    with pytest.raises(ThresholdError, match="and even"):
+        certify(Policy(graph="sparse", neighbours=5), 10)
+    with pytest.raises(ThresholdError, match="a threshold of 11 for 10 clients"):
+        certify(Policy(graph="complete", threshold=11), 10)
+    with pytest.raises(ThresholdError, match="a threshold of 5 for 10 clients: must be from 6"):
+        certify(Policy(graph="complete", adversary="active", threshold=5), 10)
