@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
-    from privfl.experiment import Experiment, account, assemble
+    from privfl.experiment import Experiment, assemble
     from privfl.loading import load
+    from privfl.pricing import account
     from privfl.recording import run
     from privfl.report import write_report
     from privfl.runs import RunFolder
@@ -36,7 +37,7 @@ _HOMES = {
     "ExperimentConfig": "config",
     "PrivflError": "errors",
     "RunFolder": "runs",
-    "account": "experiment",
+    "account": "pricing",
     "assemble": "experiment",
     "load": "loading",
     "open_view": "views",

@@ -25,7 +25,7 @@ from privfl.config import ExperimentConfig
 from privfl.errors import PrivflError, UserError
 from privfl.loading import load, load_data
 from privfl.records import RoundRecord, TimingRecord
-from privfl.runs import RunFolder
+from privfl.runs import RunFolder, write_atomic
 
 app = typer.Typer(
     help="Federated learning with the privacy measured beside the accuracy.",
@@ -99,16 +99,44 @@ def report(
 
 
 @app.command(epilog="Example: privfl account paper_configs/quickstart.toml privacy.target_epsilon=2")
-def account(config: Config, overrides: Overrides = None) -> None:
-    """What ε a configuration will cost, by each accountant, without training."""
-    from privfl import experiment
+def account(
+    what: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A TOML file, or the folder of a run.")],
+    rest: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]|[RUN]", help="Settings that replace the file's, or more runs.")
+    ] = None,
+    curve: Annotated[bool, typer.Option("--curve", help="Also draw ε over the rounds.")] = False,
+    curve_file: Annotated[Path | None, typer.Option("--out", help="Where the curve is written too, as SVG.")] = None,
+) -> None:
+    """What ε a configuration will cost, by each accountant, without training; or what several runs cost together."""
+    from privfl import pricing
+    from privfl.report import spending
 
+    if what.is_dir():
+        _account_runs([what, *map(Path, rest or ())])
+        return
     with err.status("reading the data, pricing the plan"):
-        prices = experiment.account(load(config, overrides or ()))
+        priced = pricing.account(load(what, rest or ()))
+        spent = pricing.over_rounds(priced.experiment) if curve or curve_file else []
     table = Table(title="What the run will cost", title_justify="left", show_header=False)
-    for name, value in prices.rows():
+    for name, value in priced.rows():
         table.add_row(name, value)
     out.print(table)
+    if curve:
+        out.print(spending.curve_text(spent), highlight=False)
+    if curve_file is not None:
+        write_atomic(curve_file, spending.drawing(spent).standing_alone().encode())
+        out.print(f"curve: {curve_file}", soft_wrap=True, highlight=False)
+
+
+def _account_runs(paths: list[Path]) -> None:
+    from privfl import pricing
+
+    rows = pricing.together([RunFolder.open(path) for path in paths])
+    table = Table("run", "ε by itself", "ε with those above", title="What these runs cost together", title_justify="left")
+    for row in rows:
+        table.add_row(row.name, f"{row.alone:.3f}", f"{row.together:.3f}")
+    out.print(table)
+    out.print(f"per {rows[0].unit}, {pricing.RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)
 
 
 @app.command(epilog="Example: privfl doctor")

@@ -126,8 +126,27 @@ class AllClients(Frozen):
     kind: Literal["all"]
 
 
+class SeparatedCohort(Frozen):
+    """Exactly ``size`` clients, none of them twice within ``separation`` rounds in a row (Choquette-Choo 2023).
+
+    Whoever took part in none of the last ``separation`` − 1 rounds may be drawn, without replacement.
+    """
+
+    kind: Literal["separated"]
+    size: PositiveInt
+    separation: PositiveInt
+
+
+Cohort = PoissonCohort | FixedCohort | AllClients | SeparatedCohort
+
+
 class TrainingConfig(Frozen):
-    """Local training: SGD from the global model. Exactly one of ``local_epochs`` and ``local_steps``."""
+    """Local training: SGD from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
+
+    ``engine`` is "auto", or an engine's name. ``proximal`` is FedProx's μ: each step is also pulled to the global model.
+    ``memory_budget`` is in MiB, for the fused engine; it chooses for itself where none is given. ``precision`` is that of
+    the fused engine's matrix products; norms, sums and weights are float32 always.
+    """
 
     engine: str = "auto"
     local_epochs: PositiveInt | None = None
@@ -135,6 +154,10 @@ class TrainingConfig(Frozen):
     batch_size: PositiveInt
     lr: PositiveFloat
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0)] = 0.0
+    proximal: Annotated[float, Field(ge=0)] = 0.0
+    memory_budget: PositiveInt | None = None
+    precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")
     def _one_length(self) -> Self:
@@ -153,19 +176,20 @@ class NoPrivacy(Frozen):
     kind: Literal["none"]
 
 
-class ExampleLevel(Frozen):
-    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
+class Promise(Frozen):
+    """What every plan that promises something is told.
 
     Exactly one of ``noise_multiplier`` and ``target_epsilon``. ``max_epsilon`` is the budget: no round begins that
-    would exceed it. It is ``target_epsilon`` unless it is given.
+    would exceed it. It is ``target_epsilon`` unless it is given. ``randomness``: from the run's seed, so that the run
+    can be repeated, or from the operating system.
     """
 
-    kind: Literal["example"]
+    kind: str
     noise_multiplier: PositiveFloat | None = None
     target_epsilon: PositiveFloat | None = None
     max_epsilon: PositiveFloat | None = None
     delta: Fraction
-    max_grad_norm: PositiveFloat
+    randomness: Literal["seeded", "secure"] = "seeded"
 
     @model_validator(mode="after")
     def _one_noise(self) -> Self:
@@ -183,6 +207,118 @@ class ExampleLevel(Frozen):
         return self.max_epsilon if self.max_epsilon is not None else self.target_epsilon
 
 
+class ExampleLevel(Promise):
+    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
+
+    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is reported without any.
+    """
+
+    kind: Literal["example"]
+    max_grad_norm: PositiveFloat
+    sampler: Literal["poisson", "shuffle"] = "poisson"
+
+
+class FlatClipping(Frozen):
+    """The whole update is scaled to an L2 norm of at most C (McMahan 2018)."""
+
+    kind: Literal["flat"]
+
+
+class PerLayerClipping(Frozen):
+    """Each of L parameter tensors is scaled to at most C/√L, so that the whole is within C (McMahan 2018, section 2.1)."""
+
+    kind: Literal["per_layer"]
+
+
+class AdaptiveClipping(Frozen):
+    """C follows a quantile of the updates' norms, counted under the same ε (Andrew 2021).
+
+    ``quantile``: the share of updates that C is to leave as they are. ``lr``: of the geometric step. The count's noise
+    is a twentieth of the cohort.
+    """
+
+    kind: Literal["adaptive"]
+    quantile: Fraction = 0.5
+    lr: PositiveFloat = 0.2
+
+
+def _kind_alone(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+Clipping = Annotated[
+    Annotated[FlatClipping | PerLayerClipping | AdaptiveClipping, Discriminator("kind")], BeforeValidator(_kind_alone)
+]
+
+
+class ImaginedPopulation(Frozen):
+    """A larger federation that this run stands for: ``cohort`` of ``population`` clients a round.
+
+    The noise is that of the imagined sum, scaled down to the executed cohort: its ε holds for nobody in the run.
+    """
+
+    population: PositiveInt
+    cohort: PositiveInt
+
+    @model_validator(mode="after")
+    def _cohort_within(self) -> Self:
+        if self.cohort > self.population:
+            raise contradiction("cohort", self.cohort, f"must be at most imagined.population = {self.population}")
+        return self
+
+
+class ClientPromise(Promise):
+    """What every client-level plan is told: the whole update is clipped to ``max_update_norm`` in L2."""
+
+    max_update_norm: PositiveFloat
+    clipping: Clipping = FlatClipping(kind="flat")
+
+
+class ClientCentral(ClientPromise):
+    """DP-FedAvg (McMahan 2018): clipped updates, Gaussian noise on their sum by a trusted server, a fixed denominator."""
+
+    kind: Literal["client_central"]
+    imagined: ImaginedPopulation | None = None
+
+    @property
+    def budget(self) -> float | None:
+        """The executed ε that may not be exceeded; a target speaks of the imagined one where there is one."""
+        return self.max_epsilon if self.imagined is not None else super().budget
+
+
+class ClientLocal(ClientPromise):
+    """Each client adds Gaussian noise to its own clipped update: protected from the server too, and the costliest."""
+
+    kind: Literal["client_local"]
+
+
+class ClientDpftrl(ClientPromise):
+    """DP-FTRL: noise on the server's sums that is correlated over rounds (Kairouz 2021, Choquette-Choo 2023).
+
+    ``factorization``: ``tree`` of Honaker, or ``banded`` Toeplitz with ``bands`` diagonals.
+    """
+
+    kind: Literal["client_dpftrl"]
+    factorization: Literal["tree", "banded"] = "banded"
+    bands: PositiveInt | None = None
+
+
+class ClientDistributed(ClientPromise):
+    """Each client adds a share of integer noise inside secure aggregation (Kairouz 2021, Agarwal 2021).
+
+    ``survivors``: the honest clients whose noise is in a sum for certain; the noise is sized for them. ``bits``: of a
+    word on the wire.
+    """
+
+    kind: Literal["client_distributed"]
+    mechanism: Literal["skellam", "discrete_gaussian"] = "skellam"
+    bits: Literal[16, 20, 24, 32] = 16
+    survivors: PositiveInt
+
+
+Privacy = NoPrivacy | ExampleLevel | ClientCentral | ClientLocal | ClientDpftrl | ClientDistributed
+
+
 class EvaluationConfig(Frozen):
     """``every``: evaluate after each round whose number divides by it, and after the last."""
 
@@ -190,9 +326,13 @@ class EvaluationConfig(Frozen):
 
 
 class RecordsConfig(Frozen):
-    """``views``: keep what each adversary saw of every round, or of the final model only."""
+    """What is kept of what each adversary saw.
 
-    views: Literal["all", "final"] = "all"
+    ``views``: ``all`` of every round, under secure aggregation with every masked vector (four bytes a parameter, client and
+    round); all but the masked vectors and what belongs to them (``sums``); or the ``final`` model only.
+    """
+
+    views: Literal["all", "sums", "final"] = "all"
 
 
 # --- items of shelves -------------------------------------------------------------------------------------------------
@@ -249,9 +389,9 @@ class ExperimentConfig(Frozen):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], _on_shelf("data")]
     model: Annotated[SerializeAsAny[Item], _on_shelf("model")]
-    cohort: Annotated[PoissonCohort | FixedCohort | AllClients, Discriminator("kind")]
+    cohort: Annotated[Cohort, Discriminator("kind")]
     training: TrainingConfig
-    privacy: Annotated[NoPrivacy | ExampleLevel, Discriminator("kind")]
+    privacy: Annotated[Privacy, Discriminator("kind")]
     aggregator: Annotated[SerializeAsAny[Item], _on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], _on_shelf("server")]
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -267,14 +407,93 @@ class ExperimentConfig(Frozen):
             raise contradiction(
                 "data.clients", clients, "is set by the data where data.partition.kind is 'natural'; take it away"
             )
-        if not isinstance(self.cohort, AllClients) and clients is not None and self.cohort.size > clients:
-            raise contradiction("cohort.size", self.cohort.size, f"must be at most data.clients = {clients}")
+        if clients is not None:
+            require_clients(self, clients)
+        _require_possible_plan(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)
             except ConfigError as error:
                 raise contradiction("training.engine", self.training.engine, str(error)) from None
         return self
+
+
+def require_clients(config: ExperimentConfig, clients: int) -> None:
+    """Raise unless cohort and δ suit so many clients: known at once, or, where the data name them, when they are read.
+
+    Raises:
+        PydanticCustomError: names the key, the value, and what is allowed.
+    """
+    cohort, privacy = config.cohort, config.privacy
+    if not isinstance(cohort, AllClients) and cohort.size > clients:
+        raise contradiction("cohort.size", cohort.size, f"must be at most data.clients = {clients}")
+    if isinstance(cohort, SeparatedCohort) and cohort.size * cohort.separation > clients:
+        least = cohort.size * cohort.separation
+        raise contradiction(
+            "cohort.separation",
+            cohort.separation,
+            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {least} clients, "
+            f"data.clients = {clients}; lower cohort.size or cohort.separation",
+        )
+    if isinstance(privacy, ClientDistributed):
+        size = clients if isinstance(cohort, AllClients) else cohort.size
+        corrupt = int(getattr(config.aggregator, "max_corrupt", 0.0) * size + 1e-9)
+        if privacy.survivors + corrupt > size:
+            raise contradiction(
+                "privacy.survivors",
+                privacy.survivors,
+                f"with {corrupt} corrupt clients must be at most the cohort of {size}; lower it, or enlarge the cohort",
+            )
+    if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
+        raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
+
+
+def _require_possible_plan(config: ExperimentConfig) -> None:
+    """Raise where parts that are each allowed make a plan that nothing can keep."""
+    cohort, privacy = config.cohort, config.privacy
+    adaptive = isinstance(privacy, ClientPromise) and isinstance(privacy.clipping, AdaptiveClipping)
+    if adaptive and not isinstance(privacy, ClientCentral):
+        raise contradiction(
+            "privacy.clipping.kind",
+            "adaptive",
+            f"the noise of {privacy.kind!r} is scaled to one norm for the whole run; "
+            "set privacy.clipping = 'flat', or privacy.kind = 'client_central'",
+        )
+    if isinstance(privacy, ClientDistributed) and not getattr(config.aggregator, "hides_updates", False):
+        raise contradiction(
+            "aggregator.kind",
+            config.aggregator.kind,
+            "a share of the noise protects inside a sum only; set aggregator.kind = 'secure_sum', "
+            "or privacy.kind = 'client_local'",
+        )
+    if isinstance(privacy, ClientCentral):
+        if isinstance(cohort, SeparatedCohort):
+            raise contradiction(
+                "cohort.kind", cohort.kind, "cohorts of 'client_central' are drawn in secret: set 'poisson', 'fixed' or 'all'"
+            )
+        if privacy.imagined is not None and not (isinstance(cohort, PoissonCohort) and cohort.size <= privacy.imagined.cohort):
+            raise contradiction(
+                "privacy.imagined.cohort",
+                privacy.imagined.cohort,
+                "an imagined cohort stands for a smaller 'poisson' one; set cohort.kind and cohort.size so",
+            )
+    if isinstance(privacy, ClientDpftrl):
+        if not isinstance(cohort, SeparatedCohort):
+            raise contradiction(
+                "cohort.kind", cohort.kind, "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'"
+            )
+        if privacy.randomness == "secure":
+            raise contradiction(
+                "privacy.randomness",
+                "secure",
+                "correlated noise lies on no grid; set 'seeded', or take 'client_central'",
+            )
+        if privacy.bands is not None and (privacy.factorization == "tree" or privacy.bands > cohort.separation):
+            raise contradiction(
+                "privacy.bands",
+                privacy.bands,
+                f"must be at most cohort.separation = {cohort.separation}, and absent with factorization = 'tree'",
+            )
 
 
 def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:

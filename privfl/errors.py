@@ -10,7 +10,8 @@
     │   ├── RunFolderError      a run folder that is absent, foreign or of another version
     │   └── ViewError           an attack asked for what its adversary could not have seen
     ├── PrivacyError            a step that would have broken the promised privacy
-    ├── ProtocolError           secure aggregation was aborted by one of its checks
+    ├── ProtocolError           secure aggregation: a message was refused, or a round cannot go on
+    │   └── ThresholdError      too few clients are left; nothing was revealed, and the round may be repeated
     └── StorageError            the disk is full or refuses to be written
 
 A message is one line: the value, what is allowed, and what to do next.
@@ -58,7 +59,22 @@ class PrivacyError(PrivflError):
 
 
 class ProtocolError(PrivflError):
-    """Secure aggregation was aborted by one of its checks."""
+    """Secure aggregation: a message was refused, or a round cannot go on.
+
+    Args:
+        reason: what was found, what is allowed, what to do.
+        stage: the stage of the protocol, where there is one.
+        peer: whose message or share it was: ``"server"`` or ``"client 7"``.
+    """
+
+    def __init__(self, reason: str, *, stage: str | None = None, peer: str | None = None) -> None:
+        where = ", ".join(part for part in (stage, peer) if part is not None)
+        super().__init__(f"{where}: {reason}" if where else reason)
+        self.reason, self.stage, self.peer = reason, stage, peer
+
+
+class ThresholdError(ProtocolError):
+    """Too few clients are left; nothing was revealed, and the round may be repeated with fresh keys."""
 
 
 class StorageError(PrivflError):

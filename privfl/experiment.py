@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import secrets
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -11,25 +13,30 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
 from privfl import evaluation
 from privfl.aggregators import Aggregator, RoundContext
-from privfl.config import ExperimentConfig
+from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError
 from privfl.federated import FederatedData
 from privfl.models import Model
 from privfl.privacy import accounting
-from privfl.privacy.accounting import Composition
-from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import ExamplePlan, Plan, plan_for
-from privfl.privacy.sampling import draw_cohort
-from privfl.rounds import Outcome, ServerState, run_round, skip_reason
+from privfl.privacy.client_plans import CentralPlan, ClientPlan
+from privfl.privacy.events import Event
+from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.own_noise_plans import DistributedPlan
+from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
+from privfl.privacy.sampling import draw_cohorts
+from privfl.rounds import Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
 from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
+from privfl.training._choice import choose
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
@@ -41,13 +48,16 @@ class Experiment:
 
     Args:
         config: the resolved configuration.
-        seed: the root of all its streams.
+        seed: the root of all streams that are no secret.
+        secret: the root of noise, batches and, where the plan counts on it, cohorts: the seed, or drawn from the operating
+            system.
         data: who has what, who is a member.
         x, y: the pool's N examples as tensors on the run's device.
         plan: what is promised, with its noise fixed.
         model: scratch space of the model's architecture, for evaluation; the trainer has its own.
         initial_D: the global model before the first round.
         trainer, aggregator, server: the items that do the work.
+        engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
             run is known before it begins.
         fingerprint: of all settings that move the training. It goes into the streams of batches and noise, so that two
@@ -57,6 +67,7 @@ class Experiment:
 
     config: ExperimentConfig
     seed: Seed
+    secret: Seed
     data: FederatedData
     x: Tensor
     y: Tensor
@@ -64,6 +75,7 @@ class Experiment:
     model: nn.Module
     initial_D: Tensor
     trainer: Trainer
+    engine: str
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
@@ -76,7 +88,8 @@ class Experiment:
 
     def initial_state(self) -> ServerState:
         """What the first round begins with."""
-        return ServerState(0, self.initial_D, self.server.init(self.initial_D))
+        state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
+        return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
 
     def tasks(self, round_number: int) -> list[LocalTask]:
         """What the cohort of that round trains on."""
@@ -84,28 +97,48 @@ class Experiment:
         sizes_K = self.data.sizes()
         for client in self.cohorts[round_number]:
             index = torch.from_numpy(self.data.members_of(client)).to(self.x.device)
-            stream = self.seed / "round" / round_number / "client" / client / self.fingerprint
+            stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
             tasks.append(LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream))
         return tasks
 
-    def planned(self, round_number: int) -> dict[int, LocalTraining]:
-        """What each client of that round's cohort is going to spend; the plan must be an example-level one."""
-        assert isinstance(self.plan, ExamplePlan)
-        sizes_K = self.data.sizes()
-        return {client: self.plan.local_training(int(sizes_K[client])) for client in self.cohorts[round_number]}
+    def planned(self, round_number: int) -> dict[Account, Event]:
+        """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
+        return planned(self.plan, self.data, self.cohorts[round_number], self.aggregator)
 
-    def step(self, state: ServerState) -> Outcome:
-        """One round."""
+    def ledger(self, rounds: int) -> Ledger:
+        """What the first ``rounds`` rounds will have spent."""
+        ledger = empty_ledger(self.plan)
+        for number in range(rounds):
+            ledger.record(number, self.planned(number))
+        return ledger
+
+    def skipped(self, round_number: int) -> str | None:
+        """Why nobody will train in that round; None where somebody will."""
+        return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
+
+    def step(self, state: ServerState, *, transcript: bool = False) -> Outcome:
+        """One round; ``transcript``: keep all that the server is sent."""
+        name = self.seed / "round" / state.round
+        distributed = self.plan if isinstance(self.plan, DistributedPlan) else None
         context = RoundContext(
             round=state.round,
             global_D=state.global_D,
             layout=self.layout,
             population=len(self.data.clients),
-            rounding_key=(self.seed / "round" / state.round / "rounding").key(),
+            simulation_key=(name / "rounding").key(),
+            transcript=transcript,
+            codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
+            noise_key=(self.secret / "round" / state.round / "shares" / self.fingerprint).key() if distributed else b"",
         )
-        tasks = self.tasks(state.round)
-        largest = int(self.data.sizes().max())
-        return run_round(state, tasks, self.plan, self.trainer, self.aggregator, self.server, context, largest)
+        one = Round(
+            plan=self.plan,
+            trainer=self.trainer,
+            aggregator=self.aggregator,
+            server=self.server,
+            largest_client=int(self.data.sizes().max()),
+            stream=self.secret / "round" / state.round / "server" / self.fingerprint,
+        )
+        return one.run(state, self.tasks(state.round), context)
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
@@ -126,6 +159,7 @@ class Experiment:
         return replace(
             self,
             seed=seed,
+            secret=seed,
             data=data,
             initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
@@ -136,12 +170,14 @@ class Experiment:
         return evaluation.logits(self.model, vector_D, x)
 
 
-def assemble(config: ExperimentConfig, plan: Plan | None = None) -> Experiment:
+def assemble(config: ExperimentConfig, plan: Plan | None = None, secret: Seed | None = None) -> Experiment:
     """Configuration -> objects.
 
     Args:
         config: the resolved configuration.
         plan: the plan where its noise is known already, as for a shadow model; calibrated anew otherwise.
+        secret: the root of the noise where the plan draws it from the operating system, as :func:`new_secret` gives it;
+            drawn anew otherwise.
 
     Raises:
         ConfigError, DataError, ModelError: something does not fit; nothing was trained.
@@ -149,29 +185,41 @@ def assemble(config: ExperimentConfig, plan: Plan | None = None) -> Experiment:
     seed = Seed(config.seed)
     device = _device(config.device)
     data = FederatedData.build(narrow(config.data, Dataset).load(), config.data, seed / "data")
-    _require_cohort(config, len(data.clients))
-    cohorts = _draw_cohorts(config, data, seed)
+    _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
-    plan = plan or calibrated(plan_for(config.privacy, config.training), config, data, cohorts, aggregator)
+    secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
+    cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed)
+    initial_D = _initial_vector(config, data, seed).to(device)
+    federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
+    plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # Images are evaluated twice as fast with channels last; no such model may be trained privately (training/opacus.py).
     model = build_model(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    engine = "opacus" if config.training.engine == "auto" else config.training.engine
+    x = torch.from_numpy(data.pool.x).to(device)
+    local_model = build_model(config, data).to(device)
+    choice = choose(config.training.engine, local_model, x)
     server = narrow(config.server, ServerOptimizer)
     return Experiment(
         config=config,
         seed=seed,
+        secret=secret,
         data=data,
-        x=torch.from_numpy(data.pool.x).to(device),
+        x=x,
         y=torch.from_numpy(data.pool.y).to(device),
         plan=plan,
         model=model,
-        initial_D=_initial_vector(config, data, seed).to(device),
-        trainer=SHELVES["training.engine"].find(engine)(build_model(config, data).to(device), config.training, plan),
+        initial_D=initial_D,
+        trainer=SHELVES["training.engine"].find(choice.engine)(local_model, config.training, plan),
+        engine=str(choice),
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
         fingerprint=_fingerprint(config, plan),
     )
+
+
+def new_secret() -> Seed:
+    """A root of 256 bits from the operating system."""
+    return Seed(secrets.randbits(256))
 
 
 def narrow(item: object, contract: type[Contract]) -> Contract:
@@ -188,19 +236,44 @@ def build_model(config: ExperimentConfig, data: FederatedData) -> nn.Module:
     return narrow(config.model, Model).build(data.pool.x.shape[1:], len(data.classes))
 
 
-def schedule(
-    plan: ExamplePlan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
-) -> list[Composition]:
-    """What each client will have gone through when all rounds are done."""
-    rounds_K = np.zeros(len(data.clients), dtype=np.int64)
-    for cohort in cohorts:
-        if skip_reason(cohort, aggregator) is None:
-            rounds_K[list(cohort)] += 1
-    done = []
-    for rounds, size in zip(rounds_K, data.sizes(), strict=True):
-        event = plan.local_training(int(size))
-        done.append(Composition(event.sample_rate, event.noise_multiplier, event.steps * int(rounds)))
-    return done
+def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
+    """What a round with that cohort is going to spend, by account."""
+    sizes_K = data.sizes()
+    return {account: _planned_event(plan, sizes_K, account) for account in _accounts(plan, cohort, aggregator)}
+
+
+def histories(
+    plan: Plan,
+    data: FederatedData,
+    cohorts: tuple[tuple[int, ...], ...],
+    aggregator: Aggregator,
+    relation: Relation | None = None,
+) -> list[History]:
+    """What each account will have gone through when all rounds are done, under the plan's relation or another."""
+    rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
+    sizes_K = data.sizes()
+    used = relation or empty_ledger(plan).relation
+    return [_planned_event(plan, sizes_K, account).releases(times, used) for account, times in rounds.items()]
+
+
+def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
+    """Whose account a round with that cohort is charged to."""
+    if isinstance(plan, NoPlan) or skip_reason(cohort, aggregator, plan) is not None:
+        return ()
+    return ("everybody",) if isinstance(plan, ClientPlan) and plan.trusts_server else cohort
+
+
+def _planned_event(plan: Plan, sizes_K: NDArray[np.int64], account: Account) -> Event:
+    assert not isinstance(plan, NoPlan), "nothing is promised"
+    if isinstance(plan, ClientPlan):
+        return plan.planned()
+    assert account != "everybody", "example-level privacy is spent client by client"
+    return plan.local_training(int(sizes_K[account]))
+
+
+def empty_ledger(plan: Plan) -> Ledger:
+    """Where a run of that plan begins; of no use where nothing is promised."""
+    return Ledger(0.5) if isinstance(plan, NoPlan) else Ledger(plan.delta, plan.relation)
 
 
 def calibrated(
@@ -210,66 +283,25 @@ def calibrated(
     cohorts: tuple[tuple[int, ...], ...],
     aggregator: Aggregator,
 ) -> Plan:
-    """The plan with its noise fixed: the smallest that keeps every client within the target over the whole run."""
-    if not isinstance(plan, ExamplePlan) or plan.noise_multiplier is not None:
-        return plan
-    assert config.privacy.kind == "example"
-    assert config.privacy.target_epsilon is not None
-    parts = [(part.sample_rate, part.steps) for part in schedule(plan.calibrated(1.0), data, cohorts, aggregator)]
-    return plan.calibrated(accounting.calibrate(parts, config.privacy.target_epsilon, plan.delta))
+    """The plan with its noise fixed: the smallest that keeps everybody within the target over the whole run.
 
-
-@dataclass(frozen=True)
-class Prices:
-    """What a run will cost its clients, before it is run: ε by each accountant, the largest over the clients."""
-
-    plan: ExamplePlan
-    epsilon: float
-    epsilon_rdp: float
-    epsilon_as_papers: float
-    epsilon_clients: tuple[float, ...]
-    most_rounds: int
-    smallest: int
-
-    def rows(self) -> list[tuple[str, str]]:
-        """Name and value, for a table."""
-        plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
-        above = f"  above 1/{self.smallest}, one over the smallest client: that client is hardly protected"
-        return [
-            ("protected", f"one {plan.unit}, from {', '.join(plan.adversaries)}; {plan.relation}"),
-            ("noise multiplier", f"{plan.noise_multiplier:g} (clipping norm {plan.max_grad_norm:g})"),
-            ("δ", f"{plan.delta:g}" + (above if plan.delta > 1 / self.smallest else "")),
-            ("ε by PLD", f"{self.epsilon:.3f}  (headline, the largest over the clients)"),
-            ("ε by RDP", f"{self.epsilon_rdp:.3f}"),
-            ("ε as papers before 2020 report it", f"{self.epsilon_as_papers:.3f}"),
-            ("ε over the clients", f"from {spread.minimum:.3f} to {spread.maximum:.3f}, median {spread.median:.3f}"),
-            ("rounds of the busiest client", str(self.most_rounds)),
-            ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
-        ]
-
-
-def account(config: ExperimentConfig) -> Prices:
-    """What a configuration will cost, without training.
-
-    Raises:
-        ConfigError: nothing is promised, so nothing has a price; or as :func:`assemble`.
+    The target of a plan that imagines a larger population is that of the imagined run.
     """
-    experiment = assemble(config)
-    plan = experiment.plan
-    if not isinstance(plan, ExamplePlan):
-        raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
-    done = schedule(plan, experiment.data, experiment.cohorts, experiment.aggregator)
-    trained = [cohort for cohort in experiment.cohorts if skip_reason(cohort, experiment.aggregator) is None]
-    rounds_K = np.bincount([client for cohort in trained for client in cohort], minlength=1)
-    return Prices(
-        plan=plan,
-        epsilon=accounting.largest(done, lambda one: accounting.epsilon(one, plan.delta)),
-        epsilon_rdp=accounting.largest(done, lambda one: accounting.epsilon_rdp(one, plan.delta)),
-        epsilon_as_papers=accounting.largest(done, lambda one: accounting.epsilon_as_papers(one, plan.delta)),
-        epsilon_clients=tuple(accounting.epsilon(one, plan.delta) for one in done),
-        most_rounds=int(rounds_K.max()),
-        smallest=int(experiment.data.sizes().min()),
-    )
+    if isinstance(plan, NoPlan) or plan.noise_multiplier is not None:
+        return plan
+    assert isinstance(config.privacy, Promise)
+    assert config.privacy.target_epsilon is not None
+
+    # What an adaptive norm's count spends is part of z: a flat norm at the same z has the same price, and any z.
+    priced = replace(plan, adaptive=None) if isinstance(plan, CentralPlan) else plan
+
+    def spent(noise: float) -> list[History]:
+        candidate = priced.calibrated(noise)
+        if isinstance(candidate, CentralPlan) and candidate.imagined is not None:
+            return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
+        return histories(candidate, data, cohorts, aggregator)
+
+    return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
 
 
 @contextmanager
@@ -279,18 +311,24 @@ def deterministic() -> Iterator[None]:
     Sums are split over threads, so that results would depend on the number of cores. Runs are spread over processes
     instead (see the shadow models).
     """
-    threads, algorithms = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(1)
-    torch.use_deterministic_algorithms(True, warn_only=True)
+    # The other way to ask for it imports two seconds' worth of compiler. Nor need fresh memory be filled before it is used.
+    torch.set_deterministic_debug_mode("warn")
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(algorithms)
+        torch.set_deterministic_debug_mode(algorithms)
+        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
 def _fingerprint(config: ExperimentConfig, plan: Plan) -> str:
-    apart = {"name", "device", "evaluation", "records", "attacks"}
+    apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
+    # Engines agree up to rounding, with any memory: that moves nothing whose noise should be another.
+    apart["training"] = {"engine", "memory_budget"}
     return hashlib.sha256(repr((config.model_dump(exclude=apart), plan)).encode()).hexdigest()
 
 
@@ -305,16 +343,21 @@ def _device(name: str) -> torch.device:
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed) -> tuple[tuple[int, ...], ...]:
-    return tuple(
-        tuple(draw_cohort(config.cohort, len(data.clients), (seed / "cohort" / number).numpy()))
-        for number in range(config.rounds)
-    )
+    return draw_cohorts(config.cohort, len(data.clients), config.rounds, seed / "cohort")
 
 
-def _require_cohort(config: ExperimentConfig, clients: int) -> None:
-    size = getattr(config.cohort, "size", None)
-    if size is not None and size > clients:
-        raise ConfigError(f"cohort.size = {size}: the data has {clients} clients; must be at most {clients}")
+def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
+    """Raise unless cohort and δ suit the data: N is the number of clients, or of all examples that clients own."""
+    try:
+        require_clients(config, len(data.clients))
+    except PydanticCustomError as error:
+        context = error.context or {}
+        raise ConfigError(f"{context['key']} = {context['value']!r}: {context['hint']}") from None
+    privacy = config.privacy
+    if isinstance(privacy, ExampleLevel) and privacy.delta >= 1 / len(data.pool):
+        raise ConfigError(
+            f"privacy.delta = {privacy.delta:g}: must be below 1/N = 1/{len(data.pool)}, one over all examples; lower it"
+        )
 
 
 def _initial_vector(config: ExperimentConfig, data: FederatedData, seed: Seed) -> Tensor:

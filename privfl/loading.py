@@ -243,7 +243,7 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
 def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:
     """Pydantic puts a union's tag into the path behind the field; a reader's path has no such step."""
     at = loc.index(part)
-    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy") and part != "kind"
+    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy", "clipping") and part != "kind"
 
 
 def _shown(value: object) -> str:

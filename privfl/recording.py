@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
+import math
 import platform
 import time
 from collections.abc import Callable, Mapping
@@ -20,15 +20,21 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import RunFolderError
 from privfl.experiment import Experiment, assemble, deterministic
-from privfl.privacy import accounting
-from privfl.privacy.ledger import Entry, Ledger
-from privfl.privacy.plan import ExamplePlan, Plan
-from privfl.records import Environment, Evaluation, PartitionRecord, PrivacyResult, Result, RoundRecord, TimingRecord
-from privfl.rounds import Outcome, ServerState, skip_reason
+from privfl.pricing import privacy_result
+from privfl.privacy.ledger import Ledger
+from privfl.privacy.plan import NoPlan
+from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.rounds import Outcome, ServerState
 from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
+from privfl.seeding import Seed
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
-_CURVE = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
+
+_SECRET = "noise.key"
+"""The root of noise from the operating system: kept while the run goes on, so that a round that did not finish is computed
+again from the same draws and releases nothing twice; removed at the end, after which nobody can take the noise off."""
+# Accuracy on members is measured on at most so many of them, evenly spaced: a pass over all would cost as much as rounds.
+_MEMBERS = 10_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
 
@@ -52,8 +58,9 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
         if begun:
             folder.require_same(config)
             if folder.finished:
+                (folder.path / _SECRET).unlink(missing_ok=True)
                 return folder
-        experiment = assemble(config)
+        experiment = assemble(config, secret=_kept_secret(folder) if begun else None)
         if begun:
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
@@ -76,7 +83,7 @@ class _Recorder:
         self.holdout_N = np.flatnonzero(~data.member_N)
 
     def run(self, observer: Observer | None) -> None:
-        plan, config = self.experiment.plan, self.experiment.config
+        config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None
         stopped: str | None = None
@@ -85,9 +92,8 @@ class _Recorder:
             if stopped is not None:
                 break
             started = time.perf_counter()
-            outcome = self.experiment.step(state)
-            if isinstance(plan, ExamplePlan):
-                ledger.record(state.round, outcome.events)
+            outcome = self.experiment.step(state, transcript=config.records.views == "all")
+            ledger.record(state.round, outcome.events)
             done = outcome.state.round
             evaluating = time.perf_counter()
             due = done % config.evaluation.every == 0 or done == config.rounds
@@ -102,6 +108,7 @@ class _Recorder:
                 aggregate_server=cost.server_seconds if cost else 0.0,
                 evaluate=evaluated,
                 total=time.perf_counter() - started,
+                stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
             )
             self._commit(state, outcome, ledger, record, timing)
             state = outcome.state
@@ -111,14 +118,10 @@ class _Recorder:
 
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
         """Why the next round must not begin; None where it may."""
-        experiment = self.experiment
-        plan = experiment.plan
-        if not isinstance(plan, ExamplePlan) or plan.budget is None:
+        plan, events = self.experiment.plan, self.experiment.planned(round_number)
+        if isinstance(plan, NoPlan) or plan.budget is None or not events:
             return None
-        cohort = experiment.cohorts[round_number]
-        if skip_reason(cohort, experiment.aggregator) is not None:
-            return None
-        would_be = ledger.epsilon_with(experiment.planned(round_number))
+        would_be = ledger.epsilon_with(events)
         if would_be <= plan.budget:
             return None
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
@@ -135,81 +138,72 @@ class _Recorder:
         )
 
     def _record(self, round_number: int, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
-        results, aggregate = outcome.results, outcome.aggregate
-        private = isinstance(self.experiment.plan, ExamplePlan)
+        aggregate = outcome.aggregate
+        # Under privacy an example that overflows has no loss to report, and must not end the run.
+        losses = [result.loss for result in outcome.results if math.isfinite(result.loss)]
         return RoundRecord(
             round=round_number,
             cohort=list(self.experiment.cohorts[round_number]),
+            survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            train_loss=float(np.mean([result.loss for result in results])) if results else None,
-            clipped_share=float(np.mean([result.clipped_share for result in results])) if results and private else None,
+            train_loss=float(np.mean(losses)) if losses else None,
+            clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
-            epsilon=ledger.epsilon() if private else None,
+            zeroed=outcome.zeroed,
+            epsilon=None if isinstance(self.experiment.plan, NoPlan) else ledger.epsilon(),
             bytes_up=aggregate.cost.bytes_up if aggregate else 0,
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
+            secure=aggregate.secure if aggregate else None,
             evaluation=evaluated,
         )
 
     def _observe(self, state: ServerState, outcome: Outcome) -> None:
-        if self.experiment.config.records.views == "all":
-            participants = [result.client for result in outcome.results]
-            seen = outcome.aggregate.seen if outcome.aggregate else {}
-            views.observe(self.folder, state.round, state.global_D, participants, seen)
+        if self.experiment.config.records.views != "final":
+            seen, transcripts = (outcome.aggregate.seen, outcome.aggregate.transcripts) if outcome.aggregate else ({}, ())
+            survivors = outcome.aggregate.survivors if outcome.aggregate else ()
+            views.observe(self.folder, state.round, state.global_D, outcome.participants, survivors, seen)
+            views.observe_transcripts(self.folder, state.round, transcripts)
 
     def _commit(self, before: ServerState, outcome: Outcome, ledger: Ledger, record: RoundRecord, timing: TimingRecord) -> None:
         """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
         write_json(
             self.folder.path / "ledger.json",
-            {"delta": ledger.delta, "entries": [entry.model_dump() for entry in ledger.entries]},
+            ledger.as_json(),
         )
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
-        tensors = {"global_D": state.global_D, **{f"optimizer.{name}": value for name, value in state.optimizer.items()}}
+        tensors = {"global_D": state.global_D, **_named("optimizer", state.optimizer), **_named("plan", state.plan)}
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
     def _resume_point(self) -> tuple[ServerState, Ledger]:
-        plan, initial = self.experiment.plan, self.experiment.initial_state()
-        delta = plan.delta if isinstance(plan, ExamplePlan) else 0.0
         path = self.folder.path / "state.safetensors"
         if not path.exists():
             self.folder.rewind(0)
-            return initial, Ledger(delta)
+            return self.experiment.initial_state(), self.experiment.ledger(0)
         try:
             with safe_open(path, framework="pt") as file:
                 done = int(file.metadata()["round"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            written = json.loads((self.folder.path / "ledger.json").read_bytes())
-            entries = [Entry.model_validate(entry) for entry in written["entries"] if entry["round"] < done]
-            ledger = Ledger(written["delta"], entries)
+            ledger = Ledger.read(self.folder.path / "ledger.json", done)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             why = str(error).splitlines()[0]
-            raise RunFolderError(f"{self.folder.path}: its state or ledger is damaged ({why}); begin it anew") from None
-        self._require_whole(ledger, delta, done)
+            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew") from None
+        if not ledger.agrees_with(self.experiment.ledger(done)):
+            raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")
         self.folder.rewind(done)
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
-        global_D = tensors.pop("global_D")
-        optimizer = {name.removeprefix("optimizer."): value for name, value in tensors.items()}
-        return ServerState(done, global_D, optimizer), ledger
-
-    def _require_whole(self, ledger: Ledger, delta: float, done: int) -> None:
-        """The ledger must hold what was planned for every round that is done, no more and no less."""
-        experiment, planned = self.experiment, Ledger(delta)
-        if isinstance(experiment.plan, ExamplePlan):
-            for number in range(done):
-                if skip_reason(experiment.cohorts[number], experiment.aggregator) is None:
-                    planned.record(number, experiment.planned(number))
-        if ledger.delta != delta or ledger.entries != planned.entries:
-            raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")
+        return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
-        uploads = sum(len(record.cohort) for record in records if record.skipped is None)
+        uploads = sum(len(record.survivors) for record in records)
         named = {name: value.cpu().contiguous() for name, value in experiment.layout.unflatten(state.global_D).items()}
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
-        members = torch.from_numpy(np.flatnonzero(data.member_N)).to(experiment.x.device)
+        every = np.flatnonzero(data.member_N)
+        members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
         train_logits = experiment.logits(state.global_D, experiment.x[members])
         self.folder.write(
             "result.json",
@@ -217,9 +211,10 @@ class _Recorder:
                 rounds=state.round,
                 stopped=stopped,
                 parameters=experiment.layout.size,
+                engine=experiment.engine,
                 evaluation=last,
                 train_accuracy=evaluation.accuracy(train_logits, experiment.y[members]).value,
-                privacy=privacy_result(experiment.plan, ledger, len(data.clients)),
+                privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
@@ -227,28 +222,29 @@ class _Recorder:
                 bytes_plain=uploads * 4 * (experiment.layout.size + 1),
             ),
         )
+        (self.folder.path / _SECRET).unlink(missing_ok=True)
 
 
-def privacy_result(plan: Plan, ledger: Ledger, clients: int) -> PrivacyResult | None:
-    """What was promised, priced from the ledger alone; None where nothing was."""
-    if not isinstance(plan, ExamplePlan):
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _kept_secret(folder: RunFolder) -> Seed | None:
+    """The root of the run's noise, where it was drawn from the operating system.
+
+    Raises:
+        RunFolderError: it is gone, so that a round that did not finish could not be computed again from the same noise.
+    """
+    if getattr(folder.config.privacy, "randomness", "seeded") == "seeded":
         return None
-    assert plan.noise_multiplier is not None
-    return PrivacyResult(
-        unit=plan.unit,
-        relation=plan.relation,
-        sampler=plan.sampler,
-        adversaries=list(plan.adversaries),
-        delta=plan.delta,
-        noise_multiplier=plan.noise_multiplier,
-        max_grad_norm=plan.max_grad_norm,
-        epsilon=ledger.epsilon(),
-        epsilon_rdp=ledger.epsilon_rdp(),
-        epsilon_clients=ledger.clients(clients),
-        budget=plan.budget,
-        curve_epsilon=_CURVE.tolist(),
-        curve_delta=accounting.curve(ledger.compositions(), _CURVE).tolist(),
-    )
+    try:
+        return Seed(int.from_bytes((folder.path / _SECRET).read_bytes(), "big"))
+    except OSError:
+        raise RunFolderError(f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew") from None
 
 
 def environment(device: torch.device) -> Environment:
@@ -274,5 +270,8 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         provenance=data.provenance,
         digest=data.digest(),
     )
+    if experiment.secret != experiment.seed:
+        write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))
+        (folder.path / _SECRET).chmod(0o600)
     who = {"owner_N": data.owner_N, "candidate_N": data.candidate_N, "member_N": data.member_N}
     folder.begin(experiment.config, environment(experiment.x.device), who, partition)

@@ -35,28 +35,81 @@ class Evaluation(Frozen):
     clients: Spread | None
 
 
+class StageBytes(Frozen):
+    """What all clients together sent and were sent in one stage of secure aggregation, and how many answered."""
+
+    stage: str
+    bytes_up: int
+    bytes_down: int
+    answers: int
+
+
+class SecureRecord(Frozen):
+    """What the protocol of secure aggregation did in one round; of several attempts the last, but for ``attempts``, the
+    masks and the bytes, which are of all.
+
+    ``neighbours`` and ``threshold`` are k and t, ``least_survivors`` the smallest number whose sum is revealed, ``quorum``
+    how many must sign for the same survivors (0: nobody signs). ``log2_insecure`` and ``log2_recovery`` are binary
+    logarithms of the certified probabilities that the server learns more than the sum, and that the round cannot be
+    finished although no more are lost than was allowed for; None stands for a probability of 0. ``lost`` names who fell
+    silent at which stage, ``refused`` who left because of a message that was refused.
+    """
+
+    attempts: int
+    clients: int
+    graph: str
+    adversary: str
+    bits: int
+    neighbours: int
+    threshold: int
+    least_survivors: int
+    quorum: int
+    log2_insecure: float | None
+    log2_recovery: float | None
+    lost: dict[str, list[int]]
+    refused: dict[str, str]
+    masks_clients: int
+    masks_server: int
+    stages: list[StageBytes]
+
+
 class RoundRecord(Frozen):
     """What one round did. ``round`` counts from 0.
 
-    ``skipped`` says why nobody trained, where the cohort was too small. ``epsilon`` is the largest ε over the clients
-    so far, None where nothing is promised. ``clipped_share`` is the share of per-example gradients that were clipped,
-    ``clipped_coordinates`` how many coordinates the secure sum's encoding clipped; no server sees either.
+    ``skipped`` says why the model did not move, where the cohort was too small or too few clients survived. ``survivors``
+    are the clients whose updates are in the mean. ``epsilon`` is the largest ε over the clients so far, None where nothing
+    is promised. ``clipped_share`` is the share of per-example gradients, or of updates, that were clipped,
+    ``clipped_coordinates`` how many coordinates the secure sum's encoding clipped, ``zeroed`` how many gradients or updates
+    were not finite; no server sees any of them.
     """
 
     round: int
     cohort: list[int]
+    survivors: list[int]
     skipped: str | None
     train_loss: float | None
     clipped_share: float | None
     clipped_coordinates: int
+    zeroed: int = 0
     epsilon: float | None
     bytes_up: int
     bytes_down: int
+    secure: SecureRecord | None
     evaluation: Evaluation | None
 
 
+class StageSeconds(Frozen):
+    """Seconds of one stage of secure aggregation: of the mean client that answered, and of the server."""
+
+    stage: str
+    client: float
+    server: float
+
+
 class TimingRecord(Frozen):
-    """Seconds that one round took: training of the whole cohort, one client's and the server's part of aggregation."""
+    """Seconds that one round took: training of the whole cohort, one client's and the server's part of aggregation, and the
+    stages of the latter where it has any.
+    """
 
     round: int
     train: float
@@ -64,6 +117,7 @@ class TimingRecord(Frozen):
     aggregate_server: float
     evaluate: float
     total: float
+    stages: list[StageSeconds]
 
 
 class Environment(Frozen):
@@ -91,30 +145,57 @@ class PartitionRecord(Frozen):
     digest: str
 
 
+class Price(Frozen):
+    """One ε: the largest over the accounts, by one accountant, under one neighbouring relation."""
+
+    accountant: str
+    relation: str
+    epsilon: float
+
+
+class Extrapolated(Frozen):
+    """What the run would cost in the federation that it stands for. No page prints it as the run's ε."""
+
+    population: int
+    cohort: int
+    noise_multiplier: float
+    epsilon: float
+
+
 class PrivacyResult(Frozen):
     """What was promised, priced from the ledger alone.
 
-    ``epsilon`` is the largest over the clients by PLD, ``epsilon_rdp`` the same by RDP. ``curve_epsilon`` and
+    ``epsilon`` is the largest over the clients, by the first of ``prices``; it is that of the noise that was executed.
+    ``delta`` is held against one over ``units``, the number of examples or clients that are protected.
+    ``noise_multiplier`` is relative to ``clip``; ``clip_end`` is where a norm that adapts ended. ``curve_epsilon`` and
     ``curve_delta`` are the privacy curve that holds for every client: δ(ε), the largest over the clients at each ε.
+    ``zeroed`` counts gradients or updates that were not finite; a simulation's fact, like all that is read from raw data.
     """
 
+    plan: str
     unit: Literal["example", "client"]
+    units: int
     relation: str
     sampler: str
     adversaries: list[str]
     delta: float
+    randomness: Literal["seeded", "secure"]
     noise_multiplier: float
-    max_grad_norm: float
+    clip: float
+    clip_end: float | None
     epsilon: float
-    epsilon_rdp: float
+    prices: list[Price]
+    extrapolated: Extrapolated | None
     epsilon_clients: list[float]
     budget: float | None
+    zeroed: int
     curve_epsilon: list[float]
     curve_delta: list[float]
 
 
 class Result(Frozen):
-    """The figures of a run. ``stopped`` says why it ended before its last round, where it did.
+    """The figures of a run. ``stopped`` says why it ended before its last round, where it did; ``engine`` which engine
+    trained, and why it was chosen.
 
     ``bytes_plain`` is what the same uploads would have cost in the clear.
     """
@@ -122,6 +203,7 @@ class Result(Frozen):
     rounds: int
     stopped: str | None
     parameters: int
+    engine: str
     evaluation: Evaluation
     train_accuracy: float
     privacy: PrivacyResult | None

@@ -10,11 +10,14 @@
     timings.jsonl        one TimingRecord a line: seconds, which no seed repeats
     ledger.json          every noise draw of every client, by round
     views/               what each adversary saw, a file a round
+    transcripts/         all that clients sent under secure aggregation, a file for each attempt at a round
     state.safetensors    the point to resume from
+    noise.key            the root of noise from the operating system, while the run goes on; removed at its end
     model.safetensors    the final model, by parameter name
     result.json          the figures of the run
     attacks/             what the attacks found
     figures/ report.html the page
+    privacy_card.json    the page's privacy card, for machines
     .lock                keeps a second process out while one is at work
 
 Every file but the two ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
@@ -46,10 +49,10 @@ from privfl.errors import RunFolderError, StorageError
 from privfl.loading import dump, load
 from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
 
-FORMAT = 1
+FORMAT = 2
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
-_BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml"}
+_BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
 
 _DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 

@@ -5,13 +5,15 @@ adversary           sees
 ==================  ==============================================================================================
 external            the final model
 client              every global model, before and after each round (and its own data)
-server              also who took part, and what the aggregator let it see: sums under secure aggregation, else each
-                    client's update
+server              also who took part and whose updates arrived, and what the aggregator let it see: else each client's
+                    update, under secure aggregation sums, and all that clients sent on the way to them (public keys, sizes of
+                    sealed boxes, masked vectors, revealed shares)
 malicious_server    also chooses the models it sends; no run has one yet
 ==================  ==============================================================================================
 
 A round's view is one safetensors file in ``views/``. Under secure aggregation no update of a single client is ever
-written, so no attack can read one, not even by mistake.
+written, so no attack can read one, not even by mistake. What clients sent is in ``transcripts/``, a file for each attempt
+at a round; its keys and masks are fresh in every run, so that it is no part of what a seed repeats.
 """
 
 from __future__ import annotations
@@ -81,6 +83,24 @@ class ServerView(ClientView):
         """The clients that took part in that round."""
         return [int(client) for client in self._round(round_number)["participants_K"]]
 
+    def survivors(self, round_number: int) -> list[int]:
+        """The clients whose updates arrived and are in the sum of that round."""
+        return [int(client) for client in self._round(round_number)["survivors_K"]]
+
+    def transcripts(self, round_number: int) -> list[dict[str, Tensor]]:
+        """All that clients sent under secure aggregation, by name (:mod:`privfl.secagg.transcript`), attempt by attempt.
+
+        Raises:
+            ViewError: the run kept none.
+        """
+        paths = sorted((self.folder.path / "transcripts").glob(f"round_{round_number:05d}_*.safetensors"))
+        if not paths:
+            raise ViewError(
+                f"{self.folder.path}: kept no transcript of round {round_number}; run it with aggregator.kind = 'secure_sum' "
+                "and records.views = 'all'"
+            )
+        return [_tensors(path) for path in paths]
+
     def sums(self, round_number: int) -> tuple[Tensor, float]:
         """The sum of the weighted updates, a vector of length D, and the sum of the weights.
 
@@ -129,7 +149,12 @@ def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> Extern
 
 
 def observe(
-    folder: RunFolder, round_number: int, model_D: Tensor, participants: Sequence[int], seen: dict[str, Tensor]
+    folder: RunFolder,
+    round_number: int,
+    model_D: Tensor,
+    participants: Sequence[int],
+    survivors: Sequence[int],
+    seen: dict[str, Tensor],
 ) -> None:
     """Write down what could be seen of one round.
 
@@ -138,11 +163,24 @@ def observe(
         round_number: from 0.
         model_D: the global model that the round began with.
         participants: the clients that took part.
+        survivors: those of them whose updates are in the result.
         seen: what the aggregator let the server see, by name.
     """
-    tensors = {"model_D": model_D, "participants_K": tensor(list(participants)), **seen}
+    who = {"participants_K": tensor(list(participants)), "survivors_K": tensor(list(survivors))}
+    _write(_round_path(folder.path, round_number), {"model_D": model_D, **who, **seen})
+
+
+def observe_transcripts(folder: RunFolder, round_number: int, transcripts: Sequence[dict[str, Tensor]]) -> None:
+    """Write down all that clients sent in one round, attempt by attempt, in place of what a run that broke off left of it."""
+    for left in (folder.path / "transcripts").glob(f"round_{round_number:05d}_*.safetensors"):
+        left.unlink()
+    for attempt, sent in enumerate(transcripts):
+        _write(folder.path / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors", sent)
+
+
+def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
-    write_atomic(_round_path(folder.path, round_number), save_tensors(contiguous))
+    write_atomic(path, save_tensors(contiguous))
 
 
 def _tensors(path: Path) -> dict[str, Tensor]:

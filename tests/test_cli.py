@@ -22,7 +22,7 @@ from small_runs import small
 from privfl import cli
 from privfl.loading import dump, load, load_data
 from privfl.recording import run as train
-from privfl.runs import RunFolder
+from privfl.runs import FORMAT, RunFolder
 
 ROOT = Path(__file__).parents[1]
 PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "server": {"kind": "fedavg"}}
@@ -109,7 +109,8 @@ def test_help_shows_an_example(words: tuple[str, ...], privfl: Call) -> None:
 @pytest.mark.parametrize("words", [("run",), ("account",), ("data", "show")], ids=" ".join)
 def test_the_examples_are_true(words: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
-    given, *overrides = shlex.split(COMMANDS[words].partition(" --out")[0])[2 + len(words) :]
+    typed = shlex.split(COMMANDS[words].partition(" --out")[0])[2 + len(words) :]
+    given, *overrides = [word for word in typed if not word.startswith("--")]
     loaded = load_data(given, overrides) if words[0] == "data" else load(given, overrides)
     assert overrides
     assert loaded != (load_data(given) if words[0] == "data" else load(given))
@@ -158,7 +159,7 @@ def test_without_arguments_there_is_help(privfl: Call) -> None:
         (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
         (["run", "{config}", "model.kind=cnn", "--out", "{new}"], "model.kind = 'cnn' takes images"),
         (["run", "{config}", "training.lr=3e38", "--out", "{new}"], "training diverged; lower training.lr"),
-        (["run", "{config}", "training.lr=1e37", "rounds=4", "--out", "{new}"], "training diverged; lower training.lr"),
+        (["run", "{config}", "training.lr=1e38", "rounds=4", "--out", "{new}"], "training diverged; lower training.lr"),
         (["attack", "{parent}"], "is not a run folder (no config.toml in it); give a folder that `privfl run` made"),
         (["attack", "{finished}"], "attacks.run is empty; name attacks to run: membership/lira"),
         (["attack", "{finished}", "membership/los"], "attack 'membership/los': did you mean 'membership/loss'?"),
@@ -186,12 +187,12 @@ def test_a_folder_of_another_version(finished: RunFolder, tmp_path: Path, privfl
     other = tmp_path / "other"
     other.mkdir()
     for name in ("config.toml", "environment.json"):
-        content = (finished.path / name).read_text().replace('"format": 1', '"format": 99')
+        content = (finished.path / name).read_text().replace(f'"format": {FORMAT}', '"format": 99')
         (other / name).write_text(content)
     for args in (["attack", other], ["report", other], ["run", other / "config.toml", "--resume", "--out", other]):
         code, _, err = privfl(*args)
         assert code == 2
-        assert "has format 99; this privfl reads format 1: run its config.toml again" in one_line(err)
+        assert f"has format 99; this privfl reads format {FORMAT}: run its config.toml again" in one_line(err)
 
 
 def test_a_change_of_configuration_is_named_on_resume(finished: RunFolder, privfl: Call) -> None:
@@ -262,8 +263,8 @@ def test_account_prices_a_run_without_training(tmp_path: Path, privfl: Call) -> 
     trained = train(small(), tmp_path / "run").result.privacy
     assert trained is not None
     # What was foretold is what the ledger says afterwards.
-    assert rows["ε by PLD"].split()[0] == f"{trained.epsilon:.3f}"
-    assert rows["ε by RDP"].split()[0] == f"{trained.epsilon_rdp:.3f}"
+    assert rows["ε by PLD, add or remove one"].split()[0] == f"{trained.epsilon:.3f}"
+    assert rows["ε by RDP, add or remove one"].split()[0] == f"{trained.prices[1].epsilon:.3f}"
 
 
 # --- a disk that is full, an interrupt, a worker that dies ------------------------------------------------------------

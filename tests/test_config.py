@@ -87,12 +87,12 @@ MISTAKES = [
     # an unknown kind, data set, attack or engine
     ("data.kind=digtis", "data.kind", "'digtis'", "did you mean 'digits'? allowed: adult, cifar10, digits"),
     ("data=digtis", "data.kind", "'digtis'", "did you mean 'digits'?"),
-    ("model.kind=cn", "model.kind", "'cn'", f"did you mean 'cnn'? allowed: cnn, logistic, mlp, {OWN}"),
+    ("model.kind=cn", "model.kind", "'cn'", f"did you mean 'cnn'? allowed: cnn, logistic, mlp, resnet8, {OWN}"),
     ("data.kind=_arrays", "data.kind", "'_arrays'", "allowed: adult"),
     ("cohort.kind=poison", "cohort.kind", "'poison'", "must be one of 'poisson', 'fixed', 'all'"),
     ("data.partition.kind=dirichlt", "data.partition.kind", "'dirichlt'", "must be one of 'iid', 'dirichlet'"),
     ("privacy.kind=client", "privacy.kind", "'client'", "must be one of 'none', 'example'"),
-    ("training.engine=opacuss", "training.engine", "'opacuss'", f"did you mean 'opacus'? allowed: opacus, {OWN}"),
+    ("training.engine=opacuss", "training.engine", "'opacuss'", f"did you mean 'opacus'? allowed: fused, opacus, {OWN}"),
     ('attacks.run=["membership/los"]', "attacks.run.0.kind", "'membership/los'", "did you mean 'membership/loss'?"),
     ('attacks.run=["membership/_harness"]', "attacks.run.0.kind", "'membership/_harness'", "allowed: membership/lira"),
     # inside an item, inside a list
@@ -424,5 +424,5 @@ def test_a_configuration_cannot_be_changed() -> None:
 
 def test_shelves_name_their_items_and_nothing_else() -> None:
     assert SHELVES["server"].names() == ["fedadagrad", "fedadam", "fedavg", "fedavgm", "fedyogi"]
-    assert SHELVES["model"].names() == ["cnn", "logistic", "mlp"]
+    assert SHELVES["model"].names() == ["cnn", "logistic", "mlp", "resnet8"]
     assert all("/" in name for name in SHELVES["attacks.run"].names())

@@ -9,8 +9,10 @@ from small_runs import SMALL, small
 
 from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError
-from privfl.experiment import account, assemble, deterministic
-from privfl.privacy.accounting import Composition, epsilon
+from privfl.experiment import assemble, deterministic
+from privfl.pricing import account
+from privfl.privacy.accounting import epsilon
+from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan, NoPlan
 
 
@@ -19,7 +21,7 @@ def test_target_epsilon_fixes_the_noise_for_the_very_cohorts_that_will_be_drawn(
     config = small(privacy=privacy)
     prices = account(config)
     assert 2.95 < prices.epsilon <= 3.0
-    assert max(prices.epsilon_clients) == prices.epsilon < prices.epsilon_rdp < prices.epsilon_as_papers
+    assert max(prices.epsilon_clients) == prices.epsilon < prices.price("rdp") < prices.price("papers")
     less = account(small(privacy={**privacy, "target_epsilon": None, "noise_multiplier": prices.plan.noise_multiplier - 0.001}))  # type: ignore[operator]
     assert less.epsilon > 3.0
 
@@ -35,7 +37,7 @@ def test_schedule_counts_each_client_s_rounds_and_not_the_skipped_ones() -> None
     for client in range(10):
         event = plan.local_training(int(experiment.data.sizes()[client]))
         rounds = sum(client in cohort for cohort in trained)
-        spent = Composition(event.sample_rate, event.noise_multiplier, event.steps * rounds)
+        spent = History({PoissonGaussian(event.sample_rate, event.noise_multiplier): event.steps * rounds})
         assert prices.epsilon_clients[client] == epsilon(spent, 1e-4)
 
 

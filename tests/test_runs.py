@@ -36,6 +36,8 @@ def record(number: int, **changes: Any) -> RoundRecord:
     fields = {
         "round": number,
         "cohort": [1, 2],
+        "survivors": [2],
+        "secure": None,
         "skipped": None,
         "train_loss": 0.1 + 0.2,
         "clipped_share": 1 / 3,
@@ -53,7 +55,7 @@ def record(number: int, **changes: Any) -> RoundRecord:
 
 
 def timing(number: int) -> TimingRecord:
-    return TimingRecord(round=number, train=0.1, aggregate_client=0.0, aggregate_server=0.0, evaluate=0.0, total=0.2)
+    return TimingRecord(round=number, train=0.1, aggregate_client=0.0, aggregate_server=0.0, evaluate=0.0, total=0.2, stages=[])
 
 
 def failing(code: int) -> Any:

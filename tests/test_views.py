@@ -18,7 +18,7 @@ from privfl.recording import run
 from privfl.runs import RunFolder
 from privfl.shelves import SHELVES
 from privfl.vectors import Layout
-from privfl.views import ADVERSARIES, Adversary, ClientView, ExternalView, ServerView, observe, open_view
+from privfl.views import ADVERSARIES, Adversary, ClientView, ExternalView, ServerView, observe, observe_transcripts, open_view
 
 LAYOUT = Layout(("weight", "bias"), ((2, 2), (2,)))
 MODEL_D = torch.arange(6.0)
@@ -47,7 +47,7 @@ def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
     expected: dict[Adversary, set[str]] = {
         "external": {"final_model"},
         "client": {"final_model", "model_before"},
-        "server": {"final_model", "model_before", "participants", "sums", "updates"},
+        "server": {"final_model", "model_before", "participants", "sums", "survivors", "transcripts", "updates"},
     }
     for adversary, questions in expected.items():
         assert public(open_view(RunFolder(tmp_path), adversary, LAYOUT)) == questions
@@ -61,7 +61,7 @@ def test_an_adversary_that_had_no_part_in_the_run(adversary: Adversary, tmp_path
 
 
 def test_a_server_in_the_clear_sees_each_update(tmp_path: Path) -> None:
-    observe(RunFolder(tmp_path), 0, MODEL_D, [4, 7], seen_in_the_clear())
+    observe(RunFolder(tmp_path), 0, MODEL_D, [4, 7], [4, 7], seen_in_the_clear())
     view = server_view(tmp_path)
     assert torch.equal(view.model_before(0), MODEL_D)
     assert view.participants(0) == [4, 7]
@@ -74,9 +74,10 @@ def test_a_server_in_the_clear_sees_each_update(tmp_path: Path) -> None:
 
 
 def test_a_server_under_secure_aggregation_sees_the_sum_only(tmp_path: Path) -> None:
-    observe(RunFolder(tmp_path), 0, MODEL_D, [4, 7], seen_under_secure_aggregation())
+    observe(RunFolder(tmp_path), 0, MODEL_D, [4, 7, 9], [4, 7], seen_under_secure_aggregation())
     view = server_view(tmp_path)
-    assert view.participants(0) == [4, 7]
+    assert view.participants(0) == [4, 7, 9]
+    assert view.survivors(0) == [4, 7]
     sum_D, weight = view.sums(0)
     assert torch.equal(sum_D, seen_under_secure_aggregation()["sum_D"])
     assert weight == 1.5
@@ -87,7 +88,7 @@ def test_a_server_under_secure_aggregation_sees_the_sum_only(tmp_path: Path) -> 
 
 
 def test_a_skipped_round_shows_the_model_and_nothing_more(tmp_path: Path) -> None:
-    observe(RunFolder(tmp_path), 0, MODEL_D, [], {})
+    observe(RunFolder(tmp_path), 0, MODEL_D, [], [], {})
     view = server_view(tmp_path)
     assert torch.equal(view.model_before(0), MODEL_D)
     assert view.participants(0) == []
@@ -97,7 +98,7 @@ def test_a_skipped_round_shows_the_model_and_nothing_more(tmp_path: Path) -> Non
 
 
 def test_what_was_not_kept_is_refused(tmp_path: Path) -> None:
-    observe(RunFolder(tmp_path), 0, MODEL_D, [1], seen_in_the_clear())
+    observe(RunFolder(tmp_path), 0, MODEL_D, [1], [1], seen_in_the_clear())
     view = server_view(tmp_path)
     for ask in (view.model_before, view.participants, view.sums, view.updates):
         for number in (1, -1):
@@ -116,6 +117,40 @@ def test_files_that_are_damaged_or_another_model_s(tmp_path: Path) -> None:
         view.model_before(0)
     with pytest.raises(RunFolderError, match=r"model\.safetensors: is damaged"):
         view.final_model()
+
+
+def test_transcripts_are_kept_attempt_by_attempt_and_replace_what_a_broken_run_left(tmp_path: Path) -> None:
+    folder = RunFolder(tmp_path)
+    observe_transcripts(folder, 3, [{"masked_KD": torch.ones(2, 6)}, {"masked_KD": torch.zeros(1, 6)}])
+    view = server_view(tmp_path)
+    assert [len(one["masked_KD"]) for one in view.transcripts(3)] == [2, 1]
+    observe_transcripts(folder, 3, [{"masked_KD": torch.ones(3, 6)}])
+    assert [len(one["masked_KD"]) for one in view.transcripts(3)] == [3]
+    with pytest.raises(ViewError, match=r"kept no transcript of round 2; run it with aggregator\.kind = 'secure_sum'"):
+        view.transcripts(2)
+
+
+def test_the_server_sees_what_a_real_one_would_have_been_sent(tmp_path: Path) -> None:
+    folder = run(config("secure_sum"), tmp_path / "run")
+    view = open_view(folder, "server", Layout(("1.weight", "1.bias"), ((10, 64), (10,))))
+    assert isinstance(view, ServerView)
+    (sent,) = view.transcripts(0)
+    clients = view.participants(0)
+    assert sent["clients_K"].tolist() == sent["masked_clients_K"].tolist() == view.survivors(0) == clients
+    assert sent["masked_KD"].shape == (3, 10 * 64 + 10 + 1)
+    # Of 1,953 uniform words none is expected to be as small as these updates, and ten with a chance below 1e-20.
+    assert (sent["masked_KD"].abs() < 2**20).sum() < 10
+    assert sorted(zip(sent["box_sender_M"].tolist(), sent["box_receiver_M"].tolist(), strict=True)) == [
+        (one, other) for one in clients for other in clients if one != other
+    ]
+    # Each of three reveals one share of each survivor's seed, and no share of a key.
+    assert sent["kind_R"].tolist() == [0] * 9
+
+
+def test_sums_without_transcripts(tmp_path: Path) -> None:
+    folder = run(config("secure_sum", records={"views": "sums"}), tmp_path / "run")
+    assert (folder.path / "views").exists()
+    assert not (folder.path / "transcripts").exists()
 
 
 # --- real runs --------------------------------------------------------------------------------------------------------

@@ -14,6 +14,8 @@ from typing import ClassVar
 from torch import Tensor
 
 from privfl.config import Item
+from privfl.privacy.distributed import DistributedCodec
+from privfl.records import SecureRecord, StageSeconds
 from privfl.vectors import Layout
 
 
@@ -35,15 +37,22 @@ class RoundContext:
         global_D: the global model that the cohort trained from.
         layout: names and shapes of its parameters.
         population: the number of clients there are; no cohort is larger.
-        rounding_key: 32 bytes for the rounding's randomness, of this run and round alone. Rounding is part of the
-            experiment and must be repeatable; keys and masks are not made from it.
+        simulation_key: 32 bytes for what of the round is simulated and must be repeatable: the rounding, and who is
+            lost. Of this run and round alone; keys and masks are not made from it.
+        transcript: whether to keep all that the server is sent.
+        codec: how clients encode and noise their updates, where the noise is distributed; else None. The words of its
+            clients are then summed modulo 2^bits, ``sum_D`` is what it decodes, and ``weight_sum`` is the number of them.
+        noise_key: 32 bytes for the clients' shares of that noise, of this run and round alone; secret.
     """
 
     round: int
     global_D: Tensor
     layout: Layout
     population: int
-    rounding_key: bytes
+    simulation_key: bytes
+    transcript: bool = False
+    codec: DistributedCodec | None = None
+    noise_key: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -66,18 +75,35 @@ class Aggregate:
     """The result of one aggregation.
 
     Args:
-        mean_D: the weighted mean of the updates.
+        mean_D: the weighted mean of the survivors' updates; None where too few survived.
+        survivors: the clients whose updates are in it, ascending.
+        failed: why there is no mean, where there is none.
         cost: bytes and seconds.
         clipped: how many coordinates of all updates were clipped by the encoding. A fact of the simulation: no server
             sees it.
         seen: what the server saw of the updates, by name: ``updates_KD`` and ``weights_K`` in the clear, or ``sum_D``
             and ``weight_sum`` under secure aggregation.
+        secure: what the protocol of secure aggregation did, where there was one.
+        stages: the seconds of its stages.
+        transcripts: all that the server was sent, one for each attempt, where it was to be kept.
     """
 
-    mean_D: Tensor
+    mean_D: Tensor | None
+    survivors: tuple[int, ...]
     cost: Cost
     clipped: int
     seen: dict[str, Tensor]
+    failed: str | None = None
+    secure: SecureRecord | None = None
+    stages: tuple[StageSeconds, ...] = ()
+    transcripts: tuple[dict[str, Tensor], ...] = ()
+
+    def sum(self) -> tuple[Tensor, float]:
+        """Σ weight · update, of length D and in float64, and Σ weight: what the server saw, added up where it saw each."""
+        if "sum_D" in self.seen:
+            return self.seen["sum_D"].double(), float(self.seen["weight_sum"])
+        weights_K = self.seen["weights_K"].double()
+        return weights_K @ self.seen["updates_KD"].double(), float(weights_K.sum())
 
 
 class Aggregator(Item, ABC):
@@ -86,8 +112,16 @@ class Aggregator(Item, ABC):
     hides_updates: ClassVar[bool]
     """Whether the server sees sums only."""
 
+    uses_codec: ClassVar[bool] = False
+    """Whether it encodes by the context's codec where there is one. A round with a codec is refused otherwise: its noise is
+    in nothing but the codec's words."""
+
     minimum_clients: ClassVar[int] = 1
     """A cohort smaller than this is not trained: the round is skipped, and the record says so."""
+
+    def rounding_norm(self, context: RoundContext) -> float:  # noqa: ARG002
+        """How far the encoding may move one client's weighted update, in L2; 0 where it is handed in as it is."""
+        return 0.0
 
     @abstractmethod
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:

@@ -41,6 +41,7 @@ class Mean(Aggregator):
         seconds = time.perf_counter() - begun
         return Aggregate(
             mean_D=mean_D,
+            survivors=tuple(update.client for update in cohort),
             cost=Cost(
                 bytes_up=4 * (context.layout.size + 1) * len(cohort), bytes_down=0, client_seconds=0.0, server_seconds=seconds
             ),

@@ -2,24 +2,73 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+import hashlib
+import math
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic import PositiveFloat
+from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
+from privfl.config import Frozen, contradiction
+from privfl.errors import ConfigError, ThresholdError
+from privfl.privacy.distributed import DistributedCodec
+from privfl.privacy.streams import RandomStream
+from privfl.records import SecureRecord, StageBytes, StageSeconds
 from privfl.secagg.agreement import hkdf
+from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
-from privfl.secagg.encoding import WeightedSum
-from privfl.secagg.server import Server
-from privfl.secagg.session import Parameters
+from privfl.secagg.encoding import Encoding, WeightedSum
+from privfl.secagg.identity import Identity
+from privfl.secagg.losses import drawn_losses
+from privfl.secagg.packing import TYPES, Bits, narrow_bits
+from privfl.secagg.play import Meter, play
+from privfl.secagg.prg import Words
+from privfl.secagg.server import Server, Unmasked
+from privfl.secagg.session import Parameters, Stage
+from privfl.secagg.transcript import Transcript
+
+Rate = Annotated[float, Field(ge=0, le=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Loss(Frozen):
+    """These clients fall silent at that stage of that round, as far as they take part."""
+
+    round: NonNegativeInt
+    stage: Literal["advertise_keys", "share_keys", "masked_input", "consistency_check", "unmasking"]
+    clients: Annotated[tuple[NonNegativeInt, ...], Field(strict=False)]
+
+
+class Dropout(Frozen):
+    """Who is lost in the simulation: each client that reaches a stage at that stage's rate, and whom the schedule names.
+
+    The schedule holds for the first attempt at a round; a repetition draws anew.
+    """
+
+    advertise_keys: Rate = 0.0
+    share_keys: Rate = 0.0
+    masked_input: Rate = 0.0
+    consistency_check: Rate = 0.0
+    unmasking: Rate = 0.0
+    schedule: Annotated[tuple[Loss, ...], Field(strict=False)] = ()
+
+    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+        """At which stage each client is lost that is lost."""
+        rates = {stage: float(getattr(self, stage)) for stage in Stage}
+        lost = drawn_losses(clients, rates, key)
+        if attempt == 0:
+            for loss in self.schedule:
+                if loss.round == round_number:
+                    lost |= {client: Stage(loss.stage) for client in loss.clients if client in clients}
+        return lost
 
 
 class SecureSum(Aggregator):
@@ -30,99 +79,345 @@ class SecureSum(Aggregator):
     population of 100 and 18 for 1,000: an unbiased error of at most 4e-6 in one client's weighted coordinate. In the mean it is
     divided by the sum of the weights, so that a cohort of small clients is averaged less exactly. A larger clip or
     population costs precision, never correctness: sums that could wrap around are refused before anything is sent.
+    ``bits`` is the size of a word on the wire: 16, 20 or 24 save bytes and leave fewer bits after the point (lower ``clip``
+    with them), 64 hold any population. Under a plan of distributed noise its codec makes the words, ``clip`` and ``bits`` are
+    the plan's, and every weight is 1.
 
-    The result is determined by the updates and ``rounding_key``, although keys and masks are fresh: each client's rounding
-    key is HKDF(rounding key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
+    ``graph``, ``adversary``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``, ``neighbours`` and
+    ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is who is lost in
+    the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in all, and then
+    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``).
 
-    Guarantees: those of :mod:`privfl.secagg`. The mean is that of the encoded updates, exact up to its float32.
+    The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
+    key is HKDF(key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
+
+    Guarantees: those of :mod:`privfl.secagg`. The mean is that of the survivors' encoded updates, exact up to its float32. In
+    a repetition a client sends the same encoded update under fresh masks: nothing is released twice.
 
     Edges: fewer than two clients, an update that is not finite and weights that add up to zero are refused; a zero
     update is masked like any other.
     """
 
     clip: PositiveFloat = 8.0
+    bits: Literal[16, 20, 24, 32, 64] = 32
+    graph: Literal["auto", "complete", "sparse"] = "auto"
+    adversary: Literal["semi_honest", "active"] = "semi_honest"
+    max_corrupt: Share = 0.1
+    max_dropout: Share = 0.1
+    security_bits: PositiveInt = 40
+    recovery_bits: PositiveInt = 30
+    neighbours: PositiveInt | None = None
+    threshold: PositiveInt | None = None
+    dropout: Dropout = Dropout()
+    below_threshold: Literal["repeat", "skip", "stop"] = "repeat"
+    attempts: PositiveInt = 3
+    threads: PositiveInt = 1
 
     hides_updates = True
+    uses_codec = True
     minimum_clients = 2
 
-    def parameters(self, context: RoundContext) -> Parameters:
-        """What the cohort agrees on.
+    @model_validator(mode="after")
+    def _sound(self) -> SecureSum:
+        try:
+            _ = self.policy
+        except ConfigError as error:
+            raise contradiction("adversary", self.adversary, str(error)) from None
+        signing = self.dropout.consistency_check or any(loss.stage == "consistency_check" for loss in self.dropout.schedule)
+        if signing and self.adversary != "active":
+            raise contradiction(
+                "dropout.consistency_check",
+                self.dropout.consistency_check,
+                "nobody can be lost at consistency_check where nobody signs; set aggregator.adversary = 'active'",
+            )
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        """What a round must withstand.
+
+        Raises:
+            ConfigError: the settings contradict each other.
+        """
+        return Policy(
+            graph=self.graph,
+            adversary=self.adversary,
+            max_corrupt=self.max_corrupt,
+            max_dropout=self.max_dropout,
+            security_bits=self.security_bits,
+            recovery_bits=self.recovery_bits,
+            neighbours=self.neighbours,
+            threshold=self.threshold,
+        )
+
+    def encoding(self, context: RoundContext) -> Encoding:
+        """How updates become words, where their noise is not distributed.
 
         Raises:
             ConfigError: sums over the population cannot be encoded with this clip.
         """
+        return Encoding.fit(self.clip, context.population, self.bits)
+
+    def rounding_norm(self, context: RoundContext) -> float:
+        """Each of D coordinates by less than a step: √D / scale."""
+        return math.sqrt(context.layout.size) / self.encoding(context).update.scale
+
+    def parameters(self, context: RoundContext, invited: int) -> Parameters:
+        """What the cohort agrees on.
+
+        Where noise is distributed, no sum over fewer is revealed than its honest survivors and as many corrupt clients as
+        there may be among those invited, whose noise counts for nothing.
+
+        Raises:
+            ConfigError: sums over the population cannot be encoded with this clip.
+        """
+        code, least = _code(self, context), self.minimum_clients
+        if context.codec is not None:
+            least = max(least, context.codec.survivors + math.floor(self.max_corrupt * invited + 1e-9))
         return Parameters(
             round=context.round,
-            dimension=context.layout.size,
-            population=context.population,
-            clip=self.clip,
-            layout_digest=context.layout.digest(),
-            minimum_clients=self.minimum_clients,
+            length=code.length,
+            bits=code.bits,
+            population=max(context.population, least),
+            context=hashlib.sha256(context.layout.digest() + code.digest()).digest(),
+            minimum_clients=least,
+            policy=self.policy,
         )
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
-        """See :meth:`privfl.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn."""
-        parameters = self.parameters(context)
-        cohort = in_order(updates, context, self.minimum_clients)
-        global_D = _numpy(context.global_D)
-        at_clients, at_server, bytes_up, bytes_down = _Clock(), _Clock(), 0, 0
+        """See :meth:`privfl.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn.
 
-        with at_server.running():
-            server = Server(parameters, [update.client for update in cohort], global_D)
-        clients: list[Client] = []
-        for update in cohort:
-            with at_clients.running():
-                clients.append(Client(update.client, parameters, global_D))
-                advert = clients[-1].advertise()
-            bytes_up += len(advert)
-            with at_server.running():
-                server.receive_advert(advert)
-        with at_server.running():
-            roster = server.roster()
-        for client, update in zip(clients, cohort, strict=True):
-            bytes_down += len(roster)
-            with at_clients.running():
-                masked = client.answer(roster, _numpy(update.delta_D), update.weight, _rounding_key(context, update))
-            bytes_up += len(masked)
-            with at_server.running():
-                server.receive_input(masked)
-        with at_server.running():
-            total = server.unmask()
-            mean_D = torch.from_numpy(total.mean()).to(context.global_D)
-        return Aggregate(
-            mean_D=mean_D,
-            cost=Cost(bytes_up, bytes_down, at_clients.seconds / len(cohort), at_server.seconds),
-            clipped=sum(client.clipped for client in clients),
-            seen={
-                "sum_D": torch.from_numpy(total.sum_D),
-                "weight_sum": torch.tensor(total.weight_sum, dtype=torch.float64),
-            },
-        )
+        Raises:
+            ThresholdError: too few clients were left, and ``below_threshold`` is "stop".
+        """
+        played = _Round(self, in_order(updates, context, self.minimum_clients), context)
+        attempts = self.attempts if self.below_threshold == "repeat" else 1
+        for attempt in range(attempts):
+            try:
+                unmasked = played.attempt(attempt)
+            except ThresholdError as error:
+                failed = error
+            else:
+                return played.aggregate(unmasked)
+        if self.below_threshold == "stop":
+            raise failed
+        return played.given_up(str(failed))
 
     def plain(self, updates: Sequence[ClientUpdate], context: RoundContext) -> WeightedSum:
-        """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^32 without any masks."""
-        cohort, encoding = in_order(updates, context, self.minimum_clients), self.parameters(context).encoding
-        sum_D1 = np.zeros(context.layout.size + 1, np.uint32)
+        """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^bits without any masks."""
+        cohort, encoding = in_order(updates, context, self.minimum_clients), self.encoding(context)
+        total = np.zeros(context.layout.size + 1, TYPES[self.bits])
         for update in cohort:
-            sum_D1 += encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(context, update))[0]
-        return encoding.decode(sum_D1, len(cohort))
+            total += encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(context, update.client))[0]
+        return encoding.decode(total, len(cohort))
 
 
-class _Clock:
-    """Seconds spent inside ``running()``."""
+class _Code(Protocol):
+    """How updates become words, and a sum of words what the server learns."""
 
-    def __init__(self) -> None:
-        self.seconds = 0.0
+    @property
+    def length(self) -> int: ...
+    @property
+    def bits(self) -> Bits: ...
+    def digest(self) -> bytes: ...
+    def encode(self, update: ClientUpdate) -> tuple[Words, int]: ...
+    def decode(self, sum_: Words, clients: int) -> WeightedSum: ...
 
-    @contextmanager
-    def running(self) -> Iterator[None]:
-        begun = time.perf_counter()
-        yield
-        self.seconds += time.perf_counter() - begun
+
+@dataclass(frozen=True)
+class _FixedPoint:
+    """Words of weight · update, and of the weight."""
+
+    encoding: Encoding
+    context: RoundContext
+
+    @property
+    def length(self) -> int:
+        return self.context.layout.size + 1
+
+    @property
+    def bits(self) -> Bits:
+        return self.encoding.bits
+
+    def digest(self) -> bytes:
+        return self.encoding.digest()
+
+    def encode(self, update: ClientUpdate) -> tuple[Words, int]:
+        return self.encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(self.context, update.client))
+
+    def decode(self, sum_: Words, clients: int) -> WeightedSum:
+        return self.encoding.decode(sum_, clients)
 
 
-def _rounding_key(context: RoundContext, update: ClientUpdate) -> bytes:
-    return hkdf(context.rounding_key, salt=b"privfl rounding", info=update.client.to_bytes(4, "little"))
+@dataclass(frozen=True)
+class _Noised:
+    """Words of a clipped, rotated and rounded update with its share of the noise; every client weighs the same."""
+
+    codec: DistributedCodec
+    context: RoundContext
+
+    @property
+    def length(self) -> int:
+        return self.codec.length
+
+    @property
+    def bits(self) -> Bits:
+        return narrow_bits(self.codec.bits)
+
+    def digest(self) -> bytes:
+        return hashlib.sha256(f"distributed noise {self.codec}".encode()).digest()
+
+    def encode(self, update: ClientUpdate) -> tuple[Words, int]:
+        rounding = RandomStream(_rounding_key(self.context, update.client))
+        share = hkdf(self.context.noise_key, salt=b"privfl noise share", info=update.client.to_bytes(4, "little"))
+        words = self.codec.encode(_numpy(update.delta_D), rounding, RandomStream(share))
+        return words.astype(TYPES[self.bits], copy=False), 0
+
+    def decode(self, sum_: Words, clients: int) -> WeightedSum:
+        return WeightedSum(self.codec.decode(sum_.astype(np.uint32, copy=False)), float(clients))
+
+
+def _code(settings: SecureSum, context: RoundContext) -> _Code:
+    if context.codec is not None:
+        return _Noised(context.codec, context)
+    return _FixedPoint(settings.encoding(context), context)
+
+
+class _Round:
+    """The attempts at one round."""
+
+    def __init__(self, settings: SecureSum, cohort: Sequence[ClientUpdate], context: RoundContext) -> None:
+        self._settings, self._context = settings, context
+        self._updates = {update.client: update for update in cohort}
+        self._parameters, self._code = settings.parameters(context, len(cohort)), _code(settings, context)
+        self._global_D = _numpy(context.global_D)
+        self._meters: list[Meter] = []
+        self._transcripts: list[Transcript] = []
+        self._clipped: dict[int, int] = {}
+        self._masks_clients = self._masks_server = 0
+        self._certificate: Certificate | None = None
+        self._lost: dict[int, Stage] = {}
+
+    def attempt(self, number: int) -> Unmasked:
+        """Play the round once, with fresh keys."""
+        key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
+        self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
+        meter = Meter()
+        self._meters.append(meter)
+        if self._context.transcript:
+            self._transcripts.append(Transcript(self._parameters.length, self._parameters.bits))
+            meter.heard = self._transcripts[-1].hear
+        directory: dict[int, bytes] | None = None
+        identities: dict[int, Identity] = {}
+        if self._parameters.active:
+            # In a deployment these are long-lived, and the directory does not come from the server.
+            identities = {client: Identity(os.urandom(32)) for client in self._updates}
+            directory = {client: identity.public for client, identity in identities.items()}
+        shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
+        clients = {
+            client: Client(client, self._parameters, self._global_D, identity=identities.get(client), **shared)
+            for client in self._updates
+        }
+        server = Server(self._parameters, list(self._updates), self._global_D, **shared)
+        try:
+            return play(server, clients, self._encode, self._lost, meter)
+        finally:
+            self._certificate = server.certificate
+            self._masks_clients += sum(client.masks_expanded for client in clients.values())
+            self._masks_server += server.masks_expanded
+
+    def aggregate(self, unmasked: Unmasked) -> Aggregate:
+        """What the server learns from the sum of the survivors."""
+        total = self._code.decode(unmasked.words_D, len(unmasked.survivors))
+        mean_D = torch.from_numpy(total.mean()).to(self._context.global_D)
+        seen = {
+            "sum_D": torch.from_numpy(total.sum_D),
+            "weight_sum": torch.tensor(total.weight_sum, dtype=torch.float64),
+        }
+        return self._ended(mean_D, unmasked.survivors, seen, None)
+
+    def given_up(self, why: str) -> Aggregate:
+        """Too few survived in the last attempt; the server learns nothing."""
+        return self._ended(None, (), {}, why)
+
+    def _ended(self, mean_D: Tensor | None, survivors: tuple[int, ...], seen: dict[str, Tensor], why: str | None) -> Aggregate:
+        stages = [(stage, cost) for meter in self._meters for stage, cost in meter.stages.items()]
+        names = [stage for stage in self._parameters.stages if any(found is stage for found, _ in stages)]
+        seconds = tuple(
+            StageSeconds(
+                stage=name,
+                client=sum(cost.client_seconds for found, cost in stages if found is name)
+                / max(sum(cost.answers for found, cost in stages if found is name), 1),
+                server=sum(cost.server_seconds for found, cost in stages if found is name),
+            )
+            for name in names
+        )
+        octets = [
+            StageBytes(
+                stage=name,
+                bytes_up=sum(cost.bytes_up for found, cost in stages if found is name),
+                bytes_down=sum(cost.bytes_down for found, cost in stages if found is name),
+                answers=sum(cost.answers for found, cost in stages if found is name),
+            )
+            for name in names
+        ]
+        return Aggregate(
+            mean_D=mean_D,
+            survivors=survivors,
+            failed=why,
+            cost=Cost(
+                bytes_up=sum(one.bytes_up for one in octets),
+                bytes_down=sum(one.bytes_down for one in octets),
+                client_seconds=sum(cost.client_seconds for _, cost in stages) / len(self._updates),
+                server_seconds=sum(one.server for one in seconds),
+            ),
+            clipped=sum(self._clipped.values()),
+            seen=seen,
+            secure=self._record(octets),
+            stages=seconds,
+            transcripts=tuple(
+                {name: torch.from_numpy(array.copy()) for name, array in one.arrays().items()} for one in self._transcripts
+            ),
+        )
+
+    def _record(self, octets: list[StageBytes]) -> SecureRecord | None:
+        found = self._certificate
+        if found is None:
+            return None
+        return SecureRecord(
+            attempts=len(self._meters),
+            clients=found.clients,
+            graph=found.graph,
+            adversary=found.adversary,
+            bits=self._parameters.bits,
+            neighbours=found.neighbours,
+            threshold=found.threshold,
+            least_survivors=found.survivors,
+            quorum=found.quorum,
+            log2_insecure=_finite(found.log2_insecure),
+            log2_recovery=_finite(found.log2_recovery),
+            lost={
+                stage: sorted(client for client, at in self._lost.items() if at is stage)
+                for stage in Stage
+                if stage in self._lost.values()
+            },
+            refused={str(client): str(error) for client, error in sorted(self._meters[-1].refused.items())},
+            masks_clients=self._masks_clients,
+            masks_server=self._masks_server,
+            stages=octets,
+        )
+
+    def _encode(self, client: int) -> Words:
+        words, self._clipped[client] = self._code.encode(self._updates[client])
+        return words
+
+
+def _finite(logarithm: float) -> float | None:
+    return logarithm if math.isfinite(logarithm) else None
+
+
+def _rounding_key(context: RoundContext, client: int) -> bytes:
+    return hkdf(context.simulation_key, salt=b"privfl rounding", info=client.to_bytes(4, "little"))
 
 
 def _numpy(vector_D: Tensor) -> NDArray[Any]:

@@ -11,9 +11,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from privfl.report import page
+from privfl.report.card import as_json
 from privfl.report.recorded import Run
 from privfl.report.summary import attacks_table, summary_table
-from privfl.runs import RunFolder, write_atomic
+from privfl.runs import RunFolder, write_atomic, write_json
 
 __all__ = ["attacks_table", "summary_table", "write_report"]
 
@@ -41,4 +42,9 @@ def write_report(folders: Sequence[RunFolder], out: Path) -> Path:
     for drawing in made.drawings:
         write_atomic(figures / f"{drawing.name}.svg", drawing.standing_alone().encode())
     write_atomic(out, made.html.encode())
+    if len(runs) == 1:
+        write_json(
+            out.with_name("privacy_card.json" if out.name == "report.html" else f"{out.stem}_privacy_card.json"),
+            as_json(runs[0]),
+        )
     return out

@@ -29,10 +29,15 @@ def rows(run: Run) -> list[Row]:
         if run.result.hides_updates
         else "the update of every client in every round"
     )
+    sent = (
+        "; on the way to it public keys, sealed boxes, masked vectors and the shares that unmask the sum"
+        if run.result.hides_updates
+        else ""
+    )
     seen = {
         "external": "the final model",
         "client": f"every global model of {rounds}{kept}, and its own data",
-        "server": f"every global model, who took part, and {updates}",
+        "server": f"every global model, who took part, and {updates}{sent}",
     }
     found = [Row(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
     return [

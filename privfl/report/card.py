@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
-from privfl.records import PrivacyResult
+from privfl.records import Extrapolated, PrivacyResult
 from privfl.report.recorded import Run
 from privfl.report.wording import count, epsilon, listing, plural, scientific
 
@@ -24,30 +25,118 @@ def card(run: Run) -> Card:
         return Card(
             [("Protected", "Nothing. The run added no noise, so no bound on what it leaks can be given.")], _always(run)
         )
-    return Card(_terms(privacy), [*_limits(run, privacy), *_always(run)])
+    return Card(_terms(privacy), [*_limits(privacy), *_always(run)])
+
+
+def as_json(run: Run) -> dict[str, Any]:
+    """The card for machines: the figures, but for the curve, and the words."""
+    privacy, words = run.result.privacy, card(run)
+    figures = privacy.model_dump(exclude={"curve_epsilon", "curve_delta"}) if privacy is not None else None
+    return {
+        "promise": figures,
+        "delta_against": None if privacy is None else f"1/{privacy.units}",
+        "terms": dict(words.terms),
+        "not_covered": dict(words.uncovered),
+    }
 
 
 def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
     whole = "its whole data" if privacy.unit == "client" else "not all that one client or one person contributed"
-    return [
+    own = RELATIONS[privacy.relation] + (", client sizes fixed" if privacy.unit == "example" else "")
+    terms = [
         ("Protected", f"Whether any one {privacy.unit} was used: {privacy.unit}-level differential privacy, {whole}."),
-        ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries]))),
-        ("Neighbouring", _sentence(privacy.relation)),
-        ("Sampler", f"{privacy.sampler} sampling, the scheme that was both run and accounted."),
-        (
-            "Clip and noise",
-            f"Each {privacy.unit}'s gradient is clipped to L2 norm {privacy.max_grad_norm:g}; Gaussian noise of standard "
-            f"deviation {privacy.noise_multiplier:.4g} × {privacy.max_grad_norm:g} is added to each step's sum, by the client "
-            "itself.",
-        ),
-        (
-            "Accountant",
-            f"Privacy loss distributions (PLD): ε = {epsilon(privacy.epsilon)}. Rényi (RDP), looser, gives "
-            f"{epsilon(privacy.epsilon_rdp)}. Priced from the ledger of the noise that was really added.",
-        ),
-        ("δ", f"{scientific(privacy.delta)}: all ε here are at this δ."),
+        ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries])) + _not_from(privacy)),
+        ("Neighbouring", _sentence(own)),
+        ("Sampler", SAMPLERS[privacy.sampler]),
+        ("Clip and noise", _noise(privacy)),
+        ("ε by accountant", _prices(privacy)),
+        ("δ", f"{scientific(privacy.delta)}, below 1/{count(privacy.units)}, one over the number of {privacy.unit}s."),
+        ("Randomness", RANDOMNESS[privacy.randomness]),
         ("Over clients", _spread(privacy)),
     ]
+    if privacy.extrapolated is not None:
+        terms.append(("Executed, not extrapolated", _extrapolated(privacy, privacy.extrapolated)))
+    if privacy.zeroed:
+        what = "gradients" if privacy.unit == "example" else "updates"
+        terms.append(("Not finite", f"{count(privacy.zeroed)} {what} overflowed and counted as zeros."))
+    return terms
+
+
+RELATIONS = {
+    "add_or_remove_one": "add or remove one",
+    "replace_one": "replace one by any other",
+}
+"""What two neighbours differ in, in words."""
+
+SAMPLERS = {
+    "poisson": "Poisson sampling, the scheme that was both run and accounted.",
+    "shuffle": "Shuffled batches. They earn no amplification: ε is that of a batch whose composition is known.",
+    "fixed": "A fixed number without replacement, run and accounted so.",
+    "all": "Everybody, every time; nothing is gained by sampling.",
+    "none": "Who takes part in a round is public; nothing is gained by sampling.",
+}
+"""The samplers in words."""
+
+RANDOMNESS = {
+    "seeded": "Seeded: not private against someone who knows the seed.",
+    "secure": "From the operating system; the key was removed when the run ended, so that nobody can take the noise off.",
+}
+"""Where the noise came from, in words."""
+
+_ACCOUNTANTS = {
+    "pld": "privacy loss distributions (PLD)",
+    "rdp": "Rényi (RDP)",
+    "zcdp": "concentrated (zCDP)",
+    "papers": "the conversion of papers before 2020",
+}
+
+_ADDED = {
+    "example": "Each example's gradient is clipped to L2 norm {clip}; Gaussian noise of standard deviation {noise} × {clip} is "
+    "added to each step's sum, by the client itself.",
+    "client_central": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
+    "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
+    "client_local": "Each client clips its whole update to L2 norm {clip} and adds Gaussian noise of standard deviation "
+    "{noise} × {clip} to it before it is sent.",
+    "client_dpftrl": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
+    "that is correlated over rounds, made from independent noise of standard deviation {noise} × {clip}.",
+    "client_distributed": "Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
+    "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
+}
+
+
+def _noise(privacy: PrivacyResult) -> str:
+    text = _ADDED[privacy.plan].format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
+    if privacy.clip_end is not None:
+        text += " The norm follows a quantile of the updates' lengths, counted under the same ε; it ended at "
+        text += f"{privacy.clip_end:.3g}."
+    return text
+
+
+def _prices(privacy: PrivacyResult) -> str:
+    said = [f"{_ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}: {epsilon(one.epsilon)}" for one in privacy.prices]
+    first = f"{_sentence(said[0])[:-1]}, the headline. " if said else ""
+    rest = f"{_sentence('; '.join(said[1:]))} " if said[1:] else ""
+    return f"{first}{rest}Priced from the ledger of the noise that was really added."
+
+
+def _extrapolated(privacy: PrivacyResult, wide: Extrapolated) -> str:
+    return (
+        f"The ε of this run is {epsilon(privacy.epsilon)}: that of the noise it executed, with which attacks are compared. "
+        f"It stands for {count(wide.cohort)} of {count(wide.population)} clients a round; a run of that size would have had "
+        f"ε = {epsilon(wide.epsilon)}, which protects nobody here."
+    )
+
+
+def _not_from(privacy: PrivacyResult) -> str:
+    """Who is trusted, where somebody is."""
+    if "server" in privacy.adversaries:
+        return ""
+    clients = (
+        ""
+        if "client" in privacy.adversaries
+        else " Clients of one cohort learn from the secure sum's roster who else was in it, so nothing is claimed against them."
+    )
+    return f" The server is trusted: it adds the noise, and nothing is claimed against it.{clients}"
 
 
 ADVERSARIES = {
@@ -73,8 +162,7 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _limits(run: Run, privacy: PrivacyResult) -> list[tuple[str, str]]:
-    largest = max((sum(row) for row in run.partition.counts), default=0)
+def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
     limits = [
         ("Tuning", "Settings that were chosen by looking at runs on the same data leak a little too, and are not priced.")
     ]
@@ -85,25 +173,23 @@ def _limits(run: Run, privacy: PrivacyResult) -> list[tuple[str, str]]:
                 "The promise is to each example. Whoever has many in the data is protected less.",
             )
         )
-    if largest and privacy.delta > 1 / largest:
-        limits.append(
-            (
-                "δ above 1/N",
-                f"δ = {scientific(privacy.delta)} exceeds 1/{count(largest)}, one over the largest client's size: releasing a "
-                "few whole examples would be allowed.",
-            )
-        )
     return [
         *limits,
-        (
-            "Public by assumption",
-            "How many examples each client has, who takes part in which round, and the settings of the run.",
-        ),
-        (
-            "The seed",
-            "Whoever knows it can compute the noise and take it off. Keep config.toml from those the promise is against.",
+        ("Public by assumption", _public(privacy)),
+        *(
+            [("The seed", "Whoever knows it can compute the noise and take it off. Keep config.toml from those it is against.")]
+            if privacy.randomness == "seeded"
+            else []
         ),
     ]
+
+
+def _public(privacy: PrivacyResult) -> str:
+    if privacy.plan == "client_central":
+        return "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
+    if privacy.unit == "client":
+        return "Who takes part in which round, and the settings of the run."
+    return "How many examples each client has, who takes part in which round, and the settings of the run."
 
 
 def _always(run: Run) -> list[tuple[str, str]]:

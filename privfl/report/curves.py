@@ -39,7 +39,7 @@ def _accuracies(runs: Sequence[tuple[str, Run]]) -> Drawing:
         points = run.evaluated
         shown = [evaluation.accuracy.value for _, evaluation in points]
         axes.plot([done for done, _ in points], shown, label=tag, **series(index), **_dots(points, index))
-    _rounds(axes, "test accuracy, %")
+    rounds_axis(axes, "test accuracy, %")
     axes.yaxis.set_major_formatter(PERCENT)
     outside_legend(axes, columns=5)
     ends = "; ".join(f"{tag}: {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
@@ -54,7 +54,7 @@ def _epsilons(runs: Sequence[tuple[str, Run]]) -> Drawing:
         if run.result.privacy is not None:
             axes.plot(*_spent(run), label=tag, **series(index))
             ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
-    _rounds(axes, "ε so far")
+    rounds_axis(axes, "ε so far")
     axes.set_ylim(bottom=0)
     outside_legend(axes, columns=5)
     alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
@@ -78,7 +78,7 @@ def _accuracy(run: Run) -> Drawing:
         x, [e.accuracy.low for _, e in points], [e.accuracy.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
     axes.plot(x, [e.accuracy.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
-    _rounds(axes, "% correct")
+    rounds_axis(axes, "% correct")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
     axes.legend(loc="lower right", reverse=True)
@@ -99,7 +99,7 @@ def _loss(run: Run) -> Drawing:
         x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
     axes.plot(x, [e.loss.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
-    _rounds(axes, "cross entropy, nats")
+    rounds_axis(axes, "cross entropy, nats")
     axes.legend(loc="upper right", reverse=True)
     final = run.result.evaluation.loss.value
     return finish(figure, "loss", "Loss", f"Mean cross entropy on the test split over rounds, ending at {final:.3f} nats.")
@@ -119,7 +119,7 @@ def _epsilon(run: Run) -> Drawing:
         )  # fmt: skip
         alt += f", against a budget of {epsilon(privacy.budget)}"
     axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
-    _rounds(axes, "ε so far, the client with the most")
+    rounds_axis(axes, "ε so far, the client with the most")
     return finish(figure, "epsilon", "Privacy spent", alt + ".")
 
 
@@ -127,7 +127,7 @@ def _clipped(run: Run) -> Drawing:
     figure, axes = blank()
     points = [(record.round + 1, record.clipped_share) for record in run.rounds if record.clipped_share is not None]
     axes.plot([done for done, _ in points], [share for _, share in points], **series(0))
-    _rounds(axes, "gradients that were clipped, %")
+    rounds_axis(axes, "gradients that were clipped, %")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_ylim(0, 1.04)
     alt = f"The share of per-example gradients that were clipped, round by round; in the last, {percent(points[-1][1])}."
@@ -140,7 +140,7 @@ def _bytes(run: Run) -> Drawing:
     up, down = ([size / 1e6 for size in sizes] for sizes in zip(*((r.bytes_up, r.bytes_down) for r in run.rounds), strict=True))
     axes.plot(x, down, drawstyle="steps-mid", **series(1), label="down")
     axes.plot(x, up, drawstyle="steps-mid", **series(0), label="up")
-    _rounds(axes, "MB a round; down without the model")
+    rounds_axis(axes, "MB a round; down without the model")
     axes.set_ylim(0, max(*up, *down) * 1.3 or 1)
     axes.legend(loc="upper left", reverse=True, ncols=2, columnspacing=1, handlelength=1.7)
     alt = (
@@ -162,7 +162,7 @@ def _seconds(run: Run) -> Drawing:
         sometimes = {"linestyle": "none", "marker": MARKERS[index], "markersize": 4} if 0 in seconds and any(seconds) else {}
         shown = [(done, taken) for done, taken in zip(x, seconds, strict=True) if taken > 0 or not sometimes]
         axes.plot(*zip(*shown, strict=True), drawstyle="steps-mid", label=label, **{**series(index), **sometimes})
-    _rounds(axes, "seconds a round, in this simulation")
+    rounds_axis(axes, "seconds a round, in this simulation")
     axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
     axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
     means = "; ".join(f"{label} {duration(sum(seconds) / max(len(seconds), 1))}" for label, seconds in parts.items())
@@ -179,7 +179,8 @@ def _dots(points: Sequence[object], index: int = 0) -> dict[str, Any]:
     return {"marker": MARKERS[index % len(MARKERS)], "markersize": 4} if len(points) <= 12 else {}
 
 
-def _rounds(axes: Axes, y: str) -> None:
+def rounds_axis(axes: Axes, y: str) -> None:
+    """Rounds along the bottom."""
     labelled(axes, "round", y)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda done, _: count(round(done))))

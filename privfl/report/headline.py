@@ -93,6 +93,8 @@ def _promise(run: Run) -> Headline:
         f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
     )
     terms = f"per {privacy.unit}, at δ{HARD}={HARD}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
+    if privacy.extrapolated is not None:
+        terms = f"executed, {terms}; the extrapolated ε{HARD}={HARD}{epsilon(privacy.extrapolated.epsilon)} is of no run"
     return Headline("Promised ε", f"ε = {epsilon(privacy.epsilon)}", terms, sentence)
 
 

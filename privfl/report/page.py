@@ -17,6 +17,7 @@ from privfl.report import adversaries, comparison, cost, curves, dealt, headline
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Run
+from privfl.report.secure import Secure
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,7 @@ def of_run(run: Run) -> Page:
         partition_facts=dealt.facts(run.partition),
         bytes_table=cost.bytes_table(run),
         seconds_table=cost.seconds_table(run),
+        secure=Secure.of(run),
         model_bytes=wording.amount(4 * run.result.parameters),
         toml=dump(run.config),
     )
@@ -98,6 +100,8 @@ def _lede(run: Run) -> str:
     promise = (
         "It promises nothing" if result.privacy is None else f"It promises {result.privacy.unit}-level differential privacy"
     )
+    if result.privacy is not None and result.privacy.randomness == "seeded":
+        promise += " (seeded: not private against someone who knows the seed)"
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "

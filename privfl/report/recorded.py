@@ -56,13 +56,13 @@ class Run:
 
     @property
     def skipped(self) -> list[RoundRecord]:
-        """The rounds in which nobody trained."""
+        """The rounds in which the model did not move: nobody trained, or too few clients survived the aggregation."""
         return [record for record in self.rounds if record.skipped is not None]
 
     @property
     def contributions(self) -> int:
-        """How often a client trained and sent something, over all rounds."""
-        return sum(len(record.cohort) for record in self.rounds if record.skipped is None)
+        """How often a client's update reached the model, over all rounds."""
+        return sum(len(record.survivors) for record in self.rounds)
 
 
 def _config(folder: RunFolder) -> ExperimentConfig:

@@ -8,6 +8,7 @@ from rich.table import Table
 from privfl.errors import RunFolderError
 from privfl.report.headline import LOW_FPR, headlines, warnings
 from privfl.report.recorded import Run, rate_at
+from privfl.report.secure import certified, probability
 from privfl.report.wording import attack_name, percent, percent_range
 from privfl.runs import RunFolder
 
@@ -25,6 +26,10 @@ def summary_table(folder: RunFolder) -> Table:
     table.add_column()
     for headline in headlines(run):
         table.add_row(headline.label, headline.value, headline.terms)
+    certificate = next((record.secure for record in reversed(run.rounds) if record.secure is not None), None)
+    if certificate is not None:
+        risk = f"P(insecure) ≤ {probability(certificate.log2_insecure)}, P(lost) ≤ {probability(certificate.log2_recovery)}"
+        table.add_row("Secure aggregation", certificate.adversary.replace("_", "-"), f"{certified(certificate)}; {risk}")
     for warning in warnings(run):
         table.add_row("Note", "", warning, style="yellow")
     page = folder.path / "report.html"

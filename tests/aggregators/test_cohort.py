@@ -28,6 +28,7 @@ def test_the_shelf_finds_it(aggregator: Aggregator) -> None:
 def test_the_mean_is_the_weighted_mean(aggregator: Aggregator) -> None:
     given = updates()
     found = aggregator.aggregate(given, context())
+    assert found.mean_D is not None
     assert found.mean_D.dtype == torch.float32
     torch.testing.assert_close(found.mean_D.double(), expected_mean(given), rtol=0, atol=1e-6)
     assert found.clipped == 0
@@ -37,6 +38,8 @@ def test_the_mean_is_the_weighted_mean(aggregator: Aggregator) -> None:
 def test_the_order_of_arrival_does_not_matter(aggregator: Aggregator) -> None:
     given = updates(7)
     one, other = (aggregator.aggregate(order, context()) for order in (given, given[3:] + given[:3]))
+    assert one.mean_D is not None
+    assert other.mean_D is not None
     assert torch.equal(one.mean_D, other.mean_D)
     assert one.seen.keys() == other.seen.keys()
     assert all(torch.equal(one.seen[name], other.seen[name]) for name in one.seen)
@@ -46,6 +49,7 @@ def test_the_order_of_arrival_does_not_matter(aggregator: Aggregator) -> None:
 def test_updates_stay_as_they_were_and_may_carry_gradients(aggregator: Aggregator) -> None:
     given = [replace(update, delta_D=update.delta_D.clone().requires_grad_()) for update in updates()]
     found = aggregator.aggregate(given, context())
+    assert found.mean_D is not None
     assert not found.mean_D.requires_grad
     assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(given, updates(), strict=True))
 
@@ -84,6 +88,7 @@ def test_a_cohort_that_is_too_small_or_too_large_is_refused(aggregator: Aggregat
 def test_the_smallest_cohort_is_taken(aggregator: Aggregator) -> None:
     given = updates(aggregator.minimum_clients)
     found = aggregator.aggregate(given, context())
+    assert found.mean_D is not None
     torch.testing.assert_close(found.mean_D.double(), expected_mean(given), rtol=0, atol=1e-6)
 
 

@@ -18,7 +18,9 @@ def test_the_server_sees_every_update_and_says_so() -> None:
 
 def test_it_is_exact_to_the_last_bit_of_float32() -> None:
     given = updates(9)
-    assert torch.equal(MEAN.aggregate(given, context()).mean_D, expected_mean(given).float())
+    found = MEAN.aggregate(given, context()).mean_D
+    assert found is not None
+    assert torch.equal(found, expected_mean(given).float())
 
 
 def test_the_cost_is_a_float_for_each_number() -> None:
@@ -29,4 +31,6 @@ def test_the_cost_is_a_float_for_each_number() -> None:
 
 def test_one_client_gets_its_own_update_back() -> None:
     given = updates(1)
-    assert torch.equal(MEAN.aggregate(given, context()).mean_D, given[0].delta_D)
+    found = MEAN.aggregate(given, context()).mean_D
+    assert found is not None
+    assert torch.equal(found, given[0].delta_D)

@@ -7,18 +7,19 @@ from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from attacks import _run
 from attacks._run import run_attacks
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment
 from privfl.loading import loads
-from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan
 from privfl.recording import run
 from privfl.runs import RunFolder
-from privfl.training import LocalTask
+from privfl.training import LocalResult, LocalTask
 from privfl.training.opacus import Opacus
+from privfl.vectors import to_vector
 
 ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]
 OVERFITTED: dict[str, Any] = {
@@ -124,15 +125,16 @@ def test_each_shadow_has_its_own_members_half_of_the_candidates(attacked: RunFol
 def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same promise, kept and broken: an engine that trains without clip and noise and reports what was planned."""
 
-    def lie(self: Opacus, plan: ExamplePlan, task: LocalTask) -> tuple[float, float, LocalTraining]:
-        return self._train_plain(task), 0.0, plan.local_training(task.size)
+    def lie(self: Opacus, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
+        loss = self._train_plain(task)
+        return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, plan.local_training(task.size))
 
     if broken:
         monkeypatch.setattr(Opacus, "_train_private", lie)
         # Worker processes would not know of the break.
         monkeypatch.setattr(_run, "_cores", lambda: 1)
     privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
-    training = {**OVERFITTED["training"], "local_epochs": 60 if broken else 5}
+    training = {**OVERFITTED["training"], "engine": "opacus", "local_epochs": 60 if broken else 5}
     folder = begin(tmp_path / "run", privacy=privacy, training=training)
     found, promised = run_attacks(folder), folder.result.privacy
     assert promised is not None

@@ -22,16 +22,21 @@ from privfl.records import (
     Interval,
     Leakage,
     PartitionRecord,
+    Price,
     PrivacyResult,
     RateAt,
     Result,
     RoundRecord,
+    SecureRecord,
     Spread,
+    StageBytes,
+    StageSeconds,
     TimingRecord,
 )
 from privfl.runs import RunFolder
 
 PARAMETERS = 26010
+STAGES = ("advertise_keys", "share_keys", "masked_input", "unmasking")
 QUICKSTART = Path(__file__).parents[2] / "paper_configs" / "quickstart.toml"
 CLASSES = ["T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"]
 VARIANTS = [
@@ -76,13 +81,14 @@ def make(path: Path, made: Made) -> RunFolder:
         last = index == rounds - 1
         evaluated = evaluations[index] if (index + 1) % config.evaluation.every == 0 or last else None
         folder.append(*one_round(config, made, index, rounds, evaluated, generator))
-    uploads = sum(len(record.cohort) for record in folder.rounds() if record.skipped is None)
+    uploads = sum(len(record.survivors) for record in folder.rounds())
     folder.write(
         "result.json",
         Result(
             rounds=rounds,
             stopped=made.stopped,
             parameters=PARAMETERS,
+            engine="fused: each layer has a rule",
             evaluation=evaluations[-1],
             train_accuracy=made.accuracy + 0.007,
             privacy=privacy(config, made, generator),
@@ -135,6 +141,7 @@ def one_round(
     record = RoundRecord(
         round=index,
         cohort=cohort,
+        survivors=[] if skipped else cohort,
         skipped="1 clients took part; secure_sum needs 2" if skipped else None,
         train_loss=None if skipped else 2.0 * float(np.exp(-index / 9)) + 0.4,
         clipped_share=0.55 + 0.45 * float(np.exp(-index / 7)) if private and not skipped else None,
@@ -142,6 +149,7 @@ def one_round(
         epsilon=made.epsilon * (0.6 + 0.4 * (index + 1) / rounds) if private else None,
         bytes_up=active * (4 * (PARAMETERS + 1) + (104 if secure else 0)),
         bytes_down=active * active * 36 if secure else 0,
+        secure=secure_record(active) if secure and active else None,
         evaluation=evaluated,
     )
     timing = TimingRecord(
@@ -151,8 +159,30 @@ def one_round(
         aggregate_server=0.0005 if active else 0.0,
         evaluate=1.8 if evaluated else 0.0,
         total=0.12 * active + 2.0,
+        stages=[StageSeconds(stage=stage, client=0.0002, server=0.0001) for stage in STAGES] if secure and active else [],
     )
     return record, timing
+
+
+def secure_record(clients: int) -> SecureRecord:
+    return SecureRecord(
+        attempts=1,
+        clients=clients,
+        graph="complete",
+        adversary="semi_honest",
+        bits=32,
+        neighbours=clients - 1,
+        threshold=clients // 2 + 1,
+        least_survivors=clients // 2 + 1,
+        quorum=0,
+        log2_insecure=None,
+        log2_recovery=None,
+        lost={},
+        refused={},
+        masks_clients=clients**2,
+        masks_server=clients,
+        stages=[StageBytes(stage=stage, bytes_up=100 * clients, bytes_down=80 * clients, answers=clients) for stage in STAGES],
+    )
 
 
 def partition(made: Made, generator: np.random.Generator) -> PartitionRecord:
@@ -176,15 +206,25 @@ def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator
     spent = np.append(generator.uniform(0.3, 1, made.clients - 1) * made.epsilon, made.epsilon)
     spent[0] = 0.0 if made.clients > 1 else made.epsilon
     return PrivacyResult(
+        plan="example",
         unit="example",
-        relation="add or remove one example",
-        sampler="Poisson",
+        units=60_000,
+        relation="add_or_remove_one",
+        sampler="poisson",
+        randomness="seeded",
+        extrapolated=None,
+        zeroed=0,
+        clip_end=None,
         adversaries=["external", "client", "server"],
         delta=config.privacy.delta,
         noise_multiplier=0.8134,
-        max_grad_norm=config.privacy.max_grad_norm,
+        clip=config.privacy.max_grad_norm,
         epsilon=made.epsilon,
-        epsilon_rdp=made.epsilon * 1.07,
+        prices=[
+            Price(accountant="pld", relation="add_or_remove_one", epsilon=made.epsilon),
+            Price(accountant="rdp", relation="add_or_remove_one", epsilon=made.epsilon * 1.07),
+            Price(accountant="pld", relation="replace_one", epsilon=made.epsilon * 1.6),
+        ],
         epsilon_clients=spent.tolist(),
         budget=config.privacy.budget,
         curve_epsilon=grid.tolist(),

@@ -1,0 +1,289 @@
+"""What a run costs in ε: before it is run, from its configuration; afterwards, from its ledger."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, get_args
+
+import numpy as np
+
+from privfl import evaluation
+from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError, PrivacyError, RunFolderError
+from privfl.experiment import Experiment, assemble, histories
+from privfl.privacy import accounting
+from privfl.privacy.client_plans import CentralPlan, ClientPlan
+from privfl.privacy.ledger import Ledger
+from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.records import Extrapolated, Price, PrivacyResult
+from privfl.rounds import ServerState
+from privfl.runs import RunFolder
+
+GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
+"""The ε at which the privacy curve is kept."""
+
+Promising = ExamplePlan | ClientPlan
+"""The plans that promise something."""
+
+
+def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delta: float) -> list[Price]:
+    """Every ε that can be told of what was spent: the headline first, then by accountant and relation.
+
+    Args:
+        spent: what each account went through, stated under a relation.
+        first: the plan's own relation.
+        delta: the δ of all of them.
+    """
+    found = []
+    for relation in sorted(get_args(Relation), key=lambda one: one != first):
+        under = [history for history in spent(relation) if history]
+        if any(history.relation != relation for history in under):
+            continue
+        able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
+        found += [Price(accountant=one, relation=relation, epsilon=accounting.largest(under, delta, one)) for one in able]
+    return found
+
+
+def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:
+    """What so many rounds would cost in the federation that the run stands for; None where it stands for itself."""
+    if not isinstance(plan, CentralPlan) or plan.imagined is None:
+        return None
+    event = plan.extrapolated()
+    return Extrapolated(
+        population=event.population,
+        cohort=event.size,
+        noise_multiplier=event.total_noise_multiplier,
+        epsilon=accounting.epsilon(event.releases(rounds, plan.relation), plan.delta),
+    )
+
+
+def sampler(plan: Promising) -> str:
+    """How the sampling that is accounted is called."""
+    if isinstance(plan, ExamplePlan):
+        return plan.sampler
+    return plan.sampler if isinstance(plan, CentralPlan) else "none"
+
+
+def executed_noise(plan: Promising) -> float:
+    """Over the norm, of what is really drawn: less than a plan's own where it imagines a larger cohort."""
+    assert plan.noise_multiplier is not None, "the plan was not calibrated"
+    return plan.noise_multiplier * (plan.scale if isinstance(plan, CentralPlan) else 1.0)
+
+
+def units(experiment: Experiment) -> int:
+    """N of δ < 1/N: all examples that clients own, or all clients."""
+    assert not isinstance(experiment.plan, NoPlan)
+    return len(experiment.data.pool) if experiment.plan.unit == "example" else len(experiment.data.clients)
+
+
+def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, zeroed: int) -> PrivacyResult | None:
+    """What was promised, priced from the ledger alone; None where nothing was.
+
+    Args:
+        experiment: the run.
+        ledger: what it spent.
+        state: what its last round left.
+        zeroed: how many gradients or updates were not finite.
+    """
+    plan = experiment.plan
+    if isinstance(plan, NoPlan):
+        return None
+    norm = state.plan.get("norm")
+    return PrivacyResult(
+        plan=experiment.config.privacy.kind,
+        unit=plan.unit,
+        units=units(experiment),
+        relation=plan.relation,
+        sampler=sampler(plan),
+        adversaries=list(plan.adversaries),
+        delta=plan.delta,
+        randomness=plan.randomness,
+        noise_multiplier=executed_noise(plan),
+        clip=plan.clip,
+        clip_end=None if norm is None else float(norm),
+        epsilon=ledger.epsilon(),
+        prices=prices(ledger.histories, plan.relation, plan.delta),
+        extrapolated=extrapolated(plan, state.round),
+        epsilon_clients=ledger.clients(len(experiment.data.clients)),
+        budget=plan.budget,
+        zeroed=zeroed,
+        curve_epsilon=GRID.tolist(),
+        curve_delta=accounting.curve(ledger.histories(), GRID).tolist(),
+    )
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a run will cost, before it is run.
+
+    Args:
+        experiment: the run, assembled.
+        prices: every ε, the headline first.
+        epsilon_clients: each client's ε, by the headline's accountant.
+        extrapolated: what it would cost in the federation that it stands for.
+    """
+
+    experiment: Experiment
+    prices: tuple[Price, ...]
+    epsilon_clients: tuple[float, ...]
+    extrapolated: Extrapolated | None
+
+    @property
+    def plan(self) -> Promising:
+        """The plan, its noise fixed."""
+        assert not isinstance(self.experiment.plan, NoPlan)
+        return self.experiment.plan
+
+    @property
+    def epsilon(self) -> float:
+        """The headline."""
+        return self.prices[0].epsilon if self.prices else 0.0
+
+    def price(self, accountant: accounting.Accountant) -> float:
+        """ε by that accountant, under the plan's own relation.
+
+        Raises:
+            PrivacyError: it cannot price this plan.
+        """
+        for one in self.prices:
+            if (one.accountant, one.relation) == (accountant, self.plan.relation):
+                return one.epsilon
+        able = ", ".join(one.accountant for one in self.prices if one.relation == self.plan.relation)
+        raise PrivacyError(f"accountant {accountant!r} cannot price this plan; allowed here: {able}")
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value, for a table."""
+        plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
+        rounds_K = np.bincount([client for cohort in self.experiment.cohorts for client in cohort], minlength=1)
+        rows = [
+            ("plan", f"{self.experiment.config.privacy.kind}, randomness {plan.randomness}"),
+            ("protected", f"one {plan.unit}, from {', '.join(plan.adversaries)}"),
+            ("sampling that is accounted", SAMPLERS[sampler(plan)]),
+            ("noise multiplier", f"{executed_noise(plan):g} (clipping norm {plan.clip:g})"),
+            ("δ", f"{plan.delta:g}, below 1/{units(self.experiment)}"),
+        ]
+        for place, one in enumerate(self.prices):
+            mark = "  (headline, the largest over the clients)" if place == 0 else ""
+            rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{one.epsilon:.3f}{mark}"))
+        if isinstance(plan, ExamplePlan) and plan.sampler == "shuffle":
+            rows.append(("no guarantee: ε were the batches Poisson samples", f"{as_if_poisson(self.experiment):.3f}"))
+        if self.extrapolated is not None:
+            wide = self.extrapolated
+            imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
+            rows.append(("extrapolated ε, of a run that is not executed", f"{wide.epsilon:.3f}  ({imagined})"))
+        return [
+            *rows,
+            ("ε over the clients", f"from {spread.minimum:.3f} to {spread.maximum:.3f}, median {spread.median:.3f}"),
+            ("rounds of the busiest client", str(int(rounds_K.max()))),
+            ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
+        ]
+
+
+ACCOUNTANTS: Final = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP", "papers": "the conversion of papers before 2020"}
+"""The accountants in words."""
+
+RELATIONS: Final = {"add_or_remove_one": "add or remove one", "replace_one": "replace one"}
+"""The neighbouring relations in words."""
+
+SAMPLERS: Final = {
+    "poisson": "Poisson: each independently, in secret",
+    "shuffle": "none: shuffled batches earn no amplification",
+    "fixed": "a fixed number without replacement, in secret",
+    "all": "none: everybody, every time",
+    "none": "none: who takes part is public",
+}
+"""The samplers in words."""
+
+
+def account(config: ExperimentConfig) -> Account:
+    """What a configuration will cost, without training.
+
+    Raises:
+        ConfigError: nothing is promised, so nothing has a price; or as :func:`privfl.experiment.assemble`.
+    """
+    experiment = assemble(config)
+    plan, rounds = experiment.plan, config.rounds
+    if isinstance(plan, NoPlan):
+        raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
+    ledger = experiment.ledger(rounds)
+    return Account(
+        experiment,
+        tuple(prices(ledger.histories, plan.relation, plan.delta)),
+        tuple(ledger.clients(len(experiment.data.clients))),
+        extrapolated(plan, rounds),
+    )
+
+
+def over_rounds(experiment: Experiment) -> list[float]:
+    """ε after each round, from 0 rounds on: the largest over the clients so far."""
+    spent, ledger = [0.0], experiment.ledger(0)
+    for number in range(experiment.config.rounds):
+        ledger.record(number, experiment.planned(number))
+        spent.append(ledger.epsilon())
+    return spent
+
+
+def as_if_poisson(experiment: Experiment) -> float:
+    """ε that Poisson batches would have: beside shuffled ones, whose it is not, it is no guarantee."""
+    assert isinstance(experiment.plan, ExamplePlan)
+
+    plan = replace(experiment.plan, sampler="poisson")
+    return accounting.largest(histories(plan, experiment.data, experiment.cohorts, experiment.aggregator), plan.delta)
+
+
+@dataclass(frozen=True)
+class Together:
+    """One run among several on the same data: its own ε, and that of it and all before it."""
+
+    name: str
+    alone: float
+    together: float
+    unit: str
+    relation: Relation
+    delta: float
+
+
+def together(folders: Sequence[RunFolder]) -> list[Together]:
+    """What several runs on the same data cost together, from their ledgers.
+
+    Releases about one unit add up whatever the runs were for. What a ledger holds by client adds up client by client,
+    since the same clients own the same data.
+
+    Raises:
+        RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
+            terms, or one is named twice or promises nothing.
+    """
+    ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
+    total: dict[object, History] = {}
+    rows = []
+    for folder, ledger in ledgers:
+        for charged, history in ledger.accounts().items():
+            total[charged] = total.get(charged, History()) + history
+        shared = total.get("everybody", History())
+        each = [shared, *(shared + history for charged, history in total.items() if charged != "everybody")]
+        worst = accounting.largest([one for one in each if one], ledger.delta)
+        rows.append(
+            Together(str(folder.path), ledger.epsilon(), worst, ledger.unit or "example", ledger.relation, ledger.delta)
+        )
+    return rows
+
+
+def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
+    """The ledger of a run whose ε may be added to those of the others."""
+    first = folders[0]
+    if sum(other.path.resolve() == folder.path.resolve() for other in folders) > 1:
+        raise RunFolderError(f"{folder.path}: is named twice; its noise was drawn once")
+    if folder.partition.digest != first.partition.digest:
+        raise RunFolderError(
+            f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
+        )
+    ledger, other = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
+    for term in ("unit", "relation", "delta"):
+        here, there = getattr(ledger, term), getattr(other, term)
+        if here != there:
+            raise RunFolderError(
+                f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
+            )
+    return ledger

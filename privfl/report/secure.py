@@ -1,0 +1,97 @@
+"""What secure aggregation did in a run: the certified numbers of its rounds, who was lost, and what each stage cost."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from privfl.records import SecureRecord
+from privfl.report.cost import Row
+from privfl.report.recorded import Run
+from privfl.report.wording import HARD, amount, count, duration, listing, percent, plural
+
+_STAGES = {
+    "advertise_keys": "advertise keys",
+    "share_keys": "share keys",
+    "masked_input": "masked input",
+    "consistency_check": "consistency check",
+    "unmasking": "unmasking",
+}
+
+
+@dataclass(frozen=True)
+class Secure:
+    """Facts by name, and a table of stages."""
+
+    facts: list[tuple[str, str]]
+    stages: list[Row]
+
+    @classmethod
+    def of(cls, run: Run) -> Secure | None:
+        """Over the rounds in which the protocol ran; None where it never did."""
+        records = [record.secure for record in run.rounds if record.secure is not None]
+        return cls(_facts(records), _stages(run, records)) if records else None
+
+
+def certified(found: SecureRecord) -> str:
+    """The numbers of one round in words: complete graph, 6 of 10 shares."""
+    near = "" if found.graph == "complete" else f", {found.neighbours} neighbours"
+    return f"{found.graph} graph{near}, {found.threshold} of {found.neighbours + 1} shares"
+
+
+def probability(log2: float | None) -> str:
+    """A probability by its binary logarithm: 2^-41.3, or none where it is 0."""
+    return "0" if log2 is None else f"2^{log2:.0f}".replace("-", "−")
+
+
+def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
+    smallest, largest = min(records, key=lambda one: one.clients), max(records, key=lambda one: one.clients)
+    both = {one.clients: one for one in (smallest, largest)}
+    facts = [
+        ("server", "active: it may lie" if smallest.adversary == "active" else "semi-honest: it only looks"),
+        *((f"round of {plural(clients, 'client')}", certified(one)) for clients, one in both.items()),
+        ("fewest in a sum", plural(min(one.least_survivors for one in records), "client")),
+        ("P(more than the sum is learned)", f"at most {probability(_worst([one.log2_insecure for one in records]))}"),
+        ("P(round is lost)", f"at most {probability(_worst([one.log2_recovery for one in records]))}"),
+        ("word", f"{smallest.bits}{HARD}bits"),
+    ]
+    lost = Counter(stage for one in records for stage, clients in one.lost.items() for _ in clients)
+    if lost:
+        facts.append(("clients lost", listing([f"{count(number)} at {_STAGES[stage]}" for stage, number in lost.items()])))
+    refused = sum(len(one.refused) for one in records)
+    if refused:
+        facts.append(("clients refused", count(refused)))
+    repeated = sum(one.attempts - 1 for one in records)
+    if repeated:
+        facts.append(("attempts begun again", count(repeated)))
+    masks = sum(one.masks_clients for one in records), sum(one.masks_server for one in records)
+    return [*facts, ("masks expanded", f"{count(masks[0])} by clients, {count(masks[1])} by the server")]
+
+
+def _worst(logarithms: list[float | None]) -> float | None:
+    return max((one for one in logarithms if one is not None), default=None)
+
+
+def _stages(run: Run, records: list[SecureRecord]) -> list[Row]:
+    rows = []
+    seconds = {stage: [one for timing in run.timings for one in timing.stages if one.stage == stage] for stage in _STAGES}
+    server_total = sum(one.server for found in seconds.values() for one in found)
+    for stage, found in seconds.items():
+        octets = [one for record in records for one in record.stages if one.stage == stage]
+        if not found or not octets:
+            continue
+        answers = max(sum(one.answers for one in octets), 1)
+        server = sum(one.server for one in found)
+        rows.append(
+            Row(
+                _STAGES[stage],
+                (
+                    duration(sum(one.client for one in found) / len(found)),
+                    duration(server / len(found)),
+                    percent(server / server_total, 0) if server_total else "–",
+                    amount(sum(one.bytes_up for one in octets) / answers),
+                    amount(sum(one.bytes_down for one in octets) / answers),
+                ),
+            )
+        )
+    return rows

@@ -1,0 +1,47 @@
+"""What a run will have spent after each round, before it is run: in a terminal, and as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from rich.text import Text
+
+from privfl.report.curves import rounds_axis
+from privfl.report.drawing import Drawing, blank, finish, series, style
+from privfl.report.wording import epsilon, plural
+
+_EIGHTHS = " ▁▂▃▄▅▆▇█"
+_WIDTH, _HEIGHT = 64, 8
+
+
+def curve_text(spent: Sequence[float]) -> Text:
+    """Bars of ε over the rounds, for a terminal of 80 columns.
+
+    Args:
+        spent: ε after 0, 1, 2, ... rounds.
+    """
+    rounds = len(spent) - 1
+    columns = min(_WIDTH, rounds)
+    shown = [spent[round((place + 1) * rounds / columns)] for place in range(columns)]
+    top = max(spent) or 1.0
+    levels = [round(value / top * 8 * _HEIGHT) for value in shown]
+    label = max(len(epsilon(top)), 4)
+    lines = []
+    for line in range(_HEIGHT - 1, -1, -1):
+        name = epsilon(top) if line == _HEIGHT - 1 else ("0.00" if line == 0 else "")
+        lines.append(f"{name:>{label}} ┤" + "".join(_EIGHTHS[min(max(level - 8 * line, 0), 8)] for level in levels))
+    lines.append(" " * label + " └" + "─" * columns)
+    lines.append(f"{' ' * label}  ε after each of {plural(rounds, 'round')}; at the end {epsilon(spent[-1])}")
+    return Text("\n".join(lines), no_wrap=True)
+
+
+def drawing(spent: Sequence[float]) -> Drawing:
+    """The same as a figure."""
+    with style():
+        figure, axes = blank(height=250)
+        axes.plot(range(len(spent)), spent, **series(0))
+        axes.set_ylim(bottom=0)
+        rounds_axis(axes, "ε so far, the largest over the clients")
+        rounds = plural(len(spent) - 1, "round")
+        alt = f"The ε that the run will have spent after each of {rounds}, {epsilon(spent[-1])} at the end."
+        return finish(figure, "spending", "ε over the rounds", alt)
