@@ -11,7 +11,7 @@ import platform
 import shutil
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -22,10 +22,11 @@ from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progres
 from rich.table import Table
 
 from privfl.config import ExperimentConfig
-from privfl.errors import PrivflError, UserError
+from privfl.errors import ConfigError, PrivflError, UserError
 from privfl.loading import load, load_data
 from privfl.records import RoundRecord, TimingRecord
 from privfl.runs import RunFolder, write_atomic
+from privfl.sweeping import Ended
 
 app = typer.Typer(
     help="Federated learning with the privacy measured beside the accuracy.",
@@ -57,20 +58,86 @@ def run(
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME unless it is given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
 ) -> None:
-    """Train, attack what came of it, and write the page."""
+    """Train, attack what came of it, and write the page.
+
+    Under `torchrun --nproc-per-node N -m privfl run ...` N processes share out each cohort; the result is the same.
+    """
     settings = load(config, overrides or ())
 
-    from privfl import recording
+    from privfl import processes, recording
 
-    path = out_dir or _default_folder(settings.name, resume)
-    with _training_progress(settings, path) as observer:
-        folder = recording.run(settings, path, resume=resume, observer=observer)
+    with processes.joined() as all_of_them:
+        if not all_of_them.first:
+            recording.assist(settings, all_of_them)
+            return
+        path = out_dir or _default_folder(settings.name, resume)
+        with _training_progress(settings, path) as observer:
+            folder = recording.run(settings, path, resume=resume, observer=observer, processes=all_of_them)
     stopped = folder.result.stopped
     if stopped is not None:
         err.print(f"stopped: {stopped}", style="yellow", highlight=False)
     if settings.attacks.run and folder.leakage is None:
         _attack(folder, ())
     _report([folder], None)
+
+
+@app.command(epilog="Example: privfl sweep paper_configs/digits.toml seed=0..4 privacy.target_epsilon=2,8 --jobs 2")
+def sweep(
+    config: Config,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="KEY=VALUE[,VALUE...]", help="Settings; of several values each is tried; 0..4 is five of them."),
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="Where the runs go; runs/NAME-sweep unless given.")] = None,
+    jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time; on a machine with GPUs, one a GPU is good.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option("--cluster", help="Run as a job array instead: slurm (needs the extra 'slurm').")
+    ] = None,
+    ask: Annotated[
+        list[str] | None, typer.Option("--ask", metavar="NAME=VALUE", help="What the scheduler is asked for: timeout_min=60.")
+    ] = None,
+) -> None:
+    """Run every combination of several settings, each into a folder of its own, and compare them on one page.
+
+    The same command goes on with a sweep that was interrupted; finished runs are not run again.
+    """
+    from privfl import sweeping
+
+    chosen = sweeping.variants(config, overrides or ())
+    out_path = out_dir or Path("runs") / f"{load(config).name}-sweep"
+    err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
+    if cluster is not None:
+        ended = sweeping.run_on_cluster(config, chosen, out_path, cluster=cluster, parameters=_parameters(ask or ()))
+        for one in ended:
+            _ended(one)
+    else:
+        ended = sweeping.run_here(config, chosen, out_path, jobs=jobs, gpus=_gpus(), observer=_ended)
+    done = [RunFolder.open(one.folder) for one in ended if one.code == 0]
+    if done:
+        _report(done, out_path / "comparison.html")
+    failed = sum(one.code != 0 for one in ended)
+    if failed:
+        err.print(f"privfl: {failed} of {len(ended)} runs failed; mend what they say and type the same again", style="red")
+        raise typer.Exit(max(one.code for one in ended if one.code != 0))
+
+
+def _ended(one: Ended) -> None:
+    said = "done" if one.code == 0 else f"exit code {one.code}: {one.words}"
+    err.print(f"{one.variant.name}: {said}", highlight=False, soft_wrap=True, markup=False)
+
+
+def _gpus() -> int:
+    import torch
+
+    return torch.cuda.device_count()
+
+
+def _parameters(asked: Sequence[str]) -> dict[str, str | int]:
+    pairs = [pair.partition("=") for pair in asked]
+    for name, equals, value in pairs:
+        if not equals or not value:
+            raise ConfigError(f"--ask {name!r}: must be NAME=VALUE, for example timeout_min=60")
+    return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
 @app.command(epilog="Example: privfl attack runs/quickstart membership/rmia")

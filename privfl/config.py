@@ -144,7 +144,8 @@ class TrainingConfig(Frozen):
     """Local training: SGD from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
 
     ``engine`` is "auto", or an engine's name. ``proximal`` is FedProx's μ: each step is also pulled to the global model.
-    ``memory_budget`` is in MiB, for the fused engine; it chooses for itself where none is given. ``precision`` is that of
+    ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
+    program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
     """
 
@@ -157,6 +158,7 @@ class TrainingConfig(Frozen):
     weight_decay: Annotated[float, Field(ge=0)] = 0.0
     proximal: Annotated[float, Field(ge=0)] = 0.0
     memory_budget: PositiveInt | None = None
+    parts: PositiveInt | None = None
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
 
     @model_validator(mode="after")

@@ -12,6 +12,7 @@
     ├── PrivacyError            a step that would have broken the promised privacy
     ├── ProtocolError           secure aggregation: a message was refused, or a round cannot go on
     │   └── ThresholdError      too few clients are left; nothing was revealed, and the round may be repeated
+    ├── ProcessError            a run of several processes lost one of them
     └── StorageError            the disk is full or refuses to be written
 
 A message is one line: the value, what is allowed, and what to do next.
@@ -75,6 +76,10 @@ class ProtocolError(PrivflError):
 
 class ThresholdError(ProtocolError):
     """Too few clients are left; nothing was revealed, and the round may be repeated with fresh keys."""
+
+
+class ProcessError(PrivflError):
+    """A run of several processes lost one of them."""
 
 
 class StorageError(PrivflError):

@@ -31,7 +31,8 @@ from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.own_noise_plans import DistributedPlan
 from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
 from privfl.privacy.sampling import draw_cohorts
-from privfl.rounds import Outcome, Round, ServerState, skip_reason
+from privfl.processes import ALONE, Processes
+from privfl.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
 from privfl.shelves import SHELVES
@@ -63,6 +64,7 @@ class Experiment:
         fingerprint: of all settings that move the training. It goes into the streams of batches and noise, so that two
             runs with one seed and different settings do not share their noise: the difference of two such releases
             would have none.
+        processes: those that carry the run out together.
     """
 
     config: ExperimentConfig
@@ -80,6 +82,7 @@ class Experiment:
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
     fingerprint: str
+    processes: Processes = ALONE
 
     @property
     def layout(self) -> Layout:
@@ -91,15 +94,16 @@ class Experiment:
         state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
         return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
 
-    def tasks(self, round_number: int) -> list[LocalTask]:
-        """What the cohort of that round trains on."""
-        tasks = []
+    def cohort(self, round_number: int) -> Cohort:
+        """Who takes part in that round, and what each of them trains on."""
         sizes_K = self.data.sizes()
-        for client in self.cohorts[round_number]:
+
+        def task(client: int) -> LocalTask:
             index = torch.from_numpy(self.data.members_of(client)).to(self.x.device)
             stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
-            tasks.append(LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream))
-        return tasks
+            return LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream)
+
+        return Cohort(self.cohorts[round_number], task)
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
@@ -116,29 +120,48 @@ class Experiment:
         """Why nobody will train in that round; None where somebody will."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, transcript: bool = False) -> Outcome:
-        """One round; ``transcript``: keep all that the server is sent."""
+    def step(self, state: ServerState, *, observed: bool = False, transcript: bool = False) -> Outcome:
+        """One round; ``observed``: keep what the server saw; ``transcript``: and all that it was sent."""
+        context = self._context(state, observed=observed, transcript=transcript)
+        return self._round(state.round).run(state, self.cohort(state.round), context)
+
+    def assist(self) -> None:
+        """Train this process' share of every round that the first process orders, until it orders no more."""
+        global_D = self.initial_D.clone()
+        while True:
+            order: Order | None = self.processes.share()
+            if order is None:
+                return
+            state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
+            # Whether anybody will look at the updates is for all to know: they travel or not.
+            context = self._context(state, observed=self.config.records.views != "final", transcript=False)
+            self._round(order.round).contribute(state, self.cohort(order.round), context)
+
+    def _context(self, state: ServerState, *, observed: bool, transcript: bool) -> RoundContext:
         name = self.seed / "round" / state.round
         distributed = self.plan if isinstance(self.plan, DistributedPlan) else None
-        context = RoundContext(
+        return RoundContext(
             round=state.round,
             global_D=state.global_D,
             layout=self.layout,
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
+            observed=observed,
             transcript=transcript,
+            processes=self.processes,
             codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
             noise_key=(self.secret / "round" / state.round / "shares" / self.fingerprint).key() if distributed else b"",
         )
-        one = Round(
+
+    def _round(self, number: int) -> Round:
+        return Round(
             plan=self.plan,
             trainer=self.trainer,
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
-            stream=self.secret / "round" / state.round / "server" / self.fingerprint,
+            stream=self.secret / "round" / number / "server" / self.fingerprint,
         )
-        return one.run(state, self.tasks(state.round), context)
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
@@ -163,6 +186,7 @@ class Experiment:
             data=data,
             initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
+            processes=ALONE,
         )
 
     def logits(self, vector_D: Tensor, x: Tensor) -> Tensor:
@@ -170,7 +194,12 @@ class Experiment:
         return evaluation.logits(self.model, vector_D, x)
 
 
-def assemble(config: ExperimentConfig, plan: Plan | None = None, secret: Seed | None = None) -> Experiment:
+def assemble(
+    config: ExperimentConfig,
+    plan: Plan | None = None,
+    secret: Seed | None = None,
+    processes: Processes = ALONE,
+) -> Experiment:
     """Configuration -> objects.
 
     Args:
@@ -178,6 +207,7 @@ def assemble(config: ExperimentConfig, plan: Plan | None = None, secret: Seed | 
         plan: the plan where its noise is known already, as for a shadow model; calibrated anew otherwise.
         secret: the root of the noise where the plan draws it from the operating system, as :func:`new_secret` gives it;
             drawn anew otherwise.
+        processes: those that carry the run out together.
 
     Raises:
         ConfigError, DataError, ModelError: something does not fit; nothing was trained.
@@ -214,6 +244,7 @@ def assemble(config: ExperimentConfig, plan: Plan | None = None, secret: Seed | 
         server=server,
         cohorts=cohorts,
         fingerprint=_fingerprint(config, plan),
+        processes=processes,
     )
 
 
@@ -328,7 +359,7 @@ def deterministic() -> Iterator[None]:
 def _fingerprint(config: ExperimentConfig, plan: Plan) -> str:
     apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
     # Engines agree up to rounding, with any memory: that moves nothing whose noise should be another.
-    apart["training"] = {"engine", "memory_budget"}
+    apart["training"] = {"engine", "memory_budget", "parts"}
     return hashlib.sha256(repr((config.model_dump(exclude=apart), plan)).encode()).hexdigest()
 
 

@@ -6,7 +6,8 @@ import importlib.metadata
 import math
 import platform
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,11 +19,12 @@ from torch import Tensor
 
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
-from privfl.errors import RunFolderError
-from privfl.experiment import Experiment, assemble, deterministic
+from privfl.errors import ProcessError, RunFolderError
+from privfl.experiment import Experiment, assemble, deterministic, new_secret
 from privfl.pricing import privacy_result
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plan import NoPlan
+from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.rounds import Outcome, ServerState
 from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
@@ -39,7 +41,14 @@ _MEMBERS = 10_000
 Observer = Callable[[RoundRecord, TimingRecord], None]
 
 
-def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: Observer | None = None) -> RunFolder:
+def run(
+    config: ExperimentConfig,
+    out: Path,
+    *,
+    resume: bool = False,
+    observer: Observer | None = None,
+    processes: Processes = ALONE,
+) -> RunFolder:
     """Train, from the beginning or from where the folder stopped, and write everything down.
 
     Args:
@@ -48,10 +57,40 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
         resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
             there is none.
         observer: called after each round, for progress.
+        processes: those that carry the run out together, of which this is the first; the others call :func:`assist`.
 
     Raises:
         ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
+        ProcessError: another process is gone; the same.
     """
+    with _dismissing(processes):
+        return _run(config, out, resume, observer, processes)
+
+
+def assist(config: ExperimentConfig, processes: Processes) -> None:
+    """What every process but the first does of a run: train as it is told, and write nothing."""
+    root: int | None = processes.share()
+    if root is None:
+        return
+    with deterministic():
+        assemble(config, secret=Seed(root), processes=processes).assist()
+
+
+@contextmanager
+def _dismissing(processes: Processes) -> Iterator[None]:
+    """Let the other processes go, however the run ends."""
+    try:
+        yield
+    except ProcessError:
+        raise
+    except BaseException:
+        with suppress(ProcessError):
+            processes.share(None)
+        raise
+    processes.share(None)
+
+
+def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer | None, processes: Processes) -> RunFolder:
     begun = resume and (out / "config.toml").exists()
     folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
     with folder.locked(), deterministic():
@@ -60,7 +99,9 @@ def run(config: ExperimentConfig, out: Path, *, resume: bool = False, observer: 
             if folder.finished:
                 (folder.path / _SECRET).unlink(missing_ok=True)
                 return folder
-        experiment = assemble(config, secret=_kept_secret(folder) if begun else None)
+        secret = (_kept_secret(folder) if begun else None) or new_secret()
+        processes.share(secret.root)
+        experiment = assemble(config, secret=secret, processes=processes)
         if begun:
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
@@ -92,7 +133,8 @@ class _Recorder:
             if stopped is not None:
                 break
             started = time.perf_counter()
-            outcome = self.experiment.step(state, transcript=config.records.views == "all")
+            views = config.records.views
+            outcome = self.experiment.step(state, observed=views != "final", transcript=views == "all")
             ledger.record(state.round, outcome.events)
             done = outcome.state.round
             evaluating = time.perf_counter()
@@ -140,7 +182,7 @@ class _Recorder:
     def _record(self, round_number: int, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
-        losses = [result.loss for result in outcome.results if math.isfinite(result.loss)]
+        losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         return RoundRecord(
             round=round_number,
             cohort=list(self.experiment.cohorts[round_number]),

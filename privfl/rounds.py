@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,6 +19,8 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer, State
 from privfl.training import LocalResult, LocalTask, Trainer
+
+_NOTHING = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -34,12 +36,70 @@ class ServerState:
 
 
 @dataclass(frozen=True)
+class Cohort:
+    """The clients of a round, and what each of them trains on, put together where it is needed."""
+
+    clients: tuple[int, ...]
+    task: Callable[[int], LocalTask]
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the first process tells the others to begin a round with, beside the global model."""
+
+    round: int
+    plan: PlanState
+
+
+@dataclass
+class Done:
+    """What clients did in a round, client by client, all but the updates themselves.
+
+    Args:
+        clients: whose it is.
+        handed_in: what the plan made of it, without the vector.
+        losses, clipped_shares, zeroed: of their training.
+        stand_ins: who took part with zeros.
+        seconds: training, by the slowest process.
+    """
+
+    clients: list[int] = field(default_factory=list)
+    handed_in: list[Contribution] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    clipped_shares: list[float] = field(default_factory=list)
+    zeroed: list[int] = field(default_factory=list)
+    stand_ins: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+
+    def add(self, result: LocalResult, one: Contribution) -> None:
+        """One more client. An update of a whole client that is not finite is one gradient that counts as zero."""
+        self.clients.append(result.client)
+        self.handed_in.append(replace(one, delta_D=_NOTHING))
+        self.losses.append(result.loss)
+        self.clipped_shares.append(result.clipped_share)
+        self.zeroed.append(result.zeroed + (not bool(torch.isfinite(result.delta_D).all())))
+
+    @classmethod
+    def of(cls, shares: Sequence[Done]) -> Done:
+        """All of them, by ascending client, whichever process trained it."""
+        where = sorted((client, share, place) for share, one in enumerate(shares) for place, client in enumerate(one.clients))
+        return cls(
+            clients=[client for client, _, _ in where],
+            handed_in=[shares[share].handed_in[place] for _, share, place in where],
+            losses=[shares[share].losses[place] for _, share, place in where],
+            clipped_shares=[shares[share].clipped_shares[place] for _, share, place in where],
+            zeroed=[shares[share].zeroed[place] for _, share, place in where],
+            seconds=max(share.seconds for share in shares),
+        )
+
+
+@dataclass(frozen=True)
 class Outcome:
     """What happened in a round.
 
     Args:
         state: the state that the next round begins with.
-        results: what each client's training gave; empty where nobody trained.
+        losses: each client's mean training loss; empty where nobody trained.
         aggregate: None where nothing was aggregated.
         participants: who handed something in, ascending, stand-ins included.
         events: what was spent, for the ledger, by whose account it is.
@@ -50,7 +110,7 @@ class Outcome:
     """
 
     state: ServerState
-    results: Sequence[LocalResult]
+    losses: Sequence[float]
     aggregate: Aggregate | None
     participants: Sequence[int]
     events: dict[Account, Event]
@@ -93,19 +153,19 @@ class Round:
     largest_client: int
     stream: Seed
 
-    def run(self, state: ServerState, tasks: Sequence[LocalTask], context: RoundContext) -> Outcome:
-        """Local training, aggregation and the server's step.
+    def run(self, state: ServerState, cohort: Cohort, context: RoundContext) -> Outcome:
+        """Local training, aggregation and the server's step; of several processes, by the first.
 
         Args:
             state: what the last round left.
-            tasks: one for each client of the cohort.
+            cohort: who takes part.
             context: what both ends of the aggregation know.
 
         Raises:
             ModelError: training diverged.
             PrivacyError: something else was done than was planned.
         """
-        skipped = skip_reason([task.client for task in tasks], self.aggregator, self.plan)
+        skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
             after = ServerState(state.round + 1, state.global_D, state.optimizer, state.plan)
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0)
@@ -114,96 +174,125 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
                 "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
             )
+        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
+        context.processes.share(Order(state.round, told))
+        context.processes.share_vector(state.global_D)
+        done, aggregate = self.contribute(state, cohort, context)
+        if isinstance(self.plan, ClientPlan):
+            return self._of_clients(self.plan, state, done, aggregate)
+        return self._of_examples(state, done, aggregate)
+
+    def contribute(self, state: ServerState, cohort: Cohort, context: RoundContext) -> tuple[Done, Aggregate | None]:
+        """What every process does in a round: train its share of the cohort, and have it aggregated.
+
+        The cohort is cut into parts that depend on nothing but its size, and each part is trained by itself, wherever.
+
+        Returns:
+            what the clients did, and, at the first process alone, the aggregate; None where nobody came.
+        """
+        mine, updates = Done(), list[ClientUpdate]()
+        failed: Exception | None = None
+        try:
+            for part in self._parts(state, cohort, context):
+                self._train(part, state, context, mine, updates)
+        except Exception as error:
+            # Said to all before it is raised: a process that left would keep the others waiting.
+            failed = error
+        shares = context.processes.gather((mine, failed))
+        failures = [found for _, found in shares if found is not None]
+        if failures and context.processes.first:
+            raise failures[0]
+        if failures:
+            return Done(), None
+        done = Done.of([share for share, _ in shares])
+        if not done.clients:
+            return done, None
+        # Stand-ins are nobody's: they are added once.
+        extra = self._stand_ins(done.clients, context) if context.processes.first else []
+        done.stand_ins.extend(update.client for update in extra)
+        return done, self.aggregator.collect([*updates, *extra], context)
+
+    def _parts(self, state: ServerState, cohort: Cohort, context: RoundContext) -> list[list[LocalTask]]:
+        """This process' parts of the cohort. They are of nearly one size, and dealt in turn."""
+        count = len(cohort.clients)
+        if not count:
+            return []
+        parts = min(self.trainer.parts(count, state.global_D, cohort.task(cohort.clients[0]).x), count)
+        cuts = [count * part // parts for part in range(parts + 1)]
+        mine = range(context.processes.rank, parts, context.processes.size)
+        return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in mine]
+
+    def _train(
+        self, tasks: Sequence[LocalTask], state: ServerState, context: RoundContext, done: Done, updates: list[ClientUpdate]
+    ) -> None:
+        """Train some clients, and let each do to its update what the plan asks."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
-        seconds = time.perf_counter() - started
+        done.seconds += time.perf_counter() - started
         if isinstance(self.plan, ClientPlan):
-            return self._of_clients(self.plan, state, tasks, results, context, seconds)
-        return self._of_examples(state, tasks, results, context, seconds)
+            # Every client has the same weight: one by its size would move the sum by more than it is clipped to. Noise that a
+            # client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
+            covered = {"rounding": self.aggregator.rounding_norm(context)} if self.plan.trusts_server else {}
+            handed_in = [
+                self.plan.at_client(result.delta_D, context.layout, state.plan, task.seed, **covered)
+                for task, result in zip(tasks, results, strict=True)
+            ]
+            weights = [1.0] * len(tasks)
+        else:
+            _require_finite(results)
+            _require_planned(self.plan, tasks, results)
+            handed_in = [Contribution(result.delta_D, True, result.event) for result in results]
+            # By public size (McMahan 2017: by the number of examples), as a share of the largest client's: a weight in
+            # (0, 1], which is what a secure sum can bound.
+            weights = [task.size / self.largest_client for task in tasks]
+        for task, result, one, weight in zip(tasks, results, handed_in, weights, strict=True):
+            updates.append(ClientUpdate(task.client, one.delta_D, weight))
+            done.add(result, one)
 
-    def _of_examples(
-        self,
-        state: ServerState,
-        tasks: Sequence[LocalTask],
-        results: Sequence[LocalResult],
-        context: RoundContext,
-        seconds: float,
-    ) -> Outcome:
-        """Clients are weighted by their public size (McMahan 2017: by their number of examples), as a share of the largest
-        client's: a weight in (0, 1], which is what a secure sum can bound.
+    def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
+        """Zeros of clients that did not come, where fewer came than the aggregator can hide.
+
+        Only a plan that trusts the server gets this far with so few, and must not skip the round; the sum is the same.
         """
-        _require_finite(results)
-        _require_planned(self.plan, tasks, results)
-        updates = [
-            ClientUpdate(task.client, result.delta_D, task.size / self.largest_client)
-            for task, result in zip(tasks, results, strict=True)
-        ]
-        aggregate = self.aggregator.aggregate(updates, context)
-        shares = [result.clipped_share for result in results]
+        others = (client for client in range(context.population) if client not in set(came))
+        missing = max(0, self.aggregator.minimum_clients - len(came))
+        zero_D = torch.zeros_like(context.global_D)
+        return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
+
+    def _of_examples(self, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
+        assert aggregate is not None, "somebody came"
         # Where too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
         return Outcome(
             self._stepped(state, aggregate.mean_D, state.plan),
-            results,
+            done.losses,
             aggregate,
-            [task.client for task in tasks],
-            {result.client: result.event for result in results if result.event is not None},
-            sum(shares) / len(shares) if isinstance(self.plan, ExamplePlan) else None,
-            sum(result.zeroed for result in results),
+            done.clients,
+            {client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None},
+            sum(done.clipped_shares) / len(done.clients) if isinstance(self.plan, ExamplePlan) else None,
+            sum(done.zeroed),
             aggregate.failed,
-            seconds,
+            done.seconds,
         )
 
-    def _of_clients(
-        self,
-        plan: ClientPlan,
-        state: ServerState,
-        tasks: Sequence[LocalTask],
-        results: Sequence[LocalResult],
-        context: RoundContext,
-        seconds: float,
-    ) -> Outcome:
-        """Every client has the same weight: one by its size would move the sum by more than it is clipped to."""
-        # Noise that a client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
-        covered = {"rounding": self.aggregator.rounding_norm(context)} if plan.trusts_server else {}
-        handed_in = [
-            plan.at_client(result.delta_D, context.layout, state.plan, task.seed, **covered)
-            for task, result in zip(tasks, results, strict=True)
-        ]
-        updates = [ClientUpdate(task.client, one.delta_D, 1.0) for task, one in zip(tasks, handed_in, strict=True)]
-        aggregate, participants = self._aggregated(updates, context)
+    def _of_clients(self, plan: ClientPlan, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
         failed = aggregate.failed if aggregate is not None and not plan.trusts_server else None
-        arrived = aggregate if aggregate is not None and aggregate.mean_D is not None else None
         # A sum that was lost counts as empty where the noise is the server's: that a round was skipped would tell who came.
-        total_D, weight = arrived.sum() if arrived is not None else (torch.zeros_like(state.global_D), 0.0)
-        sum_D = total_D.to(state.global_D.device, torch.float64)
-        release = plan.at_server(Total(sum_D, weight), handed_in, state.plan, state.round, self.stream)
+        total = Total(torch.zeros_like(state.global_D, dtype=torch.float64), 0.0)
+        if aggregate is not None and aggregate.sum_D is not None:
+            total = Total(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum)
+        release = plan.at_server(total, done.handed_in, state.plan, state.round, self.stream)
+        within = sum(one.within for one in done.handed_in)
         return Outcome(
             self._stepped(state, None if failed else release.mean_D, state.plan if failed else release.state),
-            results,
+            done.losses,
             aggregate,
-            participants,
-            _spent(plan, tasks, handed_in, release.event),
-            1 - sum(one.within for one in handed_in) / len(handed_in) if handed_in else None,
-            sum(not bool(torch.isfinite(result.delta_D).all()) for result in results),
+            sorted([*done.clients, *done.stand_ins]),
+            _spent(plan, done, release.event),
+            1 - within / len(done.clients) if done.clients else None,
+            sum(done.zeroed),
             failed,
-            seconds,
+            done.seconds,
         )
-
-    def _aggregated(self, updates: Sequence[ClientUpdate], context: RoundContext) -> tuple[Aggregate | None, list[int]]:
-        """The aggregate of what came, and who handed something in.
-
-        Where fewer came than the aggregator can hide, and the round must not be skipped, others stand in with zeros: the
-        sum is the same. Where nobody came there is nothing to hide.
-        """
-        if not updates:
-            return None, []
-        came = {update.client for update in updates}
-        others = (client for client in range(context.population) if client not in came)
-        missing = max(0, self.aggregator.minimum_clients - len(updates))
-        zero_D = torch.zeros_like(context.global_D)
-        stand_ins = [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
-        everybody = [*updates, *stand_ins]
-        return self.aggregator.aggregate(everybody, context), sorted(update.client for update in everybody)
 
     def _stepped(self, state: ServerState, mean_D: Tensor | None, plan: PlanState) -> ServerState:
         """The state after the round; where there is no mean the model stays where it was."""
@@ -213,28 +302,26 @@ class Round:
         return ServerState(state.round + 1, global_D, optimizer, plan)
 
 
-def _spent(
-    plan: ClientPlan, tasks: Sequence[LocalTask], handed_in: Sequence[Contribution], released: Event | None
-) -> dict[Account, Event]:
+def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account, Event]:
     """What was spent, by whose account it is, having been planned.
 
     Raises:
         PrivacyError: it was not.
     """
     spent: dict[Account, Event] = {
-        task.client: one.event for task, one in zip(tasks, handed_in, strict=True) if one.event is not None
+        client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
     }
     if released is not None:
         spent["everybody"] = released
     planned = plan.planned()
-    accounts: list[Account] = ["everybody"] if plan.trusts_server else [task.client for task in tasks]
+    accounts: list[Account] = ["everybody"] if plan.trusts_server else [*done.clients]
     for account in accounts:
-        done = spent.get(account)
-        if isinstance(done, CohortSum):
+        event = spent.get(account)
+        if isinstance(event, CohortSum):
             # The norm may adapt; the noise is relative to it.
-            done = done.model_copy(update={"max_update_norm": plan.max_update_norm})
-        if done != planned:
-            raise PrivacyError(f"round of {account}: {done} was done, but {planned} was planned; nothing was sent")
+            event = event.model_copy(update={"max_update_norm": plan.max_update_norm})
+        if event != planned:
+            raise PrivacyError(f"round of {account}: {event} was done, but {planned} was planned; nothing was sent")
     return spent
 
 

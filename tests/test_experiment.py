@@ -92,7 +92,7 @@ def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:
     deltas = []
     for noise in (5.0, 10.0):
         experiment = assemble(small(privacy={**SMALL["privacy"], "noise_multiplier": noise}))
-        task = experiment.tasks(0)[0]
+        task = experiment.cohort(0).task(experiment.cohorts[0][0])
         deltas.append(experiment.trainer.train(experiment.initial_D, [task])[0].delta_D)
     cancelled = 2 * deltas[0] - deltas[1]
     assert float(cancelled.norm()) > float(deltas[0].norm())

@@ -158,17 +158,17 @@ def test_sums_without_transcripts(tmp_path: Path) -> None:
 
 @pytest.fixture
 def handed_in(monkeypatch: pytest.MonkeyPatch) -> list[list[ClientUpdate]]:
-    """Every single update that clients hand to the aggregator, round by round, as the simulation knows it."""
+    """Every single update that clients hand in, round by round, as the simulation knows it."""
     kept: list[list[ClientUpdate]] = []
     for kind in ("mean", "secure_sum"):
         item: type[Aggregator] = SHELVES["aggregator"].find(kind)
-        real = item.aggregate
+        real = item.collect
 
         def spy(self: Aggregator, updates: list[ClientUpdate], context: RoundContext, real: object = real) -> Aggregate:
             kept.append(list(updates))
             return real(self, updates, context)  # type: ignore[operator, no-any-return]
 
-        monkeypatch.setattr(item, "aggregate", spy)
+        monkeypatch.setattr(item, "collect", spy)
     return kept
 
 

@@ -11,10 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
+import torch
 from torch import Tensor
 
 from privfl.config import Item
 from privfl.privacy.distributed import DistributedCodec
+from privfl.processes import ALONE, Processes
 from privfl.records import SecureRecord, StageSeconds
 from privfl.vectors import Layout
 
@@ -39,7 +41,9 @@ class RoundContext:
         population: the number of clients there are; no cohort is larger.
         simulation_key: 32 bytes for what of the round is simulated and must be repeatable: the rounding, and who is
             lost. Of this run and round alone; keys and masks are not made from it.
-        transcript: whether to keep all that the server is sent.
+        transcript: whether to keep all that the server is sent under secure aggregation.
+        observed: whether anybody will ask what the server saw; ``Aggregate.seen`` may be empty where not.
+        processes: those that the cohort's clients are spread over.
         codec: how clients encode and noise their updates, where the noise is distributed; else None. The words of its
             clients are then summed modulo 2^bits, ``sum_D`` is what it decodes, and ``weight_sum`` is the number of them.
         noise_key: 32 bytes for the clients' shares of that noise, of this run and round alone; secret.
@@ -51,6 +55,8 @@ class RoundContext:
     population: int
     simulation_key: bytes
     transcript: bool = False
+    observed: bool = True
+    processes: Processes = ALONE
     codec: DistributedCodec | None = None
     noise_key: bytes = b""
 
@@ -76,6 +82,8 @@ class Aggregate:
 
     Args:
         mean_D: the weighted mean of the survivors' updates; None where too few survived.
+        sum_D: Σ weight · update over them, in float64, as exact as the server learns it; None likewise.
+        weight_sum: Σ weight.
         survivors: the clients whose updates are in it, ascending.
         failed: why there is no mean, where there is none.
         cost: bytes and seconds.
@@ -89,6 +97,8 @@ class Aggregate:
     """
 
     mean_D: Tensor | None
+    sum_D: Tensor | None
+    weight_sum: float
     survivors: tuple[int, ...]
     cost: Cost
     clipped: int
@@ -97,13 +107,6 @@ class Aggregate:
     secure: SecureRecord | None = None
     stages: tuple[StageSeconds, ...] = ()
     transcripts: tuple[dict[str, Tensor], ...] = ()
-
-    def sum(self) -> tuple[Tensor, float]:
-        """Σ weight · update, of length D and in float64, and Σ weight: what the server saw, added up where it saw each."""
-        if "sum_D" in self.seen:
-            return self.seen["sum_D"].double(), float(self.seen["weight_sum"])
-        weights_K = self.seen["weights_K"].double()
-        return weights_K @ self.seen["updates_KD"].double(), float(weights_K.sum())
 
 
 class Aggregator(Item, ABC):
@@ -131,3 +134,19 @@ class Aggregator(Item, ABC):
             ProtocolError: one of the protocol's checks failed; nothing was revealed.
             ConfigError: the settings cannot hold a sum over the population; raised before anything is sent.
         """
+
+    def collect(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
+        """The same where the cohort is spread over processes: each calls it with its own clients' updates, be there any.
+
+        Unless an item knows a shorter way, all updates travel to the first process, where the server is.
+
+        Returns:
+            the aggregate at the first process, None at the others.
+        """
+        # Arrays, since of a tensor that is a row of another the whole other would travel.
+        rows = [(update.client, update.delta_D.detach().cpu().numpy(), update.weight) for update in updates]
+        gathered = [one for some in context.processes.collect(rows) for one in some]
+        if not context.processes.first:
+            return None
+        device = context.global_D.device
+        return self.aggregate([ClientUpdate(who, torch.from_numpy(row_D).to(device), w) for who, row_D, w in gathered], context)

@@ -6,19 +6,23 @@ import time
 from collections.abc import Sequence
 
 import torch
+from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
+from privfl.aggregators._fixed_point import FixedPoint
 from privfl.errors import ProtocolError
+from privfl.processes import ALONE, Processes
 
 
 class Mean(Aggregator):
-    """Σ weight · update / Σ weight (McMahan 2017, algorithm 1), accumulated in float64 in the order of the clients' numbers.
+    """Σ weight · update / Σ weight (McMahan 2017, algorithm 1), added up in 64-bit fixed point.
 
     What the server saw: ``updates_KD`` and ``weights_K``, rows by ascending client. The bytes are those of a float32
     for every coordinate and one for the weight; clients have nothing to compute.
 
-    Guarantees: none; the server sees each client's update. The result does not depend on the order of arrival.
+    Guarantees: none; the server sees each client's update. The result depends neither on the order of arrival nor on how
+    many processes the clients are spread over, to the bit.
 
     Edges: one client gets its own update back. An empty cohort, an update that is not finite and weights that add up
     to zero are refused.
@@ -28,26 +32,63 @@ class Mean(Aggregator):
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         """See :meth:`privfl.aggregators.Aggregator.aggregate`."""
+        return self._aggregated(in_order(updates, context, self.minimum_clients), context, ALONE)
+
+    def collect(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
+        """Each process adds up its own clients; the updates travel only where somebody asks what the server saw."""
+        found = self._aggregated(in_order(updates, context, 0), context, context.processes)
+        return found if context.processes.first else None
+
+    def _aggregated(self, cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes) -> Aggregate:
         begun = time.perf_counter()
-        cohort = in_order(updates, context, self.minimum_clients)
-        weights_K = torch.tensor([update.weight for update in cohort], dtype=torch.float64)
-        weight_sum = float(weights_K.sum())
+        weights = dict(sorted(pair for some in processes.gather(_weights(cohort)) for pair in some))
+        weight_sum = sum(weights.values())
         if weight_sum <= 0:
             raise ProtocolError(f"the weights add up to {weight_sum}; at least one client must have a positive weight")
-        sum_D = torch.zeros(context.layout.size, dtype=torch.float64, device=context.global_D.device)
-        for update in cohort:
-            sum_D.add_(update.delta_D.detach().to(sum_D.device), alpha=update.weight)
-        mean_D = (sum_D / weight_sum).to(context.global_D.dtype)
-        seconds = time.perf_counter() - begun
+        sum_D = _sum(cohort, context, processes, len(weights))
         return Aggregate(
-            mean_D=mean_D,
-            survivors=tuple(update.client for update in cohort),
+            mean_D=(sum_D / weight_sum).to(context.global_D.dtype),
+            sum_D=sum_D,
+            weight_sum=weight_sum,
+            survivors=tuple(weights),
             cost=Cost(
-                bytes_up=4 * (context.layout.size + 1) * len(cohort), bytes_down=0, client_seconds=0.0, server_seconds=seconds
+                bytes_up=4 * (context.layout.size + 1) * len(weights),
+                bytes_down=0,
+                client_seconds=0.0,
+                server_seconds=time.perf_counter() - begun,
             ),
             clipped=0,
-            seen={
-                "updates_KD": torch.stack([update.delta_D.detach() for update in cohort]),
-                "weights_K": weights_K.to(torch.float32),
-            },
+            seen=_seen(cohort, weights, processes) if context.observed else {},
         )
+
+
+def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
+    return [(update.client, update.weight) for update in cohort]
+
+
+def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
+    """Σ weight · update over all clients of all processes, in float64."""
+    largest = max((float(_weighted(update).abs().max()) for update in cohort), default=0.0)
+    code = FixedPoint.fit(processes.largest(largest), clients)
+    words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
+    for update in cohort:
+        words_D += code.words(_weighted(update)).to(words_D.device)
+    return code.values(processes.sum(words_D))
+
+
+def _weighted(update: ClientUpdate) -> Tensor:
+    return update.delta_D.detach().double() * update.weight
+
+
+def _seen(cohort: Sequence[ClientUpdate], weights: dict[int, float], processes: Processes) -> dict[str, Tensor]:
+    rows = {
+        client: torch.from_numpy(row_D)
+        for some in processes.collect([(update.client, update.delta_D.detach().cpu().numpy()) for update in cohort])
+        for client, row_D in some
+    }
+    if not processes.first:
+        return {}
+    return {
+        "updates_KD": torch.stack([rows[client] for client in weights]),
+        "weights_K": torch.tensor(list(weights.values()), dtype=torch.float32),
+    }

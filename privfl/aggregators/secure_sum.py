@@ -330,17 +330,17 @@ class _Round:
         """What the server learns from the sum of the survivors."""
         total = self._code.decode(unmasked.words_D, len(unmasked.survivors))
         mean_D = torch.from_numpy(total.mean()).to(self._context.global_D)
-        seen = {
-            "sum_D": torch.from_numpy(total.sum_D),
-            "weight_sum": torch.tensor(total.weight_sum, dtype=torch.float64),
-        }
-        return self._ended(mean_D, unmasked.survivors, seen, None)
+        return self._ended(mean_D, unmasked.survivors, total, None)
 
     def given_up(self, why: str) -> Aggregate:
         """Too few survived in the last attempt; the server learns nothing."""
-        return self._ended(None, (), {}, why)
+        return self._ended(None, (), None, why)
 
-    def _ended(self, mean_D: Tensor | None, survivors: tuple[int, ...], seen: dict[str, Tensor], why: str | None) -> Aggregate:
+    def _ended(
+        self, mean_D: Tensor | None, survivors: tuple[int, ...], total: WeightedSum | None, why: str | None
+    ) -> Aggregate:
+        sum_D = torch.from_numpy(total.sum_D) if total is not None else None
+        weight_sum = total.weight_sum if total is not None else 0.0
         stages = [(stage, cost) for meter in self._meters for stage, cost in meter.stages.items()]
         names = [stage for stage in self._parameters.stages if any(found is stage for found, _ in stages)]
         seconds = tuple(
@@ -363,6 +363,8 @@ class _Round:
         ]
         return Aggregate(
             mean_D=mean_D,
+            sum_D=sum_D,
+            weight_sum=weight_sum,
             survivors=survivors,
             failed=why,
             cost=Cost(
@@ -372,7 +374,7 @@ class _Round:
                 server_seconds=sum(one.server for one in seconds),
             ),
             clipped=sum(self._clipped.values()),
-            seen=seen,
+            seen={"sum_D": sum_D, "weight_sum": torch.tensor(weight_sum, dtype=torch.float64)} if sum_D is not None else {},
             secure=self._record(octets),
             stages=seconds,
             transcripts=tuple(

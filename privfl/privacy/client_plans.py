@@ -115,6 +115,10 @@ class ClientPlan(ABC):
         """The state before the first round."""
         return {}
 
+    def for_clients(self, state: PlanState) -> PlanState:
+        """What of the state a client is told."""
+        return {name: value for name, value in state.items() if name == "norm"}
+
     def at_client(
         self,
         delta_D: Tensor,
@@ -155,7 +159,7 @@ class ClientPlan(ABC):
 
         Args:
             total: what the aggregator gave.
-            handed_in: what came; what the server does not see of it, it does not use.
+            handed_in: what came, without the updates themselves; what the server does not see of it, it does not use.
             state: what the last round left.
             round_number: from 0.
             stream: of this round and the server alone.

@@ -62,3 +62,16 @@ class Trainer(ABC):
             ModelError: the model cannot be trained under this plan.
             PrivacyError: a step would have broken the promise.
         """
+
+    def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002
+        """Into how many parts a cohort is cut, each trained by a call of its own, so that processes can share them out.
+
+        A result may depend in its last bits on who is trained together; so this must not depend on how many processes
+        there are.
+
+        Args:
+            clients: how many the cohort has, at least 1.
+            global_D: the global model.
+            x: some client's inputs, of which only shape and type count.
+        """
+        return clients

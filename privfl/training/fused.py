@@ -7,6 +7,7 @@ their sum come out of one backward pass (:mod:`privfl.training._rules`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,19 @@ class Fused(Trainer):
         self._cohort = convert(model)
         self._state = CohortState(self._layout, config)
         self._limits: Limits | None = None
+
+    def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:
+        """``training.parts``; else the power of two at which a part's step goes through the model at once, about.
+
+        Smaller parts would only cost; a power of two falls evenly to two, four or eight processes. On a GPU one part.
+        """
+        if self.config.parts is not None:
+            return self.config.parts
+        limits = self._limits = self._limits or self._prepare(global_D, x)
+        if x.is_cuda:
+            return 1
+        pieces = clients * self.config.batch_size / limits.examples
+        return int(2 ** math.ceil(math.log2(max(pieces, 1))))
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """All clients together, or as many at a time as fit the memory budget.

@@ -15,7 +15,7 @@ from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan
 from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
 from privfl.privacy.plan import NoPlan
 from privfl.privacy.streams import RandomStream
-from privfl.rounds import Outcome, Round, ServerState
+from privfl.rounds import Cohort, Outcome, Round, ServerState
 from privfl.seeding import Seed
 from privfl.servers.fedavg import FedAvg
 from privfl.training import LocalResult, LocalTask, Trainer
@@ -86,9 +86,9 @@ class CodedSum(Aggregator):
             rounding, noise = (RandomStream((own / name).key()) for name in ("rounding", "noise"))
             sum_L += codec.encode(update.delta_D.numpy(), rounding, noise)
         sum_D = torch.from_numpy(codec.decode((sum_L % (1 << codec.bits)).astype(np.uint32)))
-        seen = {"sum_D": sum_D, "weight_sum": torch.tensor(float(len(survivors)), dtype=torch.float64)}
         arrived = tuple(update.client for update in survivors)
-        return Aggregate(sum_D.float() / max(len(survivors), 1), arrived, Cost(0, 0, 0.0, 0.0), 0, seen)
+        mean_D = sum_D.float() / max(len(survivors), 1)
+        return Aggregate(mean_D, sum_D, float(len(survivors)), arrived, Cost(0, 0, 0.0, 0.0), 0, {})
 
 
 def play(
@@ -103,10 +103,11 @@ def play(
     """One round; with FedAvg from zero the new global model is the mean update."""
     begin = state or ServerState(number, torch.zeros(D), {}, plan.initial(torch.device("cpu")))
     name = seed / "round" / number
-    tasks = [
-        LocalTask(client, SIZES[min(client, 1)], torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64), name / "client" / client)
-        for client in sorted(deltas)
-    ]
+
+    def task(client: int) -> LocalTask:
+        x, y = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
+        return LocalTask(client, SIZES[min(client, 1)], x, y, name / "client" / client)
+
     coded = isinstance(plan, DistributedPlan)
     context = RoundContext(
         round=number,
@@ -125,7 +126,7 @@ def play(
         largest_client=max(SIZES),
         stream=name / "server",
     )
-    return one.run(begin, tasks, context)
+    return one.run(begin, Cohort(tuple(sorted(deltas)), task), context)
 
 
 def released(plan: ClientPlan, deltas: Mapping[int, Tensor], **changes: Any) -> Tensor:

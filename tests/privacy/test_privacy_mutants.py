@@ -72,7 +72,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "weight by the number of examples",
         of_plans.check_weights_are_uniform,
-        Edit(rounds.Round, "_of_clients", "one.delta_D, 1.0)", "one.delta_D, task.size / self.largest_client)"),
+        Edit(rounds.Round, "_train", "[1.0] * len(tasks)", "[task.size / self.largest_client for task in tasks]"),
     ),
     (
         "skip an empty cohort",
@@ -105,8 +105,8 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         Edit(
             rounds.Round,
             "_of_clients",
-            "sum_D = total_D.to(state.global_D.device, torch.float64)",
-            "sum_D = STALE.setdefault(0, torch.zeros_like(total_D).double()).add_(total_D).clone()",
+            "Total(aggregate.sum_D.to(state.global_D.device),",
+            "Total(STALE.setdefault(0, torch.zeros_like(aggregate.sum_D)).add_(aggregate.sum_D).clone(),",
         ),
     ),
     (

@@ -1,0 +1,192 @@
+"""The processes that carry out one run together, as ``torchrun`` starts them; most runs have one.
+
+The first process has the run folder, the server and its noise. The others wait for its orders, train their share of each
+cohort, and hand in. What crosses between them does so in the methods of :class:`Processes`, which every process must call
+in the same order.
+"""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from privfl.errors import ConfigError, ProcessError
+
+T = TypeVar("T")
+
+_PATIENCE = timedelta(hours=2)
+"""How long a process waits for another one that neither answers nor dies."""
+
+
+class Processes(ABC):
+    """The contract.
+
+    Args:
+        rank: this process' number, from 0.
+        size: how many there are.
+    """
+
+    rank: int
+    size: int
+
+    @property
+    def first(self) -> bool:
+        """Whether this process has the run folder and the server."""
+        return self.rank == 0
+
+    @abstractmethod
+    def share(self, value: T | None = None) -> T:
+        """What the first process has, to all."""
+
+    @abstractmethod
+    def share_vector(self, vector_D: Tensor) -> Tensor:
+        """The same for a vector, written over what the others gave."""
+
+    @abstractmethod
+    def gather(self, value: T) -> list[T]:
+        """What each process has, by rank, to all."""
+
+    @abstractmethod
+    def collect(self, value: T) -> list[T]:
+        """What each process has, by rank, to the first alone; an empty list to the others."""
+
+    @abstractmethod
+    def largest(self, value: float) -> float:
+        """The largest of everybody's numbers."""
+
+    @abstractmethod
+    def sum(self, words_D: Tensor) -> Tensor:
+        """The sum of everybody's integers: exact, and so the same in whatever order they are added."""
+
+
+class Alone(Processes):
+    """One process."""
+
+    rank, size = 0, 1
+
+    def share(self, value: T | None = None) -> T:
+        """See the contract."""
+        return value  # type: ignore[return-value]
+
+    def share_vector(self, vector_D: Tensor) -> Tensor:
+        """See the contract."""
+        return vector_D
+
+    def gather(self, value: T) -> list[T]:
+        """See the contract."""
+        return [value]
+
+    def collect(self, value: T) -> list[T]:
+        """See the contract."""
+        return [value]
+
+    def largest(self, value: float) -> float:
+        """See the contract."""
+        return value
+
+    def sum(self, words_D: Tensor) -> Tensor:
+        """See the contract."""
+        return words_D
+
+
+ALONE = Alone()
+"""What every run has that was not started by torchrun."""
+
+
+class Together(Processes):
+    """The processes of ``torch.distributed``; its process group must have been begun."""
+
+    def __init__(self) -> None:
+        self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+
+    def share(self, value: T | None = None) -> T:
+        """See the contract."""
+        shared: list[Any] = [value]
+        with self._whole():
+            torch.distributed.broadcast_object_list(shared, src=0)
+        found: T = shared[0]
+        return found
+
+    def share_vector(self, vector_D: Tensor) -> Tensor:
+        """See the contract."""
+        with self._whole():
+            torch.distributed.broadcast(vector_D, src=0)
+        return vector_D
+
+    def gather(self, value: T) -> list[T]:
+        """See the contract."""
+        gathered: list[Any] = [None] * self.size
+        with self._whole():
+            torch.distributed.all_gather_object(gathered, value)
+        return gathered
+
+    def collect(self, value: T) -> list[T]:
+        """See the contract."""
+        gathered: list[Any] | None = [None] * self.size if self.first else None
+        with self._whole():
+            torch.distributed.gather_object(value, gathered, dst=0)
+        return gathered or []
+
+    def largest(self, value: float) -> float:
+        """See the contract."""
+        found = torch.tensor(value, dtype=torch.float64)
+        with self._whole():
+            torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
+        return float(found)
+
+    def sum(self, words_D: Tensor) -> Tensor:
+        """See the contract."""
+        with self._whole():
+            torch.distributed.all_reduce(words_D)
+        return words_D
+
+    @contextmanager
+    def _whole(self) -> Iterator[None]:
+        """Say in one line that another process is gone."""
+        try:
+            yield
+        except RuntimeError as error:
+            why = (str(error).splitlines() or [type(error).__name__])[0]
+            raise ProcessError(
+                f"process {self.rank} of {self.size} lost the others ({why[:200]}); what is finished is kept: start the run "
+                "again with --resume"
+            ) from None
+
+
+@contextmanager
+def joined() -> Iterator[Processes]:
+    """The processes that ``torchrun`` started, or this one alone.
+
+    Objects and integers travel by gloo, vectors on a GPU by nccl. Each process takes the GPU of its local rank.
+
+    Raises:
+        ConfigError: the launcher's variables are not those of torchrun.
+        ProcessError: the others were not found.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield ALONE
+        return
+    missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
+    if missing:
+        raise ConfigError(
+            f"WORLD_SIZE = {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; "
+            "start by `torchrun --nproc-per-node N -m privfl run ...`, or unset WORLD_SIZE"
+        )
+    cuda = torch.cuda.is_available()
+    if cuda:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    try:
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+    except (RuntimeError, ValueError) as error:
+        raise ProcessError(f"the other processes were not found ({str(error).splitlines()[0]}); start all again") from None
+    try:
+        yield Together()
+    finally:
+        torch.distributed.destroy_process_group()

@@ -1,0 +1,127 @@
+"""Several processes carry out one run: the same bytes for any number of them, and nothing lost when one dies."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from small_runs import SMALL, small
+from test_recording import contents
+
+from privfl.errors import ConfigError
+from privfl.loading import dump
+from privfl.processes import ALONE, joined
+from privfl.recording import run
+from privfl.runs import RunFolder
+
+CENTRAL = {
+    "kind": "client_central",
+    "max_update_norm": 0.5,
+    "noise_multiplier": 1.0,
+    "delta": 1e-3,
+    "clipping": {"kind": "adaptive"},
+}
+DISTRIBUTED = {"kind": "client_distributed", "max_update_norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-3, "survivors": 3}
+RUNS = {
+    # Sums alone cross between the processes; each update; each noised update; what a secure sum is made of.
+    "sums": {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "records": {"views": "final"}},
+    "updates": {"aggregator": {"kind": "mean"}, "training": {**SMALL["training"], "parts": 3}},
+    "reference": {"training": {**SMALL["training"], "engine": "opacus"}},
+    "adaptive": {"privacy": CENTRAL, "cohort": {"kind": "poisson", "size": 2}, "records": {"views": "sums"}, "rounds": 4},
+    "shares": {"privacy": DISTRIBUTED, "cohort": {"kind": "all"}, "aggregator": {"kind": "secure_sum", "max_corrupt": 0.0}},
+    "secure": {"records": {"views": "sums"}},
+}
+
+WORKER = """
+import json, sys
+from pathlib import Path
+from privfl import processes, recording
+from privfl.loading import loads
+with processes.joined() as everybody:
+    for name, table in json.loads(Path(sys.argv[1]).read_text()).items():
+        if everybody.first:
+            recording.run(loads(table), Path(sys.argv[2]) / name, processes=everybody)
+        else:
+            recording.assist(loads(table), everybody)
+"""
+
+
+def torchrun(count: int, *args: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(count), *map(str, args)]
+    # Torchrun's own modules warn; the port is any that is free.
+    command[5:5] = ["--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1", **(environment or {})}
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, env=env, check=False)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("alone")
+    for name, changes in RUNS.items():
+        run(small(**changes), out / name)
+    return out
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_any_number_of_processes_gives_the_same_bytes(count: int, alone: Path, tmp_path: Path) -> None:
+    tables, script = tmp_path / "tables.json", tmp_path / "worker.py"
+    dumped = {name: small(**changes).model_dump(mode="json", exclude_none=True) for name, changes in RUNS.items()}
+    tables.write_text(json.dumps(dumped))
+    script.write_text(WORKER)
+    found = torchrun(count, script, tables, tmp_path)
+    assert found.returncode == 0, found.stderr
+    for name in RUNS:
+        assert contents(tmp_path / name) == contents(alone / name), name
+
+
+DYING = """
+import os
+from privfl.training.fused import Fused
+class Engine(Fused):
+    calls = 0
+    def train(self, global_D, tasks):
+        Engine.calls += 1
+        if os.environ["RANK"] == "1" and Engine.calls == 2:
+            {how}
+        return super().train(global_D, tasks)
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "said"),
+    [("os._exit(9)", ""), ("raise ValueError('no such thing')", "no such thing")],
+    ids=["killed", "an error"],
+)
+def test_a_process_that_dies_leaves_a_run_that_can_be_resumed(how: str, said: str, tmp_path: Path) -> None:
+    config = small(rounds=3, cohort={"kind": "all"}, training={**SMALL["training"], "parts": 4})
+    (tmp_path / "dying.py").write_text(DYING.format(how=how))
+    (tmp_path / "config.toml").write_text(dump(config).replace('engine = "auto"', 'engine = "dying"'))
+    out = tmp_path / "out"
+    found = torchrun(
+        2, "-m", "privfl", "run", tmp_path / "config.toml", "--out", out, environment={"PYTHONPATH": str(tmp_path)}
+    )
+    assert found.returncode != 0
+    assert said in found.stderr
+    assert not RunFolder.open(out).finished
+    assert len(RunFolder.open(out).rounds()) < 3
+    # The same run by an engine that lives, alone: an engine moves nothing that is drawn.
+    text = (out / "config.toml").read_text()
+    (out / "config.toml").write_text(text.replace('engine = "dying"', 'engine = "auto"'))
+    resumed, whole = run(config, out, resume=True), run(config, tmp_path / "whole")
+    assert contents(resumed.path) == contents(whole.path)
+
+
+def test_a_launcher_that_is_not_torchrun_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WORLD_SIZE", "4")
+    with (
+        pytest.raises(ConfigError, match="WORLD_SIZE = 4, but RANK, .*MASTER_PORT is not set"),
+        joined(),
+    ):
+        pass
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    with joined() as everybody:
+        assert everybody is ALONE
