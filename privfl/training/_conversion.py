@@ -42,6 +42,11 @@ class CohortModel:
     draws: bool
 
 
+def has_rule(layer: nn.Module) -> bool:
+    """Whether some rule is for this layer, with the settings that it has."""
+    return any(rule.takes(layer) for rule in RULES)
+
+
 def convert(model: nn.Module) -> CohortModel:
     """Put a rule in the place of each layer with parameters or randomness; the model is left as it is.
 
