@@ -9,12 +9,14 @@ from torch import nn
 
 from privfl.errors import ModelError
 from privfl.training._rules import CohortLayer, Pass
+from privfl.training._rules.attention import CohortAttention
 from privfl.training._rules.by_vmap import CohortByVmap
 from privfl.training._rules.convolution import CohortConvolution
 from privfl.training._rules.dropout import CohortDropout
 from privfl.training._rules.embedding import CohortEmbedding
 from privfl.training._rules.linear import CohortLinear
 from privfl.training._rules.normalisation import CohortNormalisation
+from privfl.training._rules.recurrent import CohortLSTM
 
 RULES: tuple[type[CohortLayer], ...] = (
     CohortLinear,
@@ -22,6 +24,8 @@ RULES: tuple[type[CohortLayer], ...] = (
     CohortNormalisation,
     CohortEmbedding,
     CohortDropout,
+    CohortLSTM,
+    CohortAttention,
 )
 
 

@@ -180,6 +180,23 @@ class ProductRecord(Record):
         return ghost_N.clamp(min=0.0) + slack_N
 
 
+class RowsRecord(ProductRecord):
+    """A product whose matrix is some rows of a parameter.
+
+    The parameter takes part once, and so only one of its records should name it: the others' ``names`` are empty. Their
+    rows are different ones, and so their square norms add up to that of the parameter's gradient.
+    """
+
+    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str], rows: slice, named: bool) -> None:
+        super().__init__(runs, a_NGLP, g_NGLO, names)
+        self.rows, self.names = rows, self.names if named else ()
+
+    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+        """See the contract."""
+        own = [self.weight] if self.bias is None else [self.weight, self.bias]
+        super().add(factors_N, {name: sums[name][:, self.rows] for name in own})
+
+
 def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) -> Tensor:
     clients, groups, inputs, outputs = weight_KGPO.shape
     examples, _, positions, _ = a_NGLP.shape
