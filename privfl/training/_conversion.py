@@ -9,12 +9,14 @@ from torch import nn
 
 from privfl.errors import ModelError
 from privfl.training._rules import CohortLayer, Pass
+from privfl.training._rules.attention import CohortAttention
 from privfl.training._rules.by_vmap import CohortByVmap
 from privfl.training._rules.convolution import CohortConvolution
 from privfl.training._rules.dropout import CohortDropout
 from privfl.training._rules.embedding import CohortEmbedding
 from privfl.training._rules.linear import CohortLinear
 from privfl.training._rules.normalisation import CohortNormalisation
+from privfl.training._rules.recurrent import CohortLSTM
 
 RULES: tuple[type[CohortLayer], ...] = (
     CohortLinear,
@@ -22,6 +24,8 @@ RULES: tuple[type[CohortLayer], ...] = (
     CohortNormalisation,
     CohortEmbedding,
     CohortDropout,
+    CohortLSTM,
+    CohortAttention,
 )
 
 
@@ -40,6 +44,11 @@ class CohortModel:
     shared: Pass
     by_vmap: tuple[str, ...]
     draws: bool
+
+
+def has_rule(layer: nn.Module) -> bool:
+    """Whether some rule is for this layer, with the settings that it has."""
+    return any(rule.takes(layer) for rule in RULES)
 
 
 def convert(model: nn.Module) -> CohortModel:

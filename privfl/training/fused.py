@@ -21,7 +21,7 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces
-from privfl.training._conversion import convert
+from privfl.training._conversion import convert, has_rule
 from privfl.training._guards import probe_like, require_no_mixing, require_per_example
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import require_same_gradients
@@ -41,7 +41,7 @@ class Fused(Trainer):
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
         super().__init__(model, config, plan)
         if isinstance(plan, ExamplePlan):
-            require_per_example(model)
+            require_per_example(model, has_rule)
         self._layout = Layout.of(model)
         self._cohort = convert(model)
         self._state = CohortState(self._layout, config)

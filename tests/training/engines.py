@@ -54,6 +54,115 @@ class Attention(nn.Module):
         return logits
 
 
+class Recurrent(nn.Module):
+    """An LSTM of which every output is used: each step's state, and each layer's last state and last cell."""
+
+    def __init__(self, cells: nn.Module, inputs: int = 15, first: nn.Module | None = None) -> None:
+        super().__init__()
+        self.first, self.cells, self.out = first or nn.Linear(15, inputs), cells, nn.Linear(5, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        states, (h, c) = self.cells(self.first(x))
+        logits: Tensor = self.out(states.square().sum(1) + h.sum(0) + c.prod(0))
+        return logits
+
+
+class LastState(nn.Module):
+    """What most models take of an LSTM."""
+
+    def __init__(self, cells: nn.Module) -> None:
+        super().__init__()
+        self.cells, self.out = cells, nn.Linear(5, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.cells.flatten_parameters()  # type: ignore[operator]
+        logits: Tensor = self.out(self.cells(x)[1][0][-1])
+        return logits
+
+
+class LastCell(LastState):
+    """The states after the last step are not used, and its output gate has no gradient."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.cells(x)[1][1][0])
+        return logits
+
+
+class Heads(nn.Module):
+    """Self-attention in ``nn.MultiheadAttention``, of which the mean is taken."""
+
+    def __init__(self, heads: nn.Module, **settings: Any) -> None:
+        super().__init__()
+        self.table, self.heads, self.out = nn.Embedding(VOCABULARY, 8), heads, nn.Linear(8, CLASSES)
+        self.settings = settings
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.table(x)
+        logits: Tensor = self.out(self.heads(here, here, here, **self.settings)[0].mean(1))
+        return logits
+
+
+class Masked(Heads):
+    """Attention that looks back only, and not at one of the words, except from the first position on."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        here, length = self.table(x), x.shape[1]
+        ahead = torch.ones(length, length, dtype=torch.bool).triu(1)
+        hidden = (x == 1) & (torch.arange(length) > 0)
+        mixed, _ = self.heads(here, here, here, hidden, attn_mask=ahead, is_causal=True, **self.settings)
+        logits: Tensor = self.out(mixed.mean(1))
+        return logits
+
+
+class Crossed(Heads):
+    """Attention from the first two positions to the others, with a mask for each example and head, weights and all.
+
+    Where ``apart``, values are no keys.
+    """
+
+    def __init__(self, heads: nn.Module, apart: bool, **settings: Any) -> None:
+        super().__init__(heads, **settings)
+        self.apart = apart
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.table(x)
+        keys = here[:, 2:]
+        # The heads of one example are neighbours, and see different masks.
+        bias = torch.stack([x[:, 0, None, None] * torch.eye(2, 3), torch.ones(len(x), 2, 3).tril()], dim=1).flatten(0, 1)
+        mixed, weights = self.heads(
+            here[:, :2], keys, keys.tanh() if self.apart else keys, attn_mask=bias.to(here.dtype), **self.settings
+        )
+        share = weights if weights.dim() == 3 else weights.square().sum(1)
+        logits: Tensor = self.out((mixed.unsqueeze(2) * share.unsqueeze(3)).sum((1, 2)))
+        return logits
+
+
+class Translator(nn.Module):
+    """PyTorch's own encoder and decoder, as they are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        settings: dict[str, Any] = {"d_model": 8, "nhead": 2, "dim_feedforward": 6, "dropout": 0.0, "batch_first": True}
+        self.table = nn.Embedding(VOCABULARY, 8)
+        self.encoder = nn.TransformerEncoder(nn.TransformerEncoderLayer(**settings), 2, enable_nested_tensor=False)
+        self.decoder = nn.TransformerDecoderLayer(**settings, norm_first=True)
+        self.out = nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        here = self.table(x)
+        logits: Tensor = self.out(self.decoder(here[:, :3], self.encoder(here, src_key_padding_mask=x == 1)).mean(1))
+        return logits
+
+
+def _encoder() -> nn.Module:
+    layer = nn.TransformerEncoderLayer(8, 2, 12, dropout=0.0, activation="gelu", batch_first=True)
+    return nn.Sequential(nn.Embedding(VOCABULARY, 8), layer, nn.Flatten(), nn.Linear(40, CLASSES))
+
+
+def _heads(**settings: Any) -> nn.MultiheadAttention:
+    return nn.MultiheadAttention(8, 2, batch_first=True, **settings)
+
+
 class Unruly(nn.Module):
     """A layer for which there is no rule: its parameter is its own."""
 
@@ -79,7 +188,7 @@ def _conv2d(**settings: Any) -> Callable[[], nn.Module]:
     )
 
 
-FLAT, IMAGE, LINE, WORDS = (6,), (2, 9, 8), (2, 15), (5,)
+FLAT, IMAGE, LINE, LONG, WORDS = (6,), (2, 9, 8), (2, 15), (9, 15), (5,)
 
 MODELS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     "linear": (FLAT, lambda: nn.Linear(6, CLASSES)),
@@ -116,6 +225,20 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
         lambda: nn.Sequential(nn.Embedding(VOCABULARY, 3, padding_idx=1), nn.Flatten(), nn.Linear(15, CLASSES)),
     ),
     "attention": (WORDS, Attention),
+    "lstm": (LINE, lambda: LastState(nn.LSTM(15, 5, batch_first=True))),
+    "lstm of several layers": (LONG, lambda: Recurrent(nn.LSTM(3, 5, 3, batch_first=True), 3)),
+    "lstm without bias": (LINE, lambda: Recurrent(nn.LSTM(15, 5, 2, bias=False, batch_first=True))),
+    "lstm, last cell": (LINE, lambda: LastCell(nn.LSTM(15, 5, batch_first=True))),
+    "heads": (WORDS, lambda: Heads(_heads(), need_weights=False)),
+    "heads without bias": (WORDS, lambda: Heads(_heads(bias=False))),
+    "heads, masked": (WORDS, lambda: Masked(_heads())),
+    "heads, crossed": (WORDS, lambda: Crossed(_heads(), apart=False)),
+    "heads, values apart, without bias": (
+        WORDS,
+        lambda: Crossed(_heads(bias=False), apart=True, average_attn_weights=False),
+    ),
+    "encoder layer": (WORDS, _encoder),
+    "encoder and decoder": (WORDS, Translator),
     "residual": (FLAT, Residual),
     "no rule": (FLAT, lambda: nn.Sequential(nn.Linear(6, 6), Unruly(), nn.Linear(6, CLASSES))),
     "logistic": ((1, 28, 28), lambda: Logistic(kind="logistic").build((1, 28, 28), CLASSES)),
@@ -177,7 +300,7 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
     load_vector(module, global_D)
     parameters, began = list(module.parameters()), [parameter.detach().clone() for parameter in module.parameters()]
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
-    batches = (task.seed / "batches").torch()
+    batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
         todo = of.local_training(task.size)
         indices = list(poisson_batches(len(task.y), todo.sample_rate, todo.steps, batches))
@@ -194,6 +317,10 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
                 factor = min(1.0, of.max_grad_norm / (norm + 1e-6))
             for total, gradient in zip(summed, gradients, strict=True):
                 total += factor * gradient
+        if isinstance(of, ExamplePlan):
+            deviation = of.local_training(task.size).noise_multiplier * of.max_grad_norm
+            for total in summed:
+                total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
         divisor = of.local_training(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
             for parameter, start, total, moving in zip(parameters, began, summed, velocity, strict=True):

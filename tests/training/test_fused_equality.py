@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 import torch
 from engines import MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
+from opacus.validators import ModuleValidator
 from torch import nn
 
 from privfl.privacy.plan import NoPlan, Plan
@@ -69,8 +70,24 @@ def test_momentum_decay_and_the_pull_to_the_global_model(of: Plan, changes: dict
 @pytest.mark.parametrize("padded", [False, True])
 def test_pieces_of_any_size_add_up(of: Plan, examples: int, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cohort, "pads", lambda _: padded)
-    for name in ("convolution", "attention", "no rule"):
+    for name in ("convolution", "attention", "no rule", "lstm of several layers", "heads, crossed"):
         assert difference(name, of, torch.float64, Limits(2, examples)) < 1e-10
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("name", MODELS)
+def test_batches_may_be_empty(name: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
+    of, seen = plan(batch_size=1, local_steps=6), list[tuple[int, ...]]()
+    original = _cohort.Pieces.accumulate
+
+    def watching(self: Any, piece: Any, batches: Any) -> None:
+        seen.append(piece.sizes)
+        original(self, piece, batches)
+
+    monkeypatch.setattr(_cohort.Pieces, "accumulate", watching)
+    assert difference(name, of, torch.float64) < 1e-10
+    assert any(0 in sizes and len({*sizes}) == 3 for sizes in seen)
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -80,6 +97,13 @@ def test_padding_changes_nothing(name: str, padded: bool, monkeypatch: pytest.Mo
     assert difference(name, plan(), torch.float64) < 1e-10
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("name", MODELS)
+def test_noise_is_added_to_what_autograd_finds(name: str, dtype: torch.dtype) -> None:
+    of = plan(noise_multiplier=0.8, local_steps=5)
+    assert difference(name, of, dtype, momentum=0.5) < TOLERANCES[dtype]
+
+
 # --- beside the reference, with noise ---------------------------------------------------------------------------------
 
 OPACUS_REFUSES = {
@@ -87,6 +111,7 @@ OPACUS_REFUSES = {
     "layer norm": "its rule fails where there is no bias",
     "embedding": "its rule gives the padding's row a gradient, which our guard finds out",
     "convolution, long rows": "its hooks do not bear an activation in place",
+    **{name: "it has a class of its own for them" for name in MODELS if "lstm" in name or "heads" in name or "encoder" in name},
 }
 
 
@@ -102,6 +127,19 @@ def test_the_reference_and_this_engine_draw_the_same_batches_and_noise(name: str
         assert (one.client, one.event) == (other.client, other.event)
         assert one.loss == pytest.approx(other.loss, rel=1e-5)
         assert one.clipped_share == other.clipped_share
+
+
+def test_the_reference_trains_its_own_lstm_to_the_same_updates() -> None:
+    """Without biases DPLSTM has the same numbers in the same order, and so the same noise."""
+    name, of = "lstm without bias", plan(noise_multiplier=0.8, local_steps=5, batch_size=3)
+    start_D, tasks = starting_point(model(name)), cohort(name)
+    theirs = ModuleValidator.fix(model(name))
+    assert "DPLSTM" in {type(layer).__name__ for layer in theirs.modules()}
+    expected = Opacus(theirs, settings(of), of).train(start_D, tasks)
+    found = Fused(model(name), settings(of), of).train(start_D, tasks)
+    for one, other in zip(found, expected, strict=True):
+        assert float((one.delta_D - other.delta_D).norm() / other.delta_D.norm()) < 1e-5
+        assert (one.event, one.clipped_share) == (other.event, other.clipped_share)
 
 
 def test_clients_of_different_sizes_take_different_numbers_of_steps() -> None:

@@ -1,11 +1,12 @@
 """What the fused engine takes, what it leaves to others, and how it keeps to its memory."""
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
-from engines import CLASSES, MODELS, WORDS, cohort, model, plan, settings, starting_point
+from engines import CLASSES, MODELS, WORDS, Heads, LastState, cohort, model, plan, settings, starting_point
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -51,6 +52,65 @@ def test_what_was_asked_for_is_taken_and_says_what_it_costs() -> None:
     assert str(choose("opacus", model("no rule"), inputs("no rule"))) == "opacus: as configured"
     why = "fused: as configured; torch.func runs 1 (Unruly), for which there is no rule"
     assert str(choose("fused", model("no rule"), inputs("no rule"))) == why
+
+
+def lstm(**changes: Any) -> nn.Module:
+    return LastState(nn.LSTM(**{"input_size": 15, "hidden_size": 5, "num_layers": 2, "batch_first": True, **changes}))
+
+
+@pytest.mark.parametrize(
+    ("module", "layer"),
+    [
+        (lstm(bidirectional=True), "cells (LSTM)"),
+        (lstm(dropout=0.1), "cells (LSTM)"),
+        (lstm(proj_size=5, hidden_size=6), "cells (LSTM)"),
+        (lstm(batch_first=False), "cells (LSTM)"),
+        (Heads(nn.MultiheadAttention(8, 2)), "heads (MultiheadAttention)"),
+        (Heads(nn.MultiheadAttention(8, 2, dropout=0.1, batch_first=True)), "heads (MultiheadAttention)"),
+        (Heads(nn.MultiheadAttention(8, 2, kdim=8, vdim=4, batch_first=True)), "heads (MultiheadAttention)"),
+        (Heads(nn.MultiheadAttention(8, 2, add_bias_kv=True, batch_first=True)), "heads (MultiheadAttention)"),
+        (Heads(nn.MultiheadAttention(8, 2, add_zero_attn=True, batch_first=True)), "heads (MultiheadAttention)"),
+    ],
+)
+def test_settings_that_a_rule_does_not_take_are_the_references(module: nn.Module, layer: str) -> None:
+    x = torch.zeros(3, 5, dtype=torch.int64) if isinstance(module, Heads) else torch.zeros(3, 2, 15)
+    choice = choose("auto", module, x)
+    assert choice.engine == "opacus"
+    assert f"no rule for {layer}" in choice.why
+    # Its guard knows that Opacus' hooks do not bear them either.
+    with pytest.raises(ModelError, match=r"Opacus cannot train this model privately: .* do not support nn"):
+        Fused(module, settings(plan()), plan())
+
+
+class Stateful(LastState):
+    """Gives its LSTM a state to start from."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        zeros = x.new_zeros(2, len(x), 5)
+        logits: Tensor = self.out(self.cells(x, (zeros, zeros))[1][0][-1])
+        return logits
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (Stateful(nn.LSTM(15, 5, 2, batch_first=True)), "nn.LSTM is given an initial state"),
+        (nn.Sequential(nn.Flatten(), LastState(nn.LSTM(30, 5, batch_first=True))), r"nn.LSTM is given \(.*, 30\); the fused"),
+    ],
+)
+def test_a_call_that_a_rule_does_not_take_is_the_references(module: nn.Module, words: str) -> None:
+    choice = choose("auto", module, inputs("lstm"))
+    assert choice.engine == "opacus"
+    assert re.search(words, choice.why)
+
+
+def test_attention_wants_batches_and_the_mask_that_it_is_told_of() -> None:
+    rule = convert(nn.MultiheadAttention(8, 2, batch_first=True)).module
+    x = torch.zeros(3, 5, 8)
+    with pytest.raises(ModelError, match="is given no batch"):
+        rule(x[0], x[0], x[0])
+    with pytest.raises(ModelError, match="is_causal without an attn_mask"):
+        rule(x, x, x, is_causal=True)
 
 
 class Noisy(nn.Module):
@@ -183,9 +243,10 @@ def test_a_cohort_larger_than_the_budget_streams_through_it(monkeypatch: pytest.
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bfloat16"])
-def test_products_may_be_less_exact_and_the_clip_may_not(precision: str) -> None:
+# Without maxima, which a rounding may take elsewhere.
+@pytest.mark.parametrize("name", ["convolution", "lstm of several layers", "heads, crossed"])
+def test_products_may_be_less_exact_and_the_clip_may_not(name: str, precision: str) -> None:
     of = plan(batch_size=10**6, local_steps=1, max_grad_norm=0.05)
-    name = "convolution"  # without maxima, which a rounding may take elsewhere
     tasks, start_D = cohort(name, (6, 5)), starting_point(model(name))
     exact, rough = (
         Fused(model(name), settings(of, lr=1.0, precision=kind), of).train(start_D, tasks) for kind in ("float32", precision)

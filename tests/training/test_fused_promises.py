@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import MODELS, cohort, model, plan, settings, starting_point, without_the_last
+from engines import MODELS, WORDS, cohort, model, plan, settings, starting_point, without_the_last
 from promises import (
     CHECKS,
     Build,
@@ -55,6 +55,17 @@ def test_one_example_moves_the_sum_by_at_most_the_clip(name: str, scale: float) 
     assert with_it[0].event == without[0].event
     # Nor does it move anybody else.
     assert torch.allclose(with_it[1].delta_D, without[1].delta_D, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("name", [name for name, (shape, _) in MODELS.items() if shape != WORDS])
+def test_an_example_that_overflows_is_as_if_it_were_not_there(name: str) -> None:
+    of = plan(batch_size=10**6, local_steps=1)
+    tasks, start_D = cohort(name, (7, 5)), starting_point(model(name))
+    without = Fused(model(name), settings(of), of).train(start_D, [without_the_last(tasks[0]), tasks[1]])
+    tasks[0].x[-1] = torch.inf
+    with_it = Fused(model(name), settings(of), of).train(start_D, tasks)
+    for one, other in zip(with_it, without, strict=True):
+        assert torch.allclose(one.delta_D, other.delta_D, rtol=1e-4, atol=1e-6)
 
 
 def _double(one: Any) -> Any:

@@ -43,6 +43,16 @@ def product(runs: Runs, a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | 
     return out
 
 
+def product_in(
+    dtype: torch.dtype | None, runs: Runs, a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None = None
+) -> Tensor:
+    """:func:`product` of factors that are rounded to ``dtype``, as the input's own type; None: as they are."""
+    if dtype is None:
+        return product(runs, a_NGLP, weight_KGPO, bias_KGO)
+    bias = None if bias_KGO is None else bias_KGO.to(dtype)
+    return product(runs, a_NGLP.to(dtype), weight_KGPO.to(dtype), bias).to(a_NGLP.dtype)
+
+
 def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, sum_KGOP: Tensor) -> None:
     """Add Σ_i g_iᵀ a_i over each client's examples and positions to ``sum_KGOP``, in place."""
     groups = a_NGLP.shape[1]
@@ -83,24 +93,18 @@ class Product(torch.autograd.Function):
         """See :func:`product`; the weights come as PyTorch keeps them, outputs first."""
         ctx.save_for_backward(a_NGLP, weight_KGOP)
         ctx.layer, ctx.runs = layer, layer.shared.runs
-        dtype = layer.shared.product_dtype
-        if dtype is None:
-            return product(ctx.runs, a_NGLP, weight_KGOP.transpose(2, 3), bias_KGO)
-        bias = None if bias_KGO is None else bias_KGO.to(dtype)
-        return product(ctx.runs, a_NGLP.to(dtype), weight_KGOP.transpose(2, 3).to(dtype), bias).to(a_NGLP.dtype)
+        return product_in(layer.shared.product_dtype, ctx.runs, a_NGLP, weight_KGOP.transpose(2, 3), bias_KGO)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         """The gradient of the input; that of the weights goes onto the tape."""
         g_NGLO = grads[0]
         a_NGLP, weight_KGOP = ctx.saved_tensors
-        dtype = ctx.layer.shared.product_dtype
-        ctx.layer.shared.tape.append(ProductRecord(ctx.runs, a_NGLP, g_NGLO, ctx.layer.names))
+        shared = ctx.layer.shared
+        shared.tape.append(ProductRecord(ctx.runs, a_NGLP, g_NGLO, ctx.layer.names))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
-        if dtype is None:
-            return product(ctx.runs, g_NGLO, weight_KGOP), None, None, None, None
-        return product(ctx.runs, g_NGLO.to(dtype), weight_KGOP.to(dtype)).to(a_NGLP.dtype), None, None, None, None
+        return product_in(shared.product_dtype, ctx.runs, g_NGLO, weight_KGOP), None, None, None, None
 
 
 class ProductRecord(Record):
@@ -174,6 +178,23 @@ class ProductRecord(Record):
         sizes_NG = (self.a.norm(dim=3) * self.g.norm(dim=3)).sum(2)
         slack_N: Tensor = sizes_NG.square().sum(1) * (_ROUNDING * torch.finfo(self.a.dtype).eps)
         return ghost_N.clamp(min=0.0) + slack_N
+
+
+class RowsRecord(ProductRecord):
+    """A product whose matrix is some rows of a parameter.
+
+    The parameter takes part once, and so only one of its records should name it: the others' ``names`` are empty. Their
+    rows are different ones, and so their square norms add up to that of the parameter's gradient.
+    """
+
+    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str], rows: slice, named: bool) -> None:
+        super().__init__(runs, a_NGLP, g_NGLO, names)
+        self.rows, self.names = rows, self.names if named else ()
+
+    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+        """See the contract."""
+        own = [self.weight] if self.bias is None else [self.weight, self.bias]
+        super().add(factors_N, {name: sums[name][:, self.rows] for name in own})
 
 
 def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) -> Tensor:
