@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from small_runs import SMALL, small
@@ -19,12 +20,12 @@ from privfl.runs import RunFolder
 CENTRAL = {
     "kind": "client_central",
     "max_update_norm": 0.5,
-    "noise_multiplier": 1.0,
+    "noise_multiplier": 0.1,
     "delta": 1e-3,
     "clipping": {"kind": "adaptive"},
 }
 DISTRIBUTED = {"kind": "client_distributed", "max_update_norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-3, "survivors": 3}
-RUNS = {
+RUNS: dict[str, dict[str, Any]] = {
     # Sums alone cross between the processes; each update; each noised update; what a secure sum is made of.
     "sums": {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "records": {"views": "final"}},
     "updates": {"aggregator": {"kind": "mean"}, "training": {**SMALL["training"], "parts": 3}},
@@ -96,8 +97,9 @@ class Engine(Fused):
 )
 def test_a_process_that_dies_leaves_a_run_that_can_be_resumed(how: str, said: str, tmp_path: Path) -> None:
     config = small(rounds=3, cohort={"kind": "all"}, training={**SMALL["training"], "parts": 4})
-    (tmp_path / "dying.py").write_text(DYING.format(how=how))
-    (tmp_path / "config.toml").write_text(dump(config).replace('engine = "auto"', 'engine = "dying"'))
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab" / "dying.py").write_text(DYING.format(how=how))
+    (tmp_path / "config.toml").write_text(dump(config).replace('engine = "auto"', 'engine = "lab.dying"'))
     out = tmp_path / "out"
     found = torchrun(
         2, "-m", "privfl", "run", tmp_path / "config.toml", "--out", out, environment={"PYTHONPATH": str(tmp_path)}
@@ -108,7 +110,7 @@ def test_a_process_that_dies_leaves_a_run_that_can_be_resumed(how: str, said: st
     assert len(RunFolder.open(out).rounds()) < 3
     # The same run by an engine that lives, alone: an engine moves nothing that is drawn.
     text = (out / "config.toml").read_text()
-    (out / "config.toml").write_text(text.replace('engine = "dying"', 'engine = "auto"'))
+    (out / "config.toml").write_text(text.replace('engine = "lab.dying"', 'engine = "auto"'))
     resumed, whole = run(config, out, resume=True), run(config, tmp_path / "whole")
     assert contents(resumed.path) == contents(whole.path)
 
@@ -118,7 +120,7 @@ def test_a_launcher_that_is_not_torchrun_is_named(monkeypatch: pytest.MonkeyPatc
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "4")
     with (
-        pytest.raises(ConfigError, match="WORLD_SIZE = 4, but RANK, .*MASTER_PORT is not set"),
+        pytest.raises(ConfigError, match=r"WORLD_SIZE = 4, but RANK, .*MASTER_PORT is not set"),
         joined(),
     ):
         pass
