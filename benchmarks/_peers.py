@@ -6,7 +6,8 @@ as well as privfl's. What counts is the processor time of the whole run, from th
 without reading data: that of the process, all of its threads included (no peer needs a second process).
 
 privfl runs as ``privfl run`` does it, and writes its run folder. The peers write nothing, and do less besides: privfl deals
-and hashes the data within its time, and measures accuracy on members too.
+and hashes the data within its time, and measures accuracy on members too. That is a fixed second, so that the two rounds of
+``--quick`` say little: of whole runs only the twenty rounds count.
 """
 
 from __future__ import annotations
