@@ -64,16 +64,20 @@ class Sample:
 
 
 def interleaved(
-    cases: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+    cases: Mapping[str, Callable[[], object]],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+    warm_up: Mapping[str, Callable[[], object]] | None = None,
 ) -> dict[str, Sample]:
     """Seconds of every case, after one warm-up; by the wall clock, or by another where only this process should count.
 
     Each repeat runs all cases, beginning with another one each time: drift and neighbours hit all of them alike.
+    ``warm_up``: what is run once before, instead of the cases themselves.
     """
     names = list(cases)
     seconds: dict[str, list[float]] = {name: [] for name in names}
     for name in names:
-        cases[name]()
+        (warm_up or cases)[name]()
     for repeat in range(repeats):
         first = repeat % len(names)
         for name in names[first:] + names[:first]:

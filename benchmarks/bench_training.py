@@ -3,7 +3,9 @@
 A round of local training (two steps of batch 32 at each client, Poisson-sampled where it is private) for cohorts of 10, 50
 and 200, and central DP-SGD as one client with batches of 512: by a plain loop of PyTorch over preloaded tensors, by
 Opacus one client after another, by the fused engine, and by vmap. Then a whole run of the benchmark task, and how much of
-it is not training. All on one thread, in seconds of this process, so that neighbours on the machine do not count.
+it is not training; and the same task by Apple's pfl, by Flower and by FedJAX, those of them that are installed
+(``_peers.py`` says what they are given; ``bench_peers.py`` is that part alone). All on one thread, in seconds of this
+process, so that neighbours on the machine do not count.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from collections.abc import Sequence
 import torch
 from _engines import MODELS, Work, cases
 from _harness import Figures, Sample, figures, interleaved, options, print_table, write_json
+from _peers import compare_all, print_comparison
 from _task import outside_training_share
 
 WAYS = ("plain", "plain_channels_last", "fused_nonprivate", "fused", "opacus", "vmap")
@@ -75,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     central = measure(CENTRAL, QUICK_WAYS, repeats)
     flat = ratios(measured, central)
     flat["outside_training_share"] = outside_training_share(rounds=3 if asked.quick else 20)
+    side_by_side, ratios_to_peers = compare_all(quick=asked.quick)
+    flat |= ratios_to_peers
     if asked.json is not None:
         for name, samples in measured.items():
             flat |= figures(name.replace(", ", "_k"), {f"{way}_ms": sample for way, sample in samples.items()})
@@ -83,6 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in dict.fromkeys(name.split(", ")[0] for name in measured):
         rows = {work.clients: work for work in works(asked.quick) if work.model == model}
         print_table(f"{model}: ms a round, examples/s, over plain", _columns(rows, measured, peaks=not asked.quick))
+    print_comparison(side_by_side)
     print_table("figures", {"": {name: f"{value:.3f}" for name, value in flat.items()}})
     return 0
 
