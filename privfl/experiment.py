@@ -103,7 +103,7 @@ class Experiment:
             stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
             return LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream)
 
-        return Cohort(self.cohorts[round_number], task)
+        return Cohort(self.cohorts[round_number], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""

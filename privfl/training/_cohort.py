@@ -38,6 +38,11 @@ class CohortState:
         self.weights_KD.copy_(global_D.expand_as(self.weights_KD))
         self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
 
+    @property
+    def plain(self) -> bool:
+        """Whether a step is w - lr · g and nothing else."""
+        return not (self.config.momentum or self.config.weight_decay or self.config.proximal)
+
     def rows(self, name: str, clients: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory of that name, shape (clients, D), with whatever was in it before."""
         wanted = (dtype or self.global_D.dtype, self.global_D.device)
@@ -95,7 +100,7 @@ class Pieces:
         config: TrainingConfig,
     ) -> None:
         self.precision = "high" if config.precision == "tf32" else "highest"
-        self.model, self.tasks, self.max_grad_norm = model, tasks, max_grad_norm
+        self.model, self.tasks, self.max_grad_norm, self.lr = model, tasks, max_grad_norm, config.lr
         self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
         self.device = state.weights_KD.device
         self.padded = pads(self.device)
@@ -104,8 +109,11 @@ class Pieces:
         self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
         self._layers = [(task.seed / "layers").torch(self.device) for task in tasks] if model.draws else []
 
-    def accumulate(self, piece: Piece, batches: Sequence[Tensor]) -> None:
-        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients."""
+    def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
+        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients.
+
+        ``straight``: step by the mean at once, w - lr · g. The piece must hold whole batches.
+        """
         if not any(piece.sizes):
             return
         clients = slice(piece.first, piece.first + len(piece.spans))
@@ -132,6 +140,8 @@ class Pieces:
                 self.clipped_K[clients].index_add_(0, client_N, clipped_N.long())
                 self.zeroed_K[clients].index_add_(0, client_N, (~finite_N).long())
             self.losses_K[clients].index_add_(0, client_N, (losses_N if share_N is None else losses_N * share_N).double())
+            if straight:
+                factors_N, sums = losses_N.new_full(losses_N.shape, -self.lr), weights
             for record in tape:
                 record.add(factors_N, sums)
 

@@ -107,8 +107,14 @@ class Fused(Trainer):
         expected_K1 = torch.tensor([[job.todo.expected_batch_size] for job in jobs if job.todo], device=global_D.device)
         for step in range(max(job.steps for job in jobs)):
             batches = [job.batches[step] for job in jobs if job.steps > step]
+            sizes = [len(batch) for batch in batches]
+            if noise is None and state.plain and max(sizes) <= limit:
+                # Nothing happens to a gradient on its way into the weights, and no batch is cut: no sum is needed.
+                for piece in pieces(sizes, limit):
+                    work.accumulate(piece, batches, straight=True)
+                continue
             sums_KD = fresh(state.sums_KD[: len(batches)])
-            for piece in pieces([len(batch) for batch in batches], limit):
+            for piece in pieces(sizes, limit):
                 work.accumulate(piece, batches)
             if noise is None:
                 state.step(sums_KD)
