@@ -105,10 +105,11 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
     named = {name: value.detach() for name, value in model.named_parameters()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
     _, tape = run_pass(cohort, weights, runs, x_B, y_B)
-    squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
     sums = {name: torch.zeros_like(value) for name, value in weights.items()}
-    for record in tape:
-        record.add(None, sums)
+    with torch.no_grad():
+        squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
+        for record in tape:
+            record.add(None, sums)
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
         rows = [_autograd(model, own, x_B[i : i + 1], y_B[i : i + 1]) for i in range(first, last)]
