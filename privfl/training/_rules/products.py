@@ -126,6 +126,11 @@ class ProductRecord(Record):
         self._outer: Tensor | None = None
         self._summed: Tensor | None = None
 
+    @property
+    def of(self) -> str:
+        """See the contract."""
+        return self.weight
+
     def square_norms(self) -> Tensor:
         """See the class."""
         positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
