@@ -61,9 +61,9 @@ class Experiment:
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
             run is known before it begins.
-        fingerprint: of all settings that move the training. It goes into the streams of batches and noise, so that two
-            runs with one seed and different settings do not share their noise: the difference of two such releases
-            would have none.
+        fingerprint: of all settings that move the training, of the data, and of who is a member. It goes into the streams
+            of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
+            share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
     """
 
@@ -186,6 +186,7 @@ class Experiment:
             data=data,
             initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
+            fingerprint=_with_members(self.fingerprint, member_N),
             processes=ALONE,
         )
 
@@ -243,7 +244,7 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=_fingerprint(config, plan),
+        fingerprint=_with_members(_fingerprint(config, plan, data), data.member_N),
         processes=processes,
     )
 
@@ -356,11 +357,27 @@ def deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
-def _fingerprint(config: ExperimentConfig, plan: Plan) -> str:
+def settings_digest(config: ExperimentConfig) -> str:
+    """Of all settings that move the training, the seed among them, and of nothing that is computed from them.
+
+    Runs that agree in it and take their randomness from the seed draw the same.
+    """
+    return hashlib.sha256(repr(_moving(config)).encode()).hexdigest()
+
+
+def _moving(config: ExperimentConfig) -> dict[str, object]:
     apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
     # Engines agree up to rounding, with any memory: that moves nothing whose noise should be another.
     apart["training"] = {"engine", "memory_budget", "parts"}
-    return hashlib.sha256(repr((config.model_dump(exclude=apart), plan)).encode()).hexdigest()
+    return config.model_dump(exclude=apart)
+
+
+def _fingerprint(config: ExperimentConfig, plan: Plan, data: FederatedData) -> str:
+    return hashlib.sha256(repr((_moving(config), plan, data.digest())).encode()).hexdigest()
+
+
+def _with_members(fingerprint: str, member_N: NDArray[np.bool_]) -> str:
+    return hashlib.sha256(fingerprint.encode() + np.packbits(member_N).tobytes()).hexdigest()
 
 
 def _device(name: str) -> torch.device:
@@ -374,7 +391,12 @@ def _device(name: str) -> torch.device:
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed) -> tuple[tuple[int, ...], ...]:
-    return draw_cohorts(config.cohort, len(data.clients), config.rounds, seed / "cohort")
+    stream = seed / "cohort"
+    if isinstance(config.privacy, ClientCentral):
+        # A price that counts on the draw adds up over runs only where each draws for itself. Of the settings alone: the
+        # noise is calibrated to the cohorts, and cannot have a part in them.
+        stream /= settings_digest(config)
+    return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
 
 
 def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:

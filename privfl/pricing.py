@@ -11,7 +11,7 @@ import numpy as np
 from privfl import evaluation
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
-from privfl.experiment import Experiment, assemble, histories
+from privfl.experiment import Experiment, assemble, histories, settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
@@ -248,12 +248,12 @@ class Together:
 def together(folders: Sequence[RunFolder]) -> list[Together]:
     """What several runs on the same data cost together, from their ledgers.
 
-    Releases about one unit add up whatever the runs were for. What a ledger holds by client adds up client by client,
-    since the same clients own the same data.
+    Releases about one unit add up whatever the runs were for, as each run draws its own cohorts, batches and noise. What a
+    ledger holds by client adds up client by client, since the same clients own the same data.
 
     Raises:
         RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
-            terms, or one is named twice or promises nothing.
+            terms, or one is named twice or promises nothing, or two have drawn the same.
     """
     ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
     total: dict[object, History] = {}
@@ -279,11 +279,23 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(
             f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
         )
-    ledger, other = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
+    for other in folders[: folders.index(folder)]:
+        _require_own_randomness(folder, other)
+    ledger, terms_of = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
     for term in ("unit", "relation", "delta"):
-        here, there = getattr(ledger, term), getattr(other, term)
+        here, there = getattr(ledger, term), getattr(terms_of, term)
         if here != there:
             raise RunFolderError(
                 f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
             )
     return ledger
+
+
+def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
+    """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
+    seeded = all(getattr(one.config.privacy, "randomness", "seeded") == "seeded" for one in (folder, other))
+    if seeded and settings_digest(folder.config) == settings_digest(other.config):
+        raise RunFolderError(
+            f"{folder.path}: has the seed and the settings of {other.path}, and so drew the same cohorts and noise; "
+            "compose runs with different seeds or settings, or name it once"
+        )

@@ -277,8 +277,13 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
         run(small(privacy=privacy("client_central", noise_multiplier=noise)), tmp_path / str(noise)) for noise in (1.0, 2.0)
     ]
     rows = together(folders)
+    # Two samples, each drawn for itself; were they one, it would be that of a single Gaussian of multiplier (1 + 1/4)^(-1/2).
+    cohorts = [[record.cohort for record in folder.rounds()] for folder in folders]
+    assert cohorts[0] != cohorts[1]
     both = History({PoissonGaussian(0.5, 1.0): 4, PoissonGaussian(0.5, 2.0): 4})
     assert rows[1].together == pytest.approx(accounting.epsilon(both, 1e-2))
+    shared = History({PoissonGaussian(0.5, (1 + 1 / 4) ** -0.5): 4})
+    assert accounting.epsilon(shared, 1e-2) > rows[1].together
     assert rows[0].together == rows[0].alone < rows[1].together
     with pytest.raises(RunFolderError, match="named twice"):
         together([folders[0], folders[0]])
@@ -288,6 +293,32 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
     with pytest.raises(RunFolderError, match="are not those of"):
         together([folders[0], other])
+
+
+@pytest.mark.parametrize("cohort", [{"kind": "poisson", "size": 5}, {"kind": "fixed", "size": 5}])
+def test_runs_of_one_seed_draw_cohorts_of_their_own(cohort: dict[str, Any]) -> None:
+    """Whatever the settings differ in: that the noise is calibrated to the cohorts is no way around it."""
+    plans = [privacy("client_central", noise_multiplier=noise) for noise in (1.0, 2.0)]
+    plans += [privacy("client_central", noise_multiplier=None, target_epsilon=epsilon) for epsilon in (5.0, 8.0)]
+    drawn = [assemble(small(rounds=30, privacy=plan, cohort=cohort)).cohorts for plan in plans]
+    assert len(set(drawn)) == 4
+    for one, other in ((drawn[0], drawn[1]), (drawn[2], drawn[3])):
+        # Each client is in half of 30 cohorts, and the same ones by chance: 150 of 300 agree, with deviation 8.7.
+        agreeing = sum((client in a) == (client in b) for a, b in zip(one, other, strict=True) for client in range(10))
+        assert agreeing < 150 + 4.5 * 8.7
+
+
+def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
+    """Whatever does not move the training makes no other run; noise from the operating system does."""
+    again = CENTRAL.model_copy(update={"name": "again"})
+    folders = [run(config, tmp_path / config.name) for config in (CENTRAL, again)]
+    with pytest.raises(RunFolderError, match="has the seed and the settings of .*different seeds or settings") as caught:
+        together(folders)
+    assert "\n" not in str(caught.value)
+    secure = small(privacy=privacy("client_central", randomness="secure"), aggregator={"kind": "mean"})
+    folders = [run(secure, tmp_path / name) for name in ("one", "two")]
+    both = accounting.epsilon(History({PoissonGaussian(0.5, 1.0): 8}), 1e-2)
+    assert together(folders)[1].together == pytest.approx(both)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
