@@ -72,6 +72,11 @@ def executed_noise(plan: Promising) -> float:
     return plan.noise_multiplier * (plan.scale if isinstance(plan, CentralPlan) else 1.0)
 
 
+def attack_relation(plan: Promising) -> Relation:
+    """What two runs differ in, one of which was trained on a certain example: for a client, in what its update is."""
+    return plan.relation if plan.unit == "example" else "replace_one"
+
+
 def units(experiment: Experiment) -> int:
     """N of δ < 1/N: all examples that clients own, or all clients."""
     assert not isinstance(experiment.plan, NoPlan)
@@ -90,7 +95,8 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
     plan = experiment.plan
     if isinstance(plan, NoPlan):
         return None
-    norm = state.plan.get("norm")
+    norm, asked = state.plan.get("norm"), attack_relation(plan)
+    attackable = ledger.histories(asked)
     return PrivacyResult(
         plan=experiment.config.privacy.kind,
         unit=plan.unit,
@@ -109,8 +115,10 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
         epsilon_clients=ledger.clients(len(experiment.data.clients)),
         budget=plan.budget,
         zeroed=zeroed,
+        attack_relation=asked,
+        attack_epsilon=accounting.largest(attackable, plan.delta),
         curve_epsilon=GRID.tolist(),
-        curve_delta=accounting.curve(ledger.histories(), GRID).tolist(),
+        curve_delta=accounting.curve(attackable, GRID).tolist(),
     )
 
 

@@ -16,7 +16,9 @@ from scipy import stats
 from scripted import CodedSum
 from small_runs import SMALL, small
 
+from attacks._run import _promised
 from privfl import views
+from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
 from privfl.errors import ConfigError, RunFolderError, StorageError
 from privfl.experiment import assemble, deterministic
@@ -27,6 +29,7 @@ from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, Pois
 from privfl.privacy.sampling import draw_cohorts
 from privfl.recording import run
 from privfl.report.card import as_json
+from privfl.report.headline import headlines
 from privfl.report.recorded import Run
 from privfl.runs import RunFolder
 from privfl.seeding import Seed
@@ -148,6 +151,43 @@ def test_the_ledger_on_disk_gives_the_result_s_epsilon(finished: RunFolder) -> N
     assert told.units == 10
 
 
+def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished: RunFolder) -> None:
+    """One example in or out leaves the client where it is: the curve and the ε of the attacks are those of replacement."""
+    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.json")
+    assert told is not None
+    replaced = ledger.histories("replace_one")
+    assert told.attack_relation == "replace_one"
+    assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
+    assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
+    promised = _promised(finished)
+    assert promised is not None
+    assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
+    words = {one.label: one.sentence for one in headlines(Run.read(finished))}["Promised ε"]
+    assert "One example in or out replaces its client's update" in words
+
+
+def test_the_best_attack_on_one_example_of_a_client_is_within_the_bound(tmp_path: Path) -> None:
+    """An update that is C without the example and −C with it, in each of R rounds with everybody: of two Gaussians 2C√R
+    apart an attack tells as much as the bound of replacement allows, and more than that of removal does."""
+    config = small(privacy=privacy("client_central", noise_multiplier=4.0), cohort={"kind": "all"}, server={"kind": "fedavg"})
+    told = run(config, tmp_path / "run").result.privacy
+    assert told is not None
+    fpr = 0.01
+    tpr = float(stats.norm.cdf(stats.norm.ppf(fpr) + 2 * np.sqrt(config.rounds) / 4.0))
+    removal = accounting.curve([History({Gaussian(4.0): config.rounds})], told.curve_epsilon)
+    assert tpr > tpr_bound(fpr, told.curve_epsilon, removal) + 0.05
+    assert tpr <= tpr_bound(fpr, told.curve_epsilon, told.curve_delta) <= tpr + 0.01
+
+
+def test_a_fixed_cohort_and_an_example_keep_their_own_relation(tmp_path: Path) -> None:
+    fixed = small(privacy=privacy("client_central"), cohort={"kind": "fixed", "size": 5})
+    for name, config, relation in (("fixed", fixed, "replace_one"), ("example", small(), "add_or_remove_one")):
+        told = run(config, tmp_path / name).result.privacy
+        assert told is not None
+        assert told.relation == told.attack_relation == relation
+        assert told.attack_epsilon == told.epsilon
+
+
 def test_every_step_can_be_killed_and_no_release_is_drawn_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fails at every write in turn. What was seen of a round before the failure is what is seen after it, and a
     round is entered once: with noise from the operating system too."""
@@ -251,7 +291,6 @@ def test_the_card_says_what_is_promised(finished: RunFolder) -> None:
 
 def test_an_imagined_population_is_told_apart_on_every_page(tmp_path: Path) -> None:
     from privfl.report import summary_table, write_report
-    from privfl.report.headline import headlines
 
     imagined = {"population": 1_000_000, "cohort": 5000}
     config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-6), aggregator={"kind": "mean"})
