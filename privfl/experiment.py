@@ -89,6 +89,11 @@ class Experiment:
         """Names and shapes of the model's parameters."""
         return Layout.of(self.model)
 
+    @property
+    def wire(self) -> Layout:
+        """Names and shapes of what a client hands in: its update, and what the plan counts beside it."""
+        return self.plan.wire(self.layout) if isinstance(self.plan, ClientPlan) else self.layout
+
     def initial_state(self) -> ServerState:
         """What the first round begins with."""
         state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}

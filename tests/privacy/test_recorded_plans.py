@@ -20,7 +20,7 @@ from attacks._run import _promised
 from privfl import views
 from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
-from privfl.errors import ConfigError, RunFolderError, StorageError
+from privfl.errors import ConfigError, RunFolderError, StorageError, ViewError
 from privfl.experiment import assemble, deterministic
 from privfl.pricing import account, together
 from privfl.privacy import accounting
@@ -271,6 +271,26 @@ def test_an_empty_cohort_is_a_round_of_the_run(tmp_path: Path) -> None:
 def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> None:
     view = views.open_view(finished, "client", assemble(finished.config).layout)
     assert not hasattr(view, "participants")
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
+def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
+    config = ADAPTIVE.model_copy(update={"aggregator": small(aggregator={"kind": aggregator}).aggregator})
+    folder = run(config, tmp_path / "run")
+    view = views.open_view(folder, "server", assemble(config).layout)
+    assert isinstance(view, views.ServerView)
+    for record in folder.rounds():
+        assert record.clipped_share is not None
+        sum_D, weight = view.sums(record.round)
+        assert sum_D.shape == view.model_before(record.round).shape
+        assert weight == len(record.cohort)
+        within = round((1 - record.clipped_share) * len(record.cohort))
+        assert view.count(record.round) == within - len(record.cohort) / 2
+        if aggregator == "mean":
+            assert view.updates(record.round)[0].shape == (len(record.cohort), len(sum_D))
+    fixed = run(CENTRAL, tmp_path / "fixed")
+    with pytest.raises(ViewError, match="nothing was counted"):
+        views.ServerView(fixed, view.layout).count(0)
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------
