@@ -112,16 +112,15 @@ def test_neighbouring_data_with_one_seed_do_not_share_their_noise(change: str) -
         x[0] += 1
         other = replace(experiment.data, pool=replace(experiment.data.pool, x=x))
     named = [
-        _with_members(_fingerprint(experiment.config, experiment.plan, data), data.member_N) for data in (experiment.data, other)
+        _with_members(_fingerprint(experiment.config, experiment.plan, data), data.member_N)
+        for data in (experiment.data, other)
     ]
     assert named[0] == experiment.fingerprint != named[1]
     streams = [replace(experiment, fingerprint=name) for name in named]
-    for draw in (
-        lambda one: (one.cohort(0).task(one.cohorts[0][0]).seed / "noise").key(),
-        lambda one: (one.cohort(0).task(one.cohorts[0][0]).seed / "batches").key(),
-        lambda one: one._round(0).stream.key(),
-    ):
-        assert draw(streams[0]) != draw(streams[1])
+    for name in ("noise", "batches"):
+        keys = [(one.cohort(0).task(one.cohorts[0][0]).seed / name).key() for one in streams]
+        assert keys[0] != keys[1]
+    assert streams[0]._round(0).stream.key() != streams[1]._round(0).stream.key()
 
 
 def test_a_shadow_of_other_members_has_another_fingerprint() -> None:

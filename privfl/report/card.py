@@ -176,11 +176,7 @@ def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
     return [
         *limits,
         ("Public by assumption", _public(privacy)),
-        *(
-            [("The seed", _SEED)]
-            if privacy.randomness == "seeded"
-            else []
-        ),
+        *([("The seed", _SEED)] if privacy.randomness == "seeded" else []),
     ]
 
 
