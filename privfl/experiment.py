@@ -20,12 +20,12 @@ from privfl import evaluation
 from privfl.aggregators import Aggregator, RoundContext
 from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
 from privfl.datasets import Dataset
-from privfl.errors import ConfigError
+from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
 from privfl.models import Model
-from privfl.privacy import accounting
+from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
-from privfl.privacy.events import Event
+from privfl.privacy.events import Event, NoiseShare
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.own_noise_plans import DistributedPlan
@@ -234,7 +234,7 @@ def assemble(
     local_model = build_model(config, data).to(device)
     choice = choose(config.training.engine, local_model, x)
     server = narrow(config.server, ServerOptimizer)
-    return Experiment(
+    experiment = Experiment(
         config=config,
         seed=seed,
         secret=secret,
@@ -252,6 +252,8 @@ def assemble(
         fingerprint=_with_members(_fingerprint(config, plan, data), data.member_N),
         processes=processes,
     )
+    _require_possible(experiment)
+    return experiment
 
 
 def new_secret() -> Seed:
@@ -338,7 +340,14 @@ def calibrated(
             return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
         return histories(candidate, data, cohorts, aggregator)
 
-    return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+    try:
+        return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+    except ConfigError as error:
+        if isinstance(plan, DistributedPlan):
+            raise ConfigError(f"{error}, or more privacy.bits: with {plan.bits} rounding may be all that is seen") from None
+        raise
+    except PrivacyError as error:
+        raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
 
 
 @contextmanager
@@ -415,6 +424,38 @@ def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
     if isinstance(privacy, ExampleLevel) and privacy.delta >= 1 / len(data.pool):
         raise ConfigError(
             f"privacy.delta = {privacy.delta:g}: must be below 1/N = 1/{len(data.pool)}, one over all examples; lower it"
+        )
+
+
+def _require_possible(experiment: Experiment) -> None:
+    """Raise where the plan's noise cannot be drawn, or the encoding takes up what it covers: before anything is trained.
+
+    Raises:
+        ConfigError: names the setting, and says what to change.
+    """
+    plan, aggregator = experiment.plan, experiment.aggregator
+    if not isinstance(plan, ClientPlan):
+        return
+    event = plan.planned()
+    if isinstance(event, NoiseShare) and event.mechanism == "discrete_gaussian":
+        try:
+            renyi.tau(event.variance, event.survivors)
+        except PrivacyError:
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
+                f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
+            ) from None
+    context = experiment._context(experiment.initial_state(), observed=False, transcript=False)
+    rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
+    if rounding >= plan.max_update_norm:
+        raise ConfigError(
+            f"privacy.max_update_norm = {plan.max_update_norm:g}: the encoding of the secure sum may move an update by "
+            f"{rounding:.3g}; raise it or aggregator.bits, or lower aggregator.clip"
+        )
+    if plan.entry is not None and not aggregator.carries(plan.entry, context):
+        raise ConfigError(
+            f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
+            "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
         )
 
 

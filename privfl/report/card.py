@@ -182,8 +182,8 @@ def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
 
 _SEED = (
     "Whoever knows it can compute who was drawn, and for any data that they guess the noise, and take it off: a right guess "
-    "shows. Keep config.toml from those it is against. The data and the members are part of what names the noise, so that a run "
-    "on other data with the same seed and settings draws other noise."
+    "shows. Keep config.toml from those it is against. The data and the members are part of what names the noise: a run on "
+    "other data with the same seed and settings draws other noise."
 )
 """What a seeded run rests on."""
 

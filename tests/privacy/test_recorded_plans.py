@@ -313,7 +313,7 @@ def test_an_imagined_population_is_told_apart_on_every_page(tmp_path: Path) -> N
     from privfl.report import summary_table, write_report
 
     imagined = {"population": 1_000_000, "cohort": 5000}
-    config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-6), aggregator={"kind": "mean"})
+    config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-7), aggregator={"kind": "mean"})
     folder = run(config, tmp_path / "run")
     told = folder.result.privacy
     assert told is not None
@@ -412,6 +412,10 @@ def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
         ),
         ({"privacy": privacy("client_central", delta=0.1)}, r"delta = 0\.1: must be below 1/N = 1/10"),
         (
+            {"privacy": privacy("client_central", delta=1e-6, imagined={"population": 1_000_000, "cohort": 5000})},
+            r"delta = 1e-06: must be below 1/1000000, one over privacy\.imagined\.population",
+        ),
+        (
             {"privacy": privacy("client_central", imagined={"population": 9, "cohort": 10})},
             r"at most imagined\.population",
         ),
@@ -433,6 +437,39 @@ def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any]
             r"must be below 0\.5.*allow a larger ε",
         ),
         ({"privacy": privacy("client_local", noise_multiplier=None, target_epsilon=1e-5, delta=1e-9)}, "allow a larger ε"),
+        (
+            {
+                "privacy": privacy("client_distributed", survivors=3, noise_multiplier=None, target_epsilon=1e-5, delta=1e-9),
+                "cohort": {"kind": "all"},
+            },
+            r"allow a larger ε or fewer rounds, or more privacy\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_distributed", mechanism="discrete_gaussian", survivors=3, noise_multiplier=1e-6),
+                "cohort": {"kind": "all"},
+            },
+            r"noise_multiplier = 1e-06: .*at least 0\.25 is needed; raise it or privacy\.bits",
+        ),
+        (
+            {"privacy": privacy("client_central", max_update_norm=0.01), "aggregator": {"kind": "secure_sum", "bits": 16}},
+            r"max_update_norm = 0\.01: .*may move an update by 0\.0\d+; raise it or aggregator\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_dpftrl", max_update_norm=0.01),
+                "cohort": {"kind": "separated", "size": 3, "separation": 3},
+                "aggregator": {"kind": "secure_sum", "bits": 16},
+            },
+            r"max_update_norm = 0\.01: .*raise it or aggregator\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_central", noise_multiplier=0.3, clipping="adaptive"),
+                "aggregator": {"kind": "secure_sum", "clip": 0.25},
+            },
+            r"clipping\.kind = 'adaptive': .*0\.5 that it counts by; raise aggregator\.bits",
+        ),
     ],
 )
 def test_what_the_data_or_the_price_forbid_is_refused_before_training(changes: dict[str, Any], words: str) -> None:
