@@ -253,10 +253,11 @@ def _work(job: _Job) -> Outputs:
 
 
 def _promised(folder: RunFolder) -> PrivacyCurve | None:
+    """What the run promises about one example in or out, which is what the attacks ask."""
     privacy = folder.result.privacy
     if privacy is None:
         return None
-    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.epsilon, privacy.delta)
+    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta)
 
 
 def _leakage(evaluation: Evaluation, shadows: int) -> Leakage:

@@ -456,6 +456,9 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
             )
     if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
         raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
+    if isinstance(privacy, ClientCentral) and privacy.imagined and privacy.delta >= 1 / privacy.imagined.population:
+        wide = privacy.imagined.population
+        raise contradiction("privacy.delta", privacy.delta, f"must be below 1/{wide}, one over privacy.imagined.population")
 
 
 def _require_possible_plan(config: ExperimentConfig) -> None:

@@ -20,12 +20,12 @@ from privfl import evaluation
 from privfl.aggregators import Aggregator, RoundContext
 from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
 from privfl.datasets import Dataset
-from privfl.errors import ConfigError
+from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
 from privfl.models import Model
-from privfl.privacy import accounting
+from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
-from privfl.privacy.events import Event
+from privfl.privacy.events import Event, NoiseShare
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.own_noise_plans import DistributedPlan
@@ -61,9 +61,9 @@ class Experiment:
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
             run is known before it begins.
-        fingerprint: of all settings that move the training. It goes into the streams of batches and noise, so that two
-            runs with one seed and different settings do not share their noise: the difference of two such releases
-            would have none.
+        fingerprint: of all settings that move the training, of the data, and of who is a member. It goes into the streams
+            of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
+            share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
     """
 
@@ -88,6 +88,11 @@ class Experiment:
     def layout(self) -> Layout:
         """Names and shapes of the model's parameters."""
         return Layout.of(self.model)
+
+    @property
+    def wire(self) -> Layout:
+        """Names and shapes of what a client hands in: its update, and what the plan counts beside it."""
+        return self.plan.wire(self.layout) if isinstance(self.plan, ClientPlan) else self.layout
 
     def initial_state(self) -> ServerState:
         """What the first round begins with."""
@@ -186,6 +191,7 @@ class Experiment:
             data=data,
             initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
+            fingerprint=_with_members(self.fingerprint, member_N),
             processes=ALONE,
         )
 
@@ -228,7 +234,7 @@ def assemble(
     local_model = build_model(config, data).to(device)
     choice = choose(config.training.engine, local_model, x)
     server = narrow(config.server, ServerOptimizer)
-    return Experiment(
+    experiment = Experiment(
         config=config,
         seed=seed,
         secret=secret,
@@ -243,9 +249,11 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=_fingerprint(config, plan),
+        fingerprint=_with_members(_fingerprint(config, plan, data), data.member_N),
         processes=processes,
     )
+    _require_possible(experiment)
+    return experiment
 
 
 def new_secret() -> Seed:
@@ -332,7 +340,14 @@ def calibrated(
             return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
         return histories(candidate, data, cohorts, aggregator)
 
-    return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+    try:
+        return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+    except ConfigError as error:
+        if isinstance(plan, DistributedPlan):
+            raise ConfigError(f"{error}, or more privacy.bits: with {plan.bits} rounding may be all that is seen") from None
+        raise
+    except PrivacyError as error:
+        raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
 
 
 @contextmanager
@@ -356,11 +371,27 @@ def deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
 
 
-def _fingerprint(config: ExperimentConfig, plan: Plan) -> str:
+def settings_digest(config: ExperimentConfig) -> str:
+    """Of all settings that move the training, the seed among them, and of nothing that is computed from them.
+
+    Runs that agree in it and take their randomness from the seed draw the same.
+    """
+    return hashlib.sha256(repr(_moving(config)).encode()).hexdigest()
+
+
+def _moving(config: ExperimentConfig) -> dict[str, object]:
     apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
     # Engines agree up to rounding, with any memory: that moves nothing whose noise should be another.
     apart["training"] = {"engine", "memory_budget", "parts"}
-    return hashlib.sha256(repr((config.model_dump(exclude=apart), plan)).encode()).hexdigest()
+    return config.model_dump(exclude=apart)
+
+
+def _fingerprint(config: ExperimentConfig, plan: Plan, data: FederatedData) -> str:
+    return hashlib.sha256(repr((_moving(config), plan, data.digest())).encode()).hexdigest()
+
+
+def _with_members(fingerprint: str, member_N: NDArray[np.bool_]) -> str:
+    return hashlib.sha256(fingerprint.encode() + np.packbits(member_N).tobytes()).hexdigest()
 
 
 def _device(name: str) -> torch.device:
@@ -374,7 +405,12 @@ def _device(name: str) -> torch.device:
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed) -> tuple[tuple[int, ...], ...]:
-    return draw_cohorts(config.cohort, len(data.clients), config.rounds, seed / "cohort")
+    stream = seed / "cohort"
+    if isinstance(config.privacy, ClientCentral):
+        # A price that counts on the draw adds up over runs only where each draws for itself. Of the settings alone: the
+        # noise is calibrated to the cohorts, and cannot have a part in them.
+        stream /= settings_digest(config)
+    return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
 
 
 def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
@@ -388,6 +424,38 @@ def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
     if isinstance(privacy, ExampleLevel) and privacy.delta >= 1 / len(data.pool):
         raise ConfigError(
             f"privacy.delta = {privacy.delta:g}: must be below 1/N = 1/{len(data.pool)}, one over all examples; lower it"
+        )
+
+
+def _require_possible(experiment: Experiment) -> None:
+    """Raise where the plan's noise cannot be drawn, or the encoding takes up what it covers: before anything is trained.
+
+    Raises:
+        ConfigError: names the setting, and says what to change.
+    """
+    plan, aggregator = experiment.plan, experiment.aggregator
+    if not isinstance(plan, ClientPlan):
+        return
+    event = plan.planned()
+    if isinstance(event, NoiseShare) and event.mechanism == "discrete_gaussian":
+        try:
+            renyi.tau(event.variance, event.survivors)
+        except PrivacyError:
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
+                f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
+            ) from None
+    context = experiment._context(experiment.initial_state(), observed=False, transcript=False)
+    rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
+    if rounding >= plan.max_update_norm:
+        raise ConfigError(
+            f"privacy.max_update_norm = {plan.max_update_norm:g}: the encoding of the secure sum may move an update by "
+            f"{rounding:.3g}; raise it or aggregator.bits, or lower aggregator.clip"
+        )
+    if plan.entry is not None and not aggregator.carries(plan.entry, context):
+        raise ConfigError(
+            f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
+            "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
         )
 
 

@@ -7,6 +7,7 @@ an attack cannot tell them apart without looking at the model.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 from dataclasses import dataclass, replace
 from typing import Any
@@ -145,6 +146,10 @@ class FederatedData:
 
     def digest(self) -> str:
         """SHA-256 of the pool, the test split and who owns what: whether two runs have the same data."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
         sha = hashlib.sha256()
         for array in (self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N):
             sha.update(str((array.dtype, array.shape)).encode())

@@ -11,7 +11,7 @@ import numpy as np
 from privfl import evaluation
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
-from privfl.experiment import Experiment, assemble, histories
+from privfl.experiment import Experiment, assemble, histories, settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
@@ -72,6 +72,11 @@ def executed_noise(plan: Promising) -> float:
     return plan.noise_multiplier * (plan.scale if isinstance(plan, CentralPlan) else 1.0)
 
 
+def attack_relation(plan: Promising) -> Relation:
+    """What two runs differ in, one of which was trained on a certain example: for a client, in what its update is."""
+    return plan.relation if plan.unit == "example" else "replace_one"
+
+
 def units(experiment: Experiment) -> int:
     """N of δ < 1/N: all examples that clients own, or all clients."""
     assert not isinstance(experiment.plan, NoPlan)
@@ -90,7 +95,8 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
     plan = experiment.plan
     if isinstance(plan, NoPlan):
         return None
-    norm = state.plan.get("norm")
+    norm, asked = state.plan.get("norm"), attack_relation(plan)
+    attackable = ledger.histories(asked)
     return PrivacyResult(
         plan=experiment.config.privacy.kind,
         unit=plan.unit,
@@ -109,8 +115,10 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
         epsilon_clients=ledger.clients(len(experiment.data.clients)),
         budget=plan.budget,
         zeroed=zeroed,
+        attack_relation=asked,
+        attack_epsilon=accounting.largest(attackable, plan.delta),
         curve_epsilon=GRID.tolist(),
-        curve_delta=accounting.curve(ledger.histories(), GRID).tolist(),
+        curve_delta=accounting.curve(attackable, GRID).tolist(),
     )
 
 
@@ -248,12 +256,12 @@ class Together:
 def together(folders: Sequence[RunFolder]) -> list[Together]:
     """What several runs on the same data cost together, from their ledgers.
 
-    Releases about one unit add up whatever the runs were for. What a ledger holds by client adds up client by client,
-    since the same clients own the same data.
+    Releases about one unit add up whatever the runs were for, as each run draws its own cohorts, batches and noise. What a
+    ledger holds by client adds up client by client, since the same clients own the same data.
 
     Raises:
         RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
-            terms, or one is named twice or promises nothing.
+            terms, or one is named twice or promises nothing, or two have drawn the same.
     """
     ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
     total: dict[object, History] = {}
@@ -279,11 +287,23 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(
             f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
         )
-    ledger, other = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
+    for other in folders[: folders.index(folder)]:
+        _require_own_randomness(folder, other)
+    ledger, terms_of = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
     for term in ("unit", "relation", "delta"):
-        here, there = getattr(ledger, term), getattr(other, term)
+        here, there = getattr(ledger, term), getattr(terms_of, term)
         if here != there:
             raise RunFolderError(
                 f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
             )
     return ledger
+
+
+def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
+    """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
+    seeded = all(getattr(one.config.privacy, "randomness", "seeded") == "seeded" for one in (folder, other))
+    if seeded and settings_digest(folder.config) == settings_digest(other.config):
+        raise RunFolderError(
+            f"{folder.path}: has the seed and the settings of {other.path}, and so drew the same cohorts and noise; "
+            "compose runs with different seeds or settings, or name it once"
+        )

@@ -260,8 +260,8 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # A float32 for each parameter, and one for the weight.
-                bytes_plain=uploads * 4 * (experiment.layout.size + 1),
+                # A float32 for each entry, and one for the weight.
+                bytes_plain=uploads * 4 * (experiment.wire.size + 1),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

@@ -167,8 +167,12 @@ class PrivacyResult(Frozen):
 
     ``epsilon`` is the largest over the clients, by the first of ``prices``; it is that of the noise that was executed.
     ``delta`` is held against one over ``units``, the number of examples or clients that are protected.
-    ``noise_multiplier`` is relative to ``clip``; ``clip_end`` is where a norm that adapts ended. ``curve_epsilon`` and
-    ``curve_delta`` are the privacy curve that holds for every client: δ(ε), the largest over the clients at each ε.
+    ``noise_multiplier`` is relative to ``clip``; ``clip_end`` is where a norm that adapts ended.
+
+    Attacks ask of single examples whether they were trained on. Where the unit is a client, one example in or out makes
+    another of the client's update and does not take it away: ``attack_relation`` is ``replace_one``, ``attack_epsilon`` what
+    the run costs under it at ``delta``, and ``curve_epsilon`` and ``curve_delta`` the privacy curve under it that holds for
+    every client: δ(ε), the largest over the clients at each ε. Where the unit is an example it is the plan's own relation.
     ``zeroed`` counts gradients or updates that were not finite; a simulation's fact, like all that is read from raw data.
     """
 
@@ -189,6 +193,8 @@ class PrivacyResult(Frozen):
     epsilon_clients: list[float]
     budget: float | None
     zeroed: int
+    attack_relation: str
+    attack_epsilon: float
     curve_epsilon: list[float]
     curve_delta: list[float]
 

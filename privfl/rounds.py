@@ -210,10 +210,26 @@ class Round:
         done = Done.of([share for share, _ in shares])
         if not done.clients:
             return done, None
+        wire = self._on_the_wire(context)
         # Stand-ins are nobody's: they are added once.
-        extra = self._stand_ins(done.clients, context) if context.processes.first else []
+        extra = self._stand_ins(done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
-        return done, self.aggregator.collect([*updates, *extra], context)
+        return done, self.aggregator.collect([*updates, *extra], wire)
+
+    def _on_the_wire(self, context: RoundContext) -> RoundContext:
+        """The context of what is aggregated: the updates, and what the plan counts beside them.
+
+        Raises:
+            PrivacyError: the count would not arrive as it was handed in.
+        """
+        if not isinstance(self.plan, ClientPlan) or self.plan.entry is None:
+            return context
+        if not self.aggregator.carries(self.plan.entry, context):
+            raise PrivacyError(
+                f"aggregator {self.aggregator.kind!r} rounds or clips the {self.plan.entry:g} that an adaptive norm counts by; "
+                "nothing was sent: allow more aggregator.bits and an aggregator.clip of at least 0.5"
+            )
+        return replace(context, layout=self.plan.wire(context.layout))
 
     def _parts(self, state: ServerState, cohort: Cohort, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort. They are of nearly one size, and dealt in turn."""
@@ -259,7 +275,7 @@ class Round:
         """
         others = (client for client in range(context.population) if client not in set(came))
         missing = max(0, self.aggregator.minimum_clients - len(came))
-        zero_D = torch.zeros_like(context.global_D)
+        zero_D = context.global_D.new_zeros(context.layout.size)
         return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
 
     def _of_examples(self, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
@@ -280,15 +296,16 @@ class Round:
     def _of_clients(self, plan: ClientPlan, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
         failed = aggregate.failed if aggregate is not None and not plan.trusts_server else None
         # A sum that was lost counts as empty where the noise is the server's: that a round was skipped would tell who came.
-        total = Total(torch.zeros_like(state.global_D, dtype=torch.float64), 0.0)
+        length = len(state.global_D) + (plan.entry is not None)
+        total = Total(state.global_D.new_zeros(length, dtype=torch.float64), 0.0)
         if aggregate is not None and aggregate.sum_D is not None:
             total = Total(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum)
-        release = plan.at_server(total, done.handed_in, state.plan, state.round, self.stream)
+        release = plan.at_server(total, state.plan, state.round, self.stream)
         within = sum(one.within for one in done.handed_in)
         return Outcome(
             self._stepped(state, None if failed else release.mean_D, state.plan if failed else release.state),
             done.losses,
-            aggregate,
+            replace(aggregate, seen=plan.seen(aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
             _spent(plan, done, release.event),
             1 - within / len(done.clients) if done.clients else None,

@@ -46,6 +46,10 @@ class Layout:
         """D, the number of parameters."""
         return sum(math.prod(shape) for shape in self.shapes)
 
+    def followed_by(self, name: str) -> Layout:
+        """The same with one number more at its end."""
+        return Layout((*self.names, name), (*self.shapes, ()))
+
     def digest(self) -> bytes:
         """SHA-256 of the names and shapes; two ends that agree on it agree on what each coordinate means."""
         return hashlib.sha256(json.dumps([self.names, self.shapes]).encode()).digest()

@@ -114,6 +114,19 @@ class ServerView(ClientView):
             raise ViewError(f"round {round_number} was skipped; the server saw nothing of it")
         return seen["sum_D"], float(seen["weight_sum"])
 
+    def count(self, round_number: int) -> float:
+        """How many more updates were within a norm that adapts than were not, halved, as the server learned it.
+
+        Raises:
+            ViewError: nothing was counted: the norm was fixed, or nobody took part.
+        """
+        seen = self._round(round_number)
+        if "counts_K" in seen:
+            return float(seen["counts_K"].double().sum())
+        if "count" not in seen:
+            raise ViewError(f"round {round_number}: nothing was counted; the norm was fixed, or the round was skipped")
+        return float(seen["count"])
+
     def updates(self, round_number: int) -> tuple[Tensor, Tensor]:
         """Each participant's update (K, D) and weight (K,), in the order of :meth:`participants`.
 

@@ -9,7 +9,7 @@ from small_runs import SMALL, small
 
 from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError
-from privfl.experiment import assemble, deterministic
+from privfl.experiment import _fingerprint, _with_members, assemble, deterministic
 from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
@@ -96,6 +96,37 @@ def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:
         deltas.append(experiment.trainer.train(experiment.initial_D, [task])[0].delta_D)
     cancelled = 2 * deltas[0] - deltas[1]
     assert float(cancelled.norm()) > float(deltas[0].norm())
+
+
+@pytest.mark.parametrize("change", ["members", "a value"])
+def test_neighbouring_data_with_one_seed_do_not_share_their_noise(change: str) -> None:
+    """Were batches and noise the same, the difference of two releases on neighbouring data would be all signal."""
+    experiment = assemble(small())
+    member_N = experiment.data.member_N.copy()
+    if change == "members":
+        client = experiment.cohorts[0][0]
+        member_N[experiment.data.members_of(client)[-1]] = False
+        other = replace(experiment.data, member_N=member_N)
+    else:
+        x = experiment.data.pool.x.copy()
+        x[0] += 1
+        other = replace(experiment.data, pool=replace(experiment.data.pool, x=x))
+    named = [
+        _with_members(_fingerprint(experiment.config, experiment.plan, data), data.member_N)
+        for data in (experiment.data, other)
+    ]
+    assert named[0] == experiment.fingerprint != named[1]
+    streams = [replace(experiment, fingerprint=name) for name in named]
+    for name in ("noise", "batches"):
+        keys = [(one.cohort(0).task(one.cohorts[0][0]).seed / name).key() for one in streams]
+        assert keys[0] != keys[1]
+    assert streams[0]._round(0).stream.key() != streams[1]._round(0).stream.key()
+
+
+def test_a_shadow_of_other_members_has_another_fingerprint() -> None:
+    experiment = assemble(small())
+    members = [experiment.data.redrawn(np.random.default_rng(seed)).member_N for seed in (0, 1)]
+    assert experiment.shadow(0, members[0]).fingerprint != experiment.shadow(0, members[1]).fingerprint
 
 
 def test_training_learns() -> None:

@@ -47,7 +47,7 @@ def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
     expected: dict[Adversary, set[str]] = {
         "external": {"final_model"},
         "client": {"final_model", "model_before"},
-        "server": {"final_model", "model_before", "participants", "sums", "survivors", "transcripts", "updates"},
+        "server": {"count", "final_model", "model_before", "participants", "sums", "survivors", "transcripts", "updates"},
     }
     for adversary, questions in expected.items():
         assert public(open_view(RunFolder(tmp_path), adversary, LAYOUT)) == questions

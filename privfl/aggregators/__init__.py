@@ -126,6 +126,10 @@ class Aggregator(Item, ABC):
         """How far the encoding may move one client's weighted update, in L2; 0 where it is handed in as it is."""
         return 0.0
 
+    def carries(self, entry: float, context: RoundContext) -> bool:  # noqa: ARG002
+        """Whether entries of that size, of weight 1, come out of the sum as they are, neither rounded nor clipped."""
+        return True
+
     @abstractmethod
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         """The weighted mean of at least ``minimum_clients`` updates, in whatever order they come.

@@ -162,6 +162,10 @@ class SecureSum(Aggregator):
         """Each of D coordinates by less than a step: √D / scale."""
         return math.sqrt(context.layout.size) / self.encoding(context).update.scale
 
+    def carries(self, entry: float, context: RoundContext) -> bool:
+        """Within the clip, and a multiple of a step."""
+        return abs(entry) <= self.clip and (entry * self.encoding(context).update.scale).is_integer()
+
     def parameters(self, context: RoundContext, invited: int) -> Parameters:
         """What the cohort agrees on.
 

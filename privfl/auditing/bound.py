@@ -45,7 +45,7 @@ def tpr_bound(fpr: ArrayLike, epsilons: ArrayLike, deltas: ArrayLike) -> FloatAr
 
 @dataclass(frozen=True)
 class PrivacyCurve:
-    """The whole curve δ(ε) that a run promises for one candidate's add/remove, and the pair of it that is quoted.
+    """The whole curve δ(ε) that a run promises for one candidate in or out, and the pair of it that is quoted.
 
     Args:
         epsilons: E values, each at least 0.

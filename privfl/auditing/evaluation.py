@@ -111,7 +111,7 @@ def evaluate(
     Args:
         scores: what the attacks returned.
         member_N: the truth, drawn by independent fair coins.
-        promised: the privacy curve of one candidate's add/remove; None where nothing was promised.
+        promised: the privacy curve of one candidate in or out; None where nothing was promised.
         generator: splits the candidates into halves.
         level: of every interval and bound.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, Self
 
@@ -33,10 +32,15 @@ PlanState = dict[str, Tensor]
 _FEWEST_COUNTED = 20
 """The count's noise is the cohort over this (Andrew 2021, section 3.1)."""
 
+_COUNTED = 0.5
+"""What a client adds to the count, or takes from it: b_k − 1/2, so that it moves it by no more (Andrew 2021, section 3.1)."""
+
 
 @dataclass(frozen=True)
 class Contribution:
-    """What one client hands in. ``within``: whether the update was within the norm; ``event``: what it spent itself."""
+    """What one client hands in: a vector of the plan's :meth:`ClientPlan.wire`. ``within``: whether the update was within the
+    norm, a fact of the simulation; ``event``: what it spent itself.
+    """
 
     delta_D: Tensor
     within: bool
@@ -45,7 +49,7 @@ class Contribution:
 
 @dataclass(frozen=True)
 class Total:
-    """The sum of a cohort's contributions, of length D in float64, zeros where nobody came; and of their weights."""
+    """The sum of a cohort's contributions, as long as they are, in float64, zeros where nobody came; and of their weights."""
 
     sum_D: Tensor
     weight: float
@@ -119,6 +123,23 @@ class ClientPlan(ABC):
         """What of the state a client is told."""
         return {name: value for name, value in state.items() if name == "norm"}
 
+    @property
+    def entry(self) -> float | None:
+        """A size that every client hands in beside its update, and that must arrive as it is; None where there is none."""
+        return None
+
+    def wire(self, layout: Layout) -> Layout:
+        """What a client hands in, as names and shapes: the update, and what is counted beside it."""
+        return layout if self.entry is None else layout.followed_by("count")
+
+    def seen(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """What the server saw of vectors on the wire, by name, as what it saw of updates of length D and of the count."""
+        if self.entry is None:
+            return seen
+        apart = {"sum_D": "count", "updates_KD": "counts_K"}
+        found = {name: value[..., :-1] if name in apart else value for name, value in seen.items()}
+        return found | {apart[name]: value[..., -1] for name, value in seen.items() if name in apart}
+
     def at_client(
         self,
         delta_D: Tensor,
@@ -152,14 +173,11 @@ class ClientPlan(ABC):
         return Contribution(clipped.delta_D, clipped.within, None)
 
     @abstractmethod
-    def at_server(
-        self, total: Total, handed_in: Sequence[Contribution], state: PlanState, round_number: int, stream: Seed
-    ) -> Release:
+    def at_server(self, total: Total, state: PlanState, round_number: int, stream: Seed) -> Release:
         """Sum of the cohort's contributions -> mean update.
 
         Args:
-            total: what the aggregator gave.
-            handed_in: what came, without the updates themselves; what the server does not see of it, it does not use.
+            total: what the aggregator gave. It is all that the server goes by.
             state: what the last round left.
             round_number: from 0.
             stream: of this round and the server alone.
@@ -192,6 +210,8 @@ class CentralPlan(ClientPlan):
 
     A round releases (Σ clip(Δ_k, C) + N(0, z²C² I)) / m over the cohort, with m = qN fixed. Nothing else depends on who
     came: an empty cohort is a round like any other, weights are uniform, a client that drops out takes no noise with it.
+    Where the norm adapts, whether an update was within it travels as one more entry of the vector that is summed, so that
+    the server has the count of those whose updates it has, and no other.
 
     **Guarantees.** All global models together are (ε, δ)-indistinguishable when one client is in the federation or is not
     (``poisson``, ``all``), or is another (``fixed``). The server is trusted: it draws the noise, knows the cohort and
@@ -272,29 +292,39 @@ class CentralPlan(ClientPlan):
             return {}
         return {"norm": torch.tensor(self.max_update_norm, dtype=torch.float64, device=device)}
 
+    @property
+    def entry(self) -> float | None:
+        """A half, where the norm adapts."""
+        return None if self.adaptive is None else _COUNTED
+
+    def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
+        """Clip; where the norm adapts, say whether that was needed."""
+        clipped = super().at_client(delta_D, layout, state, stream, rounding)
+        if self.entry is None:
+            return clipped
+        counted = clipped.delta_D.new_tensor([self.entry if clipped.within else -self.entry])
+        return replace(clipped, delta_D=torch.cat([clipped.delta_D, counted]))
+
     def at_server(
         self,
         total: Total,
-        handed_in: Sequence[Contribution],
         state: PlanState,
         round_number: int,  # noqa: ARG002
         stream: Seed,
     ) -> Release:
         """See :class:`ClientPlan`."""
-        norm, sum_D = self._norm(state), total.sum_D
+        norm, sum_D = self._norm(state), total.sum_D if self.entry is None else total.sum_D[:-1]
         event = self._event(norm)
         noised_D = noised(sum_D, self._update_noise() * self.scale, norm, stream / "noise", self.randomness)
         require_noise(noised_D - sum_D, event.noise_multiplier * event.max_update_norm)
-        return Release((noised_D / event.denominator).float(), self._adapted(handed_in, state, stream), event)
+        return Release((noised_D / event.denominator).float(), self._adapted(total.sum_D[-1:], state, stream), event)
 
-    def _adapted(self, handed_in: Sequence[Contribution], state: PlanState, stream: Seed) -> PlanState:
+    def _adapted(self, count_1: Tensor, state: PlanState, stream: Seed) -> PlanState:
         if self.adaptive is None:
             return state
-        # Of b_k − 1/2, whose absolute value is 1/2, so that a client moves the count by no more (Andrew 2021, section 3.1).
-        count = sum(one.within - 0.5 for one in handed_in)
-        counted = torch.tensor([count], dtype=torch.float64, device=state["norm"].device)
-        # A count of halves: its own norm, 1/2, is the clipping norm here.
-        noisy = noised(counted, 2 * self._wide_count * self.scale, 0.5, stream / "count", self.randomness)[0]
+        # What one client adds is the clipping norm here.
+        multiplier = self._wide_count / _COUNTED * self.scale
+        noisy = noised(count_1, multiplier, _COUNTED, stream / "count", self.randomness)[0]
         # b̃ = (Σ (b_k − 1/2) + N(0, σ_b²)) / m + 1/2;  C ← C exp(−η (b̃ − γ))
         share = noisy / self.size + 0.5
         return {"norm": state["norm"] * torch.exp(-self.adaptive.lr * (share - self.adaptive.quantile))}
@@ -379,7 +409,6 @@ class DpftrlPlan(ClientPlan):
     def at_server(
         self,
         total: Total,
-        handed_in: Sequence[Contribution],  # noqa: ARG002
         state: PlanState,
         round_number: int,
         stream: Seed,

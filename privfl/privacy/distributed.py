@@ -88,7 +88,7 @@ class DistributedCodec:
                 "all must be positive and finite"
             )
         if self.clip * self.scale + math.sqrt(self.length) >= 2**31:
-            raise ConfigError(f"clip · scale = {self.clip * self.scale:g}: integers must stay below 2^31; lower the scale")
+            raise ConfigError(f"clip · scale = {self.clip * self.scale:g}: integers must stay below 2^31; take fewer bits")
 
     @classmethod
     def fit(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import ClassVar, Literal
 
@@ -36,7 +35,6 @@ class PublicCohortPlan(ClientPlan):
     def at_server(
         self,
         total: Total,
-        handed_in: Sequence[Contribution],  # noqa: ARG002
         state: PlanState,
         round_number: int,  # noqa: ARG002
         stream: Seed,  # noqa: ARG002

@@ -176,12 +176,16 @@ def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
     return [
         *limits,
         ("Public by assumption", _public(privacy)),
-        *(
-            [("The seed", "Whoever knows it can compute the noise and take it off. Keep config.toml from those it is against.")]
-            if privacy.randomness == "seeded"
-            else []
-        ),
+        *([("The seed", _SEED)] if privacy.randomness == "seeded" else []),
     ]
+
+
+_SEED = (
+    "Whoever knows it can compute who was drawn, and for any data that they guess the noise, and take it off: a right guess "
+    "shows. Keep config.toml from those it is against. The data and the members are part of what names the noise: a run on "
+    "other data with the same seed and settings draws other noise."
+)
+"""What a seeded run rests on."""
 
 
 def _public(privacy: PrivacyResult) -> str:

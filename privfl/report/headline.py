@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 
 from privfl.auditing import clopper_pearson, tpr_bound
+from privfl.records import PrivacyResult
 from privfl.report.cost import Overhead
 from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import (
@@ -54,10 +55,10 @@ def warnings(run: Run) -> list[str]:
     leakage, privacy = run.leakage, run.result.privacy
     if leakage is None or privacy is None:
         return found
-    if leakage.best.epsilon_lower > privacy.epsilon:
+    if leakage.best.epsilon_lower > privacy.attack_epsilon:
         found.append(
             f"The measured ε of at least {epsilon(leakage.best.epsilon_lower)} contradicts the promised "
-            f"{epsilon(privacy.epsilon)}. Take the promise as broken until the cause is found."
+            f"{epsilon(privacy.attack_epsilon)}{_of_replacement(privacy)}. Take the promise as broken until the cause is found."
         )
     beyond = [attack_name(attack.attack, attack.variant) for attack in leakage.attacks if attack.exceeds_bound]
     if beyond:
@@ -88,10 +89,16 @@ def _promise(run: Run) -> Headline:
     times = f"e^{epsilon(privacy.epsilon)}"
     if privacy.epsilon < math.log(1e6):
         times = f"{math.exp(privacy.epsilon):,.3g}" if privacy.epsilon < math.log(100) else f"{math.exp(privacy.epsilon):,.0f}"
+    change = "replaced by another" if privacy.relation == "replace_one" else "more or less"
     sentence = (
-        f"Whatever anyone concludes, one {privacy.unit} more or less changes its probability at most {times}-fold (plus δ). "
+        f"Whatever anyone concludes, one {privacy.unit} {change} changes its probability at most {times}-fold (plus δ). "
         f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
     )
+    if privacy.unit == "client":
+        sentence += (
+            f" One example in or out replaces its client's update, for which ε{HARD}={HARD}{epsilon(privacy.attack_epsilon)} "
+            "holds: with that attacks are compared."
+        )
     terms = f"per {privacy.unit}, at δ{HARD}={HARD}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
     if privacy.extrapolated is not None:
         terms = f"executed, {terms}; the extrapolated ε{HARD}={HARD}{epsilon(privacy.extrapolated.epsilon)} is of no run"
@@ -145,13 +152,19 @@ def _measured(run: Run) -> Headline:
         return Headline("Measured ε", "ε ≥ 0", terms, sentence)
     sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
     if run.result.privacy is not None:
-        contradicted = best.epsilon_lower > run.result.privacy.epsilon
+        privacy = run.result.privacy
+        against = f" of {epsilon(privacy.attack_epsilon)}{_of_replacement(privacy)}" if _of_replacement(privacy) else ""
         sentence += (
-            " That contradicts the promise."
-            if contradicted
-            else " What lies between it and the promised ε, stronger attacks might find."
+            f" That contradicts the promise{against}."
+            if best.epsilon_lower > privacy.attack_epsilon
+            else f" What lies between it and the promised ε{against}, stronger attacks might find."
         )
     return Headline("Measured ε", f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
+
+
+def _of_replacement(privacy: PrivacyResult) -> str:
+    """What the ε is of that attacks are compared with, where it is not the headline."""
+    return "" if privacy.attack_relation == privacy.relation else " for a client's update that is replaced by another"
 
 
 def _overhead(run: Run) -> Headline:

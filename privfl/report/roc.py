@@ -126,6 +126,11 @@ def _caption(run: Run) -> str:
             "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all "
             "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
         )
+        if run.result.privacy.unit == "client":
+            lines.append(
+                "The attacks ask of single examples, and the promise is to whole clients: one example in or out replaces its "
+                "client's update by another. The curve is that of such a replacement."
+            )
     lines += [
         "The heavy line is the best attack, chosen on one half of the candidates; bars on it, where a rate can be resolved, "
         "are 95 % intervals.",

@@ -7,11 +7,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.training import LocalTask
 from privfl.training._conversion import CohortModel
+from privfl.training._guards import require_apart
 from privfl.training._passes import Clipping, clip_factors, run_pass
 from privfl.training._pieces import Piece
 from privfl.training._rules import Runs
@@ -145,6 +146,31 @@ class Pieces:
                 factors, sums = [losses_N.new_full(losses_N.shape, -self.lr)] * len(tape), weights
             for record, factors_N in zip(tape, factors, strict=True):
                 record.add(factors_N, sums)
+
+    def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
+        """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.
+
+        Args:
+            model: the model for one client.
+            piece: at least two examples.
+            batches: as for :meth:`accumulate`.
+
+        Raises:
+            ModelError: see :func:`privfl.training._guards.require_apart`.
+        """
+        clients = slice(piece.first, piece.first + len(piece.spans))
+        runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
+        x_N, y_N, counts_N = self._examples(piece, runs, batches)
+        weights = {name: value[clients] for name, value in self.weights.items()}
+
+        def measured(x_N: Tensor) -> list[Tensor]:
+            seeds = [task.seed / "layers" for task in self.tasks[clients]] if self.model.draws else []
+            with _float32_products(self.precision):
+                losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, [one.torch(self.device) for one in seeds])
+            with torch.no_grad():
+                return [losses_N, torch.stack([record.square_norms() for record in tape]).sum(0).sqrt()]
+
+        require_apart(model, measured, x_N, 0 if counts_N is None else int(counts_N.nonzero()[0]))
 
     def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """The piece's inputs and labels; and which of them count, where batches were padded to one length."""

@@ -3,14 +3,31 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
+import numpy as np
 import torch
 from opacus.utils.module_utils import trainable_modules
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privfl.errors import ModelError
+
+_MIXES = (
+    "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
+    "find the layer that mixes the batch and replace it, or set privacy.kind = 'none'"
+)
+
+_LARGE = 1e4
+"""How much larger an exchanged example is than the batch's largest number."""
+
+LOOKED_AT = 16
+"""Examples of a batch that are enough to see whether it is mixed."""
+
+_OF_EVERY_MODULE = frozenset(vars(nn.Module()))
+"""What PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
 
 
 def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = lambda _: False) -> None:
@@ -56,12 +73,99 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
     logits = []
     for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
         torch.set_rng_state(state)
-        logits.append(model(torch.cat([x_1, neighbour]))[0])
+        with _stateless(model):
+            logits.append(model(torch.cat([x_1, neighbour]))[0])
     if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
+        raise ModelError(_MIXES)
+
+
+def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]], x_B: Tensor, place: int = 0) -> None:
+    """Raise when, in a real batch, another example in the place of one changes what the others come to.
+
+    A layer may mix the batch for such inputs only as no probe has. The error is the same whatever the data are.
+
+    Args:
+        model: in training mode, with parameters like those that are measured.
+        measure: inputs -> losses, gradients or norms of each example, with the same randomness at every call.
+        x_B: a batch, of which some are looked at.
+        place: the example that is exchanged.
+
+    Raises:
+        ModelError: some layer mixes the examples of a batch, or remembers them.
+    """
+    other_B = x_B.clone()
+    other_B[place] = _stranger(x_B, place)
+    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+        for batch in (x_B, other_B):
+            with _stateless(model):
+                model(batch)
+    rest_B = torch.arange(len(x_B), device=x_B.device) != place
+    for before, after in zip(measure(x_B), measure(other_B), strict=True):
+        one, two = (found[rest_B].flatten(1) if found.dim() > 1 else found[rest_B, None] for found in (before, after))
+        # An example that overflows has no gradient, with either neighbour.
+        finite_B, still_B = (found.isfinite().all(1) for found in (one, two))
+        moved_B = (one - two).norm(dim=1) > 1e-4 * one.norm(dim=1) + 1e-6
+        if bool((finite_B != still_B).any()) or bool((moved_B & finite_B).any()):
+            raise ModelError(_MIXES)
+
+
+def _stranger(x_B: Tensor, place: int) -> Tensor:
+    """Another value for an example: large and of both signs; where inputs are integers, another of those there are."""
+    one = x_B[place]
+    if not x_B.is_floating_point():
+        return x_B.max() + x_B.min() - one
+    wave = torch.arange(one.numel(), dtype=x_B.dtype, device=x_B.device).cos().view(one.shape)
+    finite_B = x_B.where(x_B.isfinite(), 0.0)
+    return finite_B[place] + _LARGE * finite_B.abs().max().clamp(min=1.0) * wave
+
+
+@contextmanager
+def _stateless(model: nn.Module) -> Iterator[None]:
+    """Raise where a pass leaves anything in the model that was not there before."""
+    before = _state(model)
+    yield
+    after = _state(model)
+    if before.keys() != after.keys() or not all(_same(value, after[name]) for name, value in before.items()):
         raise ModelError(
-            "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
-            "find the layer that mixes the batch and replace it, or set privacy.kind = 'none'"
+            "a layer keeps something of the examples that go through it, so that others' gradients may depend on them; "
+            "take its buffers and running values away, or compute them when it is made, or set privacy.kind = 'none'"
         )
+
+
+def _state(model: nn.Module) -> dict[str, object]:
+    """Buffers, and whatever else of tensors, numbers and words the modules hold, by name; parameters apart."""
+    found: dict[str, object] = {}
+
+    def add(name: str, value: object) -> None:
+        if isinstance(value, (list, tuple, deque)):
+            value = dict(enumerate(value))
+        if isinstance(value, dict):
+            found[f"{name}.length"] = len(value)
+            for key, inner in value.items():
+                add(f"{name}.{key}", inner)
+        elif isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            found[name] = value.detach().clone()
+        elif isinstance(value, np.ndarray):
+            found[name] = value.copy()
+        elif isinstance(value, (int, float, complex, str, bytes, np.generic, type(None))):
+            found[name] = value
+
+    for name, module in model.named_modules():
+        for key, value in vars(module).items():
+            # A recurrent layer holds its parameters by another name too.
+            if key not in _OF_EVERY_MODULE and not (isinstance(module, nn.RNNBase) and key.startswith("_flat_weight")):
+                add(f"{name}.{key}", value)
+    for name, buffer in model.named_buffers():
+        add(name, buffer)
+    return found
+
+
+def _same(one: object, other: object) -> bool:
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return one.shape == other.shape and bool(torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True))
+    if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
+        return one.tobytes() == other.tobytes()
+    return type(one) is type(other) and (one == other or one != one)
 
 
 def probe_like(x: Tensor, count: int) -> Tensor:

@@ -22,7 +22,7 @@ from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces
 from privfl.training._conversion import convert, has_rule
-from privfl.training._guards import probe_like, require_no_mixing, require_per_example
+from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example
 from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import Clipping, require_same_gradients
@@ -47,6 +47,7 @@ class Fused(Trainer):
         self._cohort = convert(model)
         self._state = CohortState(self._layout, config)
         self._limits: Limits | None = None
+        self._apart = False
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:
         """``training.parts``; else the power of two at which a part's step goes through the model at once, about.
@@ -113,6 +114,8 @@ class Fused(Trainer):
         expected_K1 = torch.tensor([[job.todo.expected_batch_size] for job in jobs if job.todo], device=global_D.device)
         for step in range(max(job.steps for job in jobs)):
             batches = [job.batches[step] for job in jobs if job.steps > step]
+            if noise is not None and not self._apart:
+                self._require_apart(work, batches)
             sizes = [len(batch) for batch in batches]
             if noise is None and state.plain and max(sizes) <= limit:
                 # Nothing happens to a gradient on its way into the weights, and no batch is cut: no sum is needed.
@@ -129,6 +132,14 @@ class Fused(Trainer):
         if noise is not None:
             noise.require([job.steps for job in jobs])
         return self._results(jobs, noise, work)
+
+    def _require_apart(self, work: Pieces, batches: Sequence[Tensor]) -> None:
+        """Once a run, on the first examples that come two at a time; see :meth:`Pieces.require_apart`."""
+        for piece in pieces([min(len(batch), LOOKED_AT) for batch in batches], LOOKED_AT):
+            if sum(piece.sizes) > 1:
+                work.require_apart(self.model, piece, batches)
+                self._apart = True
+                return
 
     def _noise(self, jobs: Sequence[_Job]) -> CohortNoise | None:
         if not isinstance(self.plan, ExamplePlan):

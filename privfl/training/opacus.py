@@ -31,7 +31,7 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
-from privfl.training._guards import probe_like, require_no_mixing, require_per_example
+from privfl.training._guards import LOOKED_AT, probe_like, require_apart, require_no_mixing, require_per_example
 from privfl.training._memory import memory_named
 from privfl.training._noise import require_noise
 from privfl.training._passes import Clipping
@@ -54,7 +54,7 @@ class Opacus(Trainer):
                 "set training.engine = 'fused', or take the precision away"
             )
         self._private: GradSampleModule | None = None
-        self._probed = False
+        self._probed = self._apart = False
         if isinstance(plan, ExamplePlan):
             require_per_example(model)
             self._private = GradSampleModule(model, loss_reduction="sum")
@@ -98,6 +98,8 @@ class Opacus(Trainer):
         loss_sum = 0.0
         batches = (task.seed / "batches").torch(task.x.device)
         for batch in private_batches(todo, len(task.y), batches):
+            if not self._apart and len(batch) > 1:
+                self._require_apart(task.x[batch[:LOOKED_AT]], task.y[batch[:LOOKED_AT]])
             optimizer.zero_grad()
             loss_sum += self._accumulate(task.x[batch], task.y[batch])
             optimizer.step()
@@ -113,6 +115,21 @@ class Opacus(Trainer):
         examples = max(optimizer.examples, 1)
         delta_D = to_vector(self.model) - global_D
         return LocalResult(task.client, delta_D, loss_sum / examples, optimizer.clipped / examples, done, optimizer.zeroed)
+
+    def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
+        """Make sure, once a run and on real examples, that none has a part in another's gradient."""
+        private = self._private
+        assert private is not None
+
+        def gradients(x_B: Tensor) -> list[Tensor]:
+            private.zero_grad(set_to_none=True)
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self._accumulate(x_B, y_B)
+            return [parameter.grad_sample for parameter in private.parameters()]
+
+        require_apart(self.model, gradients, x_B)
+        private.zero_grad(set_to_none=True)
+        self._apart = True
 
     def _accumulate(self, x_B: Tensor, y_B: Tensor) -> float:
         """Per-example gradients of one batch; returns the sum of its losses."""

@@ -91,6 +91,21 @@ class CodedSum(Aggregator):
         return Aggregate(mean_D, sum_D, float(len(survivors)), arrived, Cost(0, 0, 0.0, 0.0), 0, {})
 
 
+class Lossy(Mean):
+    """The mean in the clear over those who are not ``lost``; of nobody where all are, as where too few survive."""
+
+    lost: tuple[int, ...] = ()
+
+    def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
+        left = [update for update in updates if update.client not in self.lost]
+        if not left:
+            return Aggregate(None, None, 0.0, (), Cost(0, 0, 0.0, 0.0), 0, {}, failed="nobody was left")
+        return super().aggregate(left, context)
+
+    def collect(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
+        return self.aggregate(updates, context)
+
+
 def play(
     plan: ClientPlan,
     deltas: Mapping[int, Tensor],

@@ -5,6 +5,7 @@ are put to plans that were broken on purpose as well (``test_privacy_mutants.py`
 """
 
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from scripted import (
     POPULATION,
     CodedSum,
     D,
+    Lossy,
     central,
     distributed,
     dpftrl,
@@ -40,7 +42,7 @@ from privfl.privacy.clipping import clip_update
 from privfl.privacy.events import CohortSum
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, MatrixGaussian
-from privfl.rounds import skip_reason
+from privfl.rounds import ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 
@@ -177,6 +179,27 @@ def check_noise() -> None:
         assert stats.kstest(standard, "norm").pvalue > ERROR
 
 
+def counted(plan: CentralPlan, state: ServerState) -> float:
+    """The noisy count that moved the norm, solved for: C ← C exp(−η (b̃ / m + 1/2 − γ))."""
+    assert plan.adaptive is not None
+    moved = float(torch.log(state.plan["norm"] / plan.max_update_norm))
+    return (plan.adaptive.quantile - 0.5 - moved / plan.adaptive.lr) * plan.size
+
+
+def check_count_noise() -> None:
+    """The noise on the count has standard deviation σ_b, by χ², in full and empty cohorts, and is not that of the sum."""
+    deltas = {client: torch.zeros(D) for client in range(4)}
+    for present, randomness in ((deltas, "seeded"), ({}, "seeded"), (deltas, "secure")):
+        plan = central(adaptive=ADAPTIVE, noise_multiplier=0.3, randomness=randomness)
+        rounds = [play(plan, present, seed=Seed(number)) for number in range(300)]
+        standard = np.array([counted(plan, one.state) - len(present) / 2 for one in rounds]) / (4 / 20)
+        low, high = stats.chi2.ppf([ERROR / 2, 1 - ERROR / 2], 300) / 300
+        assert low <= np.square(standard).mean() <= high
+        assert stats.kstest(standard, "norm").pvalue > ERROR
+        first = np.array([float(one.state.global_D[0]) for one in rounds])
+        assert abs(np.corrcoef(standard, first)[0, 1]) < 4.1 / np.sqrt(300)
+
+
 def check_noise_is_independent() -> None:
     """Across rounds for a server, across clients and rounds where clients draw: |r| below 4.1/√n."""
     deltas = {client: torch.zeros(D) for client in range(2)}
@@ -218,6 +241,7 @@ def check_shares_suffice_for_the_survivors() -> None:
         check_denominator_is_fixed,
         check_weights_are_uniform,
         check_noise,
+        check_count_noise,
         check_noise_is_independent,
         check_an_empty_cohort_is_a_round,
         check_shares_suffice_for_the_survivors,
@@ -331,6 +355,47 @@ def test_count_moves_by_at_most_a_half() -> None:
     others = updates(POPULATION - 1)
     with_it, without = (play(plan, deltas).state.plan["norm"] for deltas in ({**others, 11: torch.zeros(D)}, others))
     assert abs(float(torch.log(with_it / without))) <= ADAPTIVE.lr * 0.5 / POPULATION * (1 + 1e-9)
+
+
+def test_the_count_is_of_those_whose_updates_arrived() -> None:
+    """Two of six are within the norm; whoever is lost on the way is not in the count, and a lost sum counts nobody."""
+    plan = central(adaptive=ADAPTIVE)
+    short = torch.cat([torch.tensor([CLIP / 2]), torch.zeros(D - 1)])
+    deltas = {client: short * (1 if client < 2 else 9) for client in range(6)}
+    for lost, count in (((), 1 - 2), ((0,), 0.5 - 2), ((3, 5), 1 - 1), (tuple(range(6)), 0.0)):
+        arrived = {client: delta for client, delta in deltas.items() if client not in lost}
+        with_losses = play(plan, deltas, aggregator=Lossy(kind="lossy", lost=lost)).state
+        # The noise is small beside a half, and the same.
+        assert counted(plan, with_losses) == pytest.approx(count + counted(plan, play(plan, {}).state), abs=1e-9)
+        assert torch.equal(with_losses.plan["norm"], play(plan, arrived).state.plan["norm"])
+
+
+def test_the_count_travels_with_the_update_and_arrives_as_it_is() -> None:
+    """Through the secure sum the count is the same number as in the clear, in words of any size; stand-ins count nothing."""
+    plan, deltas = central(adaptive=ADAPTIVE, max_update_norm=12.0), updates(5)
+    clear = play(plan, deltas)
+    assert clear.aggregate is not None
+    within = torch.tensor([float(float(delta.norm()) <= 12.0) for delta in deltas.values()])
+    assert 0 < within.sum() < 5
+    assert torch.equal(clear.aggregate.seen["counts_K"], within - 0.5)
+    assert clear.aggregate.seen["updates_KD"].shape == (5, D)
+    for bits in (16, 32, 64):
+        secure = play(plan, deltas, aggregator=SecureSum(kind="secure_sum", bits=bits))
+        assert secure.aggregate is not None
+        assert set(secure.aggregate.seen) == {"sum_D", "count", "weight_sum"}
+        assert secure.aggregate.seen["sum_D"].shape == (D,)
+        assert float(secure.aggregate.seen["count"]) == float((within - 0.5).sum())
+        assert torch.equal(secure.state.plan["norm"], clear.state.plan["norm"])
+    alone = play(plan, updates(1), aggregator=SecureSum(kind="secure_sum"))
+    assert alone.participants == [0, 1]
+    assert torch.equal(alone.state.plan["norm"], play(plan, updates(1)).state.plan["norm"])
+
+
+@pytest.mark.parametrize("coarse", [{"clip": 0.25}, {"bits": 16, "clip": 2000.0}])
+def test_a_count_that_the_encoding_would_round_or_clip_is_refused(coarse: dict[str, Any]) -> None:
+    plan = central(adaptive=ADAPTIVE, max_update_norm=50.0)
+    with pytest.raises(PrivacyError, match=r"rounds or clips the 0\.5 .*nothing was sent"):
+        play(plan, updates(5), aggregator=SecureSum(kind="secure_sum", **coarse))
 
 
 def test_an_adaptive_norm_that_leaves_no_room_for_its_count_is_refused() -> None:

@@ -67,7 +67,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "divide by the realised cohort",
         of_plans.check_denominator_is_fixed,
-        Edit(Central, "at_server", "noised_D / event.denominator", "noised_D / max(len(handed_in), 1)"),
+        Edit(Central, "at_server", "noised_D / event.denominator", "noised_D / max(total.weight, 1.0)"),
     ),
     (
         "weight by the number of examples",
@@ -145,6 +145,26 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         "the count costs nothing",
         of_plans.test_an_adaptive_norm_splits_the_noise_as_andrew_2021,
         Edit(Central, "_update_noise", "if self.adaptive is None:", "if True:"),
+    ),
+    (
+        "halve the noise of the count",
+        of_plans.check_count_noise,
+        Edit(Central, "_adapted", "noised(count_1, multiplier,", "noised(count_1, multiplier / 2,"),
+    ),
+    (
+        "the count shares the sum's noise",
+        of_plans.check_count_noise,
+        Edit(Central, "_adapted", 'stream / "count"', 'stream / "noise"'),
+    ),
+    (
+        "a count of those who were lost",
+        of_plans.test_the_count_is_of_those_whose_updates_arrived,
+        Edit(
+            rounds.Round,
+            "_of_clients",
+            "release = plan.at_server(total,",
+            "total.sum_D[-1] = sum(one.within - 0.5 for one in done.handed_in)\n    release = plan.at_server(total,",
+        ),
     ),
     (
         "a non-finite update goes through",

@@ -16,9 +16,11 @@ from scipy import stats
 from scripted import CodedSum
 from small_runs import SMALL, small
 
+from attacks._run import _promised
 from privfl import views
+from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
-from privfl.errors import ConfigError, RunFolderError, StorageError
+from privfl.errors import ConfigError, RunFolderError, StorageError, ViewError
 from privfl.experiment import assemble, deterministic
 from privfl.pricing import account, together
 from privfl.privacy import accounting
@@ -27,6 +29,7 @@ from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, Pois
 from privfl.privacy.sampling import draw_cohorts
 from privfl.recording import run
 from privfl.report.card import as_json
+from privfl.report.headline import headlines
 from privfl.report.recorded import Run
 from privfl.runs import RunFolder
 from privfl.seeding import Seed
@@ -148,6 +151,43 @@ def test_the_ledger_on_disk_gives_the_result_s_epsilon(finished: RunFolder) -> N
     assert told.units == 10
 
 
+def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished: RunFolder) -> None:
+    """One example in or out leaves the client where it is: the curve and the ε of the attacks are those of replacement."""
+    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.json")
+    assert told is not None
+    replaced = ledger.histories("replace_one")
+    assert told.attack_relation == "replace_one"
+    assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
+    assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
+    promised = _promised(finished)
+    assert promised is not None
+    assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
+    words = {one.label: one.sentence for one in headlines(Run.read(finished))}["Promised ε"]
+    assert "One example in or out replaces its client's update" in words
+
+
+def test_the_best_attack_on_one_example_of_a_client_is_within_the_bound(tmp_path: Path) -> None:
+    """An update that is C without the example and −C with it, in each of R rounds with everybody: of two Gaussians 2C√R
+    apart an attack tells as much as the bound of replacement allows, and more than that of removal does."""
+    config = small(privacy=privacy("client_central", noise_multiplier=4.0), cohort={"kind": "all"}, server={"kind": "fedavg"})
+    told = run(config, tmp_path / "run").result.privacy
+    assert told is not None
+    fpr = 0.01
+    tpr = float(stats.norm.cdf(stats.norm.ppf(fpr) + 2 * np.sqrt(config.rounds) / 4.0))
+    removal = accounting.curve([History({Gaussian(4.0): config.rounds})], told.curve_epsilon)
+    assert tpr > tpr_bound(fpr, told.curve_epsilon, removal) + 0.05
+    assert tpr <= tpr_bound(fpr, told.curve_epsilon, told.curve_delta) <= tpr + 0.01
+
+
+def test_a_fixed_cohort_and_an_example_keep_their_own_relation(tmp_path: Path) -> None:
+    fixed = small(privacy=privacy("client_central"), cohort={"kind": "fixed", "size": 5})
+    for name, config, relation in (("fixed", fixed, "replace_one"), ("example", small(), "add_or_remove_one")):
+        told = run(config, tmp_path / name).result.privacy
+        assert told is not None
+        assert told.relation == told.attack_relation == relation
+        assert told.attack_epsilon == told.epsilon
+
+
 def test_every_step_can_be_killed_and_no_release_is_drawn_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The disk fails at every write in turn. What was seen of a round before the failure is what is seen after it, and a
     round is entered once: with noise from the operating system too."""
@@ -233,6 +273,26 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
     assert not hasattr(view, "participants")
 
 
+@pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
+def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
+    config = ADAPTIVE.model_copy(update={"aggregator": small(aggregator={"kind": aggregator}).aggregator})
+    folder = run(config, tmp_path / "run")
+    view = views.open_view(folder, "server", assemble(config).layout)
+    assert isinstance(view, views.ServerView)
+    for record in folder.rounds():
+        assert record.clipped_share is not None
+        sum_D, weight = view.sums(record.round)
+        assert sum_D.shape == view.model_before(record.round).shape
+        assert weight == len(record.cohort)
+        within = round((1 - record.clipped_share) * len(record.cohort))
+        assert view.count(record.round) == within - len(record.cohort) / 2
+        if aggregator == "mean":
+            assert view.updates(record.round)[0].shape == (len(record.cohort), len(sum_D))
+    fixed = run(CENTRAL, tmp_path / "fixed")
+    with pytest.raises(ViewError, match="nothing was counted"):
+        views.ServerView(fixed, view.layout).count(0)
+
+
 # --- the card ---------------------------------------------------------------------------------------------------------
 
 
@@ -251,10 +311,9 @@ def test_the_card_says_what_is_promised(finished: RunFolder) -> None:
 
 def test_an_imagined_population_is_told_apart_on_every_page(tmp_path: Path) -> None:
     from privfl.report import summary_table, write_report
-    from privfl.report.headline import headlines
 
     imagined = {"population": 1_000_000, "cohort": 5000}
-    config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-6), aggregator={"kind": "mean"})
+    config = small(privacy=privacy("client_central", imagined=imagined, delta=1e-7), aggregator={"kind": "mean"})
     folder = run(config, tmp_path / "run")
     told = folder.result.privacy
     assert told is not None
@@ -277,8 +336,13 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
         run(small(privacy=privacy("client_central", noise_multiplier=noise)), tmp_path / str(noise)) for noise in (1.0, 2.0)
     ]
     rows = together(folders)
+    # Two samples, each drawn for itself; were they one, it would be that of a single Gaussian of multiplier (1 + 1/4)^(-1/2).
+    cohorts = [[record.cohort for record in folder.rounds()] for folder in folders]
+    assert cohorts[0] != cohorts[1]
     both = History({PoissonGaussian(0.5, 1.0): 4, PoissonGaussian(0.5, 2.0): 4})
     assert rows[1].together == pytest.approx(accounting.epsilon(both, 1e-2))
+    shared = History({PoissonGaussian(0.5, (1 + 1 / 4) ** -0.5): 4})
+    assert accounting.epsilon(shared, 1e-2) > rows[1].together
     assert rows[0].together == rows[0].alone < rows[1].together
     with pytest.raises(RunFolderError, match="named twice"):
         together([folders[0], folders[0]])
@@ -288,6 +352,32 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
     with pytest.raises(RunFolderError, match="are not those of"):
         together([folders[0], other])
+
+
+@pytest.mark.parametrize("cohort", [{"kind": "poisson", "size": 5}, {"kind": "fixed", "size": 5}])
+def test_runs_of_one_seed_draw_cohorts_of_their_own(cohort: dict[str, Any]) -> None:
+    """Whatever the settings differ in: that the noise is calibrated to the cohorts is no way around it."""
+    plans = [privacy("client_central", noise_multiplier=noise) for noise in (1.0, 2.0)]
+    plans += [privacy("client_central", noise_multiplier=None, target_epsilon=epsilon) for epsilon in (5.0, 8.0)]
+    drawn = [assemble(small(rounds=30, privacy=plan, cohort=cohort)).cohorts for plan in plans]
+    assert len(set(drawn)) == 4
+    for one, other in ((drawn[0], drawn[1]), (drawn[2], drawn[3])):
+        # Each client is in half of 30 cohorts, and the same ones by chance: 150 of 300 agree, with deviation 8.7.
+        agreeing = sum((client in a) == (client in b) for a, b in zip(one, other, strict=True) for client in range(10))
+        assert agreeing < 150 + 4.5 * 8.7
+
+
+def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
+    """Whatever does not move the training makes no other run; noise from the operating system does."""
+    again = CENTRAL.model_copy(update={"name": "again"})
+    folders = [run(config, tmp_path / config.name) for config in (CENTRAL, again)]
+    with pytest.raises(RunFolderError, match=r"has the seed and the settings of .*different seeds or settings") as caught:
+        together(folders)
+    assert "\n" not in str(caught.value)
+    secure = small(privacy=privacy("client_central", randomness="secure"), aggregator={"kind": "mean"})
+    folders = [run(secure, tmp_path / name) for name in ("one", "two")]
+    both = accounting.epsilon(History({PoissonGaussian(0.5, 1.0): 8}), 1e-2)
+    assert together(folders)[1].together == pytest.approx(both)
 
 
 # --- what is refused --------------------------------------------------------------------------------------------------
@@ -322,6 +412,10 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
         ),
         ({"privacy": privacy("client_central", delta=0.1)}, r"delta = 0\.1: must be below 1/N = 1/10"),
         (
+            {"privacy": privacy("client_central", delta=1e-6, imagined={"population": 1_000_000, "cohort": 5000})},
+            r"delta = 1e-06: must be below 1/1000000, one over privacy\.imagined\.population",
+        ),
+        (
             {"privacy": privacy("client_central", imagined={"population": 9, "cohort": 10})},
             r"at most imagined\.population",
         ),
@@ -343,6 +437,39 @@ def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any]
             r"must be below 0\.5.*allow a larger ε",
         ),
         ({"privacy": privacy("client_local", noise_multiplier=None, target_epsilon=1e-5, delta=1e-9)}, "allow a larger ε"),
+        (
+            {
+                "privacy": privacy("client_distributed", survivors=3, noise_multiplier=None, target_epsilon=1e-5, delta=1e-9),
+                "cohort": {"kind": "all"},
+            },
+            r"allow a larger ε or fewer rounds, or more privacy\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_distributed", mechanism="discrete_gaussian", survivors=3, noise_multiplier=1e-6),
+                "cohort": {"kind": "all"},
+            },
+            r"noise_multiplier = 1e-06: .*at least 0\.25 is needed; raise it or privacy\.bits",
+        ),
+        (
+            {"privacy": privacy("client_central", max_update_norm=0.01), "aggregator": {"kind": "secure_sum", "bits": 16}},
+            r"max_update_norm = 0\.01: .*may move an update by 0\.0\d+; raise it or aggregator\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_dpftrl", max_update_norm=0.01),
+                "cohort": {"kind": "separated", "size": 3, "separation": 3},
+                "aggregator": {"kind": "secure_sum", "bits": 16},
+            },
+            r"max_update_norm = 0\.01: .*raise it or aggregator\.bits",
+        ),
+        (
+            {
+                "privacy": privacy("client_central", noise_multiplier=0.3, clipping="adaptive"),
+                "aggregator": {"kind": "secure_sum", "clip": 0.25},
+            },
+            r"clipping\.kind = 'adaptive': .*0\.5 that it counts by; raise aggregator\.bits",
+        ),
     ],
 )
 def test_what_the_data_or_the_price_forbid_is_refused_before_training(changes: dict[str, Any], words: str) -> None:

@@ -227,6 +227,8 @@ def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator
         ],
         epsilon_clients=spent.tolist(),
         budget=config.privacy.budget,
+        attack_relation="add_or_remove_one",
+        attack_epsilon=made.epsilon,
         curve_epsilon=grid.tolist(),
         curve_delta=np.clip(delta, 0, 1).tolist(),
     )
