@@ -94,7 +94,12 @@ def test_a_thousand_clients_in_a_thousand_rounds_are_entered_and_priced_in_secon
     """By the work that is done: an event looks at its own account, and next to no client's history needs a price."""
     priced: list[History] = []
     original = loss.composed
-    monkeypatch.setattr(loss, "composed", lambda history: priced.append(history) or original(history))
+
+    def composed(history: History) -> Any:
+        priced.append(history)
+        return original(history)
+
+    monkeypatch.setattr(loss, "composed", composed)
     draw = np.random.default_rng(0)
     each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 400, 1000).tolist()]
     ledger = Ledger(DELTA, _spent=Watched())

@@ -17,6 +17,7 @@ import test_adaptive_norms as of_norms
 import test_client_plans as of_plans
 import test_named_streams as of_streams
 import test_recorded_plans as of_runs
+import test_traps as of_traps
 
 from privfl import experiment, rounds
 from privfl.errors import PrivacyError, ProtocolError
@@ -247,6 +248,16 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
             "release = plan.at_server(total,",
             "total.sum_D[-1] = sum(one.within - 0.5 for one in done.handed_in)\n    release = plan.at_server(total,",
         ),
+    ),
+    (
+        "an adaptive norm that clips nothing",
+        of_traps.test_trap_1_adaptive_clipping_that_clips_nothing,
+        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+    ),
+    (
+        "noise of the norm that the run began with",
+        of_traps.test_trap_2_noise_that_does_not_follow_the_norm,
+        Edit(Central, "at_server", "self.scale, norm,", "self.scale, self.max_update_norm,"),
     ),
     (
         "a non-finite update goes through",
