@@ -21,6 +21,7 @@ import torch
 from _engines import MODELS, Work, cases
 from _harness import Figures, Sample, figures, interleaved, options, print_table, write_json
 from _peers import compare_all, print_comparison
+from _processes import two_process_speedup
 from _task import outside_training_share
 
 WAYS = ("plain", "plain_channels_last", "fused_nonprivate", "fused", "opacus", "vmap")
@@ -78,6 +79,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     central = measure(CENTRAL, QUICK_WAYS, repeats)
     flat = ratios(measured, central)
     flat["outside_training_share"] = outside_training_share(rounds=3 if asked.quick else 20)
+    speedup = two_process_speedup(rounds=2 if asked.quick else 10, repeats=1 if asked.quick else 5)
+    flat |= {"two_process_speedup": speedup.median, "two_process_speedup_iqr": speedup.spread}
     side_by_side, ratios_to_peers = compare_all(quick=asked.quick)
     flat |= ratios_to_peers
     if asked.json is not None:

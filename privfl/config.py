@@ -209,27 +209,39 @@ class Promise(Frozen):
         return self.max_epsilon if self.max_epsilon is not None else self.target_epsilon
 
 
-class ExampleLevel(Promise):
-    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
-
-    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is reported without any.
-    """
-
-    kind: Literal["example"]
-    max_grad_norm: PositiveFloat
-    sampler: Literal["poisson", "shuffle"] = "poisson"
-
-
 class FlatClipping(Frozen):
-    """The whole update is scaled to an L2 norm of at most C (McMahan 2018)."""
+    """The whole gradient or update is scaled to an L2 norm of at most C (Abadi 2016, McMahan 2018)."""
 
     kind: Literal["flat"]
 
 
 class PerLayerClipping(Frozen):
-    """Each of L parameter tensors is scaled to at most C/√L, so that the whole is within C (McMahan 2018, section 2.1)."""
+    """Each of L parts is scaled to at most C/√L, so that the whole is within C (McMahan 2018, section 2.1).
+
+    Of an example's gradient the parts are layers, of a client's update the parameter tensors.
+    """
 
     kind: Literal["per_layer"]
+
+
+def _kind_alone(value: object) -> object:
+    return {"kind": value} if isinstance(value, str) else value
+
+
+FixedClipping = Annotated[Annotated[FlatClipping | PerLayerClipping, Discriminator("kind")], BeforeValidator(_kind_alone)]
+
+
+class ExampleLevel(Promise):
+    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
+
+    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is reported without any. ``clipping``: the
+    whole gradient at once, or layer by layer.
+    """
+
+    kind: Literal["example"]
+    max_grad_norm: PositiveFloat
+    sampler: Literal["poisson", "shuffle"] = "poisson"
+    clipping: FixedClipping = FlatClipping(kind="flat")
 
 
 class AdaptiveClipping(Frozen):
@@ -242,10 +254,6 @@ class AdaptiveClipping(Frozen):
     kind: Literal["adaptive"]
     quantile: Fraction = 0.5
     lr: PositiveFloat = 0.2
-
-
-def _kind_alone(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
 
 
 Clipping = Annotated[

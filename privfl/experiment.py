@@ -106,9 +106,9 @@ class Experiment:
         def task(client: int) -> LocalTask:
             index = torch.from_numpy(self.data.members_of(client)).to(self.x.device)
             stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
-            return LocalTask(client, int(sizes_K[client]), self.x[index], self.y[index], stream)
+            return LocalTask(client, int(sizes_K[client]), self.x.index_select(0, index), self.y[index], stream)
 
-        return Cohort(self.cohorts[round_number], task)
+        return Cohort(self.cohorts[round_number], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""

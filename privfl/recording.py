@@ -36,7 +36,7 @@ _SECRET = "noise.key"
 """The root of noise from the operating system: kept while the run goes on, so that a round that did not finish is computed
 again from the same draws and releases nothing twice; removed at the end, after which nobody can take the noise off."""
 # Accuracy on members is measured on at most so many of them, evenly spaced: a pass over all would cost as much as rounds.
-_MEMBERS = 10_000
+_MEMBERS = 4_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
 

@@ -19,6 +19,7 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer, State
 from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.vectors import is_finite
 
 _NOTHING = torch.empty(0)
 
@@ -41,6 +42,8 @@ class Cohort:
 
     clients: tuple[int, ...]
     task: Callable[[int], LocalTask]
+    example: Tensor
+    """Some example, of which only shape and type count; shape (1, ...)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +80,7 @@ class Done:
         self.handed_in.append(replace(one, delta_D=_NOTHING))
         self.losses.append(result.loss)
         self.clipped_shares.append(result.clipped_share)
-        self.zeroed.append(result.zeroed + (not bool(torch.isfinite(result.delta_D).all())))
+        self.zeroed.append(result.zeroed + (not is_finite(result.delta_D)))
 
     @classmethod
     def of(cls, shares: Sequence[Done]) -> Done:
@@ -233,7 +236,7 @@ class Round:
         count = len(cohort.clients)
         if not count:
             return []
-        parts = min(self.trainer.parts(count, state.global_D, cohort.task(cohort.clients[0]).x), count)
+        parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
         cuts = [count * part // parts for part in range(parts + 1)]
         mine = range(context.processes.rank, parts, context.processes.size)
         return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in mine]
@@ -344,7 +347,7 @@ def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account
 
 def _require_finite(results: Sequence[LocalResult]) -> None:
     for result in results:
-        if not (math.isfinite(result.loss) and bool(torch.isfinite(result.delta_D).all())):
+        if not (math.isfinite(result.loss) and is_finite(result.delta_D)):
             raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
 
 

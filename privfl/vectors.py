@@ -95,3 +95,12 @@ def load_vector(model: nn.Module, vector_D: Tensor) -> None:
     parts = Layout.of(model).unflatten(vector_D)
     for name, parameter in model.named_parameters():
         parameter.copy_(parts[name])
+
+
+def is_finite(vector_D: Tensor) -> bool:
+    """Whether every entry is a finite number.
+
+    Whatever is not finite leaves a sum that is not: one pass in place of two. A sum can also overflow by itself, so that
+    only the entries can say no.
+    """
+    return bool(vector_D.sum().isfinite()) or bool(vector_D.isfinite().all())

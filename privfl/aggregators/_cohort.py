@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import pairwise
 
-import torch
-
 from privfl.aggregators import ClientUpdate, RoundContext
 from privfl.errors import ProtocolError
+from privfl.vectors import is_finite
 
 
 def in_order(updates: Sequence[ClientUpdate], context: RoundContext, minimum_clients: int) -> list[ClientUpdate]:
@@ -35,7 +34,7 @@ def _check(update: ClientUpdate, size: int) -> None:
     shape = tuple(update.delta_D.shape)
     if shape != (size,):
         raise ProtocolError(f"client {update.client}: an update of shape {shape}: must be ({size},)")
-    if not torch.isfinite(update.delta_D).all():
+    if not is_finite(update.delta_D):
         raise ProtocolError(f"client {update.client}: the update is not finite; lower training.lr")
     if not 0 <= update.weight <= 1:
         raise ProtocolError(f"client {update.client}: weight {update.weight}: must be in [0, 1]")

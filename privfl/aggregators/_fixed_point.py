@@ -28,9 +28,12 @@ class FixedPoint:
         exponent = math.frexp(largest)[1]
         return cls(min(_BITS - exponent - (max(count, 1) - 1).bit_length(), 1000))
 
-    def words(self, values_D: Tensor) -> Tensor:
-        """float64 -> int64, rounded to the nearest step."""
-        return (values_D * 2.0**self.fraction).round_().long()
+    def words(self, values_D: Tensor, weight: float = 1.0) -> Tensor:
+        """``weight`` times the values, rounded to the nearest step, as int64.
+
+        The product is that of float64: a power of two moves no bit of it.
+        """
+        return values_D.double().mul(weight * 2.0**self.fraction).round_().long()
 
     def values(self, words_D: Tensor) -> Tensor:
         """int64 -> float64."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Sequence
 
@@ -68,16 +69,12 @@ def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
 
 def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
     """Σ weight · update over all clients of all processes, in float64."""
-    largest = max((float(_weighted(update).abs().max()) for update in cohort), default=0.0)
+    largest = max((float(torch.linalg.vector_norm(one.delta_D.detach(), math.inf)) * one.weight for one in cohort), default=0.0)
     code = FixedPoint.fit(processes.largest(largest), clients)
     words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
     for update in cohort:
-        words_D += code.words(_weighted(update)).to(words_D.device)
+        words_D += code.words(update.delta_D.detach(), update.weight).to(words_D.device)
     return code.values(processes.sum(words_D))
-
-
-def _weighted(update: ClientUpdate) -> Tensor:
-    return update.delta_D.detach().double() * update.weight
 
 
 def _seen(cohort: Sequence[ClientUpdate], weights: dict[int, float], processes: Processes) -> dict[str, Tensor]:

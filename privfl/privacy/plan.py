@@ -28,6 +28,7 @@ from privfl.config import (
     ClientDpftrl,
     ClientLocal,
     ClientPromise,
+    Clipping,
     ExampleLevel,
     ExperimentConfig,
     NoPrivacy,
@@ -81,6 +82,7 @@ class ExamplePlan:
         local_epochs, local_steps: how long a client trains in a round; one of the two.
         sampler: how batches are drawn; ``shuffle`` is priced without any amplification by sampling.
         randomness: where noise and batches come from.
+        scheme: the whole gradient at once, or each of L layers to ``max_grad_norm``/√L.
     """
 
     noise_multiplier: float | None
@@ -92,6 +94,7 @@ class ExamplePlan:
     local_steps: int | None
     sampler: Literal["poisson", "shuffle"] = "poisson"
     randomness: Randomness = "seeded"
+    scheme: Literal["flat", "per_layer"] = "flat"
 
     unit: ClassVar[Unit] = "example"
     relation: ClassVar[Relation] = "add_or_remove_one"
@@ -168,8 +171,13 @@ def plan_for(config: ExperimentConfig, federation: Federation) -> Plan:
             local_steps=training.local_steps,
             sampler=privacy.sampler,
             randomness=privacy.randomness,
+            scheme=_scheme(privacy.clipping),
         )
     return _client_plan(config, privacy, federation)
+
+
+def _scheme(clipping: Clipping) -> Literal["flat", "per_layer"]:
+    return "per_layer" if isinstance(clipping, PerLayerClipping) else "flat"
 
 
 def _client_plan(config: ExperimentConfig, privacy: ClientPromise, federation: Federation) -> ClientPlan:
@@ -180,7 +188,7 @@ def _client_plan(config: ExperimentConfig, privacy: ClientPromise, federation: F
         "max_update_norm": privacy.max_update_norm,
         "delta": privacy.delta,
         "budget": privacy.budget,
-        "scheme": "per_layer" if isinstance(clipping, PerLayerClipping) else "flat",
+        "scheme": _scheme(clipping),
         "randomness": privacy.randomness,
     }
     match privacy:

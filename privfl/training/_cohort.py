@@ -13,7 +13,7 @@ from privfl.config import TrainingConfig
 from privfl.training import LocalTask
 from privfl.training._conversion import CohortModel
 from privfl.training._guards import require_apart
-from privfl.training._passes import clip_factors, run_pass
+from privfl.training._passes import Clipping, clip_factors, run_pass
 from privfl.training._pieces import Piece
 from privfl.training._rules import Runs
 from privfl.vectors import Layout
@@ -38,6 +38,11 @@ class CohortState:
         self.weights_KD, self.sums_KD = (self.rows(name, clients) for name in ("weights", "sums"))
         self.weights_KD.copy_(global_D.expand_as(self.weights_KD))
         self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step is w - lr · g and nothing else."""
+        return not (self.config.momentum or self.config.weight_decay or self.config.proximal)
 
     def rows(self, name: str, clients: int, dtype: torch.dtype | None = None) -> Tensor:
         """Memory of that name, shape (clients, D), with whatever was in it before."""
@@ -83,7 +88,7 @@ class Pieces:
         model: the cohort's model.
         state: begun for these tasks.
         tasks: one for each client.
-        max_grad_norm: to what each example's gradient is clipped; None: gradients of the mean loss, unclipped.
+        clipping: to what each example's gradient is clipped; None: gradients of the mean loss, unclipped.
         config: says how exact the model's products are. Norms and sums are float32 always.
     """
 
@@ -92,11 +97,11 @@ class Pieces:
         model: CohortModel,
         state: CohortState,
         tasks: Sequence[LocalTask],
-        max_grad_norm: float | None,
+        clipping: Clipping | None,
         config: TrainingConfig,
     ) -> None:
         self.precision = "high" if config.precision == "tf32" else "highest"
-        self.model, self.tasks, self.max_grad_norm = model, tasks, max_grad_norm
+        self.model, self.tasks, self.clipping, self.lr = model, tasks, clipping, config.lr
         self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
         self.device = state.weights_KD.device
         self.padded = pads(self.device)
@@ -105,8 +110,11 @@ class Pieces:
         self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
         self._layers = [(task.seed / "layers").torch(self.device) for task in tasks] if model.draws else []
 
-    def accumulate(self, piece: Piece, batches: Sequence[Tensor]) -> None:
-        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients."""
+    def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
+        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients.
+
+        ``straight``: step by the mean at once, w - lr · g. The piece must hold whole batches.
+        """
         if not any(piece.sizes):
             return
         clients = slice(piece.first, piece.first + len(piece.spans))
@@ -115,25 +123,28 @@ class Pieces:
         client_N = runs.clients(self.device)
         weights, sums = ({name: value[clients] for name, value in all_K.items()} for all_K in (self.weights, self.sums))
         share_N = None
-        if self.max_grad_norm is None:
+        if self.clipping is None:
             shares = [1 / max(len(batch), 1) for batch in batches[clients]]
             share_N = torch.tensor(shares, dtype=self.losses_K.dtype, device=self.device)[client_N]
             share_N = share_N if counts_N is None else share_N * counts_N
         with _float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
-            factors_N = None
-            if self.max_grad_norm is not None:
-                factors_N, clipped_N, finite_N = clip_factors(tape, self.max_grad_norm)
+            factors: Sequence[Tensor | None] = [None] * len(tape)
+            if self.clipping is not None:
+                factors, clipped_N, finite_N = clip_factors(tape, self.clipping)
                 # An example that overflows has no gradient to give, and no loss to report.
                 losses_N = losses_N.where(losses_N.isfinite(), 0.0)
                 if counts_N is not None:
-                    factors_N, clipped_N, losses_N = factors_N * counts_N, clipped_N & counts_N, losses_N * counts_N
+                    factors = [factors_N * counts_N for factors_N in factors]
+                    clipped_N, losses_N = clipped_N & counts_N, losses_N * counts_N
                     finite_N = finite_N | ~counts_N
                 self.clipped_K[clients].index_add_(0, client_N, clipped_N.long())
                 self.zeroed_K[clients].index_add_(0, client_N, (~finite_N).long())
             self.losses_K[clients].index_add_(0, client_N, (losses_N if share_N is None else losses_N * share_N).double())
-            for record in tape:
+            if straight:
+                factors, sums = [losses_N.new_full(losses_N.shape, -self.lr)] * len(tape), weights
+            for record, factors_N in zip(tape, factors, strict=True):
                 record.add(factors_N, sums)
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -51,23 +54,48 @@ def run_pass(
     return losses_N.detach(), tape
 
 
-def clip_factors(tape: Sequence[Record], max_grad_norm: float) -> tuple[Tensor, Tensor, Tensor]:
-    """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float32 or better.
+@dataclass(frozen=True)
+class Clipping:
+    """To what each example's gradient is clipped: as a whole to C, or each of L layers to C/√L (McMahan 2018, section 2.1)."""
 
-    A gradient that is not finite is made zero on the tape.
+    max_grad_norm: float
+    scheme: Literal["flat", "per_layer"]
+
+    def groups(self, names: Sequence[str]) -> list[list[int]]:
+        """Places of parameters that are clipped together; a layer is a module with parameters of its own."""
+        if self.scheme == "flat":
+            return [list(range(len(names)))]
+        layers: dict[str, list[int]] = {}
+        for place, name in enumerate(names):
+            layers.setdefault(name.rpartition(".")[0], []).append(place)
+        return list(layers.values())
+
+
+def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tensor], Tensor, Tensor]:
+    """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float32 or better, record by record.
+
+    A gradient that is not finite is made zero on the tape, whichever layer it is in.
 
     Returns:
-        the factors, which gradients were longer than C, and which were finite; all of shape (N,).
+        the factors of each record; which gradients were clipped, and which were finite; all of shape (N,).
     """
     squares = [record.square_norms() for record in tape]
-    norms_N = sum(squares[1:], start=squares[0]).sqrt()
-    finite_N = norms_N.isfinite()
+    groups = clipping.groups([record.of for record in tape])
+    limit = clipping.max_grad_norm / math.sqrt(len(groups))
+    norms = [torch.stack([squares[place] for place in group]).sum(0).sqrt() for group in groups]
+    finite_N = torch.stack(norms).isfinite().all(0)
     # On a GPU the question itself would wait for all that was launched; there the answer is always acted upon.
-    if norms_N.device.type != "cpu" or not bool(finite_N.all()):
+    if finite_N.device.type != "cpu" or not bool(finite_N.all()):
         for record in tape:
             record.drop(~finite_N)
-        norms_N = norms_N.where(finite_N, 0.0)
-    return (max_grad_norm / (norms_N + 1e-6)).clamp(max=1.0), norms_N > max_grad_norm, finite_N
+        norms = [norms_N.where(finite_N, 0.0) for norms_N in norms]
+    of_record = {
+        place: (limit / (norms_N + 1e-6)).clamp(max=1.0)
+        for group, norms_N in zip(groups, norms, strict=True)
+        for place in group
+    }
+    factors = [of_record[place] for place in range(len(tape))]
+    return factors, torch.stack([norms_N > limit for norms_N in norms]).any(0), finite_N
 
 
 def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
@@ -105,10 +133,11 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
     named = {name: value.detach() for name, value in model.named_parameters()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
     _, tape = run_pass(cohort, weights, runs, x_B, y_B)
-    squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
     sums = {name: torch.zeros_like(value) for name, value in weights.items()}
-    for record in tape:
-        record.add(None, sums)
+    with torch.no_grad():
+        squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
+        for record in tape:
+            record.add(None, sums)
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
         rows = [_autograd(model, own, x_B[i : i + 1], y_B[i : i + 1]) for i in range(first, last)]

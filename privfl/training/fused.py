@@ -23,8 +23,9 @@ from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces
 from privfl.training._conversion import convert, has_rule
 from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example
+from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
-from privfl.training._passes import require_same_gradients
+from privfl.training._passes import Clipping, require_same_gradients
 from privfl.training._pieces import pieces
 from privfl.vectors import Layout, load_vector
 
@@ -69,6 +70,10 @@ class Fused(Trainer):
         """
         if not tasks:
             return []
+        with memory_named(self.config, "set training.memory_budget, lower than it is, or more training.parts"):
+            return self._train(global_D, tasks)
+
+    def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         limits = self._limits = self._limits or self._prepare(global_D, tasks[0].x)
         jobs = [self._job(task) for task in tasks]
         # Clients with more steps come first, so that those who still train are always the first so many.
@@ -104,14 +109,21 @@ class Fused(Trainer):
         state = self._state
         state.begin(global_D, len(jobs))
         noise = self._noise(jobs)
-        work = Pieces(self._cohort, state, [job.task for job in jobs], noise.max_grad_norm if noise else None, self.config)
+        clipping = Clipping(noise.max_grad_norm, self.plan.scheme) if noise and isinstance(self.plan, ExamplePlan) else None
+        work = Pieces(self._cohort, state, [job.task for job in jobs], clipping, self.config)
         expected_K1 = torch.tensor([[job.todo.expected_batch_size] for job in jobs if job.todo], device=global_D.device)
         for step in range(max(job.steps for job in jobs)):
             batches = [job.batches[step] for job in jobs if job.steps > step]
             if noise is not None and not self._apart:
                 self._require_apart(work, batches)
+            sizes = [len(batch) for batch in batches]
+            if noise is None and state.plain and max(sizes) <= limit:
+                # Nothing happens to a gradient on its way into the weights, and no batch is cut: no sum is needed.
+                for piece in pieces(sizes, limit):
+                    work.accumulate(piece, batches, straight=True)
+                continue
             sums_KD = fresh(state.sums_KD[: len(batches)])
-            for piece in pieces([len(batch) for batch in batches], limit):
+            for piece in pieces(sizes, limit):
                 work.accumulate(piece, batches)
             if noise is None:
                 state.step(sums_KD)

@@ -7,6 +7,7 @@ sample at 1/len(loader), the batches are drawn here at exactly the rate that is 
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -31,7 +32,9 @@ from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._guards import LOOKED_AT, probe_like, require_apart, require_no_mixing, require_per_example
+from privfl.training._memory import memory_named
 from privfl.training._noise import require_noise
+from privfl.training._passes import Clipping
 from privfl.vectors import load_vector, to_vector
 
 
@@ -58,6 +61,10 @@ class Opacus(Trainer):
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """One client after another."""
+        with memory_named(self.config, "set a smaller training.batch_size, or training.engine = 'fused'"):
+            return self._train(global_D, tasks)
+
+    def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         return [self._train_one(global_D, task) for task in tasks]
 
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
@@ -85,6 +92,8 @@ class Opacus(Trainer):
             loss_reduction="mean",
             generator=(task.seed / "noise").torch(task.x.device),
         )
+        names = [name for name, _ in self._private.named_parameters()]
+        optimizer.groups = Clipping(todo.max_grad_norm, plan.scheme).groups(names)
         if plan.randomness == "secure":
             optimizer.secure = SecureNoise(RandomStream((task.seed / "noise").key()))
         loss_sum = 0.0
@@ -181,6 +190,8 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
     Opacus would multiply an infinite norm by a factor of zero and make every weight NaN.
     """
 
+    groups: Sequence[Sequence[int]]
+    """Places of parameters that are clipped together, each group to C/√(groups)."""
     secure: SecureNoise | None = None
     noise_draws = 0
     noise_numbers = 0
@@ -190,21 +201,26 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
     zeroed = 0
 
     def clip_and_accumulate(self) -> None:
-        """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖)."""
+        """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖), by groups of parameters where so asked."""
         gradients: list[Tensor] = [parameter.grad_sample.flatten(1) for parameter in self.params]
-        norms_B = torch.stack([gradient.norm(2, dim=1) for gradient in gradients], dim=1).norm(2, dim=1)
-        finite_B = norms_B.isfinite()
+        each = torch.stack([gradient.norm(2, dim=1) for gradient in gradients], dim=1)
+        finite_B = each.norm(2, dim=1).isfinite()
         if not bool(finite_B.all()):
             self.zeroed += int((~finite_B).sum())
-            norms_B[~finite_B] = 0.0
+            each[~finite_B] = 0.0
             for gradient in gradients:
                 gradient[~finite_B] = 0.0
-        factors_B = (self.max_grad_norm / (norms_B + 1e-6)).clamp(max=1.0)
-        for parameter, gradient in zip(self.params, gradients, strict=True):
-            parameter.summed_grad = (factors_B @ gradient).view_as(parameter)
-            _mark_as_processed(parameter.grad_sample)
-        self.examples += len(norms_B)
-        self.clipped += int((norms_B > self.max_grad_norm).sum())
+        clipped_B = torch.zeros_like(finite_B)
+        limit = self.max_grad_norm / math.sqrt(len(self.groups))
+        for group in self.groups:
+            norms_B = each[:, group].norm(2, dim=1)
+            factors_B = (limit / (norms_B + 1e-6)).clamp(max=1.0)
+            clipped_B |= norms_B > limit
+            for place in group:
+                self.params[place].summed_grad = (factors_B @ gradients[place]).view_as(self.params[place])
+                _mark_as_processed(self.params[place].grad_sample)
+        self.examples += len(finite_B)
+        self.clipped += int(clipped_B.sum())
 
     def add_noise(self) -> None:
         """Add the step's noise, and measure what was added."""

@@ -141,7 +141,7 @@ def play(
         largest_client=max(SIZES),
         stream=name / "server",
     )
-    return one.run(begin, Cohort(tuple(sorted(deltas)), task), context)
+    return one.run(begin, Cohort(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 
 
 def released(plan: ClientPlan, deltas: Mapping[int, Tensor], **changes: Any) -> Tensor:

@@ -2,7 +2,7 @@
 
 import math
 import runpy
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -311,11 +311,8 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
         for i in index.tolist():
             loss = functional.cross_entropy(module(task.x[i : i + 1]), task.y[i : i + 1])
             gradients = torch.autograd.grad(loss, parameters)
-            factor = 1.0
-            if isinstance(of, ExamplePlan):
-                norm = math.sqrt(sum(float(gradient.double().square().sum()) for gradient in gradients))
-                factor = min(1.0, of.max_grad_norm / (norm + 1e-6))
-            for total, gradient in zip(summed, gradients, strict=True):
+            factors = _factors(module, gradients, of) if isinstance(of, ExamplePlan) else [1.0] * len(gradients)
+            for total, gradient, factor in zip(summed, gradients, factors, strict=True):
                 total += factor * gradient
         if isinstance(of, ExamplePlan):
             deviation = of.local_training(task.size).noise_multiplier * of.max_grad_norm
@@ -328,6 +325,17 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
                 moving.mul_(config.momentum).add_(step)
                 parameter.sub_(moving, alpha=config.lr)
     return torch.cat([(parameter.detach() - start).flatten() for parameter, start in zip(parameters, began, strict=True)])
+
+
+def _factors(module: nn.Module, gradients: Sequence[Tensor], of: ExamplePlan) -> list[float]:
+    """min(1, C / ‖g‖) of the whole, or min(1, C / (√L ‖g_l‖)) of each of L modules that have parameters of their own."""
+    owners = [id(owner) for owner in module.modules() for _ in owner.parameters(recurse=False)]
+    owners = owners if of.scheme == "per_layer" else [0] * len(gradients)
+    squares = dict.fromkeys(owners, 0.0)
+    for owner, gradient in zip(owners, gradients, strict=True):
+        squares[owner] += float(gradient.double().square().sum())
+    limit = of.max_grad_norm / math.sqrt(len(squares))
+    return [min(1.0, limit / (math.sqrt(squares[owner]) + 1e-6)) for owner in owners]
 
 
 def starting_point(module: nn.Module) -> Tensor:

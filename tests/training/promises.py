@@ -5,6 +5,7 @@ broken on purpose. Statistical checks fail a correct engine for fewer than one s
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -87,8 +88,8 @@ def check_step_is_the_clipped_mean(build: Build) -> None:
 def check_sensitivity(build: Build) -> None:
     """Training on one example more, however large, moves the release by at most lr C / (q N), N fixed: two neighbours
     have the same public size, and so the same rate, steps and denominator."""
-    of = plan(batch_size=10**6, noise_multiplier=1e-9, max_grad_norm=0.5)
-    for scale in (1.0, 1e3):
+    for scheme, scale in itertools.product(("flat", "per_layer"), (1.0, 1e3)):
+        of = plan(batch_size=10**6, noise_multiplier=1e-9, max_grad_norm=0.5, scheme=scheme)
         # With rate 1 and the same streams, the two runs differ by the last example alone.
         one = task(41, scale=scale)
         fewer = dataclasses.replace(one, x=one.x[:-1], y=one.y[:-1])

@@ -51,6 +51,11 @@ def test_private_training_is_what_autograd_finds_example_by_example(name: str, d
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_layers_may_be_clipped_one_by_one(name: str) -> None:
+    assert difference(name, plan(scheme="per_layer"), torch.float64) < 1e-10
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_plain_training_is_sgd_on_the_mean_loss(name: str) -> None:
     assert difference(name, NoPlan(), torch.float64) < 1e-10
 
@@ -115,9 +120,10 @@ OPACUS_REFUSES = {
 }
 
 
+@pytest.mark.parametrize("scheme", ["flat", "per_layer"])
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in OPACUS_REFUSES])
-def test_the_reference_and_this_engine_draw_the_same_batches_and_noise(name: str) -> None:
-    of = plan(noise_multiplier=0.8, local_steps=5, batch_size=3)
+def test_the_reference_and_this_engine_draw_the_same_batches_and_noise(name: str, scheme: str) -> None:
+    of = plan(noise_multiplier=0.8, local_steps=5, batch_size=3, scheme=scheme)
     config = settings(of, momentum=0.5, weight_decay=0.01, proximal=0.1)
     start_D, tasks = starting_point(model(name)), cohort(name)
     expected = Opacus(model(name), config, of).train(start_D, tasks)

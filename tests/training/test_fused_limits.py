@@ -13,7 +13,7 @@ from torch.nn import functional
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
 from privfl.privacy.plan import NoPlan
-from privfl.training import _cohort
+from privfl.training import Trainer, _cohort
 from privfl.training._budget import Limits, example_bytes
 from privfl.training._choice import choose
 from privfl.training._conversion import convert
@@ -262,3 +262,41 @@ def test_products_may_be_less_exact_and_the_clip_may_not(name: str, precision: s
 def test_the_reference_has_one_precision() -> None:
     with pytest.raises(ConfigError, match=r"training\.precision = 'bfloat16': .*set training\.engine = 'fused'"):
         Opacus(model("linear"), TrainingConfig(local_steps=1, batch_size=1, lr=1.0, precision="bfloat16"), NoPlan())
+
+
+@pytest.mark.parametrize(
+    ("error", "named"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."), True),
+        (RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried to allocate 800 bytes."), True),
+        (RuntimeError("shapes do not match"), False),
+    ],
+    ids=["gpu", "cpu", "another"],
+)
+@pytest.mark.parametrize("engine", [Fused, Opacus])
+def test_a_lack_of_memory_is_said_with_the_way_out(
+    engine: type[Trainer], error: Exception, named: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> None:
+        raise error
+
+    module, of = model("linear"), plan()
+    trainer = engine(module, settings(of), of)
+    monkeypatch.setattr(engine, "_train", fail)
+    with pytest.raises(ConfigError if named else RuntimeError) as caught:
+        trainer.train(starting_point(module), cohort("linear"))
+    if named:
+        words = "more training.parts" if engine is Fused else "training.engine = 'fused'"
+        assert "training.batch_size = 4: training ran out of memory" in str(caught.value)
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(("clients", "parts"), [(1, 1), (10, 2), (50, 8), (100, 16)])
+def test_a_cohort_is_cut_by_its_size_and_the_memory_alone(clients: int, parts: int) -> None:
+    module, of = model("linear"), plan(batch_size=4)
+    trainer = Fused(module, settings(of), of)
+    trainer._limits = Limits(1000, 26)
+    assert trainer.parts(clients, starting_point(module), cohort("linear")[0].x) == parts
+    asked = Fused(module, settings(of, parts=7), of)
+    assert asked.parts(clients, starting_point(module), cohort("linear")[0].x) == 7
+    assert Opacus(module, settings(of), of).parts(clients, starting_point(module), cohort("linear")[0].x) == clients

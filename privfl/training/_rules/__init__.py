@@ -51,6 +51,11 @@ class Record(ABC):
 
     names: tuple[str, ...]
 
+    @property
+    def of(self) -> str:
+        """A parameter that the gradients are of: it tells the layer."""
+        return self.names[0]
+
     @abstractmethod
     def square_norms(self) -> Tensor:
         """The squared L2 norm of each example's gradient over all parameters of the layer, shape (N,)."""

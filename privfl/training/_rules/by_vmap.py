@@ -60,6 +60,9 @@ class _Vmapped(torch.autograd.Function):
             return (torch.zeros_like(g), *given)
 
         grad_x, *own = vmap(backwards)(grads[0], x, *weights)
-        gradients = {name: grad.flatten(1) for name, grad in zip(layer.names.values(), own, strict=True)}
-        layer.shared.tape.append(ExamplesRecord(ctx.runs, gradients))
+        layers: dict[str, dict[str, Tensor]] = {}
+        for name, grad in zip(layer.names.values(), own, strict=True):
+            layers.setdefault(name.rpartition(".")[0], {})[name] = grad.flatten(1)
+        # A record for each module within, so that layers may be clipped one by one.
+        layer.shared.tape.extend(ExamplesRecord(ctx.runs, gradients) for gradients in layers.values())
         return (grad_x if ctx.needs_input_grad[0] else None, None, None, *[None] * len(own))

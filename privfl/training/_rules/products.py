@@ -30,16 +30,20 @@ def product(runs: Runs, a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | 
         return _even_product(a_NGLP, weight_KGPO, bias_KGO)
     examples, groups, positions, _ = a_NGLP.shape
     out = a_NGLP.new_empty(examples, groups, positions, weight_KGPO.shape[-1])
-    for k, (first, last) in enumerate(runs.spans):
-        if first == last:
-            continue
-        bias = None if bias_KGO is None else bias_KGO[k]
-        if groups > 1:
-            out[first:last] = _even_product(a_NGLP[first:last], weight_KGPO[k : k + 1], None if bias is None else bias[None])
-        elif bias is None:
-            torch.mm(_rows(a_NGLP[first:last]), weight_KGPO[k, 0], out=_rows(out[first:last]))
-        else:
-            torch.addmm(bias[0], _rows(a_NGLP[first:last]), weight_KGPO[k, 0], out=_rows(out[first:last]))
+    if groups > 1:
+        for k, (first, last) in enumerate(runs.spans):
+            if last > first:
+                bias = None if bias_KGO is None else bias_KGO[k : k + 1]
+                out[first:last] = _even_product(a_NGLP[first:last], weight_KGPO[k : k + 1], bias)
+        return out
+    # All views at once: made one by one they take as long as the products of a small model.
+    parts = zip(_split_rows(a_NGLP, runs), weight_KGPO[:, 0].unbind(), _split_rows(out, runs), strict=True)
+    if bias_KGO is None:
+        for a_RP, weight_PO, out_RO in parts:
+            torch.mm(a_RP, weight_PO, out=out_RO)
+    else:
+        for (a_RP, weight_PO, out_RO), bias_O in zip(parts, bias_KGO[:, 0].unbind(), strict=True):
+            torch.addmm(bias_O, a_RP, weight_PO, out=out_RO)
     return out
 
 
@@ -60,10 +64,10 @@ def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, sum_KGOP: Tensor) -> N
         g_KRO, a_KRP = (x.reshape(len(runs.sizes), -1, x.shape[-1]) for x in (g_NGLO, a_NGLP))
         sum_KGOP[:, 0].baddbmm_(g_KRO.transpose(1, 2), a_KRP)
         return
-    for k, (first, last) in enumerate(runs.spans):
-        for group in range(groups if last > first else 0):
-            g_RO, a_RP = (_rows(x[first:last, group : group + 1]) for x in (g_NGLO, a_NGLP))
-            sum_KGOP[k, group].addmm_(g_RO.t(), a_RP)
+    for group in range(groups):
+        rows = (_split_rows(x[:, group : group + 1], runs) for x in (g_NGLO, a_NGLP))
+        for sum_OP, g_RO, a_RP in zip(sum_KGOP[:, group].unbind(), *rows, strict=True):
+            sum_OP.addmm_(g_RO.t(), a_RP)
 
 
 def add_rows(runs: Runs, values_NM: Tensor, factors_N: Tensor | None, sum_KM: Tensor) -> None:
@@ -75,9 +79,10 @@ def add_rows(runs: Runs, values_NM: Tensor, factors_N: Tensor | None, sum_KM: Te
         values_KBM = values_NM.reshape(clients, -1, values_NM.shape[-1])
         sum_KM.unsqueeze(1).baddbmm_(factors_N.view(clients, 1, -1), values_KBM)
         return
-    for k, (first, last) in enumerate(runs.spans):
-        if last > first:
-            sum_KM[k : k + 1].addmm_(factors_N[None, first:last], values_NM[first:last])
+    sizes = list(runs.sizes)
+    parts = zip(torch.split(sum_KM, 1), torch.split(factors_N[None], sizes, 1), torch.split(values_NM, sizes), strict=True)
+    for sum_1M, factors_1B, values_BM in parts:
+        sum_1M.addmm_(factors_1B, values_BM)
 
 
 def without(values: Tensor, bad_N: Tensor) -> Tensor:
@@ -120,6 +125,11 @@ class ProductRecord(Record):
         self.names = tuple(names.values())
         self._outer: Tensor | None = None
         self._summed: Tensor | None = None
+
+    @property
+    def of(self) -> str:
+        """See the contract."""
+        return self.weight
 
     def square_norms(self) -> Tensor:
         """See the class."""
@@ -213,5 +223,7 @@ def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) 
     return out.reshape(examples, groups, positions, outputs)
 
 
-def _rows(x_NGLP: Tensor) -> Tensor:
-    return x_NGLP.reshape(-1, x_NGLP.shape[-1])
+def _split_rows(x_NGLP: Tensor, runs: Runs) -> tuple[Tensor, ...]:
+    """Each client's examples and positions as rows, of one group; views where the memory allows."""
+    positions = x_NGLP.shape[2]
+    return torch.split(x_NGLP.reshape(-1, x_NGLP.shape[-1]), [size * positions for size in runs.sizes])
