@@ -49,7 +49,7 @@ from privfl.errors import RunFolderError, StorageError
 from privfl.loading import dump, load
 from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
 
-FORMAT = 2
+FORMAT = 3
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}

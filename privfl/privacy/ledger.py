@@ -136,12 +136,12 @@ class Ledger:
 
     def _after(self, account: Account, event: Event) -> tuple[Event, int]:
         mechanism = _but_for_the_norm(event)
-        if any(event.unit != other.unit for other, _ in self._spent.values()):
+        if self.unit not in (None, event.unit):
             raise PrivacyError(f"an event about one {event.unit} among events about one {self.unit}; units are never mixed")
         before = self._spent.get(account)
         if before is None:
             return mechanism, 1
-        if before[0] != mechanism:
+        if before[0] is not mechanism and before[0] != mechanism:
             raise PrivacyError(
                 f"account {account} changed from {before[0]} to {mechanism} within a run; a plan is fixed for a run"
             )

@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
-from privfl.records import Interval
+from privfl.records import Interval, PrivacyResult
 from privfl.report.cost import Overhead
 from privfl.report.curves import PERCENT
 from privfl.report.drawing import INK, MARKERS, MUTED, RULE, SERIES, Drawing, blank, finish, labelled
@@ -58,7 +58,7 @@ def row(run: Run, tag: str, link: str | None) -> Row:
         ("off", "updates in the clear"),
     )
     if result.privacy is not None:
-        promised = (epsilon(result.privacy.epsilon), f"per {result.privacy.unit}, δ = {scientific(result.privacy.delta)}")
+        promised = (epsilon(result.privacy.epsilon), _terms(result.privacy))
     if run.leakage is not None:
         tpr = _tpr(run)
         found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
@@ -111,6 +111,8 @@ def _against_promise(runs: Tagged) -> Drawing:
         "Up and to the left is better. ε at different δ, or for different units, are not comparable. Bars are intervals of the "
         "accuracy."
     )
+    if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
+        caption += " Where a run stands for a larger federation, its place is at the ε of the noise that it executed."
     return finish(figure, "promise", "Accuracy and the promise", f"Test accuracy against the promised ε. {alt}.", caption)
 
 
@@ -158,8 +160,21 @@ def _ticks(low: float, high: float) -> list[float]:
     return inside if len(inside) <= 6 else [tick for tick in inside if np.isclose(np.log10(tick) % 1, 0)]
 
 
+def _terms(privacy: PrivacyResult) -> str:
+    """What the figure is of; an extrapolated ε stands here, beside the executed one and never in its place."""
+    terms = f"per {privacy.unit}, δ = {scientific(privacy.delta)}"
+    if privacy.extrapolated is None:
+        return terms
+    return f"executed, {terms}; the extrapolated ε = {epsilon(privacy.extrapolated.epsilon)} is of no run"
+
+
 def _promise(run: Run) -> str:
-    return "no promise" if run.result.privacy is None else f"ε = {epsilon(run.result.privacy.epsilon)}"
+    privacy = run.result.privacy
+    if privacy is None:
+        return "no promise"
+    if privacy.extrapolated is None:
+        return f"ε = {epsilon(privacy.epsilon)}"
+    return f"ε = {epsilon(privacy.epsilon)} executed, {epsilon(privacy.extrapolated.epsilon)} extrapolated"
 
 
 def _tpr(run: Run) -> Interval | None:

@@ -78,6 +78,7 @@ class Opacus(Trainer):
 
     def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
+        forget(self._private)
         if not self._probed:
             require_no_mixing(self.model, probe_like(task.x, 1))
             require_true_gradients(self._private, probe_like(task.x, 4))
@@ -241,6 +242,18 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         numbers = steps * sum(parameter.numel() for parameter in self.params)
         draws = self.noise_draws if self.noise_numbers == numbers else 0
         require_noise(draws, steps, numbers, self.noise_square, self.noise_multiplier * self.max_grad_norm)
+
+
+def forget(private: GradSampleModule) -> None:
+    """Take away what a pass that broke off has left in the hooks: it would be added to the next client's gradients."""
+    private.zero_grad(set_to_none=True)
+    for parameter in private.parameters():
+        parameter._forward_counter = 0
+        if hasattr(parameter, "_current_grad_sample"):
+            del parameter._current_grad_sample
+    for module in private.modules():
+        if hasattr(module, "activations"):
+            module.activations = []
 
 
 def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:

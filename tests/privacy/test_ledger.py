@@ -1,10 +1,14 @@
 """The ledger: what it adds up to, what it refuses."""
 
+from typing import Any
+
+import numpy as np
 import pytest
 
 from privfl.errors import PrivacyError
+from privfl.privacy import loss, renyi
 from privfl.privacy.accounting import epsilon
-from privfl.privacy.events import Event, LocalTraining
+from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
 
@@ -65,3 +69,49 @@ def test_a_client_that_changes_its_plan_is_refused(changed: LocalTraining) -> No
     ledger.record(0, {0: training()})
     with pytest.raises(PrivacyError, match="account 0 changed"):
         ledger.record(1, {0: changed})
+
+
+def test_units_are_not_mixed() -> None:
+    ledger = Ledger(DELTA)
+    ledger.record(0, {0: training()})
+    with pytest.raises(PrivacyError, match="an event about one client among events about one example"):
+        ledger.record(1, {1: NoisyUpdate(noise_multiplier=1.0, max_update_norm=1.0)})
+
+
+class Watched(dict[Account, tuple[Event, int]]):
+    """Counts how many accounts are looked through, and says so before it has taken minutes."""
+
+    looked_at, allowed = 0, 0
+
+    def values(self) -> Any:
+        for value in super().values():
+            self.looked_at += 1
+            assert self.looked_at <= self.allowed, "every event looks through all accounts"
+            yield value
+
+
+def test_a_thousand_clients_in_a_thousand_rounds_are_entered_and_priced_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the work that is done: an event looks at its own account, and next to no client's history needs a price."""
+    priced: list[History] = []
+    original = loss.composed
+
+    def composed(history: History) -> Any:
+        priced.append(history)
+        return original(history)
+
+    monkeypatch.setattr(loss, "composed", composed)
+    draw = np.random.default_rng(0)
+    each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 400, 1000).tolist()]
+    ledger = Ledger(DELTA, _spent=Watched())
+    spent = ledger._spent
+    assert isinstance(spent, Watched)
+    for number in range(1000):
+        ledger.record(number, dict(enumerate(each)))
+    assert len(ledger.entries) == 10**6
+    # Each of what follows goes through the accounts a few times.
+    spent.allowed = spent.looked_at + 20_000
+    found = ledger.epsilon()
+    assert found <= ledger.epsilon_with(dict(enumerate(each)))
+    assert len(priced) <= 20
+    dearest = max(set(each), key=lambda event: renyi.epsilon(renyi.composed(event.releases(1000), quick=True), DELTA))
+    assert found == epsilon(dearest.releases(1000), DELTA)

@@ -13,10 +13,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
+import test_adaptive_norms as of_norms
 import test_client_plans as of_plans
+import test_named_streams as of_streams
 import test_recorded_plans as of_runs
+import test_traps as of_traps
 
-from privfl import rounds
+from privfl import experiment, rounds
 from privfl.errors import PrivacyError, ProtocolError
 from privfl.privacy import client_plans, clipping, distributed, events, ledger, own_noise_plans
 from privfl.seeding import Seed
@@ -110,9 +113,89 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         ),
     ),
     (
-        "clip in two places, to two norms",
+        "clip to another norm than the noise is scaled to",
         of_plans.check_sensitivity,
         Edit(client_plans.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
+    ),
+    (
+        "clip in two places, to two norms: the wider one is handed in",
+        of_plans.check_sensitivity,
+        Edit(
+            client_plans.ClientPlan,
+            "at_client",
+            "Contribution(clipped.delta_D,",
+            "Contribution(clip_update(delta_D, 2 * norm, layout, self.scheme).delta_D,",
+        ),
+    ),
+    (
+        "clip in two places, to two norms: a narrower one follows",
+        of_plans.check_a_plan_only_clips_and_adds,
+        Edit(
+            client_plans.ClientPlan,
+            "at_client",
+            "Contribution(clipped.delta_D,",
+            "Contribution(clip_update(clipped.delta_D, norm / 2, layout, self.scheme).delta_D,",
+        ),
+    ),
+    (
+        "rounding is not covered by the noise",
+        of_plans.check_rounding_is_covered,
+        Edit(
+            rounds.Round,
+            "_train",
+            '{"rounding": self.aggregator.rounding_norm(context)} if self.plan.trusts_server else {}',
+            "{}",
+        ),
+    ),
+    (
+        "one participation too few",
+        of_plans.check_participations_are_counted,
+        Edit(client_plans.DpftrlPlan, "planned", "-(-self.rounds // self.separation)", "self.rounds // self.separation"),
+    ),
+    (
+        "a client's streams are those of every round",
+        of_streams.check_clients_streams_are_apart,
+        Edit(experiment.Experiment, "cohort", '"round" / round_number / "client"', '"round" / "client"'),
+    ),
+    (
+        "all clients have one stream",
+        of_streams.check_clients_streams_are_apart,
+        Edit(experiment.Experiment, "cohort", '"client" / client / self', '"client" / self'),
+    ),
+    (
+        "clients' streams are the public seed's",
+        of_streams.check_clients_streams_are_apart,
+        Edit(experiment.Experiment, "cohort", 'self.secret / "round"', 'self.seed / "round"'),
+    ),
+    (
+        "the server's noise is that of every round",
+        of_streams.check_server_streams_are_apart,
+        Edit(experiment.Experiment, "_round", '"round" / number / "server"', '"round" / "server"'),
+    ),
+    (
+        "the server's noise is the public seed's",
+        of_streams.check_server_streams_are_apart,
+        Edit(experiment.Experiment, "_round", 'self.secret / "round"', 'self.seed / "round"'),
+    ),
+    (
+        "shares are those of every round",
+        of_streams.check_shares_are_apart,
+        Edit(experiment.Experiment, "_context", '"round" / state.round / "shares"', '"round" / "shares"'),
+    ),
+    (
+        "shares are the public seed's",
+        of_streams.check_shares_are_apart,
+        Edit(experiment.Experiment, "_context", "(self.secret / ", "(self.seed / "),
+    ),
+    (
+        "secret cohorts are the public seed's",
+        of_streams.check_secret_cohorts_are_of_no_seed,
+        Edit(experiment, "assemble", "secret if isinstance(config.privacy, ClientCentral) else seed", "seed"),
+    ),
+    (
+        "cohorts are those of every other setting",
+        of_runs.check_runs_of_one_seed_draw_cohorts_of_their_own,
+        Edit(experiment, "_draw_cohorts", "stream /= settings_digest(config)", "pass"),
     ),
     (
         "layers clipped to C each",
@@ -143,28 +226,38 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     ),
     (
         "the count costs nothing",
-        of_plans.test_an_adaptive_norm_splits_the_noise_as_andrew_2021,
+        of_norms.test_an_adaptive_norm_splits_the_noise_as_andrew_2021,
         Edit(Central, "_update_noise", "if self.adaptive is None:", "if True:"),
     ),
     (
         "halve the noise of the count",
-        of_plans.check_count_noise,
+        of_norms.check_count_noise,
         Edit(Central, "_adapted", "noised(count_1, multiplier,", "noised(count_1, multiplier / 2,"),
     ),
     (
         "the count shares the sum's noise",
-        of_plans.check_count_noise,
+        of_norms.check_count_noise,
         Edit(Central, "_adapted", 'stream / "count"', 'stream / "noise"'),
     ),
     (
         "a count of those who were lost",
-        of_plans.test_the_count_is_of_those_whose_updates_arrived,
+        of_norms.test_the_count_is_of_those_whose_updates_arrived,
         Edit(
             rounds.Round,
             "_of_clients",
             "release = plan.at_server(total,",
             "total.sum_D[-1] = sum(one.within - 0.5 for one in done.handed_in)\n    release = plan.at_server(total,",
         ),
+    ),
+    (
+        "an adaptive norm that clips nothing",
+        of_traps.test_trap_1_adaptive_clipping_that_clips_nothing,
+        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+    ),
+    (
+        "noise of the norm that the run began with",
+        of_traps.test_trap_2_noise_that_does_not_follow_the_norm,
+        Edit(Central, "at_server", "self.scale, norm,", "self.scale, self.max_update_norm,"),
     ),
     (
         "a non-finite update goes through",

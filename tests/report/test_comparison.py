@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_runs import Made, make
 from page_reader import Reader
 
+from privfl.records import Extrapolated
 from privfl.report import write_report
-from privfl.report.comparison import differences, tagged
+from privfl.report.comparison import differences, drawings, row, tagged
+from privfl.report.drawing import style
 from privfl.report.recorded import Run
 from privfl.runs import RunFolder
 
@@ -56,3 +60,27 @@ def test_tags_do_not_repeat(quickstart: RunFolder) -> None:
     tags = [tag for tag, _ in tagged([Run.read(quickstart)] * 60)]
     assert tags[:2] == ["A", "B"]
     assert len(set(tags)) == 60
+
+
+def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: Path) -> None:
+    """The larger figure is the run's, in the table, in the figure and in its words; the other is said to be of no run."""
+    wide = Extrapolated(population=10**6, cohort=5000, noise_multiplier=0.8, epsilon=2.04)
+    plain = Run.read(quickstart)
+    assert plain.result.privacy is not None
+    privacy = plain.result.privacy.model_copy(update={"extrapolated": wide, "epsilon": 61_234.0})
+    imagined = replace(plain, result=plain.result.model_copy(update={"privacy": privacy}))
+    (one, other) = (row(run, "A", None) for run in (plain, imagined))
+    assert other.promised[0] == "61,234"
+    assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 is of no run"
+    assert "extrapolated" not in one.promised[1]
+    with style():
+        (promise, *_) = drawings([("A", plain), ("B", imagined)])
+    assert "B: ε = 61,234 executed, 2.04 extrapolated" in promise.alt
+    assert "A: ε = 7.99, " in promise.alt
+    assert "the ε of the noise that it executed" in promise.caption
+    made = tmp_path / "imagined"
+    shutil.copytree(quickstart.path, made)
+    result = made / "result.json"
+    result.write_text(imagined.result.model_dump_json())
+    text = Reader(write_report([quickstart, RunFolder(made)], tmp_path / "sides.html").read_text()).text
+    assert "the extrapolated ε = 2.04 is of no run" in text
