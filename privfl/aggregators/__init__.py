@@ -131,7 +131,7 @@ class Aggregator(Item, ABC):
         """The weighted mean of at least ``minimum_clients`` updates, in whatever order they come.
 
         Raises:
-            ProtocolError: one of the protocol's checks failed; nothing was revealed.
+            ProtocolError: one of the protocol's checks failed, and there is no sum.
             ConfigError: the settings cannot hold a sum over the population; raised before anything is sent.
         """
 

@@ -86,13 +86,16 @@ class SecureSum(Aggregator):
     ``graph``, ``adversary``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``, ``neighbours`` and
     ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is who is lost in
     the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in all, and then
-    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``).
+    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``). It is not begun
+    again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
 
     The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
     key is HKDF(key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
 
     Guarantees: those of :mod:`privfl.secagg`. The mean is that of the survivors' encoded updates, exact up to its float32. In
-    a repetition a client sends the same encoded update under fresh masks: nothing is released twice.
+    a repetition a client sends the same encoded update under fresh masks. A round is repeated only while nobody was asked to
+    reveal anything, and a client that helped to release a sum refuses every other attempt at the round: two sums over
+    different clients would give away the updates in which they differ.
 
     Edges: fewer than two clients, an update that is not finite and weights that add up to zero are refused; a zero
     update is masked like any other.
@@ -197,6 +200,8 @@ class SecureSum(Aggregator):
                 unmasked = played.attempt(attempt)
             except ThresholdError as error:
                 failed = error
+                if played.releasing:
+                    break
             else:
                 return played.aggregate(unmasked)
         if self.below_threshold == "stop":
@@ -297,6 +302,9 @@ class _Round:
         self._masks_clients = self._masks_server = 0
         self._certificate: Certificate | None = None
         self._lost: dict[int, Stage] = {}
+        self._released: dict[int, set[int]] = {client: set() for client in self._updates}
+        self.releasing = False
+        """Whether anybody was asked to help release a sum: then the round must not be begun again."""
 
     def attempt(self, number: int) -> Unmasked:
         """Play the round once, with fresh keys."""
@@ -315,14 +323,15 @@ class _Round:
             directory = {client: identity.public for client, identity in identities.items()}
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
         clients = {
-            client: Client(client, self._parameters, self._global_D, identity=identities.get(client), **shared)
-            for client in self._updates
+            client: Client(client, self._parameters, self._global_D, identity=identities.get(client), released=memory, **shared)
+            for client, memory in self._released.items()
         }
         server = Server(self._parameters, list(self._updates), self._global_D, **shared)
         try:
             return play(server, clients, self._encode, self._lost, meter)
         finally:
             self._certificate = server.certificate
+            self.releasing |= server.releasing
             self._masks_clients += sum(client.masks_expanded for client in clients.values())
             self._masks_server += server.masks_expanded
 
@@ -333,7 +342,7 @@ class _Round:
         return self._ended(mean_D, unmasked.survivors, total, None)
 
     def given_up(self, why: str) -> Aggregate:
-        """Too few survived in the last attempt; the server learns nothing."""
+        """Too few survived in the last attempt; no sum was made."""
         return self._ended(None, (), None, why)
 
     def _ended(

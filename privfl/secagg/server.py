@@ -100,6 +100,9 @@ class Server:
         """Whose answers it waits for."""
         self.masks_expanded = 0
         """How many masks the server made to unmask the sum."""
+        self.releasing = False
+        """Whether clients are asked to reveal shares, or to sign for survivors, on which others reveal. From here on the sum
+        counts as released, whatever becomes of this attempt, and the round must not be begun again."""
         self._answered: set[int] = set()
         self._keys: set[bytes] = set()
         self._adverts: dict[int, Advert] = {}
@@ -165,7 +168,7 @@ class Server:
         """End the stage with those who answered.
 
         Raises:
-            ThresholdError: too few did; the round is over and nothing was revealed.
+            ThresholdError: too few did; the round is over. It may be begun again with fresh keys unless ``releasing``.
             ProtocolError: the shares that were revealed do not fit together; the round is over.
         """
         stage, self.stage = self.stage, None
@@ -191,6 +194,7 @@ class Server:
         self.awaited = answered
         following = self.parameters.stages.index(stage) + 1
         self.stage = self.parameters.stages[following] if following < len(self.parameters.stages) else None
+        self.releasing |= self.stage in (Stage.CONSISTENCY_CHECK, Stage.UNMASKING)
 
     def result(self) -> Unmasked:
         """The sum.
@@ -411,7 +415,10 @@ class Server:
 
     def _require(self, answered: frozenset[int], least: int, deed: str) -> None:
         if len(answered) < least:
-            raise ThresholdError(f"{len(answered)} clients {deed}: must be at least {least}; begin the round again or skip it")
+            raise ThresholdError(
+                f"{len(answered)} clients {deed}: must be at least {least}; "
+                + ("skip the round" if self.releasing else "begin the round again or skip it")
+            )
 
     def _check_sender(self, message: _Answer, session: bytes | None = None) -> None:
         if message.round != self.parameters.round:

@@ -16,6 +16,7 @@ from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.secagg import prg
 from privfl.secagg.server import Server
+from privfl.secagg.session import Stage
 from privfl.vectors import Layout
 
 SECURE = SecureSum(kind="secure_sum")
@@ -157,7 +158,7 @@ def all_lost(stage: str) -> dict[str, Any]:
     return {"schedule": [{"round": 2, "stage": stage, "clients": [1, 4, 7, 10]}]}
 
 
-@pytest.mark.parametrize("stage", ["advertise_keys", "share_keys", "masked_input", "unmasking"])
+@pytest.mark.parametrize("stage", ["advertise_keys", "share_keys", "masked_input"])
 def test_below_the_threshold_the_round_is_repeated_skipped_or_the_run_stops(stage: str) -> None:
     given = updates(4)
     # The schedule holds for the first attempt only.
@@ -182,11 +183,60 @@ def test_attempts_are_bounded() -> None:
     assert found.secure.attempts == 3
 
 
+@pytest.mark.parametrize("noised", [False, True], ids=["plain", "distributed noise"])
+@pytest.mark.parametrize(
+    ("adversary", "stage"), [("semi_honest", "unmasking"), ("active", "consistency_check"), ("active", "unmasking")]
+)
+def test_a_round_is_not_begun_again_once_shares_were_asked_for(adversary: str, stage: str, noised: bool) -> None:
+    """Five of ten answered: with a corrupt sixth the server has the sum, and the difference to another would be one update."""
+    given = [replace(update, weight=1.0) for update in updates(10)]
+    schedule = [
+        {"round": 2, "stage": stage, "clients": [update.client for update in given[5:]]},
+    ]
+    distributed = replace(context(), codec=codec(12), noise_key=b"n" * 32) if noised else context()
+    heard = replace(distributed, transcript=True)
+    found = losing(adversary=adversary, max_dropout=0.3, dropout={"schedule": schedule}).aggregate(given, heard)
+    assert found.mean_D is None
+    assert len(found.transcripts) == 1, "the same update was masked a second time"
+    assert found.failed is not None
+    assert found.failed.startswith(stage)
+    assert found.secure is not None
+    assert found.secure.attempts == 1
+    with pytest.raises(ThresholdError, match=stage):
+        losing(adversary=adversary, max_dropout=0.3, below_threshold="stop", dropout={"schedule": schedule}).aggregate(
+            given, heard
+        )
+
+
+@pytest.mark.parametrize("adversary", ["semi_honest", "active"])
+def test_clients_refuse_an_attempt_that_a_server_claims_is_needed(adversary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Server] = []
+
+    class Liar(Server):
+        """It has the sum of all, says that it does not, and would have that of all but one."""
+
+        def close(self) -> None:
+            made.extend([self] if self not in made else [])
+            done = self.stage is Stage.UNMASKING and len(made) == 1
+            super().close()
+            self.releasing = False
+            if done:
+                raise ThresholdError("too few, honestly")
+
+    monkeypatch.setattr("privfl.aggregators.secure_sum.Server", Liar)
+    found = losing(adversary=adversary).aggregate(updates(10), context())
+    assert found.mean_D is None
+    assert len(made) == 3
+    assert [one._result is None for one in made] == [False, True, True]
+    assert all(not one._adverts for one in made[1:]), "a client took part in a second attempt"
+
+
 def test_masks_of_two_attempts_are_unrelated() -> None:
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
-    secure = losing(dropout={"schedule": [{"round": 2, "stage": "unmasking", "clients": [1, 4, 7, 10]}]})
+    secure = losing(dropout={"schedule": [{"round": 2, "stage": "masked_input", "clients": [7, 10]}]})
     one, other = secure.aggregate(cohort, replace(context(1000), transcript=True)).transcripts
-    assert ((one["masked_KD"] == other["masked_KD"]).sum(1) < 2).all()
+    assert one["masked_clients_K"].tolist() == [1, 4]
+    assert ((one["masked_KD"] == other["masked_KD"][:2]).sum(1) < 2).all()
 
 
 @pytest.mark.parametrize("bits", [16, 20, 24, 64])

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import pytest
 import test_agreement as of_agreement
 import test_secagg_attacks as of_attacks
+import test_secagg_attempts as of_attempts
 import test_secagg_protocol as of_protocol
 import test_shamir as of_shamir
 from secagg_cohort import remember
@@ -103,6 +104,21 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
             Edit(C, "reveal", "self._held = {}", "pass"),
             Edit(C, "_turn", "if self._over or self._stage is not stage:", "if False:"),
         ),
+    ),
+    (
+        "a released sum is forgotten",
+        lambda: of_attempts.check_a_client_that_revealed_takes_part_in_no_other_attempt("complete"),
+        (Edit(C, "_release", "self._released.add(self.parameters.round)", "pass"),),
+    ),
+    (
+        "a released sum is looked up at the beginning only",
+        lambda: of_attempts.check_of_attempts_side_by_side_one_is_answered("complete"),
+        (Edit(C, "_turn", "and not self._releasing", "and stage is None"),),
+    ),
+    (
+        "a signature is forgotten",
+        of_attempts.check_a_signature_counts_as_revealing,
+        (Edit(C, "consent", "self._release()", "pass"),),
     ),
     (
         "the wrong share",
