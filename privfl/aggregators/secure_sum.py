@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -310,7 +310,7 @@ class _Round:
         """Play the round once, with fresh keys."""
         key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
         self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
-        meter = Meter()
+        parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
         if self._context.transcript:
             self._transcripts.append(Transcript(self._parameters.length, self._parameters.bits))
@@ -323,10 +323,10 @@ class _Round:
             directory = {client: identity.public for client, identity in identities.items()}
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
         clients = {
-            client: Client(client, self._parameters, self._global_D, identity=identities.get(client), released=memory, **shared)
+            client: Client(client, parameters, self._global_D, identity=identities.get(client), released=memory, **shared)
             for client, memory in self._released.items()
         }
-        server = Server(self._parameters, list(self._updates), self._global_D, **shared)
+        server = Server(parameters, list(self._updates), self._global_D, **shared)
         try:
             return play(server, clients, self._encode, self._lost, meter)
         finally:

@@ -119,7 +119,7 @@ class Client:
             self._channel, self._mask = KeyPair(self._entropy(32)), KeyPair(self._entropy(32))
             advert = Advert(self.parameters.round, self.client, self._channel.public, self._mask.public)
             if self._identity is not None and self.parameters.active:
-                signature = self._identity.sign(ADVERT, advert.statement())
+                signature = self._identity.sign(ADVERT, advert.statement(self.parameters.digest()))
                 advert = Advert(advert.round, advert.sender, advert.channel_key, advert.mask_key, signature)
             return advert.to_bytes()
 
@@ -272,10 +272,11 @@ class Client:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
         if not self.parameters.active:
             return
+        digest = self.parameters.digest()
         for row in roster.members:
             client = int(row["client"])
             advert = Advert(roster.round, client, row["channel_key"].tobytes(), row["mask_key"].tobytes())
-            verify(self._directory, client, ADVERT, advert.statement(), row["signature"].tobytes())
+            verify(self._directory, client, ADVERT, advert.statement(digest), row["signature"].tobytes())
 
     def _choose_holders(self) -> Clients:
         """Who holds this client's shares, itself included, ascending: holder number x is the x-th."""
@@ -304,11 +305,6 @@ class Client:
         if len(holders) < least:
             raise ThresholdError(
                 f"{len(holders)} others are left who hold this client's shares: must be at least {least}; begin the round again"
-            )
-        if self.parameters.active and len(sharers) < self._certificate.survivors:
-            raise ThresholdError(
-                f"{len(sharers)} clients shared their keys: must be at least {self._certificate.survivors}; "
-                "begin the round again"
             )
         self._peers = holders | senders
         for row in delivery.boxes:
@@ -348,7 +344,7 @@ class Client:
             raise ProtocolError("a survivor that is not of the roster or did not share its keys; discard the round")
         if (whole and told.survivors != len(listed)) or not len(listed) <= told.survivors <= self._certificate.clients:
             raise ProtocolError(f"{len(listed)} survivors are listed, {told.survivors} are counted; discard the round")
-        least = max(self._certificate.survivors, self.parameters.minimum_clients)
+        least = self._certificate.survivors
         if told.survivors < least:
             raise ThresholdError(f"{told.survivors} survivors: must be at least {least}; skip the round")
         self._survivors = told.clients

@@ -84,9 +84,9 @@ class Advert:
     mask_key: bytes
     signature: bytes = b""
 
-    def statement(self) -> bytes:
-        """What is signed."""
-        return struct.pack("<BII", VERSION, self.round, self.sender) + self.channel_key + self.mask_key
+    def statement(self, parameters: bytes) -> bytes:
+        """What is signed; with the digest of the parameters, so that an advert is good for one attempt of one run only."""
+        return struct.pack("<BII", VERSION, self.round, self.sender) + self.channel_key + self.mask_key + parameters
 
     def to_bytes(self) -> bytes:
         """The one encoding of this message."""

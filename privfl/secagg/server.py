@@ -182,7 +182,7 @@ class Server:
                 case Stage.SHARE_KEYS:
                     self._close_shares(answered)
                 case Stage.MASKED_INPUT:
-                    self._require(answered, self._least, "sent a masked vector")
+                    self._require(answered, self._certificate.survivors, "sent a masked vector")
                     self.survivors = answered
                     self._survivors = np.array(sorted(answered), np.uint32)
                 case Stage.CONSISTENCY_CHECK:
@@ -213,7 +213,7 @@ class Server:
         if bool(advert.signature) != self.parameters.active:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
         if self.parameters.active:
-            verify(self._directory, advert.sender, ADVERT, advert.statement(), advert.signature)
+            verify(self._directory, advert.sender, ADVERT, advert.statement(self.parameters.digest()), advert.signature)
         keys = (advert.channel_key, advert.mask_key)
         for key in keys:
             check_public_key(key)
@@ -263,7 +263,7 @@ class Server:
         self._answered.add(shares.sender)
 
     def _close_shares(self, answered: frozenset[int]) -> None:
-        self._require(answered, self._least, "shared their keys")
+        self._require(answered, self._certificate.survivors, "shared their keys")
         self._sharers = answered
         senders = sorted(answered)
         receivers = [self._shares[sender].boxes["client"] for sender in senders]
@@ -408,10 +408,6 @@ class Server:
         yield from pairwise(pairs, survivors_of, public, self._masking)
 
     # --- checks -------------------------------------------------------------------------------------------------------
-
-    @property
-    def _least(self) -> int:
-        return max(self._certificate.survivors, self.parameters.minimum_clients)
 
     def _require(self, answered: frozenset[int], least: int, deed: str) -> None:
         if len(answered) < least:
