@@ -67,7 +67,10 @@ class Dropout(Frozen):
         if attempt == 0:
             for loss in self.schedule:
                 if loss.round == round_number:
-                    lost |= {client: Stage(loss.stage) for client in loss.clients if client in clients}
+                    for client in loss.clients:
+                        if client in clients:
+                            # Whoever is lost twice is lost the first time.
+                            lost[client] = min(lost.get(client, Stage(loss.stage)), Stage(loss.stage), key=list(Stage).index)
         return lost
 
 
@@ -330,7 +333,7 @@ class _Round:
         try:
             return play(server, clients, self._encode, self._lost, meter)
         finally:
-            self._certificate = server.certificate
+            self._certificate = server.certificate or self._certificate
             self.releasing |= server.releasing
             self._masks_clients += sum(client.masks_expanded for client in clients.values())
             self._masks_server += server.masks_expanded
@@ -391,22 +394,20 @@ class _Round:
             ),
         )
 
-    def _record(self, octets: list[StageBytes]) -> SecureRecord | None:
+    def _record(self, octets: list[StageBytes]) -> SecureRecord:
         found = self._certificate
-        if found is None:
-            return None
         return SecureRecord(
             attempts=len(self._meters),
-            clients=found.clients,
-            graph=found.graph,
-            adversary=found.adversary,
+            clients=found.clients if found else None,
+            graph=found.graph if found else None,
+            adversary=self._settings.adversary,
             bits=self._parameters.bits,
-            neighbours=found.neighbours,
-            threshold=found.threshold,
-            least_survivors=found.survivors,
-            quorum=found.quorum,
-            log2_insecure=_finite(found.log2_insecure),
-            log2_recovery=_finite(found.log2_recovery),
+            neighbours=found.neighbours if found else None,
+            threshold=found.threshold if found else None,
+            least_survivors=found.survivors if found else None,
+            quorum=found.quorum if found else None,
+            log2_insecure=_finite(found.log2_insecure) if found else None,
+            log2_recovery=_finite(found.log2_recovery) if found else None,
             lost={
                 stage: sorted(client for client, at in self._lost.items() if at is stage)
                 for stage in Stage

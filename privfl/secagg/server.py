@@ -147,7 +147,8 @@ class Server:
             ProtocolError: damaged, out of turn, of another round or session, from a stranger, a second one, or wrong in
                 itself. The client is out unless it answers rightly before the stage is closed.
         """
-        with self._blaming(f"client {messages.sender_of(message)}"):
+        sender = messages.sender_of(message)
+        with self._blaming(None if sender is None else f"client {sender}"):
             match self.stage:
                 case None:
                     raise ProtocolError("came after the round was over; begin a new one")

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from privfl.aggregators import Aggregate, ClientUpdate
-from privfl.aggregators.secure_sum import SecureSum
+from privfl.aggregators.secure_sum import Dropout, SecureSum
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.secagg import prg
@@ -164,15 +165,47 @@ def test_below_the_threshold_the_round_is_repeated_skipped_or_the_run_stops(stag
     # The schedule holds for the first attempt only.
     repeated = losing(dropout=all_lost(stage)).aggregate(given, context())
     assert repeated.survivors == (1, 4, 7, 10)
-    assert repeated.secure is None or repeated.secure.attempts == 2
+    assert repeated.secure is not None
+    assert repeated.secure.attempts == 2
     plain = SECURE.plain(given, context())
     assert torch.equal(repeated.seen["sum_D"], torch.from_numpy(plain.sum_D))
     skipped = losing(dropout=all_lost(stage), below_threshold="skip").aggregate(given, context())
     assert (skipped.mean_D, skipped.survivors, skipped.seen) == (None, (), {})
     assert skipped.failed is not None
     assert skipped.failed.startswith(stage)
+    assert skipped.secure is not None
     with pytest.raises(ThresholdError, match=stage):
         losing(dropout=all_lost(stage), below_threshold="stop").aggregate(given, context())
+
+
+class Late(Dropout):
+    """Everybody is lost: first on the way, then before there is a roster."""
+
+    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+        del round_number, key
+        return dict.fromkeys(clients, Stage.MASKED_INPUT if attempt == 0 else Stage.ADVERTISE_KEYS)
+
+
+def test_what_is_known_of_a_round_is_recorded_however_it_ends() -> None:
+    secure = losing(attempts=2).model_copy(update={"dropout": Late()})
+    found = secure.aggregate(updates(), context())
+    assert found.failed is not None
+    assert found.failed.startswith("advertise_keys")
+    assert found.secure is not None
+    assert (found.secure.attempts, found.secure.clients, found.secure.threshold) == (2, 4, 3)
+    assert found.secure.lost == {"advertise_keys": [1, 4, 7, 10]}
+    assert sum(stage.bytes_up for stage in found.secure.stages) == found.cost.bytes_up > 0
+    never = losing(dropout={"advertise_keys": 1.0}, adversary="active").aggregate(updates(), context()).secure
+    assert never is not None
+    assert (never.attempts, never.clients, never.neighbours, never.adversary) == (3, None, None, "active")
+
+
+def test_a_schedule_does_not_bring_back_whoever_is_lost_already() -> None:
+    loss = {"round": 2, "stage": "unmasking", "clients": [1, 4]}
+    late = losing(dropout={"masked_input": 1.0, "schedule": [loss]}).dropout
+    assert late.losses([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
+    early = losing(dropout={"unmasking": 1.0, "schedule": [{**loss, "stage": "share_keys"}, loss]}).dropout
+    assert early.losses([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
 
 
 def test_attempts_are_bounded() -> None:

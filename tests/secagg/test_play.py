@@ -33,6 +33,22 @@ def test_a_played_round_is_the_sum_and_is_measured() -> None:
     assert meter.refused == {}
 
 
+def test_what_was_sent_to_a_client_that_is_lost_or_refuses_counts() -> None:
+    one, meter = group(COMPLETE, 7), Meter()
+    one.clients[2].parameters = group(COMPLETE, 7, length=4).parameters
+    play(one.server, one.clients, one.vector, {3: Stage.MASKED_INPUT, 4: Stage.UNMASKING}, meter)
+    # Client 2's shares are of another session; client 3 falls silent after its boxes, client 4 after the survivors.
+    assert meter.of(Stage.SHARE_KEYS).bytes_down == 7 * (61 + 68 * 7)
+    assert meter.of(Stage.MASKED_INPUT).bytes_down == 6 * (64 + 96 * 5)
+    assert meter.of(Stage.UNMASKING).bytes_down == 5 * (60 + 4 * 5)
+    assert [cost.answers for cost in meter.stages.values()] == [7, 7, 5, 4]
+    assert list(meter.refused) == [2]
+    one, meter = group(COMPLETE, 7), Meter()
+    one.clients[1]._over = True
+    play(one.server, one.clients, one.vector, meter=meter)
+    assert (meter.of(Stage.ADVERTISE_KEYS).answers, meter.of(Stage.SHARE_KEYS).answers) == (6, 6)
+
+
 def test_a_client_whose_message_is_refused_is_out_and_the_round_goes_on() -> None:
     one, meter = group(COMPLETE, 5), Meter()
     one.clients[2].parameters = group(COMPLETE, 5, length=4).parameters
