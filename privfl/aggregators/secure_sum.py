@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +25,7 @@ from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
 from privfl.records import SecureRecord, StageBytes, StageSeconds
+from privfl.runs import storing
 from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
@@ -196,7 +200,10 @@ class SecureSum(Aggregator):
         Raises:
             ThresholdError: too few clients were left, and ``below_threshold`` is "stop".
         """
-        played = _Round(self, in_order(updates, context, self.minimum_clients), context)
+        with closing(_Round(self, in_order(updates, context, self.minimum_clients), context)) as played:
+            return self._played(played)
+
+    def _played(self, played: _Round) -> Aggregate:
         attempts = self.attempts if self.below_threshold == "repeat" else 1
         for attempt in range(attempts):
             try:
@@ -273,7 +280,7 @@ class _Noised:
         return narrow_bits(self.codec.bits)
 
     def digest(self) -> bytes:
-        return hashlib.sha256(f"distributed noise {self.codec}".encode()).digest()
+        return hashlib.sha256(self.codec.to_bytes()).digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
         rounding = RandomStream(_rounding_key(self.context, update.client))
@@ -315,9 +322,8 @@ class _Round:
         self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
         parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
-        if self._context.transcript:
-            self._transcripts.append(Transcript(self._parameters.length, self._parameters.bits))
-            meter.heard = self._transcripts[-1].hear
+        if self._context.transcript is not None:
+            meter.heard = self._listener(self._context.transcript)
         directory: dict[int, bytes] | None = None
         identities: dict[int, Identity] = {}
         if self._parameters.active:
@@ -337,6 +343,20 @@ class _Round:
             self.releasing |= server.releasing
             self._masks_clients += sum(client.masks_expanded for client in clients.values())
             self._masks_server += server.masks_expanded
+
+    def _listener(self, folder: Path) -> Callable[[Stage, int, bytes], None]:
+        """Whoever writes down what reaches the server in this attempt."""
+        with storing(folder):
+            # It has no name: whatever becomes of the run, nothing of it is left.
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        transcript = Transcript(self._parameters.length, self._parameters.bits, file)
+        self._transcripts.append(transcript)
+
+        def hear(stage: Stage, client: int, answer: bytes) -> None:
+            with storing(folder):
+                transcript.hear(stage, client, answer)
+
+        return hear
 
     def aggregate(self, unmasked: Unmasked) -> Aggregate:
         """What the server learns from the sum of the survivors."""
@@ -389,10 +409,19 @@ class _Round:
             seen={"sum_D": sum_D, "weight_sum": torch.tensor(weight_sum, dtype=torch.float64)} if sum_D is not None else {},
             secure=self._record(octets),
             stages=seconds,
-            transcripts=tuple(
-                {name: torch.from_numpy(array.copy()) for name, array in one.arrays().items()} for one in self._transcripts
-            ),
+            transcripts=tuple(self._kept(transcript) for transcript in self._transcripts),
         )
+
+    def close(self) -> None:
+        """Close the files of the transcripts; what is mapped of them stays."""
+        for transcript in self._transcripts:
+            transcript.file.close()
+
+    def _kept(self, transcript: Transcript) -> dict[str, Tensor]:
+        assert self._context.transcript is not None
+        with storing(self._context.transcript):
+            arrays = transcript.arrays()
+        return {name: torch.from_numpy(one if one.flags.writeable else one.copy()) for name, one in arrays.items()}
 
     def _record(self, octets: list[StageBytes]) -> SecureRecord:
         found = self._certificate

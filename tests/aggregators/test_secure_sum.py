@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,12 +18,18 @@ from privfl.aggregators import Aggregate, ClientUpdate
 from privfl.aggregators.secure_sum import Dropout, SecureSum
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
+from privfl.runs import RunFolder
 from privfl.secagg import prg
+from privfl.secagg.messages import MaskedInput
+from privfl.secagg.packing import narrow_bits, unpack
 from privfl.secagg.server import Server
 from privfl.secagg.session import Stage
 from privfl.vectors import Layout
+from privfl.views import ServerView, observe_transcripts, open_view
 
 SECURE = SecureSum(kind="secure_sum")
+# So few clients have no certificate for a small degree at 2^-40.
+WEAK = {"max_corrupt": 0.0, "security_bits": 1}
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -87,17 +96,53 @@ def test_bytes_are_those_that_were_sent() -> None:
     assert found.cost.client_seconds > 0 < found.cost.server_seconds
 
 
-def test_what_the_server_receives_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_server_receives_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
 
     def hidden() -> bool:
-        (sent,) = SECURE.aggregate(cohort, replace(context(1000), transcript=True)).transcripts
+        (sent,) = SECURE.aggregate(cohort, replace(context(1000), transcript=tmp_path)).transcripts
         # Of 1,000 uniform words none is expected to be zero, and two with a chance of 1e-13.
         return bool(((sent["masked_KD"] == 0).sum(1) < 2).all())
 
     assert hidden()
     monkeypatch.setattr(prg, "mask", lambda vector_D, added, subtracted, threads: None)
     assert not hidden(), "the check must see a mask that was not applied"
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 32, 64])
+def test_masked_vectors_are_kept_in_a_file_without_a_name(bits: int, tmp_path: Path) -> None:
+    """Of 40 clients no more is in memory than a few vectors, all the way to the run folder; what is read is what was sent."""
+    size, octets = 100_000, {16: 2, 20: 4, 24: 4, 32: 4, 64: 8}[bits]
+    cohort, sent = updates(40, size), list[bytes]()
+    folder, secure = RunFolder(tmp_path), losing(bits=bits, clip=0.5, graph="sparse", neighbours=4, threshold=3, **WEAK)
+    given = replace(context(size, population=200), transcript=tmp_path)
+    take = Server._take_input
+
+    def take_and_note(server: Server, masked: MaskedInput) -> None:
+        take(server, masked)
+        sent.append(hashlib.sha256(unpack(masked.packed, size + 1, narrow_bits(bits)).tobytes()).digest())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Server, "_take_input", take_and_note)
+        tracemalloc.start()
+        try:
+            found = secure.aggregate(cohort, given)
+            assert not list(tmp_path.iterdir()), "a file with a name would be left by a crash"
+            observe_transcripts(folder, 2, found.transcripts)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(sent) == 40
+    # An encoded vector, a masked one, their sum and the decoded one, and what the last is checked with.
+    assert peak < 5 * size * (octets + 8) < 40 * size * octets
+    view = open_view(folder, "server", given.layout)
+    assert isinstance(view, ServerView)
+    (kept,) = view.transcripts(2)
+    assert [hashlib.sha256(row.numpy().tobytes()).digest() for row in kept["masked_KD"]] == sent
+    assert {name: tensor.dtype for name, tensor in kept.items()} == {
+        name: tensor.dtype for name, tensor in found.transcripts[0].items()
+    }
+    assert all(torch.equal(kept[name], found.transcripts[0][name]) for name in kept)
 
 
 @pytest.mark.parametrize("bits", [16, 20, 32])
@@ -208,8 +253,8 @@ def test_a_schedule_does_not_bring_back_whoever_is_lost_already() -> None:
     assert early.losses([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
 
 
-def test_attempts_are_bounded() -> None:
-    found = losing(dropout={"masked_input": 1.0}, attempts=3).aggregate(updates(), replace(context(), transcript=True))
+def test_attempts_are_bounded(tmp_path: Path) -> None:
+    found = losing(dropout={"masked_input": 1.0}, attempts=3).aggregate(updates(), replace(context(), transcript=tmp_path))
     assert found.mean_D is None
     assert len(found.transcripts) == 3
     assert found.secure is not None
@@ -220,14 +265,16 @@ def test_attempts_are_bounded() -> None:
 @pytest.mark.parametrize(
     ("adversary", "stage"), [("semi_honest", "unmasking"), ("active", "consistency_check"), ("active", "unmasking")]
 )
-def test_a_round_is_not_begun_again_once_shares_were_asked_for(adversary: str, stage: str, noised: bool) -> None:
+def test_a_round_is_not_begun_again_once_shares_were_asked_for(
+    adversary: str, stage: str, noised: bool, tmp_path: Path
+) -> None:
     """Five of ten answered: with a corrupt sixth the server has the sum, and the difference to another would be one update."""
     given = [replace(update, weight=1.0) for update in updates(10)]
     schedule = [
         {"round": 2, "stage": stage, "clients": [update.client for update in given[5:]]},
     ]
     distributed = replace(context(), codec=codec(12), noise_key=b"n" * 32) if noised else context()
-    heard = replace(distributed, transcript=True)
+    heard = replace(distributed, transcript=tmp_path)
     found = losing(adversary=adversary, max_dropout=0.3, dropout={"schedule": schedule}).aggregate(given, heard)
     assert found.mean_D is None
     assert len(found.transcripts) == 1, "the same update was masked a second time"
@@ -264,10 +311,10 @@ def test_clients_refuse_an_attempt_that_a_server_claims_is_needed(adversary: str
     assert all(not one._adverts for one in made[1:]), "a client took part in a second attempt"
 
 
-def test_masks_of_two_attempts_are_unrelated() -> None:
+def test_masks_of_two_attempts_are_unrelated(tmp_path: Path) -> None:
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
     secure = losing(dropout={"schedule": [{"round": 2, "stage": "masked_input", "clients": [7, 10]}]})
-    one, other = secure.aggregate(cohort, replace(context(1000), transcript=True)).transcripts
+    one, other = secure.aggregate(cohort, replace(context(1000), transcript=tmp_path)).transcripts
     assert one["masked_clients_K"].tolist() == [1, 4]
     assert ((one["masked_KD"] == other["masked_KD"][:2]).sum(1) < 2).all()
 

@@ -171,6 +171,13 @@ def test_a_degree_that_lies_is_refused() -> None:
         refused(Delivery.from_bytes, message)
 
 
+def test_a_message_too_short_to_name_its_sender_names_nobody() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        group(COMPLETE).server.receive(bytes(19))
+    assert caught.value.peer is None
+    assert str(caught.value).startswith("advertise_keys: a message of 19 bytes")
+
+
 def test_a_degree_that_no_row_can_have_is_refused_even_if_the_message_is_as_long() -> None:
     """A row of 2^31 bytes is more than NumPy makes. The message is of pages that are never touched."""
     with mmap.mmap(-1, 20 + 32 + 12 + 2**29) as message:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -62,11 +65,12 @@ def test_too_few_end_the_round() -> None:
     below(play, one.server, one.clients, one.vector, dict.fromkeys(range(3), Stage.SHARE_KEYS), match="share_keys")
 
 
-def test_a_transcript_holds_what_was_sent_and_no_secret() -> None:
+def test_a_transcript_holds_what_was_sent_and_no_secret(tmp_path: Path) -> None:
     one = group(COMPLETE)
-    transcript = Transcript(5, 32)
-    found = play(one.server, one.clients, one.vector, {1: Stage.MASKED_INPUT}, Meter(heard=transcript.hear))
-    arrays = transcript.arrays()
+    with (tmp_path / "masked").open("w+b") as file:
+        transcript = Transcript(5, 32, file)
+        found = play(one.server, one.clients, one.vector, {1: Stage.MASKED_INPUT}, Meter(heard=transcript.hear))
+        arrays = transcript.arrays()
     assert arrays["clients_K"].tolist() == [0, 1, 2, 3]
     assert arrays["masked_clients_K"].tolist() == list(found.survivors) == [0, 2, 3]
     assert (arrays["box_bytes_M"] == BOX_BYTES).all()
@@ -80,7 +84,7 @@ def test_a_transcript_holds_what_was_sent_and_no_secret() -> None:
 
 
 def test_a_transcript_of_nothing() -> None:
-    assert all(len(array) == 0 for array in Transcript(5, 32).arrays().values())
+    assert all(len(array) == 0 for array in Transcript(5, 32, io.BytesIO()).arrays().values())
 
 
 def test_losses_come_at_their_rates_and_follow_the_key() -> None:
