@@ -446,7 +446,7 @@ def _require_possible(experiment: Experiment) -> None:
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
                 f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
             ) from None
-    context = experiment._context(experiment.initial_state(), observed=False, transcript=False)
+    context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     if rounding >= plan.max_update_norm:
         raise ConfigError(
