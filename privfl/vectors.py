@@ -50,9 +50,13 @@ class Layout:
         """The same with one number more at its end."""
         return Layout((*self.names, name), (*self.shapes, ()))
 
+    def to_bytes(self) -> bytes:
+        """Names and shapes as JSON in ASCII, a space after each comma: ``[["a", "b"], [[2, 3], [2]]]``."""
+        return json.dumps([self.names, self.shapes]).encode()
+
     def digest(self) -> bytes:
-        """SHA-256 of the names and shapes; two ends that agree on it agree on what each coordinate means."""
-        return hashlib.sha256(json.dumps([self.names, self.shapes]).encode()).digest()
+        """SHA-256 of that; two ends that agree on it agree on what each coordinate means."""
+        return hashlib.sha256(self.to_bytes()).digest()
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
         """Named tensors -> one float32 vector of length D.

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 from itertools import combinations
 
 import pytest
@@ -117,6 +118,27 @@ def test_a_box_is_chacha20_poly1305_as_documented() -> None:
     expected = ChaCha20Poly1305(b"k" * 32).encrypt(b"\x07" + bytes(11), b"shares", bound)
     assert seal(b"k" * 32, b"shares", 7, 9, b"context") == expected
     assert unseal(b"k" * 32, expected, 7, 9, b"context") == b"shares"
+
+
+def test_a_box_gives_the_answer_of_rfc_8439(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Section 2.8.2. A sender's number of 32 bits does not make that nonce, so that both it and the context are put in.
+    monkeypatch.setattr(agreement, "_nonce", lambda _: bytes.fromhex("070000004041424344454647"))
+    monkeypatch.setattr(agreement, "_bound", lambda *_: bytes.fromhex("50515253c0c1c2c3c4c5c6c7"))
+    text = b"Ladies and Gentlemen of the class of '99: If I could offer you only one tip for the future, sunscreen would be it."
+    sealed = bytes.fromhex(
+        "d31a8d34648e60db7b86afbc53ef7ec2a4aded51296e08fea9e2b5a736ee62d6"
+        "3dbea45e8ca9671282fafb69da92728b1a71de0a9e060b2905d6a5b67ecd3b36"
+        "92ddbd7f2d778b8c9803aee328091b58fab324e4fad675945585808b4831d7bc"
+        "3ff4def08e4b7a9de576d26586cec64b6116"
+        "1ae10b594f09e26a7e902ecbd0600691"
+    )
+    assert seal(bytes(range(0x80, 0xA0)), text, 0, 1, b"") == sealed
+    assert unseal(bytes(range(0x80, 0xA0)), sealed, 0, 1, b"") == text
+
+
+def test_digests_give_the_answer_of_fips_180_4() -> None:
+    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert hashlib.sha256(b"abc").hexdigest() == expected
 
 
 def check_a_box_is_bound_to_all_of_its_context() -> None:
