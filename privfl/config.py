@@ -447,12 +447,19 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         )
     if isinstance(privacy, ClientDistributed):
         size = clients if isinstance(cohort, AllClients) else cohort.size
-        corrupt = int(getattr(config.aggregator, "max_corrupt", 0.0) * size + 1e-9)
+        corrupt, lost = (int(getattr(config.aggregator, name, 0.0) * size + 1e-9) for name in ("max_corrupt", "max_dropout"))
         if privacy.survivors + corrupt > size:
             raise contradiction(
                 "privacy.survivors",
                 privacy.survivors,
                 f"with {corrupt} corrupt clients must be at most the cohort of {size}; lower it, or enlarge the cohort",
+            )
+        if privacy.survivors + corrupt > size - lost:
+            raise contradiction(
+                "privacy.survivors",
+                privacy.survivors,
+                f"with {corrupt} corrupt clients needs {privacy.survivors + corrupt} in the sum, but of a cohort of {size} "
+                f"aggregator.max_dropout lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort",
             )
     if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
         raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")

@@ -11,7 +11,7 @@
     │   └── ViewError           an attack asked for what its adversary could not have seen
     ├── PrivacyError            a step that would have broken the promised privacy
     ├── ProtocolError           secure aggregation: a message was refused, or a round cannot go on
-    │   └── ThresholdError      too few clients are left; nothing was revealed, and the round may be repeated
+    │   └── ThresholdError      too few clients are left, so that no sum was made
     ├── ProcessError            a run of several processes lost one of them
     └── StorageError            the disk is full or refuses to be written
 
@@ -75,7 +75,11 @@ class ProtocolError(PrivflError):
 
 
 class ThresholdError(ProtocolError):
-    """Too few clients are left; nothing was revealed, and the round may be repeated with fresh keys."""
+    """Too few clients are left, so that no sum was made.
+
+    The round may be repeated with fresh keys as long as nobody was asked to reveal a share. From then on too few may have
+    answered in time and still enough in the end: a second sum could be compared with the first.
+    """
 
 
 class ProcessError(PrivflError):

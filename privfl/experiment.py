@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TypeVar
 
 import numpy as np
@@ -125,8 +126,8 @@ class Experiment:
         """Why nobody will train in that round; None where somebody will."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, observed: bool = False, transcript: bool = False) -> Outcome:
-        """One round; ``observed``: keep what the server saw; ``transcript``: and all that it was sent."""
+    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
+        """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
         context = self._context(state, observed=observed, transcript=transcript)
         return self._round(state.round).run(state, self.cohort(state.round), context)
 
@@ -139,10 +140,10 @@ class Experiment:
                 return
             state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
             # Whether anybody will look at the updates is for all to know: they travel or not.
-            context = self._context(state, observed=self.config.records.views != "final", transcript=False)
+            context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(order.round).contribute(state, self.cohort(order.round), context)
 
-    def _context(self, state: ServerState, *, observed: bool, transcript: bool) -> RoundContext:
+    def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
         name = self.seed / "round" / state.round
         distributed = self.plan if isinstance(self.plan, DistributedPlan) else None
         return RoundContext(
@@ -445,7 +446,7 @@ def _require_possible(experiment: Experiment) -> None:
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
                 f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
             ) from None
-    context = experiment._context(experiment.initial_state(), observed=False, transcript=False)
+    context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     if rounding >= plan.max_update_norm:
         raise ConfigError(

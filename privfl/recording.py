@@ -134,7 +134,8 @@ class _Recorder:
                 break
             started = time.perf_counter()
             views = config.records.views
-            outcome = self.experiment.step(state, observed=views != "final", transcript=views == "all")
+            transcript = self.folder.path if views == "all" else None
+            outcome = self.experiment.step(state, observed=views != "final", transcript=transcript)
             ledger.record(state.round, outcome.events)
             done = outcome.state.round
             evaluating = time.perf_counter()

@@ -46,24 +46,25 @@ class StageBytes(Frozen):
 
 class SecureRecord(Frozen):
     """What the protocol of secure aggregation did in one round; of several attempts the last, but for ``attempts``, the
-    masks and the bytes, which are of all.
+    masks and the bytes, which are of all, and the numbers, which are of the last that had a roster.
 
-    ``neighbours`` and ``threshold`` are k and t, ``least_survivors`` the smallest number whose sum is revealed, ``quorum``
-    how many must sign for the same survivors (0: nobody signs). ``log2_insecure`` and ``log2_recovery`` are binary
-    logarithms of the certified probabilities that the server learns more than the sum, and that the round cannot be
-    finished although no more are lost than was allowed for; None stands for a probability of 0. ``lost`` names who fell
-    silent at which stage, ``refused`` who left because of a message that was refused.
+    Where none had one, ``clients``, ``graph`` and all numbers of a roster are None. ``neighbours`` and ``threshold`` are k
+    and t, ``least_survivors`` the smallest number whose sum is revealed, ``quorum`` how many must sign for the same
+    survivors (0: nobody signs). ``log2_insecure`` and ``log2_recovery`` are binary logarithms of the certified
+    probabilities that the server learns more than the sum, and that the round cannot be finished although no more are lost
+    than was allowed for; None stands for a probability of 0. ``lost`` names who fell silent at which stage, ``refused`` who
+    left because of a message that was refused.
     """
 
     attempts: int
-    clients: int
-    graph: str
+    clients: int | None
+    graph: str | None
     adversary: str
     bits: int
-    neighbours: int
-    threshold: int
-    least_survivors: int
-    quorum: int
+    neighbours: int | None
+    threshold: int | None
+    least_survivors: int | None
+    quorum: int | None
     log2_insecure: float | None
     log2_recovery: float | None
     lost: dict[str, list[int]]

@@ -33,7 +33,7 @@ import json
 import os
 import zipfile
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -81,8 +81,12 @@ def storing(path: Path) -> Iterator[None]:
         ) from None
 
 
-def write_atomic(path: Path, content: bytes) -> None:
+def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> None:
     """Replace ``path`` by ``content`` in one step: a reader, or a crash, sees the old file or the new one.
+
+    Args:
+        path: the file.
+        content: all of it, or piece after piece, so that it need not be in memory.
 
     Raises:
         RunFolderError, StorageError: as :func:`storing`.
@@ -92,7 +96,7 @@ def write_atomic(path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with partial.open("wb") as file:
-                file.write(content)
+                file.writelines([content] if isinstance(content, bytes) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(partial, path)

@@ -18,11 +18,13 @@ at a round; its keys and masks are fresh in every run, so that it is no part of 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load as load_tensors
 from safetensors.torch import save as save_tensors
@@ -31,6 +33,17 @@ from torch import Tensor, tensor
 from privfl.errors import RunFolderError, ViewError
 from privfl.runs import RunFolder, write_atomic
 from privfl.vectors import Layout
+
+# As safetensors calls them.
+_KINDS = {
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.int64: "I64",
+    torch.int32: "I32",
+    torch.int16: "I16",
+    torch.uint8: "U8",
+}
+_PIECE = 2**20
 
 Adversary = Literal["external", "client", "server", "malicious_server"]
 
@@ -188,7 +201,30 @@ def observe_transcripts(folder: RunFolder, round_number: int, transcripts: Seque
     for left in (folder.path / "transcripts").glob(f"round_{round_number:05d}_*.safetensors"):
         left.unlink()
     for attempt, sent in enumerate(transcripts):
-        _write(folder.path / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors", sent)
+        path = folder.path / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors"
+        write_atomic(path, _pieces({name: sent[name].contiguous() for name in sent}))
+
+
+def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
+    """A safetensors file, piece by piece: its own writer would have a copy of every tensor in memory.
+
+    Source: the format's description, https://github.com/huggingface/safetensors: length of the header u64, a header in JSON,
+    all tensors without gaps. The largest words come first, so that all of them are aligned.
+    """
+    order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
+    header, at = dict[str, object](), 0
+    for name in order:
+        one = tensors[name]
+        header[name] = {"dtype": _KINDS[one.dtype], "shape": list(one.shape), "data_offsets": [at, at + one.nbytes]}
+        at += one.nbytes
+    described = json.dumps(header).encode()
+    described += b" " * (-len(described) % 8)
+    yield len(described).to_bytes(8, "little") + described
+    for name in order:
+        # NumPy's view of no entries at all cannot be cast.
+        octets = tensors[name].numpy().reshape(-1).view("u1").data if tensors[name].nbytes else memoryview(b"")
+        for start in range(0, len(octets), _PIECE):
+            yield octets[start : start + _PIECE]
 
 
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import ClassVar
 
 import torch
@@ -41,7 +42,8 @@ class RoundContext:
         population: the number of clients there are; no cohort is larger.
         simulation_key: 32 bytes for what of the round is simulated and must be repeatable: the rounding, and who is
             lost. Of this run and round alone; keys and masks are not made from it.
-        transcript: whether to keep all that the server is sent under secure aggregation.
+        transcript: a folder for what is too large for memory of all that the server is sent under secure aggregation; None
+            where it is not kept. No name is left in it.
         observed: whether anybody will ask what the server saw; ``Aggregate.seen`` may be empty where not.
         processes: those that the cohort's clients are spread over.
         codec: how clients encode and noise their updates, where the noise is distributed; else None. The words of its
@@ -54,7 +56,7 @@ class RoundContext:
     layout: Layout
     population: int
     simulation_key: bytes
-    transcript: bool = False
+    transcript: Path | None = None
     observed: bool = True
     processes: Processes = ALONE
     codec: DistributedCodec | None = None
@@ -93,7 +95,8 @@ class Aggregate:
             and ``weight_sum`` under secure aggregation.
         secure: what the protocol of secure aggregation did, where there was one.
         stages: the seconds of its stages.
-        transcripts: all that the server was sent, one for each attempt, where it was to be kept.
+        transcripts: all that the server was sent, one for each attempt, where it was to be kept; the masked vectors of each lie
+            in a file without a name, which is gone with the tensor.
     """
 
     mean_D: Tensor | None
@@ -135,7 +138,7 @@ class Aggregator(Item, ABC):
         """The weighted mean of at least ``minimum_clients`` updates, in whatever order they come.
 
         Raises:
-            ProtocolError: one of the protocol's checks failed; nothing was revealed.
+            ProtocolError: one of the protocol's checks failed, and there is no sum.
             ConfigError: the settings cannot hold a sum over the population; raised before anything is sent.
         """
 

@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
@@ -22,6 +25,7 @@ from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
 from privfl.records import SecureRecord, StageBytes, StageSeconds
+from privfl.runs import storing
 from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
@@ -67,7 +71,10 @@ class Dropout(Frozen):
         if attempt == 0:
             for loss in self.schedule:
                 if loss.round == round_number:
-                    lost |= {client: Stage(loss.stage) for client in loss.clients if client in clients}
+                    for client in loss.clients:
+                        if client in clients:
+                            # Whoever is lost twice is lost the first time.
+                            lost[client] = min(lost.get(client, Stage(loss.stage)), Stage(loss.stage), key=list(Stage).index)
         return lost
 
 
@@ -86,13 +93,16 @@ class SecureSum(Aggregator):
     ``graph``, ``adversary``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``, ``neighbours`` and
     ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is who is lost in
     the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in all, and then
-    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``).
+    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``). It is not begun
+    again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
 
     The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
     key is HKDF(key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
 
     Guarantees: those of :mod:`privfl.secagg`. The mean is that of the survivors' encoded updates, exact up to its float32. In
-    a repetition a client sends the same encoded update under fresh masks: nothing is released twice.
+    a repetition a client sends the same encoded update under fresh masks. A round is repeated only while nobody was asked to
+    reveal anything, and a client that helped to release a sum refuses every other attempt at the round: two sums over
+    different clients would give away the updates in which they differ.
 
     Edges: fewer than two clients, an update that is not finite and weights that add up to zero are refused; a zero
     update is masked like any other.
@@ -194,13 +204,18 @@ class SecureSum(Aggregator):
         Raises:
             ThresholdError: too few clients were left, and ``below_threshold`` is "stop".
         """
-        played = _Round(self, in_order(updates, context, self.minimum_clients), context)
+        with closing(_Round(self, in_order(updates, context, self.minimum_clients), context)) as played:
+            return self._played(played)
+
+    def _played(self, played: _Round) -> Aggregate:
         attempts = self.attempts if self.below_threshold == "repeat" else 1
         for attempt in range(attempts):
             try:
                 unmasked = played.attempt(attempt)
             except ThresholdError as error:
                 failed = error
+                if played.releasing:
+                    break
             else:
                 return played.aggregate(unmasked)
         if self.below_threshold == "stop":
@@ -269,7 +284,7 @@ class _Noised:
         return narrow_bits(self.codec.bits)
 
     def digest(self) -> bytes:
-        return hashlib.sha256(f"distributed noise {self.codec}".encode()).digest()
+        return hashlib.sha256(self.codec.to_bytes()).digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
         rounding = RandomStream(_rounding_key(self.context, update.client))
@@ -301,16 +316,18 @@ class _Round:
         self._masks_clients = self._masks_server = 0
         self._certificate: Certificate | None = None
         self._lost: dict[int, Stage] = {}
+        self._released: dict[int, set[int]] = {client: set() for client in self._updates}
+        self.releasing = False
+        """Whether anybody was asked to help release a sum: then the round must not be begun again."""
 
     def attempt(self, number: int) -> Unmasked:
         """Play the round once, with fresh keys."""
         key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
         self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
-        meter = Meter()
+        parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
-        if self._context.transcript:
-            self._transcripts.append(Transcript(self._parameters.length, self._parameters.bits))
-            meter.heard = self._transcripts[-1].hear
+        if self._context.transcript is not None:
+            meter.heard = self._listener(self._context.transcript)
         directory: dict[int, bytes] | None = None
         identities: dict[int, Identity] = {}
         if self._parameters.active:
@@ -319,16 +336,31 @@ class _Round:
             directory = {client: identity.public for client, identity in identities.items()}
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
         clients = {
-            client: Client(client, self._parameters, self._global_D, identity=identities.get(client), **shared)
-            for client in self._updates
+            client: Client(client, parameters, self._global_D, identity=identities.get(client), released=memory, **shared)
+            for client, memory in self._released.items()
         }
-        server = Server(self._parameters, list(self._updates), self._global_D, **shared)
+        server = Server(parameters, list(self._updates), self._global_D, **shared)
         try:
             return play(server, clients, self._encode, self._lost, meter)
         finally:
-            self._certificate = server.certificate
+            self._certificate = server.certificate or self._certificate
+            self.releasing |= server.releasing
             self._masks_clients += sum(client.masks_expanded for client in clients.values())
             self._masks_server += server.masks_expanded
+
+    def _listener(self, folder: Path) -> Callable[[Stage, int, bytes], None]:
+        """Whoever writes down what reaches the server in this attempt."""
+        with storing(folder):
+            # It has no name: whatever becomes of the run, nothing of it is left.
+            file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
+        transcript = Transcript(self._parameters.length, self._parameters.bits, file)
+        self._transcripts.append(transcript)
+
+        def hear(stage: Stage, client: int, answer: bytes) -> None:
+            with storing(folder):
+                transcript.hear(stage, client, answer)
+
+        return hear
 
     def aggregate(self, unmasked: Unmasked) -> Aggregate:
         """What the server learns from the sum of the survivors."""
@@ -337,7 +369,7 @@ class _Round:
         return self._ended(mean_D, unmasked.survivors, total, None)
 
     def given_up(self, why: str) -> Aggregate:
-        """Too few survived in the last attempt; the server learns nothing."""
+        """Too few survived in the last attempt; no sum was made."""
         return self._ended(None, (), None, why)
 
     def _ended(
@@ -381,27 +413,34 @@ class _Round:
             seen={"sum_D": sum_D, "weight_sum": torch.tensor(weight_sum, dtype=torch.float64)} if sum_D is not None else {},
             secure=self._record(octets),
             stages=seconds,
-            transcripts=tuple(
-                {name: torch.from_numpy(array.copy()) for name, array in one.arrays().items()} for one in self._transcripts
-            ),
+            transcripts=tuple(self._kept(transcript) for transcript in self._transcripts),
         )
 
-    def _record(self, octets: list[StageBytes]) -> SecureRecord | None:
+    def close(self) -> None:
+        """Close the files of the transcripts; what is mapped of them stays."""
+        for transcript in self._transcripts:
+            transcript.file.close()
+
+    def _kept(self, transcript: Transcript) -> dict[str, Tensor]:
+        assert self._context.transcript is not None
+        with storing(self._context.transcript):
+            arrays = transcript.arrays()
+        return {name: torch.from_numpy(one if one.flags.writeable else one.copy()) for name, one in arrays.items()}
+
+    def _record(self, octets: list[StageBytes]) -> SecureRecord:
         found = self._certificate
-        if found is None:
-            return None
         return SecureRecord(
             attempts=len(self._meters),
-            clients=found.clients,
-            graph=found.graph,
-            adversary=found.adversary,
+            clients=found.clients if found else None,
+            graph=found.graph if found else None,
+            adversary=self._settings.adversary,
             bits=self._parameters.bits,
-            neighbours=found.neighbours,
-            threshold=found.threshold,
-            least_survivors=found.survivors,
-            quorum=found.quorum,
-            log2_insecure=_finite(found.log2_insecure),
-            log2_recovery=_finite(found.log2_recovery),
+            neighbours=found.neighbours if found else None,
+            threshold=found.threshold if found else None,
+            least_survivors=found.survivors if found else None,
+            quorum=found.quorum if found else None,
+            log2_insecure=_finite(found.log2_insecure) if found else None,
+            log2_recovery=_finite(found.log2_recovery) if found else None,
             lost={
                 stage: sorted(client for client, at in self._lost.items() if at is stage)
                 for stage in Stage

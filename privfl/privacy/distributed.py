@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import functools
 import math
+import struct
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Any, Final, Literal, Self, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,9 @@ from privfl.privacy.streams import RandomStream
 Floats = NDArray[np.floating[Any]]
 
 Noise = Literal["skellam", "discrete_gaussian"]
+
+_LABEL: Final = b"privfl distributed noise"
+_BYTES: Final = struct.Struct("<BBQQdddd")
 
 # A share of this standard deviation in integers is fine enough: rounding adds a quarter to its variance of a million.
 _FINEST: Final = 1000.0
@@ -89,6 +93,14 @@ class DistributedCodec:
             )
         if self.clip * self.scale + math.sqrt(self.length) >= 2**31:
             raise ConfigError(f"clip · scale = {self.clip * self.scale:g}: integers must stay below 2^31; take fewer bits")
+
+    def to_bytes(self) -> bytes:
+        """All that must be the same at all clients; little-endian: label, noise u8 (0 Skellam, 1 discrete Gaussian), bits u8,
+        dimension u64, survivors u64, clip, scale, variance and beta f64, rotation key.
+        """
+        kind = get_args(Noise).index(self.noise)
+        numbers = (self.dimension, self.survivors, self.clip, self.scale, self.variance, self.beta)
+        return _LABEL + _BYTES.pack(kind, self.bits, *numbers) + self.rotation_key
 
     @classmethod
     def fit(

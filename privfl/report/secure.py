@@ -35,6 +35,8 @@ class Secure:
 
 def certified(found: SecureRecord) -> str:
     """The numbers of one round in words: complete graph, 6 of 10 shares."""
+    if found.neighbours is None:
+        return "no roster was long enough"
     near = "" if found.graph == "complete" else f", {found.neighbours} neighbours"
     return f"{found.graph} graph{near}, {found.threshold} of {found.neighbours + 1} shares"
 
@@ -45,15 +47,10 @@ def probability(log2: float | None) -> str:
 
 
 def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
-    smallest, largest = min(records, key=lambda one: one.clients), max(records, key=lambda one: one.clients)
-    both = {one.clients: one for one in (smallest, largest)}
     facts = [
-        ("server", "active: it may lie" if smallest.adversary == "active" else "semi-honest: it only looks"),
-        *((f"round of {plural(clients, 'client')}", certified(one)) for clients, one in both.items()),
-        ("fewest in a sum", plural(min(one.least_survivors for one in records), "client")),
-        ("P(more than the sum is learned)", f"at most {probability(_worst([one.log2_insecure for one in records]))}"),
-        ("P(round is lost)", f"at most {probability(_worst([one.log2_recovery for one in records]))}"),
-        ("word", f"{smallest.bits}{HARD}bits"),
+        ("server", "active: it may lie" if records[0].adversary == "active" else "semi-honest: it only looks"),
+        *_numbers(records),
+        ("word", f"{records[0].bits}{HARD}bits"),
     ]
     lost = Counter(stage for one in records for stage, clients in one.lost.items() for _ in clients)
     if lost:
@@ -66,6 +63,21 @@ def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
         facts.append(("attempts begun again", count(repeated)))
     masks = sum(one.masks_clients for one in records), sum(one.masks_server for one in records)
     return [*facts, ("masks expanded", f"{count(masks[0])} by clients, {count(masks[1])} by the server")]
+
+
+def _numbers(records: list[SecureRecord]) -> list[tuple[str, str]]:
+    """Of the smallest and the largest roster; a round that did not come so far as to have one has none."""
+    by_size = {one.clients: one for one in records if one.clients is not None}
+    if not by_size:
+        return [("rosters", certified(records[0]))]
+    both = {clients: by_size[clients] for clients in (min(by_size), max(by_size))}
+    fewest = min(one.least_survivors for one in records if one.least_survivors is not None)
+    return [
+        *((f"round of {plural(clients, 'client')}", certified(one)) for clients, one in both.items()),
+        ("fewest in a sum", plural(fewest, "client")),
+        ("P(more than the sum is learned)", f"at most {probability(_worst([one.log2_insecure for one in records]))}"),
+        ("P(round is lost)", f"at most {probability(_worst([one.log2_recovery for one in records]))}"),
+    ]
 
 
 def _worst(logarithms: list[float | None]) -> float | None:

@@ -26,7 +26,7 @@ def summary_table(folder: RunFolder) -> Table:
     table.add_column()
     for headline in headlines(run):
         table.add_row(headline.label, headline.value, headline.terms)
-    certificate = next((record.secure for record in reversed(run.rounds) if record.secure is not None), None)
+    certificate = next((record.secure for record in reversed(run.rounds) if record.secure and record.secure.clients), None)
     if certificate is not None:
         risk = f"P(insecure) ≤ {probability(certificate.log2_insecure)}, P(lost) ≤ {probability(certificate.log2_recovery)}"
         table.add_row("Secure aggregation", certificate.adversary.replace("_", "-"), f"{certified(certificate)}; {risk}")

@@ -31,13 +31,15 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.special import gammaln, logsumexp, rel_entr
-from scipy.stats import hypergeom
 
 from privfl.errors import ConfigError, ThresholdError
 
 # Below this, a complete graph costs little and loses fewer rounds.
 _SMALL: Final = 64
+
+Logs = NDArray[np.float64]
 
 GraphKind = Literal["complete", "sparse"]
 ServerModel = Literal["semi_honest", "active"]
@@ -97,7 +99,8 @@ class Certificate:
     """The numbers of one round, and the binary logarithms of the probabilities with which they fail.
 
     ``survivors`` is the smallest number of clients whose sum may be revealed, so that two of them are honest; ``quorum``
-    how many of them must have signed for the same set of survivors (0: nobody signs). A probability of 0 has the logarithm
+    how many of them must have signed for the same set of survivors (0: nobody signs): at least ``survivors``, since a
+    server may list whom it likes, and only a signature shows that somebody is there. A probability of 0 has the logarithm
     −∞.
     """
 
@@ -133,34 +136,54 @@ class Certificate:
         return self.graph == "complete" or self.adversary == "active"
 
 
-@functools.lru_cache(maxsize=1024)
-def certify(policy: Policy, clients: int) -> Certificate:
-    """The numbers for a roster of that many clients: given ones, or the smallest that are enough.
+def certify(policy: Policy, clients: int, minimum_clients: int = 2) -> Certificate:
+    """The numbers for a roster of that many clients: given ones, or the first that the search finds to be enough.
+
+    Args:
+        policy: what the round must withstand.
+        clients: n.
+        minimum_clients: no sum over fewer may be revealed, whatever the policy allows.
 
     Raises:
         ThresholdError: so few clients cannot withstand what the policy asks.
     """
+    found = _certified(policy, clients, minimum_clients)
+    if isinstance(found, str):
+        raise ThresholdError(found)
+    return found
+
+
+@functools.lru_cache(maxsize=1024)
+def _certified(policy: Policy, clients: int, minimum_clients: int) -> Certificate | str:
+    """A certificate, or why there is none: both take a search, and both are kept."""
     corrupt, _ = _worst(policy, clients)
-    if clients < corrupt + 2:
-        raise ThresholdError(
-            f"{clients} clients of which {corrupt} may be corrupt: at least two must be honest, or their sum is one's vector; "
-            "lower max_corrupt or wait for more clients"
-        )
+    try:
+        if clients < max(corrupt + 2, minimum_clients):
+            raise ThresholdError(
+                f"{clients} clients of which {corrupt} may be corrupt: must be at least {minimum_clients}, at least two of "
+                "them honest, or their sum is one's vector; lower max_corrupt or wait for more clients"
+            )
+        return _chosen(policy, clients, minimum_clients)
+    except ThresholdError as error:
+        return error.reason
+
+
+def _chosen(policy: Policy, clients: int, least: int) -> Certificate:
     if policy.graph == "complete":
-        return _complete(policy, clients)
+        return _complete(policy, clients, least)
     if policy.graph == "sparse" or policy.neighbours is not None:
-        return _sparse(policy, clients)
+        return _sparse(policy, clients, least, clients - 2)
     if clients < _SMALL:
-        return _complete(policy, clients)
+        return _complete(policy, clients, least)
     # Two clients who drew each other apart both mask, so that an active server's graph has twice the edges.
     edges = 2 if policy.adversary == "active" else 1
     try:
-        return _sparse(policy, clients, (clients - 1) // (2 * edges))
+        return _sparse(policy, clients, least, (clients - 1) // (2 * edges))
     except ThresholdError:
-        return _complete(policy, clients)
+        return _complete(policy, clients, least)
 
 
-def _complete(policy: Policy, clients: int) -> Certificate:
+def _complete(policy: Policy, clients: int, least: int) -> Certificate:
     corrupt, lost = _worst(policy, clients)
     majority = (clients + (corrupt if policy.adversary == "active" else 0)) // 2 + 1
     floor = max(2, corrupt + 1 if policy.adversary == "semi_honest" else majority)
@@ -172,39 +195,57 @@ def _complete(policy: Policy, clients: int) -> Certificate:
             f"a threshold of {threshold} for {clients} clients: must be from {floor} to {clients}; "
             "change threshold or max_corrupt, or wait for more clients"
         )
+    survivors = max(threshold, corrupt + 2, least)
     return Certificate(
         clients=clients,
         graph="complete",
         adversary=policy.adversary,
         neighbours=clients - 1,
         threshold=threshold,
-        survivors=max(threshold, corrupt + 2),
-        quorum=majority if policy.adversary == "active" else 0,
+        survivors=survivors,
+        quorum=survivors if policy.adversary == "active" else 0,
         log2_shares=-math.inf,
         log2_disconnected=-math.inf,
-        log2_recovery=-math.inf if clients - lost >= max(threshold, corrupt + 2) else 0.0,
+        log2_recovery=-math.inf if clients - lost >= survivors else 0.0,
     )
 
 
-def _sparse(policy: Policy, clients: int, most: int | None = None) -> Certificate:
-    """The first numbers that are enough, with at most ``most`` neighbours."""
-    even = policy.adversary == "semi_honest"
-    given = policy.neighbours
+def _sparse(policy: Policy, clients: int, least: int, most: int) -> Certificate:
+    """Numbers that are enough, with an even k of at most ``most`` of which k − 2 is not enough, or with the given k.
+
+    k is doubled from 2 until it is enough or would exceed ``most``, which is tried last; the interval between the last k
+    that was not enough and the first that was is then halved. More neighbours are better but for the steps of t, so that
+    this is the smallest k or close to it, in a time that allows for rosters of 100,000.
+    """
+    given, even = policy.neighbours, policy.adversary == "semi_honest"
     if given is not None and (given >= clients or (even and given % 2)):
         raise ThresholdError(
             f"neighbours = {given} for {clients} clients: must be below {clients}"
             + (" and even" if even else "")
             + "; change it, or wait for more clients"
         )
-    found = None
-    degrees = range(2, (clients - 2 if most is None else most) + 1, 2)
-    for degree in degrees if given is None else (given,):
-        found = _sparse_with(policy, clients, degree)
-        if _enough(policy, found):
-            return found
+    most -= most % 2
+    degree, short = given or min(2, most), 0
+    found = _sparse_with(policy, clients, least, degree) if degree else None
+    while found is not None and not _enough(policy, found) and given is None and degree < most:
+        short, degree = degree, min(2 * degree, most)
+        found = _sparse_with(policy, clients, least, degree)
+    if found is None or not _enough(policy, found):
+        raise ThresholdError(_too_sparse(policy, clients, found))
+    while given is None and degree - short > 2:
+        middle = 2 * ((short + degree) // 4)
+        tried = _sparse_with(policy, clients, least, middle)
+        if _enough(policy, tried):
+            degree, found = middle, tried
+        else:
+            short = middle
+    return found
+
+
+def _too_sparse(policy: Policy, clients: int, found: Certificate | None) -> str:
     reached = "" if found is None else f" (k = {found.neighbours}, t = {found.threshold}: 2^{found.log2_insecure:.1f} insecure"
     reached += "" if found is None else f", 2^{found.log2_recovery:.1f} lost)"
-    raise ThresholdError(
+    return (
         f"a sparse graph over {clients} clients does not withstand max_corrupt = {policy.max_corrupt:g} and "
         f"max_dropout = {policy.max_dropout:g} with 2^-{policy.security_bits} and 2^-{policy.recovery_bits}{reached}; "
         "use graph = 'auto', other numbers, or wait for more clients"
@@ -219,7 +260,7 @@ def _enough(policy: Policy, found: Certificate) -> bool:
     return 2 <= found.threshold <= found.neighbours and insecure <= -(policy.security_bits + 1) and recovered
 
 
-def _sparse_with(policy: Policy, clients: int, degree: int) -> Certificate:
+def _sparse_with(policy: Policy, clients: int, least: int, degree: int) -> Certificate:
     """The numbers for k = ``degree``.
 
     A semi-honest server is held off by the smallest threshold that keeps the shares safe, and it is the cheapest; against an
@@ -230,22 +271,24 @@ def _sparse_with(policy: Policy, clients: int, degree: int) -> Certificate:
     if policy.threshold is not None:
         threshold = policy.threshold
     elif active:
-        threshold = _largest_recoverable(policy.recovery_bits, clients, lost, degree)
+        threshold = max(1, _largest_recoverable(policy.recovery_bits, clients, lost, degree))
     else:
         threshold = max(2, _most_corrupt(policy.security_bits + 1, clients, corrupt, degree) + 1)
+    # Against an active server that is above (n + ⌊γn⌋)/2, since a policy has (1 + γ)/2 + δ < 1.
+    survivors = max(corrupt + 2, clients - lost, least)
     return Certificate(
         clients=clients,
         graph="sparse",
         adversary=policy.adversary,
         neighbours=degree,
         threshold=threshold,
-        survivors=max(corrupt + 2, clients - lost),
-        quorum=(clients + corrupt) // 2 + 1 if active else 0,
+        survivors=survivors,
+        quorum=survivors if active else 0,
         log2_shares=_log2_exposed(clients, corrupt, degree, threshold),
         log2_disconnected=_log2_drawn_apart(clients, corrupt, degree, threshold)
         if active
         else _log2_ring_apart(clients, corrupt + lost, degree),
-        log2_recovery=_log2_lost(clients, lost, degree, threshold) if clients - lost >= corrupt + 2 else 0.0,
+        log2_recovery=_log2_lost(clients, lost, degree, threshold) if clients - lost >= survivors else 0.0,
     )
 
 
@@ -257,24 +300,23 @@ def _worst(policy: Policy, clients: int) -> tuple[int, int]:
 def _most_corrupt(bits: int, clients: int, corrupt: int, degree: int) -> int:
     """The smallest c such that any client has more than c corrupt neighbours with a probability of at most 2^-bits."""
     allowed = -bits * math.log(2) - math.log(clients)
-    return int(np.argmax(hypergeom.logsf(np.arange(degree + 1), clients - 1, corrupt, degree) <= allowed))
+    return int(np.argmax(_log_above(clients - 1, corrupt, degree) <= allowed))
 
 
 def _largest_recoverable(bits: int, clients: int, lost: int, degree: int) -> int:
     """The largest t such that any client has fewer than t neighbours left with a probability of at most 2^-bits."""
     allowed = -bits * math.log(2) - math.log(clients)
-    below = hypergeom.logcdf(np.arange(degree), clients - 1, clients - 1 - lost, degree) <= allowed
-    return int(np.count_nonzero(below))
+    return int(np.count_nonzero(_log_up_to(clients - 1, clients - 1 - lost, degree)[:-1] <= allowed))
 
 
 def _log2_exposed(clients: int, corrupt: int, degree: int, threshold: int) -> float:
     """P[some client has at least t corrupt neighbours] ≤ n · P[Hypergeometric ≥ t]."""
-    return _log2(float(hypergeom.logsf(threshold - 1, clients - 1, corrupt, degree)) + math.log(clients))
+    return _log2(float(_log_above(clients - 1, corrupt, degree)[min(threshold - 1, degree)]) + math.log(clients))
 
 
 def _log2_lost(clients: int, lost: int, degree: int, threshold: int) -> float:
     """P[some client has fewer than t neighbours left] ≤ n · P[Hypergeometric < t]."""
-    left = float(hypergeom.logcdf(threshold - 1, clients - 1, clients - 1 - lost, degree))
+    left = float(_log_up_to(clients - 1, clients - 1 - lost, degree)[min(threshold - 1, degree)])
     return min(0.0, _log2(left + math.log(clients)))
 
 
@@ -299,6 +341,40 @@ def _log2_drawn_apart(clients: int, corrupt: int, degree: int, threshold: int) -
     share, hit = threshold / degree, (sizes - 1 + corrupt) / (clients - 1)
     divergence = np.where(share > hit, rel_entr(share, hit) + rel_entr(1 - share, 1 - hit), 0.0)
     return min(0.0, _log2(float(logsumexp(choices - sizes * degree * divergence))))
+
+
+def _log_up_to(total: int, marked: int, drawn: int) -> Logs:
+    """Log of P[Hypergeometric(total, marked, drawn) ≤ i] for i = 0 … drawn."""
+    below: Logs = np.logaddexp.accumulate(_log_masses(total, marked, drawn))
+    return np.minimum(below, 0.0)
+
+
+def _log_above(total: int, marked: int, drawn: int) -> Logs:
+    """Log of P[Hypergeometric(total, marked, drawn) > i] for i = 0 … drawn. The tail is summed from its far end."""
+    above: Logs = np.append(np.logaddexp.accumulate(_log_masses(total, marked, drawn)[:0:-1])[::-1], -math.inf)
+    return np.minimum(above, 0.0)
+
+
+def _log_masses(total: int, marked: int, drawn: int) -> Logs:
+    """Log of [C(marked, i) C(total − marked, drawn − i) / C(total, drawn)] for i = 0 … drawn.
+
+    All at once: SciPy's own tails take a time of the order of drawn².
+    """
+    hits = np.arange(drawn + 1)
+    misses = drawn - hits
+    possible = (hits <= marked) & (misses <= total - marked)
+    masses = np.full(drawn + 1, -math.inf)
+    hits, misses = hits[possible], misses[possible]
+    masses[possible] = (
+        gammaln(marked + 1)
+        - gammaln(hits + 1)
+        - gammaln(marked - hits + 1)
+        + gammaln(total - marked + 1)
+        - gammaln(misses + 1)
+        - gammaln(total - marked - misses + 1)
+        - _log_choose(total, drawn)
+    )
+    return masses
 
 
 def _log_choose(total: int, chosen: int) -> float:

@@ -51,12 +51,14 @@ _SERVER: Final = "server"
 
 
 class Client:
-    """One client in one round; make a new one for each round.
+    """One client in one attempt at a round; make a new one for each attempt.
 
     Guarantees: at most one masked vector leaves this object, under its own mask and those shared with at least
     ``threshold`` others; about each client whose shares it holds it reveals at most one share, of the seed if that
     client survived and of the mask key if not; against an active server only after a quorum signed for the very set of
-    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more.
+    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more. Once it
+    helped to release a sum it takes part in no other attempt at that round: the same update in two sums over different
+    clients would give away their difference, which may be one client's update.
 
     Edges: a zero vector is masked like any other. A roster, a delivery or a set of survivors that is too small for
     the certificate of its size is refused.
@@ -69,6 +71,10 @@ class Client:
         directory: everyone's identities, not from the server; against an active server only.
         entropy: fresh randomness; asked for, in this order, channel key, mask key, seed, polynomials and, where each client
             draws its own holders, the draw: 32 bytes each.
+        released: the rounds in which this client helped to release a sum: against a semi-honest server revealed shares,
+            against an active one signed for the survivors, on which others reveal. The client adds to it and never takes
+            away. Whoever makes a second object for a round hands it the same set, which must live as long as any update
+            may be sent twice under one round's number; of its own where none is given.
         threads: how many cores may expand masks.
 
     Raises:
@@ -84,6 +90,7 @@ class Client:
         identity: Identity | None = None,
         directory: Directory | None = None,
         entropy: Entropy = os.urandom,
+        released: set[int] | None = None,
         threads: int = 1,
     ) -> None:
         if not 0 <= client < SERVER:
@@ -93,6 +100,8 @@ class Client:
         check_model(global_D)
         self.client, self.parameters, self._global_D = client, parameters, global_D
         self._identity, self._directory, self._entropy, self._threads = identity, directory or {}, entropy, threads
+        self._released: set[int] = set() if released is None else released
+        self._releasing = False
         self.masks_expanded = 0
         """How many masks this client made."""
         self._stage: Stage | None = None
@@ -104,13 +113,13 @@ class Client:
         """An :class:`Advert` with two fresh public keys.
 
         Raises:
-            ProtocolError: it was sent already.
+            ProtocolError: it was sent already, or this client helped to release a sum of this round in another attempt.
         """
         with self._turn(None, Stage.ADVERTISE_KEYS):
             self._channel, self._mask = KeyPair(self._entropy(32)), KeyPair(self._entropy(32))
             advert = Advert(self.parameters.round, self.client, self._channel.public, self._mask.public)
             if self._identity is not None and self.parameters.active:
-                signature = self._identity.sign(ADVERT, advert.statement())
+                signature = self._identity.sign(ADVERT, advert.statement(self.parameters.digest()))
                 advert = Advert(advert.round, advert.sender, advert.channel_key, advert.mask_key, signature)
             return advert.to_bytes()
 
@@ -178,6 +187,7 @@ class Client:
                 raise ProtocolError("survivors are signed against an active server only; reveal at once", peer=_SERVER)
             told = self._read_survivors(survivors)
             assert self._identity is not None
+            self._release()
             signature = self._identity.sign(SURVIVORS, told.statement())
             return Consent(self.parameters.round, self.client, self._session, signature).to_bytes()
 
@@ -194,6 +204,7 @@ class Client:
                 self._check_consents(Consents.from_bytes(request))
             else:
                 self._read_survivors(request)
+            self._release()
             survivors = frozenset(self._survivors.tolist())
             owners = [owner for owner, (_, holders) in sorted(self._held.items()) if self._may_answer(holders)]
             shares = np.empty(len(owners), SHARE)
@@ -217,12 +228,24 @@ class Client:
                 stage=following,
                 peer=f"client {self.client}",
             )
+        if self.parameters.round in self._released and not self._releasing:
+            raise ProtocolError(
+                f"this client helped to release a sum of round {self.parameters.round} in another attempt, and a second one "
+                "could tell updates apart; go on with the next round",
+                stage=following,
+                peer=f"client {self.client}",
+            )
         self._stage, self._over = following, True
         try:
             yield
         except ProtocolError as error:
             raise type(error)(error.reason, stage=following, peer=error.peer or _SERVER) from None
         self._over = following is Stage.UNMASKING
+
+    def _release(self) -> None:
+        """From here on this client takes part in no other attempt at the round; said before the answer is made."""
+        self._releasing = True
+        self._released.add(self.parameters.round)
 
     def _read_roster(self, roster: Roster) -> None:
         self._check_round(roster.round)
@@ -249,10 +272,11 @@ class Client:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
         if not self.parameters.active:
             return
+        digest = self.parameters.digest()
         for row in roster.members:
             client = int(row["client"])
             advert = Advert(roster.round, client, row["channel_key"].tobytes(), row["mask_key"].tobytes())
-            verify(self._directory, client, ADVERT, advert.statement(), row["signature"].tobytes())
+            verify(self._directory, client, ADVERT, advert.statement(digest), row["signature"].tobytes())
 
     def _choose_holders(self) -> Clients:
         """Who holds this client's shares, itself included, ascending: holder number x is the x-th."""
@@ -281,11 +305,6 @@ class Client:
         if len(holders) < least:
             raise ThresholdError(
                 f"{len(holders)} others are left who hold this client's shares: must be at least {least}; begin the round again"
-            )
-        if self.parameters.active and len(sharers) < self._certificate.survivors:
-            raise ThresholdError(
-                f"{len(sharers)} clients shared their keys: must be at least {self._certificate.survivors}; "
-                "begin the round again"
             )
         self._peers = holders | senders
         for row in delivery.boxes:
@@ -325,9 +344,9 @@ class Client:
             raise ProtocolError("a survivor that is not of the roster or did not share its keys; discard the round")
         if (whole and told.survivors != len(listed)) or not len(listed) <= told.survivors <= self._certificate.clients:
             raise ProtocolError(f"{len(listed)} survivors are listed, {told.survivors} are counted; discard the round")
-        least = max(self._certificate.survivors, self.parameters.minimum_clients)
+        least = self._certificate.survivors
         if told.survivors < least:
-            raise ThresholdError(f"{told.survivors} survivors: must be at least {least}; begin the round again")
+            raise ThresholdError(f"{told.survivors} survivors: must be at least {least}; skip the round")
         self._survivors = told.clients
         return told
 
@@ -340,7 +359,7 @@ class Client:
         if len(consents.signatures) < self._certificate.quorum:
             raise ThresholdError(
                 f"{len(consents.signatures)} signatures for this set of survivors: must be at least "
-                f"{self._certificate.quorum}; begin the round again"
+                f"{self._certificate.quorum}; skip the round"
             )
         statement = survivors_statement(self._session, self._survivors)
         for row in consents.signatures:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import struct
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final, Self
@@ -29,6 +30,9 @@ from privfl.secagg.packing import TYPES, Bits
 from privfl.secagg.prg import Keystream, Words, chunks
 
 Floats = NDArray[np.floating[Any]]
+
+_LABEL: Final = b"privfl fixed point"
+_BYTES: Final = struct.Struct("<BdQdQ")
 
 # Random bits that decide one rounding.
 _DITHER: Final = 32
@@ -168,9 +172,13 @@ class Encoding:
         """Of each word."""
         return self.update.bits
 
+    def to_bytes(self) -> bytes:
+        """All that must be the same at all clients: label, bits u8, and bound f64 and scale u64 of update and of weight."""
+        return _LABEL + _BYTES.pack(self.bits, self.update.bound, self.update.scale, self.weight.bound, self.weight.scale)
+
     def digest(self) -> bytes:
-        """SHA-256 of all that must be the same at all clients."""
-        return hashlib.sha256(f"fixed point {self.update} {self.weight}".encode()).digest()
+        """SHA-256 of that."""
+        return hashlib.sha256(self.to_bytes()).digest()
 
     def encode(self, delta_D: Floats, weight: float, rounding_key: bytes) -> tuple[Words, int]:
         """The D + 1 words, and how many coordinates were clipped.

@@ -45,6 +45,8 @@ SHARE: Final = np.dtype([("client", "<u4"), ("kind", "u1"), ("share", "<u2", (SH
 _MAGIC: Final = b"pf"
 _HEADER: Final = struct.Struct("<2sBBIIQ")
 _COUNT: Final = struct.Struct("<I")
+# Holders in a row of a Delivery. Each client of a roster with more would be sent 64 MiB in every box.
+_MOST_HOLDERS: Final = 2**24
 _ROSTER: Final = struct.Struct("<IB32s")
 
 
@@ -84,9 +86,9 @@ class Advert:
     mask_key: bytes
     signature: bytes = b""
 
-    def statement(self) -> bytes:
-        """What is signed."""
-        return struct.pack("<BII", VERSION, self.round, self.sender) + self.channel_key + self.mask_key
+    def statement(self, parameters: bytes) -> bytes:
+        """What is signed; with the digest of the parameters, so that an advert is good for one attempt of one run only."""
+        return struct.pack("<BII", VERSION, self.round, self.sender) + self.channel_key + self.mask_key + parameters
 
     def to_bytes(self) -> bytes:
         """The one encoding of this message."""
@@ -196,7 +198,7 @@ class Delivery:
         sharers, rest = _table(payload[SESSION_BYTES:], np.dtype("<u4"), Kind.DELIVERY)
         _check(len(rest) >= _COUNT.size, Kind.DELIVERY, "it ends before its boxes")
         (degree,) = _COUNT.unpack_from(rest)
-        _check(degree <= len(rest), Kind.DELIVERY, f"{degree} holders of each client")
+        _check(degree <= _MOST_HOLDERS, Kind.DELIVERY, f"{degree} holders of each client")
         boxes, rest = _table(rest[_COUNT.size :], box_type(degree), Kind.DELIVERY)
         _check(len(rest) == 0, Kind.DELIVERY, f"{len(rest)} bytes too many")
         return cls(number, bytes(payload[:SESSION_BYTES]), sharers, boxes)

@@ -62,10 +62,13 @@ class Meter:
         finally:
             self.of(stage).server_seconds += self.clock() - begun
 
-    def sent(self, stage: Stage, client: int, request: bytes | None, answer: bytes) -> None:
-        """What went down and up."""
+    def asked(self, stage: Stage, request: bytes | None) -> None:
+        """What went down, whether or not the client is still there."""
+        self.of(stage).bytes_down += len(request or b"")
+
+    def answered(self, stage: Stage, client: int, answer: bytes) -> None:
+        """What came up."""
         cost = self.of(stage)
-        cost.bytes_down += len(request or b"")
         cost.bytes_up += len(answer)
         cost.answers += 1
         if self.heard is not None:
@@ -95,24 +98,22 @@ def play(
         ProtocolError: the revealed shares did not fit together.
     """
     lost, meter = lost or {}, meter or Meter()
-    silent: set[int] = set()
     while (stage := server.stage) is not None:
         for number in sorted(server.awaited):
-            if lost.get(number) is stage:
-                silent.add(number)
-            if number in silent:
-                continue
+            # A server learns that a client is lost by asking it.
             with meter.server(stage):
                 request = server.request(number)
+            meter.asked(stage, request)
+            if lost.get(number) is stage:
+                continue
             try:
                 with meter.client(stage, number):
                     answer = _answer(clients[number], stage, request, vector)
-                meter.sent(stage, number, request, answer)
+                meter.answered(stage, number, answer)
                 with meter.server(stage):
                     server.receive(answer)
             except ProtocolError as error:
                 meter.refused[number] = error
-                silent.add(number)
         with meter.server(stage):
             server.close()
     return server.result()

@@ -100,6 +100,9 @@ class Server:
         """Whose answers it waits for."""
         self.masks_expanded = 0
         """How many masks the server made to unmask the sum."""
+        self.releasing = False
+        """Whether clients are asked to reveal shares, or to sign for survivors, on which others reveal. From here on the sum
+        counts as released, whatever becomes of this attempt, and the round must not be begun again."""
         self._answered: set[int] = set()
         self._keys: set[bytes] = set()
         self._adverts: dict[int, Advert] = {}
@@ -144,7 +147,8 @@ class Server:
             ProtocolError: damaged, out of turn, of another round or session, from a stranger, a second one, or wrong in
                 itself. The client is out unless it answers rightly before the stage is closed.
         """
-        with self._blaming(f"client {messages.sender_of(message)}"):
+        sender = messages.sender_of(message)
+        with self._blaming(None if sender is None else f"client {sender}"):
             match self.stage:
                 case None:
                     raise ProtocolError("came after the round was over; begin a new one")
@@ -165,7 +169,7 @@ class Server:
         """End the stage with those who answered.
 
         Raises:
-            ThresholdError: too few did; the round is over and nothing was revealed.
+            ThresholdError: too few did; the round is over. It may be begun again with fresh keys unless ``releasing``.
             ProtocolError: the shares that were revealed do not fit together; the round is over.
         """
         stage, self.stage = self.stage, None
@@ -179,7 +183,7 @@ class Server:
                 case Stage.SHARE_KEYS:
                     self._close_shares(answered)
                 case Stage.MASKED_INPUT:
-                    self._require(answered, self._least, "sent a masked vector")
+                    self._require(answered, self._certificate.survivors, "sent a masked vector")
                     self.survivors = answered
                     self._survivors = np.array(sorted(answered), np.uint32)
                 case Stage.CONSISTENCY_CHECK:
@@ -191,6 +195,7 @@ class Server:
         self.awaited = answered
         following = self.parameters.stages.index(stage) + 1
         self.stage = self.parameters.stages[following] if following < len(self.parameters.stages) else None
+        self.releasing |= self.stage in (Stage.CONSISTENCY_CHECK, Stage.UNMASKING)
 
     def result(self) -> Unmasked:
         """The sum.
@@ -209,7 +214,7 @@ class Server:
         if bool(advert.signature) != self.parameters.active:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
         if self.parameters.active:
-            verify(self._directory, advert.sender, ADVERT, advert.statement(), advert.signature)
+            verify(self._directory, advert.sender, ADVERT, advert.statement(self.parameters.digest()), advert.signature)
         keys = (advert.channel_key, advert.mask_key)
         for key in keys:
             check_public_key(key)
@@ -259,7 +264,7 @@ class Server:
         self._answered.add(shares.sender)
 
     def _close_shares(self, answered: frozenset[int]) -> None:
-        self._require(answered, self._least, "shared their keys")
+        self._require(answered, self._certificate.survivors, "shared their keys")
         self._sharers = answered
         senders = sorted(answered)
         receivers = [self._shares[sender].boxes["client"] for sender in senders]
@@ -405,13 +410,12 @@ class Server:
 
     # --- checks -------------------------------------------------------------------------------------------------------
 
-    @property
-    def _least(self) -> int:
-        return max(self._certificate.survivors, self.parameters.minimum_clients)
-
     def _require(self, answered: frozenset[int], least: int, deed: str) -> None:
         if len(answered) < least:
-            raise ThresholdError(f"{len(answered)} clients {deed}: must be at least {least}; begin the round again or skip it")
+            raise ThresholdError(
+                f"{len(answered)} clients {deed}: must be at least {least}; "
+                + ("skip the round" if self.releasing else "begin the round again or skip it")
+            )
 
     def _check_sender(self, message: _Answer, session: bytes | None = None) -> None:
         if message.round != self.parameters.round:

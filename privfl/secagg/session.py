@@ -25,9 +25,10 @@ from privfl.secagg.messages import MEMBER, SERVER, VERSION, Table
 from privfl.secagg.packing import TYPES, Bits, packed_bytes
 
 _LABEL: Final = b"privfl secagg session"
+_PARAMETERS_LABEL: Final = b"privfl secagg parameters"
 _ROSTER_LABEL: Final = b"privfl secagg roster"
 _SHARERS_LABEL: Final = b"privfl secagg sharers"
-_PARAMETERS: Final = struct.Struct("<BIQBQQ32s")
+_PARAMETERS: Final = struct.Struct("<BIIQBQQ32s")
 _POLICY: Final = struct.Struct("<BBddIIQQ")
 
 
@@ -53,6 +54,7 @@ class Parameters:
         context: 32 bytes, a digest of what the words mean: their encoding, the model's names and shapes.
         minimum_clients: a roster shorter than this, and a sum over fewer, is refused; at least 2.
         policy: what the round must withstand.
+        attempt: at this round, from 0; a client uses each number once.
 
     Raises:
         ConfigError: a value is out of range.
@@ -65,8 +67,11 @@ class Parameters:
     context: bytes
     minimum_clients: int = 2
     policy: Policy = field(default_factory=Policy)
+    attempt: int = 0
 
     def __post_init__(self) -> None:
+        if not 0 <= self.attempt < 2**32:
+            raise ConfigError(f"attempt {self.attempt}: must be in [0, 2^32)")
         if not (0 <= self.round < 2**32 and self.length >= 1 and len(self.context) == 32 and self.bits in TYPES):
             raise ConfigError(
                 f"round {self.round}, length {self.length}, bits {self.bits}: must be in [0, 2^32), at least 1, and one of "
@@ -104,13 +109,13 @@ class Parameters:
                 f"a roster of {clients} clients: must be at least {self.minimum_clients} "
                 f"and at most {self.population}; skip this round or begin it again"
             )
-        return certify(self.policy, clients)
+        return certify(self.policy, clients, self.minimum_clients)
 
     def to_bytes(self) -> bytes:
         """The one encoding of the parameters and of the protocol's version."""
         policy = self.policy
         return _PARAMETERS.pack(
-            VERSION, self.round, self.length, self.bits, self.population, self.minimum_clients, self.context
+            VERSION, self.round, self.attempt, self.length, self.bits, self.population, self.minimum_clients, self.context
         ) + _POLICY.pack(
             ("auto", "complete", "sparse").index(policy.graph),
             self.active,
@@ -121,6 +126,10 @@ class Parameters:
             policy.neighbours or 0,
             policy.threshold or 0,
         )
+
+    def digest(self) -> bytes:
+        """SHA-256 of them, 32 bytes."""
+        return hashlib.sha256(_PARAMETERS_LABEL + self.to_bytes()).digest()
 
 
 def roster_digest(members: Table) -> bytes:

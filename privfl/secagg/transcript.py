@@ -1,18 +1,19 @@
 """What a real server would have written down of a round: everything that reached it, and nothing else.
 
-Of the boxes of shares, which it cannot open, it keeps who sent one to whom and its size.
+Of the boxes of shares, which it cannot open, it keeps who sent one to whom and its size. Masked vectors, which are most of it,
+go to a file as they come, so that no two of them are in memory.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfl.secagg.messages import BOX_BYTES, SERVER, Advert, MaskedInput, Reveal, Shares
-from privfl.secagg.packing import Bits, unpack
+from privfl.secagg.packing import TYPES, Bits, unpack
 from privfl.secagg.session import Stage
 
 Arrays = dict[str, NDArray[Any]]
@@ -25,39 +26,59 @@ class Transcript:
     Args:
         length: of a vector.
         bits: of its words.
+        file: empty, open for reading and writing; takes the masked vectors.
     """
 
     length: int
     bits: Bits
-    _heard: list[tuple[Stage, bytes]] = field(default_factory=list)
+    file: IO[bytes]
+    _adverts: list[Advert] = field(default_factory=list)
+    _boxes: list[tuple[int, NDArray[np.int64]]] = field(default_factory=list)
+    _masked: list[int] = field(default_factory=list)
+    _reveals: list[Reveal] = field(default_factory=list)
 
     def hear(self, stage: Stage, client: int, answer: bytes) -> None:
-        """Keep one answer."""
+        """Keep one answer.
+
+        Raises:
+            OSError: the file cannot be written.
+        """
         assert client != SERVER
-        self._heard.append((stage, answer))
+        match stage:
+            case Stage.ADVERTISE_KEYS:
+                self._adverts.append(Advert.from_bytes(answer))
+            case Stage.SHARE_KEYS:
+                shares = Shares.from_bytes(answer)
+                self._boxes.append((shares.sender, shares.boxes["client"].astype(np.int64)))
+            case Stage.MASKED_INPUT:
+                masked = MaskedInput.from_bytes(answer)
+                self.file.write(np.ascontiguousarray(unpack(masked.packed, self.length, self.bits)).data)
+                self._masked.append(masked.sender)
+            case Stage.UNMASKING:
+                self._reveals.append(Reveal.from_bytes(answer))
+            case _:
+                # Of signatures there is nothing to learn.
+                pass
 
     def arrays(self) -> Arrays:
         """What was heard, as arrays.
 
         Returns:
             ``clients_K`` with their ``channel_keys_K32`` and ``mask_keys_K32``; ``box_sender_M``, ``box_receiver_M`` and
-            ``box_bytes_M``; ``masked_clients_K`` with their ``masked_KD`` words; and of the revealed shares ``holder_R``,
-            ``owner_R``, ``kind_R`` (0 of a seed, 1 of a mask key) and ``share_RL``.
+            ``box_bytes_M``; ``masked_clients_K`` with their ``masked_KD`` words, which stay in the file; and of the revealed
+            shares ``holder_R``, ``owner_R``, ``kind_R`` (0 of a seed, 1 of a mask key) and ``share_RL``.
         """
-        adverts = [Advert.from_bytes(answer) for answer in self._of(Stage.ADVERTISE_KEYS)]
-        shares = [Shares.from_bytes(answer) for answer in self._of(Stage.SHARE_KEYS)]
-        inputs = [MaskedInput.from_bytes(answer) for answer in self._of(Stage.MASKED_INPUT)]
-        reveals = [Reveal.from_bytes(answer) for answer in self._of(Stage.UNMASKING)]
-        sent = [len(one.boxes) for one in shares]
+        adverts, reveals = self._adverts, self._reveals
+        sent = [len(receivers) for _, receivers in self._boxes]
         return {
             "clients_K": _numbers([one.sender for one in adverts]),
             "channel_keys_K32": _octets([one.channel_key for one in adverts]),
             "mask_keys_K32": _octets([one.mask_key for one in adverts]),
-            "box_sender_M": np.repeat(_numbers([one.sender for one in shares]), sent),
-            "box_receiver_M": _joined([one.boxes["client"].astype(np.int64) for one in shares], np.int64),
+            "box_sender_M": np.repeat(_numbers([sender for sender, _ in self._boxes]), sent),
+            "box_receiver_M": _joined([receivers for _, receivers in self._boxes], np.int64),
             "box_bytes_M": np.full(sum(sent), BOX_BYTES, np.int64),
-            "masked_clients_K": _numbers([one.sender for one in inputs]),
-            "masked_KD": np.stack([self._signed(one) for one in inputs]) if inputs else np.empty((0, self.length), np.int32),
+            "masked_clients_K": _numbers(self._masked),
+            "masked_KD": self._vectors(),
             "holder_R": np.repeat(_numbers([one.sender for one in reveals]), [len(one.shares) for one in reveals]),
             "owner_R": _joined([one.shares["client"].astype(np.int64) for one in reveals], np.int64),
             "kind_R": _joined([one.shares["kind"] for one in reveals], np.uint8),
@@ -66,13 +87,14 @@ class Transcript:
             else np.empty((0, 0), np.int32),
         }
 
-    def _of(self, stage: Stage) -> list[bytes]:
-        return [answer for found, answer in self._heard if found is stage]
-
-    def _signed(self, masked: MaskedInput) -> NDArray[np.signedinteger[Any]]:
+    def _vectors(self) -> NDArray[np.signedinteger[Any]]:
         """The same bits as signed numbers, the only ones that every reader of the file has."""
-        words_D = unpack(masked.packed, self.length, self.bits)
-        return words_D.view(f"<i{words_D.itemsize}")
+        kind = np.dtype(f"<i{TYPES[self.bits].itemsize}")
+        shape = (len(self._masked), self.length)
+        if not self._masked:
+            return np.empty(shape, kind)
+        self.file.flush()
+        return np.memmap(self.file, kind, "c", shape=shape)
 
 
 def _numbers(clients: list[int]) -> NDArray[np.int64]:

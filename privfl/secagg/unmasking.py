@@ -44,7 +44,7 @@ def recover(revealed: RevealedShares, owners: Iterable[int], threshold: int) -> 
         first, last = np.searchsorted(owner_R, np.uint32(owner)), np.searchsorted(owner_R, np.uint32(owner), "right")
         if last - first < threshold:
             raise ThresholdError(
-                f"{last - first} shares of its secret were revealed: must be at least {threshold}; begin the round again",
+                f"{last - first} shares of its secret were revealed: must be at least {threshold}; skip the round",
                 peer=f"client {owner}",
             )
         groups[tuple(point_R[first : first + threshold].tolist())].append((owner, int(first)))

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import hashlib
+import tracemalloc
+from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,14 +15,21 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from privfl.aggregators import Aggregate, ClientUpdate
-from privfl.aggregators.secure_sum import SecureSum
+from privfl.aggregators.secure_sum import Dropout, SecureSum
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
+from privfl.runs import RunFolder
 from privfl.secagg import prg
+from privfl.secagg.messages import MaskedInput
+from privfl.secagg.packing import narrow_bits, unpack
 from privfl.secagg.server import Server
+from privfl.secagg.session import Stage
 from privfl.vectors import Layout
+from privfl.views import ServerView, observe_transcripts, open_view
 
 SECURE = SecureSum(kind="secure_sum")
+# So few clients have no certificate for a small degree at 2^-40.
+WEAK = {"max_corrupt": 0.0, "security_bits": 1}
 
 
 @settings(deadline=None, derandomize=True, max_examples=40)
@@ -85,17 +96,53 @@ def test_bytes_are_those_that_were_sent() -> None:
     assert found.cost.client_seconds > 0 < found.cost.server_seconds
 
 
-def test_what_the_server_receives_is_masked(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_the_server_receives_is_masked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
 
     def hidden() -> bool:
-        (sent,) = SECURE.aggregate(cohort, replace(context(1000), transcript=True)).transcripts
+        (sent,) = SECURE.aggregate(cohort, replace(context(1000), transcript=tmp_path)).transcripts
         # Of 1,000 uniform words none is expected to be zero, and two with a chance of 1e-13.
         return bool(((sent["masked_KD"] == 0).sum(1) < 2).all())
 
     assert hidden()
     monkeypatch.setattr(prg, "mask", lambda vector_D, added, subtracted, threads: None)
     assert not hidden(), "the check must see a mask that was not applied"
+
+
+@pytest.mark.parametrize("bits", [16, 20, 24, 32, 64])
+def test_masked_vectors_are_kept_in_a_file_without_a_name(bits: int, tmp_path: Path) -> None:
+    """Of 40 clients no more is in memory than a few vectors, all the way to the run folder; what is read is what was sent."""
+    size, octets = 100_000, {16: 2, 20: 4, 24: 4, 32: 4, 64: 8}[bits]
+    cohort, sent = updates(40, size), list[bytes]()
+    folder, secure = RunFolder(tmp_path), losing(bits=bits, clip=0.5, graph="sparse", neighbours=4, threshold=3, **WEAK)
+    given = replace(context(size, population=200), transcript=tmp_path)
+    take = Server._take_input
+
+    def take_and_note(server: Server, masked: MaskedInput) -> None:
+        take(server, masked)
+        sent.append(hashlib.sha256(unpack(masked.packed, size + 1, narrow_bits(bits)).tobytes()).digest())
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Server, "_take_input", take_and_note)
+        tracemalloc.start()
+        try:
+            found = secure.aggregate(cohort, given)
+            assert not list(tmp_path.iterdir()), "a file with a name would be left by a crash"
+            observe_transcripts(folder, 2, found.transcripts)
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert len(sent) == 40
+    # An encoded vector, a masked one, their sum and the decoded one, and what the last is checked with.
+    assert peak < 5 * size * (octets + 8) < 40 * size * octets
+    view = open_view(folder, "server", given.layout)
+    assert isinstance(view, ServerView)
+    (kept,) = view.transcripts(2)
+    assert [hashlib.sha256(row.numpy().tobytes()).digest() for row in kept["masked_KD"]] == sent
+    assert {name: tensor.dtype for name, tensor in kept.items()} == {
+        name: tensor.dtype for name, tensor in found.transcripts[0].items()
+    }
+    assert all(torch.equal(kept[name], found.transcripts[0][name]) for name in kept)
 
 
 @pytest.mark.parametrize("bits", [16, 20, 32])
@@ -157,36 +204,119 @@ def all_lost(stage: str) -> dict[str, Any]:
     return {"schedule": [{"round": 2, "stage": stage, "clients": [1, 4, 7, 10]}]}
 
 
-@pytest.mark.parametrize("stage", ["advertise_keys", "share_keys", "masked_input", "unmasking"])
+@pytest.mark.parametrize("stage", ["advertise_keys", "share_keys", "masked_input"])
 def test_below_the_threshold_the_round_is_repeated_skipped_or_the_run_stops(stage: str) -> None:
     given = updates(4)
     # The schedule holds for the first attempt only.
     repeated = losing(dropout=all_lost(stage)).aggregate(given, context())
     assert repeated.survivors == (1, 4, 7, 10)
-    assert repeated.secure is None or repeated.secure.attempts == 2
+    assert repeated.secure is not None
+    assert repeated.secure.attempts == 2
     plain = SECURE.plain(given, context())
     assert torch.equal(repeated.seen["sum_D"], torch.from_numpy(plain.sum_D))
     skipped = losing(dropout=all_lost(stage), below_threshold="skip").aggregate(given, context())
     assert (skipped.mean_D, skipped.survivors, skipped.seen) == (None, (), {})
     assert skipped.failed is not None
     assert skipped.failed.startswith(stage)
+    assert skipped.secure is not None
     with pytest.raises(ThresholdError, match=stage):
         losing(dropout=all_lost(stage), below_threshold="stop").aggregate(given, context())
 
 
-def test_attempts_are_bounded() -> None:
-    found = losing(dropout={"masked_input": 1.0}, attempts=3).aggregate(updates(), replace(context(), transcript=True))
+class Late(Dropout):
+    """Everybody is lost: first on the way, then before there is a roster."""
+
+    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+        del round_number, key
+        return dict.fromkeys(clients, Stage.MASKED_INPUT if attempt == 0 else Stage.ADVERTISE_KEYS)
+
+
+def test_what_is_known_of_a_round_is_recorded_however_it_ends() -> None:
+    secure = losing(attempts=2).model_copy(update={"dropout": Late()})
+    found = secure.aggregate(updates(), context())
+    assert found.failed is not None
+    assert found.failed.startswith("advertise_keys")
+    assert found.secure is not None
+    assert (found.secure.attempts, found.secure.clients, found.secure.threshold) == (2, 4, 3)
+    assert found.secure.lost == {"advertise_keys": [1, 4, 7, 10]}
+    assert sum(stage.bytes_up for stage in found.secure.stages) == found.cost.bytes_up > 0
+    never = losing(dropout={"advertise_keys": 1.0}, adversary="active").aggregate(updates(), context()).secure
+    assert never is not None
+    assert (never.attempts, never.clients, never.neighbours, never.adversary) == (3, None, None, "active")
+
+
+def test_a_schedule_does_not_bring_back_whoever_is_lost_already() -> None:
+    loss = {"round": 2, "stage": "unmasking", "clients": [1, 4]}
+    late = losing(dropout={"masked_input": 1.0, "schedule": [loss]}).dropout
+    assert late.losses([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
+    early = losing(dropout={"unmasking": 1.0, "schedule": [{**loss, "stage": "share_keys"}, loss]}).dropout
+    assert early.losses([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
+
+
+def test_attempts_are_bounded(tmp_path: Path) -> None:
+    found = losing(dropout={"masked_input": 1.0}, attempts=3).aggregate(updates(), replace(context(), transcript=tmp_path))
     assert found.mean_D is None
     assert len(found.transcripts) == 3
     assert found.secure is not None
     assert found.secure.attempts == 3
 
 
-def test_masks_of_two_attempts_are_unrelated() -> None:
+@pytest.mark.parametrize("noised", [False, True], ids=["plain", "distributed noise"])
+@pytest.mark.parametrize(
+    ("adversary", "stage"), [("semi_honest", "unmasking"), ("active", "consistency_check"), ("active", "unmasking")]
+)
+def test_a_round_is_not_begun_again_once_shares_were_asked_for(
+    adversary: str, stage: str, noised: bool, tmp_path: Path
+) -> None:
+    """Five of ten answered: with a corrupt sixth the server has the sum, and the difference to another would be one update."""
+    given = [replace(update, weight=1.0) for update in updates(10)]
+    schedule = [
+        {"round": 2, "stage": stage, "clients": [update.client for update in given[5:]]},
+    ]
+    distributed = replace(context(), codec=codec(12), noise_key=b"n" * 32) if noised else context()
+    heard = replace(distributed, transcript=tmp_path)
+    found = losing(adversary=adversary, max_dropout=0.3, dropout={"schedule": schedule}).aggregate(given, heard)
+    assert found.mean_D is None
+    assert len(found.transcripts) == 1, "the same update was masked a second time"
+    assert found.failed is not None
+    assert found.failed.startswith(stage)
+    assert found.secure is not None
+    assert found.secure.attempts == 1
+    with pytest.raises(ThresholdError, match=stage):
+        losing(adversary=adversary, max_dropout=0.3, below_threshold="stop", dropout={"schedule": schedule}).aggregate(
+            given, heard
+        )
+
+
+@pytest.mark.parametrize("adversary", ["semi_honest", "active"])
+def test_clients_refuse_an_attempt_that_a_server_claims_is_needed(adversary: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[Server] = []
+
+    class Liar(Server):
+        """It has the sum of all, says that it does not, and would have that of all but one."""
+
+        def close(self) -> None:
+            made.extend([self] if self not in made else [])
+            done = self.stage is Stage.UNMASKING and len(made) == 1
+            super().close()
+            self.releasing = False
+            if done:
+                raise ThresholdError("too few, honestly")
+
+    monkeypatch.setattr("privfl.aggregators.secure_sum.Server", Liar)
+    found = losing(adversary=adversary).aggregate(updates(10), context())
+    assert found.mean_D is None
+    assert len(made) == 3
+    assert [one._result is None for one in made] == [False, True, True]
+    assert all(not one._adverts for one in made[1:]), "a client took part in a second attempt"
+
+
+def test_masks_of_two_attempts_are_unrelated(tmp_path: Path) -> None:
     cohort = [replace(update, delta_D=torch.zeros(1000)) for update in updates(size=1000)]
-    secure = losing(dropout={"schedule": [{"round": 2, "stage": "unmasking", "clients": [1, 4, 7, 10]}]})
-    one, other = secure.aggregate(cohort, replace(context(1000), transcript=True)).transcripts
-    assert ((one["masked_KD"] == other["masked_KD"]).sum(1) < 2).all()
+    secure = losing(dropout={"schedule": [{"round": 2, "stage": "masked_input", "clients": [7, 10]}]})
+    one, other = secure.aggregate(cohort, replace(context(1000), transcript=tmp_path)).transcripts
+    assert one["masked_clients_K"].tolist() == [1, 4]
+    assert ((one["masked_KD"] == other["masked_KD"][:2]).sum(1) < 2).all()
 
 
 @pytest.mark.parametrize("bits", [16, 20, 24, 64])

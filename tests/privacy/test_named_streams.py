@@ -50,7 +50,7 @@ def keys_of_the_server(one: Experiment) -> Iterator[bytes]:
 def keys_of_shares(one: Experiment) -> Iterator[bytes]:
     for number in range(3):
         state = replace(one.initial_state(), round=number)
-        yield one._context(state, observed=False, transcript=False).noise_key
+        yield one._context(state, observed=False, transcript=None).noise_key
 
 
 def _are_apart(keys: Callable[[Experiment], Iterator[bytes]], plan: dict[str, Any], **changes: Any) -> None:

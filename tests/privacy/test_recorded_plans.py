@@ -399,6 +399,13 @@ def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
             {"privacy": privacy("client_distributed", survivors=6)},
             r"privacy\.survivors = 6: with 0 corrupt clients must be at most the cohort of 5",
         ),
+        (
+            {
+                "privacy": privacy("client_distributed", survivors=4),
+                "aggregator": {"kind": "secure_sum", "max_dropout": 0.4, "max_corrupt": 0.0},
+            },
+            r"survivors = 4: .* needs 4 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
+        ),
         ({"privacy": privacy("client_local", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*client_central"),
         ({"privacy": privacy("client_dpftrl", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*one norm"),
         ({"privacy": privacy("client_dpftrl")}, r"cohort\.kind = 'poisson'.*'separated'"),

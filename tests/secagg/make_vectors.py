@@ -89,7 +89,7 @@ Forge = Callable[[bytes], bytes]
 # Each is made of the message that stands at that stage of the complete, semi-honest round: for the server client 1's answer,
 # to client 1 the request of the server. What comes of it: the stage and the peer that the error names, and a part of its words.
 FORGERIES: dict[str, tuple[str, Stage, Forge, str | None, str]] = {
-    "cut short": ("server", Stage.ADVERTISE_KEYS, lambda m: m[:19], "client None", "cut short"),
+    "cut short": ("server", Stage.ADVERTISE_KEYS, lambda m: m[:19], None, "cut short"),
     "another magic": ("server", Stage.ADVERTISE_KEYS, lambda m: patched(m, 0, b"pg"), "client 1", "of protocol"),
     "another version": ("server", Stage.ADVERTISE_KEYS, lambda m: patched(m, 2, b"\x63"), "client 1", "version 99"),
     "another type": ("server", Stage.ADVERTISE_KEYS, lambda m: patched(m, 3, b"\x05"), "client 1", "type 5 came instead"),

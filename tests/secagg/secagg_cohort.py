@@ -106,6 +106,7 @@ class Group:
     seed: str = "group"
     models: Mapping[int, Vector] = field(default_factory=dict)
     zero: bool = False
+    released: Mapping[int, set[int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         model = np.zeros(3, np.float32)
@@ -118,6 +119,7 @@ class Group:
                 identity=identity_of(number) if self.parameters.active else None,
                 directory=directory,
                 entropy=entropy(self.seed, number),
+                released=self.released.get(number),
             )
             for number in self.numbers
         }

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +12,7 @@ import pytest
 from scipy.stats import binom, hypergeom
 
 from privfl.errors import ConfigError, ThresholdError
-from privfl.secagg import graph
+from privfl.secagg import certificate, graph
 from privfl.secagg.certificate import Policy, certify
 
 SPARSE = Policy(graph="sparse")
@@ -71,9 +73,7 @@ def test_a_count_of_broken_graphs_stays_below_the_certificate() -> None:
     )
     with pytest.raises(ThresholdError, match=r"2\^[-\d.]+ insecure"):
         certify(policy, clients)
-    from privfl.secagg.certificate import _sparse_with
-
-    found = _sparse_with(policy, clients, degree)
+    found = certificate._sparse_with(policy, clients, 2, degree)
     generator = np.random.default_rng(0)
     exposed = apart = starved = 0
     for _ in range(draws):
@@ -94,9 +94,7 @@ def test_drawn_graphs_fall_apart_less_often_than_certified() -> None:
     A part is cut off if each of its clients drew at least t holders inside it or among the corrupt.
     """
     clients, degree, threshold, corrupt, draws = 10, 5, 4, 1, 200
-    from privfl.secagg.certificate import _log2_drawn_apart
-
-    bound = 2.0 ** _log2_drawn_apart(clients, corrupt, degree, threshold)
+    bound = 2.0 ** certificate._log2_drawn_apart(clients, corrupt, degree, threshold)
     exact = 0.0
     honest = clients - corrupt
     for size in range(1, honest // 2 + 1):
@@ -115,6 +113,96 @@ def test_drawn_graphs_fall_apart_less_often_than_certified() -> None:
             for part in parts
         )
     assert cut <= binom.ppf(1 - 1e-9, draws, bound)
+
+
+def check_two_quorums_share_an_honest_client() -> None:
+    """Any two sets of signers have more in common than the corrupt: no two sets of survivors are both signed for."""
+    for corrupt, dropout in ((0.0, 0.4), (0.1, 0.4), (0.1, 0.1), (0.3, 0.3), (1 / 3, 0.3)):
+        for clients in (100, 101, 997, 1000):
+            policy = Policy(graph="sparse", adversary="active", max_corrupt=corrupt, max_dropout=dropout, neighbours=60)
+            found = certificate._sparse_with(policy, clients, 2, 60)
+            assert 2 * found.quorum > clients + math.floor(corrupt * clients + 1e-9)
+
+
+def check_survivors_of_a_sparse_graph() -> None:
+    """Bounds are for no more than ⌊δn⌋ lost, so that with more no sum is revealed."""
+    for adversary in ("semi_honest", "active"):
+        for clients, dropout, least in ((500, 0.1, 450), (501, 0.1, 451), (1000, 0.25, 750)):
+            policy = replace(SPARSE, adversary=adversary, max_dropout=dropout)
+            assert certify(policy, clients).survivors == least
+
+
+def check_the_union_bound_is_that_of_the_chapter() -> None:
+    """Σ_s C(h, s) exp(−s k KL(t/k ‖ (s − 1 + c)/(n − 1))), added up one by one."""
+    for clients, corrupt, degree, threshold in ((100, 10, 36, 26), (1000, 100, 90, 58), (50, 0, 20, 15)):
+        honest, total, share = clients - corrupt, 0.0, threshold / degree
+        for size in range(1, honest // 2 + 1):
+            hit = (size - 1 + corrupt) / (clients - 1)
+            kl = math.inf
+            if 0 < hit < share:
+                kl = share * math.log(share / hit) + (1 - share) * math.log((1 - share) / (1 - hit))
+            total += math.exp(math.log(math.comb(honest, size)) - size * degree * kl)
+        assert certificate._log2_drawn_apart(clients, corrupt, degree, threshold) == pytest.approx(math.log2(total), abs=1e-6)
+
+
+def test_two_quorums_share_an_honest_client() -> None:
+    check_two_quorums_share_an_honest_client()
+
+
+def test_survivors_of_a_sparse_graph() -> None:
+    check_survivors_of_a_sparse_graph()
+
+
+def test_the_union_bound_is_that_of_the_chapter() -> None:
+    check_the_union_bound_is_that_of_the_chapter()
+
+
+def test_a_minimum_is_part_of_the_certificate() -> None:
+    """What is certified is what is done: with three of ten lost, seven are left, and a floor of eight loses the round."""
+    policy = Policy(max_dropout=0.3)
+    assert certify(policy, 10).log2_recovery == certify(policy, 10, 7).log2_recovery == -math.inf
+    found = certify(policy, 10, 8)
+    assert (found.survivors, found.log2_recovery) == (8, 0.0)
+    assert certify(replace(policy, adversary="active", max_corrupt=0.0), 10, 7).quorum == 7
+    sparse = certify(SPARSE, 200, 175)
+    assert (sparse.graph, sparse.survivors) == ("sparse", 180)
+    with pytest.raises(ThresholdError, match="does not withstand"):
+        certify(SPARSE, 200, 181)
+    complete = certify(Policy(), 200, 181)
+    assert (complete.graph, complete.survivors, complete.log2_recovery) == ("complete", 181, 0.0)
+    with pytest.raises(ThresholdError, match="must be at least 12"):
+        certify(policy, 10, 12)
+
+
+INFEASIBLE = Policy(graph="sparse", adversary="active", max_corrupt=0.3, max_dropout=0.3)
+
+
+@pytest.mark.parametrize("clients", [300, 1500, 3000, 100_000])
+@pytest.mark.parametrize("policy", [INFEASIBLE, replace(INFEASIBLE, graph="auto"), Policy(adversary="active"), SPARSE], ids=str)
+def test_any_roster_has_its_numbers_within_two_seconds(policy: Policy, clients: int) -> None:
+    begun = time.process_time()
+    with contextlib.suppress(ThresholdError):
+        certify(policy, clients)
+    assert time.process_time() - begun < 2
+
+
+def test_a_refusal_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    # No other test asks for these.
+    policy, refusals = replace(INFEASIBLE, max_corrupt=0.29), set[str]()
+    for _ in range(2):
+        with pytest.raises(ThresholdError, match="does not withstand") as caught:
+            certify(policy, 50)
+        refusals.add(str(caught.value))
+        monkeypatch.setattr(certificate, "_chosen", lambda *_: pytest.fail("it was searched for again"))
+    assert len(refusals) == 1
+
+
+def test_tails_are_those_of_scipy() -> None:
+    for total, marked, drawn in ((9, 3, 4), (99, 10, 22), (99, 95, 22), (999, 100, 300), (999, 0, 5), (7, 7, 7)):
+        every = np.arange(drawn + 1)
+        above, below = hypergeom.logsf(every, total, marked, drawn), hypergeom.logcdf(every, total, marked, drawn)
+        np.testing.assert_allclose(certificate._log_above(total, marked, drawn), above, rtol=1e-9, atol=1e-11)
+        np.testing.assert_allclose(certificate._log_up_to(total, marked, drawn), below, rtol=1e-9, atol=1e-11)
 
 
 def connected(near: dict[int, set[int]]) -> bool:

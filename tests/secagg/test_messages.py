@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import mmap
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -167,6 +169,27 @@ def test_a_degree_that_lies_is_refused() -> None:
     for degree in (1, 3, 2**31, 2**32 - 1):
         message = patched(EVERY["Delivery, drawn"].to_bytes(), 68, degree.to_bytes(4, "little"))
         refused(Delivery.from_bytes, message)
+
+
+def test_a_message_too_short_to_name_its_sender_names_nobody() -> None:
+    with pytest.raises(ProtocolError) as caught:
+        group(COMPLETE).server.receive(bytes(19))
+    assert caught.value.peer is None
+    assert str(caught.value).startswith("advertise_keys: a message of 19 bytes")
+
+
+def test_a_degree_that_no_row_can_have_is_refused_even_if_the_message_is_as_long() -> None:
+    """A row of 2^31 bytes is more than NumPy makes. The message is of pages that are never touched."""
+    with mmap.mmap(-1, 20 + 32 + 12 + 2**29) as message:
+        message[:20] = struct.pack("<2sBBIIQ", b"pf", 1, 4, 7, SERVER, len(message) - 20)
+        for degree in (2**24 + 1, 2**29):
+            message[56:60] = struct.pack("<I", degree)
+            refused(Delivery.from_bytes, message, match=f"{degree} holders of each client")
+
+
+def test_a_delivery_without_boxes_may_have_any_degree() -> None:
+    empty = Delivery(7, SESSION, rows(NUMBERS, 1, 2), rows(box_type(60)))
+    assert Delivery.from_bytes(empty.to_bytes()).boxes.dtype == box_type(60)
 
 
 def test_a_share_of_an_unknown_kind_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+from pathlib import Path
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -33,6 +36,22 @@ def test_a_played_round_is_the_sum_and_is_measured() -> None:
     assert meter.refused == {}
 
 
+def test_what_was_sent_to_a_client_that_is_lost_or_refuses_counts() -> None:
+    one, meter = group(COMPLETE, 7), Meter()
+    one.clients[2].parameters = group(COMPLETE, 7, length=4).parameters
+    play(one.server, one.clients, one.vector, {3: Stage.MASKED_INPUT, 4: Stage.UNMASKING}, meter)
+    # Client 2's shares are of another session; client 3 falls silent after its boxes, client 4 after the survivors.
+    assert meter.of(Stage.SHARE_KEYS).bytes_down == 7 * (61 + 68 * 7)
+    assert meter.of(Stage.MASKED_INPUT).bytes_down == 6 * (64 + 96 * 5)
+    assert meter.of(Stage.UNMASKING).bytes_down == 5 * (60 + 4 * 5)
+    assert [cost.answers for cost in meter.stages.values()] == [7, 7, 5, 4]
+    assert list(meter.refused) == [2]
+    one, meter = group(COMPLETE, 7), Meter()
+    one.clients[1]._over = True
+    play(one.server, one.clients, one.vector, meter=meter)
+    assert (meter.of(Stage.ADVERTISE_KEYS).answers, meter.of(Stage.SHARE_KEYS).answers) == (6, 6)
+
+
 def test_a_client_whose_message_is_refused_is_out_and_the_round_goes_on() -> None:
     one, meter = group(COMPLETE, 5), Meter()
     one.clients[2].parameters = group(COMPLETE, 5, length=4).parameters
@@ -46,11 +65,12 @@ def test_too_few_end_the_round() -> None:
     below(play, one.server, one.clients, one.vector, dict.fromkeys(range(3), Stage.SHARE_KEYS), match="share_keys")
 
 
-def test_a_transcript_holds_what_was_sent_and_no_secret() -> None:
+def test_a_transcript_holds_what_was_sent_and_no_secret(tmp_path: Path) -> None:
     one = group(COMPLETE)
-    transcript = Transcript(5, 32)
-    found = play(one.server, one.clients, one.vector, {1: Stage.MASKED_INPUT}, Meter(heard=transcript.hear))
-    arrays = transcript.arrays()
+    with (tmp_path / "masked").open("w+b") as file:
+        transcript = Transcript(5, 32, file)
+        found = play(one.server, one.clients, one.vector, {1: Stage.MASKED_INPUT}, Meter(heard=transcript.hear))
+        arrays = transcript.arrays()
     assert arrays["clients_K"].tolist() == [0, 1, 2, 3]
     assert arrays["masked_clients_K"].tolist() == list(found.survivors) == [0, 2, 3]
     assert (arrays["box_bytes_M"] == BOX_BYTES).all()
@@ -64,7 +84,7 @@ def test_a_transcript_holds_what_was_sent_and_no_secret() -> None:
 
 
 def test_a_transcript_of_nothing() -> None:
-    assert all(len(array) == 0 for array in Transcript(5, 32).arrays().values())
+    assert all(len(array) == 0 for array in Transcript(5, 32, io.BytesIO()).arrays().values())
 
 
 def test_losses_come_at_their_rates_and_follow_the_key() -> None:

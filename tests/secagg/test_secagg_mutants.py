@@ -8,18 +8,21 @@ from __future__ import annotations
 
 import inspect
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import pytest
 import test_agreement as of_agreement
+import test_certificate as of_certificate
 import test_secagg_attacks as of_attacks
+import test_secagg_attempts as of_attempts
+import test_secagg_floors as of_floors
 import test_secagg_protocol as of_protocol
 import test_shamir as of_shamir
 from secagg_cohort import remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg import agreement, client, prg, server, shamir
+from privfl.secagg import agreement, certificate, client, messages, prg, server, session, shamir
 from privfl.secagg.messages import ShareKind
 
 RED = (AssertionError, ProtocolError, pytest.fail.Exception, KeyError)
@@ -46,8 +49,17 @@ def mutate(monkeypatch: pytest.MonkeyPatch, edits: tuple[Edit, ...]) -> None:
         namespace: dict[str, Any] = {}
         exec(source, function.__globals__, namespace)
         monkeypatch.setattr(owner, name, namespace[name])
+    certificate._certified.cache_clear()
 
 
+@pytest.fixture(autouse=True)
+def _own_certificates() -> Iterator[None]:
+    """No certificate of a mutant outlives it."""
+    yield
+    certificate._certified.cache_clear()
+
+
+MAJORITY = "if len(consents.signatures) <= self._certificate.clients // 2:"
 C, S = client.Client, server.Server
 MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
@@ -105,6 +117,21 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
         ),
     ),
     (
+        "a released sum is forgotten",
+        lambda: of_attempts.check_a_client_that_revealed_takes_part_in_no_other_attempt("complete"),
+        (Edit(C, "_release", "self._released.add(self.parameters.round)", "pass"),),
+    ),
+    (
+        "a released sum is looked up at the beginning only",
+        lambda: of_attempts.check_of_attempts_side_by_side_one_is_answered("complete"),
+        (Edit(C, "_turn", "and not self._releasing", "and stage is None"),),
+    ),
+    (
+        "a signature is forgotten",
+        of_attempts.check_a_signature_counts_as_revealing,
+        (Edit(C, "consent", "self._release()", "pass"),),
+    ),
+    (
         "the wrong share",
         of_attacks.check_survivors_give_seeds_and_lost_clients_keys,
         (Edit(C, "reveal", "if owner in survivors else", "if owner not in survivors else"),),
@@ -159,6 +186,61 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
         "a ghost counts as company",
         of_attacks.check_a_ghost_is_no_company,
         (Edit(C, "_may_answer", "holders & self._signers", "holders & frozenset(self._survivors.tolist())"),),
+    ),
+    (
+        "a client without a minimum of its own",
+        of_floors.check_a_client_keeps_to_its_minimum,
+        (Edit(session.Parameters, "certificate", ", self.minimum_clients)", ")"),),
+    ),
+    (
+        "ghosts fill up a sum",
+        of_floors.check_ghosts_do_not_fill_up_a_sum,
+        (Edit(C, "_check_consents", "if len(consents.signatures) < self._certificate.quorum:", MAJORITY),),
+    ),
+    (
+        "a server that needs a majority of signatures only",
+        of_floors.check_the_server_waits_for_as_many_signatures,
+        (Edit(S, "_close_consents", "self._certificate.quorum", "len(self._clients) // 2 + 1"),),
+    ),
+    (
+        "rosters of any length",
+        of_floors.check_no_roster_is_longer_than_the_population,
+        (Edit(session.Parameters, "certificate", "<= clients <= self.population", "<= clients"),),
+    ),
+    (
+        "adverts for every attempt",
+        of_floors.check_an_advert_is_good_for_one_attempt,
+        (Edit(messages.Advert, "statement", " + parameters", ""),),
+    ),
+    (
+        "keys of the roster unchecked",
+        of_floors.check_a_client_looks_at_every_key,
+        (Edit(C, "_read_roster", "check_members(members)", "pass"),),
+    ),
+    (
+        "keys of other clients taken",
+        of_floors.check_the_server_takes_no_key_twice,
+        (Edit(S, "_take_advert", " or self._keys.intersection(keys)", ""),),
+    ),
+    (
+        "holders unchecked",
+        of_floors.check_holders_are_distinct_others_of_the_roster,
+        (Edit(C, "_open_box", "if self._certificate.drawn and (", "if False and ("),),
+    ),
+    (
+        "a sparse quorum that counts on corrupt clients",
+        of_certificate.check_two_quorums_share_an_honest_client,
+        (Edit(certificate, "_sparse_with", "quorum=survivors if active", "quorum=clients // 2 + 1 if active"),),
+    ),
+    (
+        "a sparse graph with any number of survivors",
+        of_certificate.check_survivors_of_a_sparse_graph,
+        (Edit(certificate, "_sparse_with", "max(corrupt + 2, clients - lost, least)", "max(corrupt + 2, least)"),),
+    ),
+    (
+        "corrupt holders that keep nobody together",
+        of_certificate.check_the_union_bound_is_that_of_the_chapter,
+        (Edit(certificate, "_log2_drawn_apart", "(sizes - 1 + corrupt)", "(sizes - 1)"),),
     ),
     (
         "holders not bound into boxes",
