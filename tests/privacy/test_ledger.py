@@ -1,11 +1,13 @@
 """The ledger: what it adds up to, what it refuses."""
 
+from collections import namedtuple
 from typing import Any
 
 import numpy as np
 import pytest
 
 from privfl.errors import PrivacyError
+from privfl.privacy import ledger as ledger_file
 from privfl.privacy import loss, renyi
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
@@ -100,6 +102,8 @@ def test_a_thousand_clients_in_a_thousand_rounds_are_entered_and_priced_in_secon
         return original(history)
 
     monkeypatch.setattr(loss, "composed", composed)
+    # A million validated entries would take a gigabyte here.
+    monkeypatch.setattr(ledger_file, "Entry", namedtuple("Entry", "round account event"))
     draw = np.random.default_rng(0)
     each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 400, 1000).tolist()]
     ledger = Ledger(DELTA, _spent=Watched())
