@@ -1,7 +1,8 @@
 """The codec of distributed privacy: its sensitivity, its bias, its noise, and that sums come out."""
 
 import math
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,3 +204,20 @@ def test_an_update_that_is_not_finite_is_refused(value: float) -> None:
 def test_impossible_codecs_are_refused(changes: dict[str, float], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         codec(**changes)  # type: ignore[arg-type]
+
+
+def test_everything_that_must_be_the_same_at_all_clients_is_in_its_bytes() -> None:
+    base = DistributedCodec("skellam", 650, 1.0, 20, 1234.5, 60000.25, 7, b"k" * 32, 0.5)
+    others: dict[str, Any] = {
+        "noise": "discrete_gaussian",
+        "dimension": 651,
+        "clip": 1.5,
+        "bits": 21,
+        "scale": 1234.0,
+        "variance": 60000.0,
+        "survivors": 8,
+        "rotation_key": b"l" * 32,
+        "beta": 0.25,
+    }
+    assert others.keys() == {field.name for field in fields(base)}
+    assert len({base.to_bytes(), *(replace(base, **{name: value}).to_bytes() for name, value in others.items())}) == 10
