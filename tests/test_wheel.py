@@ -129,4 +129,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     declared = set(map(normal, PROJECT["dependencies"]))
     # What a declared library itself always brings along may be used too: pydantic-core, MarkupSafe.
     brought = {normal(line) for name in declared for line in importlib.metadata.requires(name) or () if "extra ==" not in line}
-    assert declared <= used <= declared | brought
+    # What only some need is declared in an extra of its own, and imported where it is used.
+    optional = set(map(normal, PROJECT["optional-dependencies"]["slurm"]))
+    assert declared <= used - optional <= declared | brought
+    assert optional <= used
