@@ -232,14 +232,19 @@ class Round:
         return replace(context, layout=self.plan.wire(context.layout))
 
     def _parts(self, state: ServerState, cohort: Cohort, context: RoundContext) -> list[list[LocalTask]]:
-        """This process' parts of the cohort. They are of nearly one size, and dealt in turn."""
+        """This process' parts of the cohort, of nearly one size: the largest first, each to whoever has the least."""
         count = len(cohort.clients)
         if not count:
             return []
         parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
         cuts = [count * part // parts for part in range(parts + 1)]
-        mine = range(context.processes.rank, parts, context.processes.size)
-        return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in mine]
+        loads, mine = [0] * context.processes.size, list[int]()
+        for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
+            whose = loads.index(min(loads))
+            loads[whose] += cuts[part + 1] - cuts[part]
+            if whose == context.processes.rank:
+                mine.append(part)
+        return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
 
     def _train(
         self, tasks: Sequence[LocalTask], state: ServerState, context: RoundContext, done: Done, updates: list[ClientUpdate]
