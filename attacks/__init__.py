@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC
 from typing import ClassVar
 
-from privfl.config import Item
+from privfl.tables import Item
 from privfl.views import Adversary
 
 

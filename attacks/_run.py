@@ -28,13 +28,14 @@ from numpy.typing import NDArray
 from attacks.membership import BoolArray, FloatArray, MembershipAttack
 from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
-from privfl.config import ExperimentConfig, Item
+from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
 from privfl.runs import RunFolder, npz, read_npz, write_atomic
 from privfl.shelves import SHELVES
+from privfl.tables import Item
 from privfl.views import open_view
 
 Observer = Callable[[int, int], None]

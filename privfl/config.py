@@ -12,9 +12,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     NonNegativeInt,
@@ -24,35 +22,12 @@ from pydantic import (
     ValidationError,
     model_validator,
 )
-from pydantic_core import PydanticCustomError
 
 from privfl.errors import ConfigError
-from privfl.shelves import SHELVES, nearest
+from privfl.shelves import SHELVES
+from privfl.tables import Frozen, Item, contradiction
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
-
-
-class Frozen(BaseModel):
-    """An immutable table of a configuration; an unknown key is refused, with the nearest known one."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-    @model_validator(mode="before")
-    @classmethod
-    def _known_keys(cls, value: object) -> object:
-        if isinstance(value, Mapping):
-            for key in value:
-                if key not in cls.model_fields:
-                    raise PydanticCustomError(
-                        "unknown_key", "{hint}", {"key": key, "hint": "is unknown; " + nearest(key, list(cls.model_fields))}
-                    )
-        return value
-
-
-class Item(Frozen):
-    """A choice from a shelf: ``kind`` names the file, the other fields are that item's own settings."""
-
-    kind: str
 
 
 # --- the parts that are not on shelves ------------------------------------------------------------------------------
@@ -514,11 +489,6 @@ def _require_possible_plan(config: ExperimentConfig) -> None:
                 privacy.bands,
                 f"must be at most cohort.separation = {cohort.separation}, and absent with factorization = 'tree'",
             )
-
-
-def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:
-    """The error for settings that are each allowed but not together."""
-    return PydanticCustomError("contradiction", "{hint}", {"key": key, "value": value, "hint": allowed})
 
 
 def value_at(table: Mapping[str, Any], key: str) -> object:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from privfl.config import Frozen
+from privfl.tables import Frozen
 
 
 class Interval(Frozen):

@@ -12,8 +12,9 @@ from typing import get_args
 import pytest
 from pydantic import BaseModel
 
-from privfl.config import ExperimentConfig, Item
+from privfl.config import ExperimentConfig
 from privfl.shelves import SHELVES
+from privfl.tables import Item
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,10 +15,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from privfl.config import Item
 from privfl.privacy.distributed import DistributedCodec
 from privfl.processes import ALONE, Processes
 from privfl.records import SecureRecord, StageSeconds
+from privfl.tables import Item
 from privfl.vectors import Layout
 
 

@@ -20,7 +20,6 @@ from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
-from privfl.config import Frozen, contradiction
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
@@ -38,6 +37,7 @@ from privfl.secagg.prg import Words
 from privfl.secagg.server import Server, Unmasked
 from privfl.secagg.session import Parameters, Stage
 from privfl.secagg.transcript import Transcript
+from privfl.tables import Frozen, contradiction
 
 Rate = Annotated[float, Field(ge=0, le=1)]
 Share = Annotated[float, Field(ge=0, lt=1)]

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 
 from torch import nn
 
-from privfl.config import Item
+from privfl.tables import Item
 
 
 class Model(Item, ABC):

@@ -11,7 +11,6 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
-from privfl.config import Frozen
 from privfl.privacy.mechanisms import (
     DiscreteGaussianSum,
     FixedSizeGaussian,
@@ -24,6 +23,7 @@ from privfl.privacy.mechanisms import (
     ShuffledEpoch,
     SkellamSum,
 )
+from privfl.tables import Frozen
 
 Unit = Literal["example", "client"]
 """What one row of protection is."""

@@ -9,12 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from privfl.config import Frozen
 from privfl.errors import PrivacyError, RunFolderError
 from privfl.privacy import accounting
 from privfl.privacy.accounting import Accountant
 from privfl.privacy.events import CohortSum, Event, Unit
 from privfl.privacy.mechanisms import History, Relation
+from privfl.tables import Frozen
 
 Account = int | Literal["everybody"]
 """Whose budget a release is charged to: one client's, or that of all clients alike."""

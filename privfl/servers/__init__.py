@@ -12,7 +12,7 @@ from typing import Annotated
 from pydantic import Field
 from torch import Tensor
 
-from privfl.config import Item
+from privfl.tables import Item
 
 State = dict[str, Tensor]
 Decay = Annotated[float, Field(ge=0, lt=1)]

@@ -19,12 +19,13 @@ from torch import nn
 
 from attacks import Attack
 from privfl.aggregators import Aggregator, ClientUpdate, RoundContext
-from privfl.config import DataConfig, Item, TrainingConfig
+from privfl.config import DataConfig, TrainingConfig
 from privfl.datasets import Dataset
 from privfl.errors import PrivflError
 from privfl.privacy.plan import NoPlan
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
+from privfl.tables import Item
 from privfl.training import LocalTask, Trainer
 from privfl.vectors import Layout, to_vector
 from privfl.views import ADVERSARIES
