@@ -17,8 +17,8 @@ _MIB = 2**20
 _CPU_BUDGET = 64
 """MiB where nothing else is asked for. More is slower: what was just computed is no longer in the caches (measured)."""
 
-_ROWS = 4
-"""Vectors of length D that a client needs: weights, gradient sum, noise, momentum."""
+_ROWS = 3
+"""Vectors of length D that a client needs: weights, noisy gradient sum, momentum."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,8 @@ def example_bytes(model: CohortModel, weights: Sums, x_B: Tensor) -> int:
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
         model.module(x_B)
     _, tape = run_pass(model, weights, runs, x_B, y_B, generators=generators)
-    for record in tape:
-        record.square_norms()
+    with torch.no_grad():
+        for record in tape:
+            record.square_norms()
     held = sum(value.nbytes for record in tape for value in vars(record).values() if isinstance(value, Tensor))
     return (sum(kept.values()) + held) // len(x_B)

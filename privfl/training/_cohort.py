@@ -44,9 +44,9 @@ class CohortState:
         """Whether a step is w - lr · g and nothing else."""
         return not (self.config.momentum or self.config.weight_decay or self.config.proximal)
 
-    def rows(self, name: str, clients: int, dtype: torch.dtype | None = None) -> Tensor:
+    def rows(self, name: str, clients: int) -> Tensor:
         """Memory of that name, shape (clients, D), with whatever was in it before."""
-        wanted = (dtype or self.global_D.dtype, self.global_D.device)
+        wanted = (self.global_D.dtype, self.global_D.device)
         kept = self._memory.get(name)
         if kept is None or len(kept) < clients or (kept.dtype, kept.device) != wanted:
             kept = self._memory[name] = torch.empty(clients, self.layout.size, dtype=wanted[0], device=wanted[1])
@@ -60,14 +60,23 @@ class CohortState:
             for name, part, shape in zip(self.layout.names, parts, self.layout.shapes, strict=True)
         }
 
-    def step(self, gradients_KD: Tensor) -> None:
+    def step(self, gradients_KD: Tensor, divisors_K1: Tensor | None = None) -> None:
         """One step of SGD for the first so many clients, as ``torch.optim.SGD`` takes it. ``gradients_KD`` is used up.
 
         Decay and the pull to the global model (FedProx, Li et al. 2020, equation 2) need no data: where noise was added
         they come after it.
+
+        Args:
+            gradients_KD: gradients, or sums of them.
+            divisors_K1: what makes gradients of the sums.
         """
         clients, config = len(gradients_KD), self.config
         weights_KD = self.weights_KD[:clients]
+        if divisors_K1 is not None:
+            if self.plain:
+                weights_KD.addcdiv_(gradients_KD, divisors_K1, value=-config.lr)
+                return
+            gradients_KD.div_(divisors_K1)
         if config.proximal:
             gradients_KD.add_(weights_KD - self.global_D, alpha=config.proximal)
         if config.weight_decay:
@@ -130,22 +139,21 @@ class Pieces:
         with _float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
-            factors: Sequence[Tensor | None] = [None] * len(tape)
+            factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
             if self.clipping is not None:
-                factors, clipped_N, finite_N = clip_factors(tape, self.clipping)
+                factors_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
                 # An example that overflows has no gradient to give, and no loss to report.
                 losses_N = losses_N.where(losses_N.isfinite(), 0.0)
                 if counts_N is not None:
-                    factors = [factors_N * counts_N for factors_N in factors]
+                    factors_LN = [factors_N * counts_N for factors_N in factors_LN]
                     clipped_N, losses_N = clipped_N & counts_N, losses_N * counts_N
                     finite_N = finite_N | ~counts_N
+                factors = factors_LN
                 self.clipped_K[clients].index_add_(0, client_N, clipped_N.long())
                 self.zeroed_K[clients].index_add_(0, client_N, (~finite_N).long())
             self.losses_K[clients].index_add_(0, client_N, (losses_N if share_N is None else losses_N * share_N).double())
-            if straight:
-                factors, sums = [losses_N.new_full(losses_N.shape, -self.lr)] * len(tape), weights
-            for record, factors_N in zip(tape, factors, strict=True):
-                record.add(factors_N, sums)
+            for record, of_record in zip(tape, factors, strict=True):
+                record.add(of_record, weights if straight else sums)
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
         """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -46,7 +47,7 @@ class CohortNoise:
         seeds: a stream for each client.
         noise_multipliers: each client's σ.
         max_grad_norm: C; the standard deviation is σ C.
-        buffer_KD: memory in which the noise is drawn.
+        device: where it is drawn.
         numels: the sizes of the parameters, in order; they add up to D.
         secure: whether the noise is drawn on a grid from a cryptographic stream (:mod:`privfl.privacy.noise`).
     """
@@ -56,22 +57,29 @@ class CohortNoise:
         seeds: Sequence[Seed],
         noise_multipliers: Sequence[float],
         max_grad_norm: float,
-        buffer_KD: Tensor,
+        device: torch.device,
         numels: Sequence[int],
         secure: bool = False,
     ) -> None:
         self.noise_multipliers, self.max_grad_norm = noise_multipliers, max_grad_norm
         self.draws = [0] * len(seeds)
-        self._generators = [] if secure else [seed.torch(buffer_KD.device) for seed in seeds]
+        self._generators = [] if secure else [seed.torch(device) for seed in seeds]
         self._secure = [SecureNoise(RandomStream(seed.key())) for seed in seeds] if secure else []
-        self._buffer_KD, self._numels = buffer_KD, list(numels)
-        self._square_K = torch.zeros(len(seeds), dtype=torch.float64, device=buffer_KD.device)
+        self._numels = list(numels)
+        self._square_K = torch.zeros(len(seeds), dtype=torch.float64, device=device)
 
-    def add_to(self, sums_KD: Tensor) -> Tensor:
-        """Add fresh noise to the sums of the first so many clients, in place, and measure what was added."""
+    def begin(self, sums_KD: Tensor) -> Tensor:
+        """Overwrite the sums of the first so many clients with what their gradients are added to.
+
+        That is fresh noise, drawn where it will be needed; secure noise comes last, with the rounding of the whole sum.
+        """
+        return sums_KD.zero_() if self._secure else self.draw(sums_KD)
+
+    def end(self, sums_KD: Tensor) -> Tensor:
+        """Add, in place, the noise that was not there from the beginning, and measure what was added."""
         if not self._secure:
-            return sums_KD.add_(self.draw(len(sums_KD)))
-        before_KD = self._buffer_KD[: len(sums_KD)].copy_(sums_KD)
+            return sums_KD
+        before_KD = sums_KD.clone()
         for k, sum_D in enumerate(sums_KD):
             deviation = widened(self.noise_multipliers[k], len(sum_D)) * self.max_grad_norm
             for part in torch.split(sum_D, self._numels):
@@ -80,24 +88,28 @@ class CohortNoise:
         self._square_K[: len(sums_KD)] += torch.linalg.vector_norm(sums_KD - before_KD, dim=1).double().square()
         return sums_KD
 
-    def draw(self, clients: int) -> Tensor:
-        """Fresh noise for the first so many clients, shape (clients, D); the next call writes over it."""
-        noise_KD = self._buffer_KD[:clients]
+    def draw(self, noise_KD: Tensor) -> Tensor:
+        """Overwrite the rows with fresh noise for the first so many clients."""
+        clients = len(noise_KD)
         threads = torch.get_num_threads() if noise_KD.device.type == "cpu" else 1
         if min(threads, clients) == 1:
-            self._fill(range(clients))
+            self._fill(noise_KD, range(clients))
         else:
             # PyTorch draws from a generator on one thread; each client has its own, so the cohort's are drawn side by side.
             with ThreadPoolExecutor(threads) as pool:
-                list(pool.map(self._fill, [range(first, clients, threads) for first in range(threads)]))
+                shares = [range(first, clients, threads) for first in range(threads)]
+                list(pool.map(partial(self._fill, noise_KD), shares))
         self._square_K[:clients] += torch.linalg.vector_norm(noise_KD, dim=1).double().square()
         return noise_KD
 
-    def _fill(self, clients: range) -> None:
+    def _fill(self, noise_KD: Tensor, clients: range) -> None:
         for k in clients:
             deviation = self.noise_multipliers[k] * self.max_grad_norm
-            for part in torch.split(self._buffer_KD[k], self._numels):
-                part.normal_(0.0, deviation, generator=self._generators[k])
+            for part in torch.split(noise_KD[k], self._numels):
+                # Whatever the weights are, the numbers are those of float32, as the reference draws them.
+                drawn = part if part.dtype == torch.float32 else torch.empty_like(part, dtype=torch.float32)
+                drawn.normal_(0.0, deviation, generator=self._generators[k])
+                part.copy_(drawn)
             self.draws[k] += 1
 
     def require(self, steps: Sequence[int]) -> None:
@@ -106,7 +118,7 @@ class CohortNoise:
         Raises:
             PrivacyError: too few draws, or too small ones.
         """
-        squares, dimensions = self._square_K.tolist(), self._buffer_KD.shape[1]
+        squares, dimensions = self._square_K.tolist(), sum(self._numels)
         for k, wanted in enumerate(steps):
             deviation = self.noise_multipliers[k] * self.max_grad_norm
             require_noise(self.draws[k], wanted, wanted * dimensions, squares[k], deviation)

@@ -137,7 +137,7 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
     with torch.no_grad():
         squares_N = torch.stack([record.square_norms() for record in tape]).sum(0)
         for record in tape:
-            record.add(None, sums)
+            record.add(1.0, sums)
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
         rows = [_autograd(model, own, x_B[i : i + 1], y_B[i : i + 1]) for i in range(first, last)]

@@ -122,13 +122,13 @@ class Fused(Trainer):
                 for piece in pieces(sizes, limit):
                     work.accumulate(piece, batches, straight=True)
                 continue
-            sums_KD = fresh(state.sums_KD[: len(batches)])
+            sums_KD = fresh(state.sums_KD[: len(batches)], noise)
             for piece in pieces(sizes, limit):
                 work.accumulate(piece, batches)
             if noise is None:
                 state.step(sums_KD)
             else:
-                state.step(noise.add_to(sums_KD).div_(expected_K1[: len(batches)]))
+                state.step(noise.end(sums_KD), expected_K1[: len(batches)])
         if noise is not None:
             noise.require([job.steps for job in jobs])
         return self._results(jobs, noise, work)
@@ -146,9 +146,8 @@ class Fused(Trainer):
             return None
         seeds = [job.task.seed / "noise" for job in jobs]
         multipliers = [job.todo.noise_multiplier for job in jobs if job.todo]
-        buffer_KD = self._state.rows("noise", len(jobs), torch.float32)
-        secure = self.plan.randomness == "secure"
-        return CohortNoise(seeds, multipliers, self.plan.max_grad_norm, buffer_KD, self._state.numels, secure)
+        device, secure = self._state.weights_KD.device, self.plan.randomness == "secure"
+        return CohortNoise(seeds, multipliers, self.plan.max_grad_norm, device, self._state.numels, secure)
 
     def _results(self, jobs: Sequence[_Job], noise: CohortNoise | None, work: Pieces) -> list[LocalResult]:
         results = []
@@ -171,9 +170,9 @@ class Fused(Trainer):
         return results
 
 
-def fresh(sums_KD: Tensor) -> Tensor:
+def fresh(sums_KD: Tensor, noise: CohortNoise | None) -> Tensor:
     """An accumulator with nothing of the last step in it."""
-    return sums_KD.zero_()
+    return sums_KD.zero_() if noise is None else noise.begin(sums_KD)
 
 
 @dataclass(frozen=True)

@@ -200,6 +200,7 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     "convolution, blocks of a stride": (IMAGE, _conv2d(kernel_size=2, stride=2, padding=1)),
     "convolution, dilated": (IMAGE, _conv2d(dilation=(1, 2), padding=2, bias=False)),
     "convolution, same": (IMAGE, _conv2d(padding="same")),
+    "convolution, lopsided": (IMAGE, _conv2d(kernel_size=2, padding="same")),
     "convolution, grouped": (IMAGE, _conv2d(groups=2, padding=1)),
     "convolution, long rows": ((5, 6, 6), lambda: _images(nn.Conv2d(5, 4, 4, padding=1), nn.ReLU(inplace=True))),
     "convolution of lines": (
@@ -247,6 +248,9 @@ MODELS: dict[str, tuple[tuple[int, ...], Callable[[], nn.Module]]] = {
     "resnet8": ((2, 8, 8), lambda: Resnet8(kind="resnet8", width=8).build((2, 8, 8), CLASSES)),
     "transformer": (WORDS, lambda: CharacterTransformer(length=5, vocabulary=VOCABULARY, width=8, heads=2)),
 }
+
+
+CONVOLUTIONS = [name for name in MODELS if "convolution" in name or name in ("pooling", "group norm", "cnn", "resnet8")]
 
 
 def model(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:

@@ -5,13 +5,14 @@ from typing import Any
 
 import pytest
 import torch
-from engines import MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
+from engines import CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
 from opacus.validators import ModuleValidator
 from torch import nn
 
 from privfl.privacy.plan import NoPlan, Plan
 from privfl.training import _cohort
 from privfl.training._budget import Limits
+from privfl.training._rules import convolution
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
 
@@ -100,6 +101,34 @@ def test_batches_may_be_empty(name: str, padded: bool, monkeypatch: pytest.Monke
 def test_padding_changes_nothing(name: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(_cohort, "pads", lambda _: padded)
     assert difference(name, plan(), torch.float64) < 1e-10
+
+
+@pytest.mark.parametrize("of", [plan(), plan(scheme="per_layer"), plan(batch_size=1, local_steps=6), NoPlan()])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_by_the_library_are_the_same(name: str, of: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is used in float32, where rounding would hide a small mistake."""
+    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    assert difference(name, of, torch.float64) < 1e-10
+
+
+@pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "plain"])
+@pytest.mark.parametrize("examples", [1, 3, 100])
+@pytest.mark.parametrize("padded", [False, True])
+def test_pieces_of_any_size_add_up_by_the_library(
+    of: Plan, examples: int, padded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
+    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    # Windows of one example at a time.
+    monkeypatch.setattr(convolution, "_WINDOWS", 1)
+    for name in ("convolution, grouped", "convolution of lines", "cnn"):
+        assert difference(name, of, torch.float64, Limits(2, examples)) < 1e-10
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions_by_products_keep_their_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(convolution, "library_pays", lambda _: False)
+    assert difference(name, plan(), torch.float32) < 1e-5
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import MODELS, WORDS, cohort, model, plan, settings, starting_point, without_the_last
+from engines import CONVOLUTIONS, MODELS, WORDS, cohort, model, plan, settings, starting_point, without_the_last
 from promises import (
     CHECKS,
     Build,
@@ -27,7 +27,8 @@ from privfl.errors import ModelError, PrivacyError
 from privfl.seeding import Seed
 from privfl.training import _cohort, _passes, fused
 from privfl.training._noise import CohortNoise
-from privfl.training._rules import Runs
+from privfl.training._rules import Runs, convolution
+from privfl.training._rules.convolution import ConvolutionRecord
 from privfl.training._rules.products import ProductRecord
 from privfl.training.fused import Fused
 
@@ -55,6 +56,15 @@ def test_one_example_moves_the_sum_by_at_most_the_clip(name: str, scale: float) 
     assert with_it[0].event == without[0].event
     # Nor does it move anybody else.
     assert torch.allclose(with_it[1].delta_D, without[1].delta_D, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e3])
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_one_example_moves_the_sum_by_at_most_the_clip_by_the_library(
+    name: str, scale: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    test_one_example_moves_the_sum_by_at_most_the_clip(name, scale)
 
 
 @pytest.mark.parametrize("name", [name for name, (shape, _) in MODELS.items() if shape != WORDS])
@@ -96,12 +106,18 @@ def drop_the_clip(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def halve_the_noise(monkeypatch: pytest.MonkeyPatch) -> None:
     original = CohortNoise.draw
-    monkeypatch.setattr(CohortNoise, "draw", lambda self, clients: original(self, clients).mul_(0.5))
+    monkeypatch.setattr(CohortNoise, "draw", lambda self, noise_KD: original(self, noise_KD).mul_(0.5))
 
 
 def keep_the_last_sum(monkeypatch: pytest.MonkeyPatch) -> None:
     """The accumulator is not emptied between two steps."""
-    monkeypatch.setattr(fused, "fresh", lambda sums_KD: sums_KD)
+    original = fused.fresh
+
+    def keeping(sums_KD: Tensor, noise: CohortNoise | None) -> Tensor:
+        kept_KD = sums_KD.nan_to_num()
+        return original(sums_KD, noise).add_(kept_KD)
+
+    monkeypatch.setattr(fused, "fresh", keeping)
 
 
 def drop_the_mask(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,9 +145,8 @@ def divide_by_the_realised_batch(monkeypatch: pytest.MonkeyPatch) -> None:
 def skip_empty_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     original = CohortNoise.draw
 
-    def skipping(self: Any, clients: int) -> Tensor:
-        noise_KD = original(self, clients)
-        return noise_KD.zero_()  # after it was counted and measured
+    def skipping(self: Any, noise_KD: Tensor) -> Tensor:
+        return original(self, noise_KD).zero_()  # after it was counted and measured
 
     monkeypatch.setattr(CohortNoise, "draw", skipping)
 
@@ -176,6 +191,38 @@ def test_a_broken_engine_is_caught(
         check(Fused)
 
 
+def sum_of_the_finite(dtype: torch.dtype) -> float:
+    """How far a step on images of which one overflows is from the clipped gradients of the others."""
+    of = plan(batch_size=10**6, local_steps=1)
+    (images,) = cohort("convolution", (6,), dtype=dtype)
+    start_D = starting_point(model("convolution", dtype))
+
+    def step(x: Tensor, y: Tensor) -> Tensor:
+        one = replace(images, x=x, y=y, size=len(y))
+        return Fused(model("convolution", dtype), settings(of), of).train(start_D, [one])[0].delta_D
+
+    alone = [step(images.x[i : i + 1], images.y[i : i + 1]) for i in range(6) if i != 2]
+    images.x[2] = torch.inf
+    found_D, expected_D = step(images.x, images.y), torch.stack(alone).sum(0) / 6
+    return float((found_D - expected_D).norm() / expected_D.norm())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_an_image_that_overflows_is_a_zero(dtype: torch.dtype) -> None:
+    assert sum_of_the_finite(dtype) < 1e-5
+
+
+def test_an_image_that_is_not_dropped_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConvolutionRecord, "drop", lambda self, bad_N: None)
+    assert not sum_of_the_finite(torch.float32) < 1e-5
+
+
+def test_a_convolution_that_forgets_a_norm_is_found_out_before_any_data_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ConvolutionRecord, "square_norms", lambda self: self._bias_gradients().square().sum(1))
+    with pytest.raises(ModelError, match="the norm of an example's gradient"):
+        sum_of_the_finite(torch.float32)
+
+
 @pytest.mark.parametrize("mutation", [keep_the_last_sum, drop_the_mask, drop_the_clip])
 def test_a_broken_step_is_caught_beside_autograd(
     mutation: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch
@@ -202,10 +249,9 @@ def test_a_rule_that_sums_wrongly_is_found_out_before_any_data_are_seen(monkeypa
 def test_a_missed_noise_draw_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     original = CohortNoise.draw
 
-    def forgetting(self: Any, clients: int) -> Tensor:
-        noise_KD = original(self, clients)
+    def forgetting(self: Any, noise_KD: Tensor) -> Tensor:
         self.draws[0] -= 1
-        return noise_KD
+        return original(self, noise_KD)
 
     monkeypatch.setattr(CohortNoise, "draw", forgetting)
     with pytest.raises(PrivacyError, match="0 noise draws in 1 steps"):

@@ -65,8 +65,8 @@ class Record(ABC):
         """Make the gradients of these examples zero: one that overflowed may hold infinities, and 0 · ∞ is no number."""
 
     @abstractmethod
-    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
-        """Add Σ_i factor_i · g_i over each client's examples to ``sums``; no factors are factors of one."""
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
+        """Add Σ_i factor_i · g_i over each client's examples to ``sums``; the factors have shape (N,), or are one for all."""
 
 
 @dataclass

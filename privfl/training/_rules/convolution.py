@@ -1,107 +1,34 @@
-"""The rule for ``nn.Conv1d`` and ``nn.Conv2d``: windows of the input, channels last, times a matrix.
+"""The rule for ``nn.Conv1d`` and ``nn.Conv2d``.
 
-A library's convolution takes one set of weights; as a product it takes one for each client. Channels come last, so that a
-window's rows are copied in long stretches.
+A library's convolution takes one set of weights. On a CPU it is called once for each client: a client's images stay in the
+caches, and the library's kernels are better than a product over copied windows. Elsewhere, where calls are dear, all clients
+together are one product of windows and matrices.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any
+import math
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import conv2d
 
-from privfl.training._rules import CohortLayer, Pass
-from privfl.training._rules.products import Product
+from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums
+from privfl.training._rules.products import (
+    Product,
+    add_rows,
+    ghost_pays,
+    ghost_square_norms,
+    outer_products,
+    weighted,
+    windows_last,
+    without,
+)
+from privfl.training._rules.windows import Pair, Unfold, Window, unfold
 
-_SHORT_ROW = 64
-"""Bytes; windows whose rows are shorter are copied in two steps, columns first (measured)."""
-
-Pair = tuple[int, int]
-
-
-@dataclass(frozen=True)
-class Window:
-    """How windows slide over an image of (H, W): sizes in positions, ``padding`` left, right, top, bottom."""
-
-    kernel: Pair
-    stride: Pair
-    dilation: Pair
-    padding: tuple[int, ...]
-
-    def padded(self, size: Pair) -> Pair:
-        """Height and width of the padded image."""
-        left, right, top, bottom = self.padding
-        return size[0] + top + bottom, size[1] + left + right
-
-    def steps(self, size: Pair) -> Pair:
-        """How many windows fit, down and across."""
-        rows, columns = (
-            (whole - dilation * (kernel - 1) - 1) // stride + 1
-            for whole, kernel, stride, dilation in zip(self.padded(size), self.kernel, self.stride, self.dilation, strict=True)
-        )
-        return rows, columns
-
-
-class Unfold(torch.autograd.Function):
-    """(N, C, H, W) -> every window, shape (N, rows · columns, kernel height · kernel width · C), and back."""
-
-    @staticmethod
-    def forward(ctx: Any, x_NCHW: Tensor, window: Window) -> Tensor:
-        """Copy the windows."""
-        ctx.window, ctx.shape = window, x_NCHW.shape
-        return unfold(x_NCHW, window)
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
-        """Add the windows up where they came from."""
-        return fold(grads[0], ctx.window, ctx.shape), None
-
-
-def unfold(x_NCHW: Tensor, window: Window) -> Tensor:
-    """See :class:`Unfold`."""
-    examples, channels, *size = x_NCHW.shape
-    (rows, columns), (high, wide) = window.steps((size[0], size[1])), window.kernel
-    image = _padded(x_NCHW, window)
-    height, width = image.shape[1:3]
-    down, across = window.stride
-    if high > 1 and window.dilation == (1, 1) and wide * channels * image.element_size() < _SHORT_ROW:
-        row, column, run = width * channels, across * channels, wide * channels
-        strips = image.as_strided((examples, columns, height, run), (height * row, column, row, 1)).contiguous()
-        apart = (columns * height * run, down * run, height * run, 1)
-        return strips.as_strided((examples, rows, columns, high * run), apart).reshape(examples, rows * columns, high * run)
-    row, column = width * channels, channels
-    strides = (height * row, down * row, across * column, window.dilation[0] * row, window.dilation[1] * column, 1)
-    view = image.as_strided((examples, rows, columns, high, wide, channels), strides)
-    return view.reshape(examples, rows * columns, high * wide * channels)
-
-
-def fold(windows_NLP: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
-    """The transpose of :func:`unfold`; ``shape`` is that of its input."""
-    examples, channels, *size = shape
-    (rows, columns), (high, wide) = window.steps((size[0], size[1])), window.kernel
-    down, across = window.stride
-    height, width = window.padded((size[0], size[1]))
-    windows = windows_NLP.view(examples, rows, columns, high, wide, channels)
-    if window.dilation == (1, 1) and high % down == 0 and wide % across == 0:
-        # A window is made of blocks of the size of a stride, and blocks of one place in the window tile the image.
-        tall, broad = max(-(-height // down), rows - 1 + high // down), max(-(-width // across), columns - 1 + wide // across)
-        image = windows.new_zeros(examples, tall * down, broad * across, channels)
-        blocks = image.view(examples, tall, down, broad, across, channels)
-        parts = windows.view(examples, rows, columns, high // down, down, wide // across, across, channels)
-        for i in range(high // down):
-            for j in range(wide // across):
-                blocks[:, i : i + rows, :, j : j + columns] += parts[:, :, :, i, :, j].transpose(2, 3)
-    else:
-        image = windows.new_zeros(examples, height, width, channels)
-        for i in range(high):
-            for j in range(wide):
-                top, left = i * window.dilation[0], j * window.dilation[1]
-                place = image[:, top : top + down * (rows - 1) + 1 : down, left : left + across * (columns - 1) + 1 : across]
-                place += windows[:, :, :, i, j]
-    left, _, top, _ = window.padding
-    return image[:, top : top + size[0], left : left + size[1]].permute(0, 3, 1, 2)
+_WINDOWS = 2**19
+"""Numbers in the windows that are copied at a time: they should still be in the caches when they are used."""
 
 
 class CohortConvolution(CohortLayer):
@@ -122,32 +49,148 @@ class CohortConvolution(CohortLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """(N, C, W) or (N, C, H, W) -> (N, O, ...), channels last in memory."""
-        image = x.unsqueeze(2) if x.dim() == 3 else x
         weight, bias_KO = self.weight("weight"), self.weight("bias")
         assert weight is not None
-        clients, outputs, inputs = weight.shape[:3]
-        windows_NLP: Tensor = Unfold.apply(image, self.window)  # type: ignore[no-untyped-call]
-        parts = windows_NLP.view(len(x), windows_NLP.shape[1], -1, self.groups, inputs)
-        a_NGLP = parts.permute(0, 3, 1, 2, 4).reshape(len(x), self.groups, windows_NLP.shape[1], -1)
+        if x.dim() == 3:
+            return self._images(x.unsqueeze(2), weight.unsqueeze(3), bias_KO).squeeze(2)
+        return self._images(x, weight, bias_KO)
+
+    def _images(self, x_NCHW: Tensor, weight_KOIHW: Tensor, bias_KO: Tensor | None) -> Tensor:
+        if self.window.symmetric and library_pays(x_NCHW):
+            out: Tensor = _ByLibrary.apply(x_NCHW, self.shared.anchor, self, weight_KOIHW, bias_KO)  # type: ignore[no-untyped-call]
+            return out
+        clients, outputs, inputs = weight_KOIHW.shape[:3]
+        windows_NLP: Tensor = Unfold.apply(x_NCHW, self.window)  # type: ignore[no-untyped-call]
         # The windows' channels come last, and so must the kernels'.
-        kernels = weight.flatten(3).transpose(2, 3).reshape(clients, self.groups, outputs // self.groups, -1)
+        kernels = weight_KOIHW.flatten(3).transpose(2, 3).reshape(clients, self.groups, outputs // self.groups, -1)
         bias_KGO = None if bias_KO is None else bias_KO.view(clients, self.groups, -1)
+        a_NGLP = self.grouped(windows_NLP, inputs)
         out_NGLO: Tensor = Product.apply(a_NGLP, self.shared.anchor, self, kernels, bias_KGO)  # type: ignore[no-untyped-call]
-        rows, columns = self.window.steps((image.shape[2], image.shape[3]))
-        out = out_NGLO.transpose(1, 2).reshape(len(x), rows, columns, outputs).permute(0, 3, 1, 2)
-        return out.squeeze(2) if x.dim() == 3 else out
+        rows, columns = self.window.steps((x_NCHW.shape[2], x_NCHW.shape[3]))
+        return out_NGLO.transpose(1, 2).reshape(len(x_NCHW), rows, columns, outputs).permute(0, 3, 1, 2)
+
+    def grouped(self, windows_NLP: Tensor, inputs: int) -> Tensor:
+        """Windows, each group's ``inputs`` channels apart, shape (N, G, L, P)."""
+        examples, positions, _ = windows_NLP.shape
+        parts = windows_NLP.view(examples, positions, -1, self.groups, inputs)
+        return parts.permute(0, 3, 1, 2, 4).reshape(examples, self.groups, positions, -1)
+
+    def by_library(self, x_BCHW: Tensor, weight_OIHW: Tensor, bias_O: Tensor | None) -> Tensor:
+        """One client's convolution."""
+        window = self.window
+        return conv2d(x_BCHW, weight_OIHW, bias_O, window.stride, window.margin, window.dilation, self.groups)
+
+    def transposed(self, g_BOHW: Tensor, x_BCHW: Tensor, weight_OIHW: Tensor, wanted: Literal["x", "weight"]) -> Tensor:
+        """The gradient of one client's images or kernel."""
+        window = self.window
+        gradients = torch.ops.aten.convolution_backward(
+            g_BOHW, x_BCHW, weight_OIHW, None, window.stride, window.margin, window.dilation, False, (0, 0), self.groups,
+            (wanted == "x", wanted == "weight", False),
+        )  # fmt: skip
+        found: Tensor = gradients[0] if wanted == "x" else gradients[1]
+        return found
 
 
-def _padded(x_NCHW: Tensor, window: Window) -> Tensor:
-    """The padded image, channels last, contiguous."""
-    image = x_NCHW.permute(0, 2, 3, 1)
-    if not any(window.padding):
-        return image.contiguous()
-    examples, height, width, channels = image.shape
-    left, _, top, _ = window.padding
-    padded = image.new_zeros(examples, *window.padded((height, width)), channels)
-    padded[:, top : top + height, left : left + width] = image
-    return padded
+class _ByLibrary(torch.autograd.Function):
+    """The convolutions of all clients, one after another; the backward pass leaves a :class:`ConvolutionRecord`."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x_NCHW: Tensor, _anchor: Tensor, layer: CohortConvolution, weight_KOIHW: Tensor, bias_KO: Tensor | None
+    ) -> Tensor:
+        runs, dtype = layer.shared.runs, layer.shared.product_dtype or x_NCHW.dtype
+        # One channel is last and first; what the library makes of it should have its channels last.
+        x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
+        ctx.save_for_backward(x_NCHW, weight_KOIHW)
+        ctx.layer, ctx.runs = layer, runs
+        images, kernels = torch.split(x_NCHW.to(dtype), list(runs.sizes)), weight_KOIHW.to(dtype).unbind()
+        biases = [None] * len(kernels) if bias_KO is None else bias_KO.to(dtype).unbind()
+        clients = zip(images, kernels, biases, strict=True)
+        return torch.cat([layer.by_library(x, weight, bias) for x, weight, bias in clients if len(x)]).to(x_NCHW.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        g_NOHW = grads[0].contiguous(memory_format=torch.channels_last)
+        x_NCHW, weight_KOIHW = ctx.saved_tensors
+        layer, runs = ctx.layer, ctx.runs
+        layer.shared.tape.append(ConvolutionRecord(layer, runs, x_NCHW, g_NOHW, weight_KOIHW))
+        if not ctx.needs_input_grad[0]:
+            return None, None, None, None, None
+        dtype = layer.shared.product_dtype or x_NCHW.dtype
+        images = (torch.split(image.to(dtype), list(runs.sizes)) for image in (g_NOHW, x_NCHW))
+        clients = zip(*images, weight_KOIHW.to(dtype).unbind(), strict=True)
+        into = torch.cat([layer.transposed(g, x, weight, "x") for g, x, weight in clients if len(x)])
+        return into.to(x_NCHW.dtype), None, None, None, None
+
+
+class ConvolutionRecord(Record):
+    """Images x and output gradients g; an example's gradient is that of a product of its windows (:class:`ProductRecord`).
+
+    Windows are many times as large as images. They are copied out, some at a time, only where each example's own
+    gradient is asked for; a sum over a client's examples is the library's.
+    """
+
+    def __init__(self, layer: CohortConvolution, runs: Runs, x_NCHW: Tensor, g_NOHW: Tensor, weight_KOIHW: Tensor) -> None:
+        self.layer, self.runs, self.x, self.g, self._kernels = layer, runs, x_NCHW, g_NOHW, weight_KOIHW
+        self.weight, self.bias = layer.names["weight"], layer.names.get("bias")
+        self.names = tuple(layer.names.values())
+        self._outer: Tensor | None = None
+        self._summed: Tensor | None = None
+
+    @property
+    def of(self) -> str:
+        """See the contract."""
+        return self.weight
+
+    def square_norms(self) -> Tensor:
+        """See the class."""
+        outputs, inputs = self._kernels.shape[1] // self.layer.groups, math.prod(self._kernels.shape[2:])
+        positions = math.prod(self.g.shape[2:])
+        ghost = ghost_pays(positions, inputs, outputs)
+        outer = None if ghost else self.x.new_empty(len(self.x), self._kernels[0].numel())
+        squares, some = [], max(1, _WINDOWS // (self.layer.groups * positions * inputs))
+        for first in range(0, len(self.x), some):
+            here = slice(first, first + some)
+            a_NGLP = self.layer.grouped(unfold(self.x[here], self.layer.window), self._kernels.shape[2])
+            g_NGLO = self.layer.grouped(self.g[here].flatten(2).transpose(1, 2), outputs)
+            if outer is None:
+                squares.append(ghost_square_norms(g_NGLO, a_NGLP))
+            else:
+                squares.append(torch.linalg.vector_norm(outer_products(g_NGLO, a_NGLP, outer[here]), dim=1).square())
+        self._outer, weight_N = outer, torch.cat(squares)
+        return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
+
+    def drop(self, bad_N: Tensor) -> None:
+        """See the contract."""
+        self.x, self.g = without(self.x, bad_N), without(self.g, bad_N)
+        self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
+
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
+        """See the contract."""
+        weight = sums[self.weight].view(self._kernels.shape)
+        if self._outer is not None:
+            with windows_last(weight) as into:
+                add_rows(self.runs, self._outer, factors, into.flatten(1))
+        else:
+            alone = isinstance(factors, float)
+            g_NOHW = self.g if alone else weighted(self.g, factors)
+            images = (torch.split(image, list(self.runs.sizes)) for image in (g_NOHW, self.x))
+            for sum_OIHW, g, x, kernel in zip(weight.unbind(), *images, self._kernels.unbind(), strict=True):
+                if len(x):
+                    sum_OIHW.add_(self.layer.transposed(g, x, kernel, "weight"), alpha=factors if alone else 1.0)
+        if self.bias is not None:
+            add_rows(self.runs, self._bias_gradients(), factors, sums[self.bias])
+
+    def _bias_gradients(self) -> Tensor:
+        """Every example's bias gradient, shape (N, O)."""
+        if self._summed is None:
+            self._summed = self.g.sum((2, 3))
+        return self._summed
+
+
+def library_pays(x_NCHW: Tensor) -> bool:
+    """Whether a call for each client is cheaper than a product for all; in float64 the library has no kernels of its own."""
+    return x_NCHW.device.type == "cpu" and x_NCHW.dtype == torch.float32
 
 
 def _pair(value: tuple[int, ...]) -> Pair:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums
-from privfl.training._rules.products import without
+from privfl.training._rules.products import weighted, without
 
 _ROUNDING = 16
 
@@ -69,9 +69,9 @@ class LookupRecord(Record):
         """See the contract."""
         self.g = without(self.g, bad_N)
 
-    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
         table_KVE = sums[self.name]
-        g = self.g if factors_N is None else self.g * factors_N.view(-1, 1, 1)
+        g = weighted(self.g, factors)
         clients_NL = self.runs.clients(self.rows.device)[:, None].expand_as(self.rows)
         table_KVE.index_put_((clients_NL, self.rows), g.to(table_KVE.dtype), accumulate=True)

@@ -23,7 +23,7 @@ class ExamplesRecord(Record):
         """See the contract."""
         self.gradients = {name: without(gradient, bad_N) for name, gradient in self.gradients.items()}
 
-    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
         for name, gradient in self.gradients.items():
-            add_rows(self.runs, gradient, factors_N, sums[name].flatten(1))
+            add_rows(self.runs, gradient, factors, sums[name].flatten(1))

@@ -6,6 +6,8 @@ Shapes: N examples, G groups, L positions (1 for a plain linear layer), P inputs
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +19,7 @@ _GHOST_PAYS = 4
 """Writing and reading one number of an example's gradient costs as much as this many multiplications (measured)."""
 
 _ROUNDING = 16
-"""Safety of a norm that was computed from Gram matrices, in units of the last place; see :meth:`ProductRecord._ghost`."""
+"""Safety of a norm that was computed from Gram matrices, in units of the last place; see :func:`ghost_square_norms`."""
 
 
 def product(runs: Runs, a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None = None) -> Tensor:
@@ -57,23 +59,27 @@ def product_in(
     return product(runs, a_NGLP.to(dtype), weight_KGPO.to(dtype), bias).to(a_NGLP.dtype)
 
 
-def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, sum_KGOP: Tensor) -> None:
-    """Add Σ_i g_iᵀ a_i over each client's examples and positions to ``sum_KGOP``, in place."""
+def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, factors: Tensor | float, sum_KGOP: Tensor) -> None:
+    """Add Σ_i factor_i g_iᵀ a_i over each client's examples and positions to ``sum_KGOP``, in place."""
+    alpha = 1.0
+    if isinstance(factors, Tensor):
+        g_NGLO = weighted(g_NGLO, factors)
+    else:
+        alpha = factors
     groups = a_NGLP.shape[1]
     if runs.even and groups == 1:
         g_KRO, a_KRP = (x.reshape(len(runs.sizes), -1, x.shape[-1]) for x in (g_NGLO, a_NGLP))
-        sum_KGOP[:, 0].baddbmm_(g_KRO.transpose(1, 2), a_KRP)
+        sum_KGOP[:, 0].baddbmm_(g_KRO.transpose(1, 2), a_KRP, alpha=alpha)
         return
     for group in range(groups):
         rows = (_split_rows(x[:, group : group + 1], runs) for x in (g_NGLO, a_NGLP))
         for sum_OP, g_RO, a_RP in zip(sum_KGOP[:, group].unbind(), *rows, strict=True):
-            sum_OP.addmm_(g_RO.t(), a_RP)
+            sum_OP.addmm_(g_RO.t(), a_RP, alpha=alpha)
 
 
-def add_rows(runs: Runs, values_NM: Tensor, factors_N: Tensor | None, sum_KM: Tensor) -> None:
+def add_rows(runs: Runs, values_NM: Tensor, factors: Tensor | float, sum_KM: Tensor) -> None:
     """Add Σ_i factor_i · values_i over each client's examples to ``sum_KM``, in place."""
-    if factors_N is None:
-        factors_N = values_NM.new_ones(len(values_NM))
+    factors_N = factors if isinstance(factors, Tensor) else values_NM.new_full((len(values_NM),), factors)
     if runs.even:
         clients = len(runs.sizes)
         values_KBM = values_NM.reshape(clients, -1, values_NM.shape[-1])
@@ -83,6 +89,53 @@ def add_rows(runs: Runs, values_NM: Tensor, factors_N: Tensor | None, sum_KM: Te
     parts = zip(torch.split(sum_KM, 1), torch.split(factors_N[None], sizes, 1), torch.split(values_NM, sizes), strict=True)
     for sum_1M, factors_1B, values_BM in parts:
         sum_1M.addmm_(factors_1B, values_BM)
+
+
+@contextmanager
+def windows_last(weight_KOI: Tensor) -> Iterator[Tensor]:
+    """The same sums, (K, O, inputs, *taps), with the inputs last; what is added to them is added to ``weight_KOI``.
+
+    A window's inputs are last in memory, a kernel's are first.
+    """
+    inputs, taps = weight_KOI.shape[2], math.prod(weight_KOI.shape[3:])
+    if min(inputs, taps) == 1:
+        yield weight_KOI
+        return
+    into = weight_KOI.new_zeros(weight_KOI.shape)
+    yield into
+    weight_KOI += into.view(*weight_KOI.shape[:2], taps, inputs).transpose(2, 3).reshape(weight_KOI.shape)
+
+
+def outer_products(g_NGLO: Tensor, a_NGLP: Tensor, out_ND: Tensor | None = None) -> Tensor:
+    """Every example's weight gradient Σ_l g_lᵀ a_l, written out, shape (N, G·O·P)."""
+    examples, groups, _, outputs = g_NGLO.shape
+    each = (examples * groups, outputs, a_NGLP.shape[3])
+    out = None if out_ND is None else out_ND.view(each)
+    products = torch.bmm(g_NGLO.flatten(0, 1).transpose(1, 2), a_NGLP.flatten(0, 1), out=out)
+    return products.view(examples, groups * outputs * a_NGLP.shape[3])
+
+
+def ghost_pays(positions: int, inputs: int, outputs: int) -> bool:
+    """Whether Gram matrices are cheaper than gradients that are written out."""
+    return positions**2 * (inputs + outputs) <= _GHOST_PAYS * inputs * outputs
+
+
+def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
+    """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small, shape (N,).
+
+    Where positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
+    terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added.
+    """
+    grams = [torch.matmul(x, x.transpose(2, 3)) for x in (a_NGLP, g_NGLO)]
+    ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3))
+    sizes_NG = (a_NGLP.norm(dim=3) * g_NGLO.norm(dim=3)).sum(2)
+    slack_N: Tensor = sizes_NG.square().sum(1) * (_ROUNDING * torch.finfo(a_NGLP.dtype).eps)
+    return ghost_N.clamp(min=0.0) + slack_N
+
+
+def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
+    """Each example's values times its factor."""
+    return values * (factors.view(-1, *[1] * (values.dim() - 1)) if isinstance(factors, Tensor) else factors)
 
 
 def without(values: Tensor, bad_N: Tensor) -> Tensor:
@@ -135,9 +188,10 @@ class ProductRecord(Record):
         """See the class."""
         positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
         if positions == 1:
-            weight_N = (self.a.square().sum((2, 3)) * self.g.square().sum((2, 3))).sum(1)
-        elif positions**2 * (inputs + outputs) <= _GHOST_PAYS * inputs * outputs:
-            weight_N = self._ghost()
+            norms_NG = [torch.linalg.vector_norm(x, dim=(2, 3)) for x in (self.a, self.g)]
+            weight_N: Tensor = (norms_NG[0] * norms_NG[1]).square().sum(1)
+        elif ghost_pays(positions, inputs, outputs):
+            weight_N = ghost_square_norms(self.g, self.a)
         else:
             weight_N = torch.linalg.vector_norm(self._outer_products(), dim=1).square()
         return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
@@ -147,47 +201,28 @@ class ProductRecord(Record):
         self.a, self.g = without(self.a, bad_N), without(self.g, bad_N)
         self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
 
-    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
-        weight = sums[self.weight]
-        channels, taps = weight.shape[2], math.prod(weight.shape[3:])
-        # A product's inputs have channels last, a kernel has them first.
-        straight = min(channels, taps) == 1
-        into = weight if straight else weight.new_zeros(weight.shape)
-        if self._outer is not None:
-            add_rows(self.runs, self._outer, factors_N, into.flatten(1))
-        else:
-            g = self.g if factors_N is None else self.g * factors_N.view(-1, 1, 1, 1)
-            add_outer(self.runs, g, self.a, into.view(len(into), self.g.shape[1], self.g.shape[3], self.a.shape[3]))
-        if not straight:
-            weight += into.view(*weight.shape[:2], taps, channels).transpose(2, 3).reshape(weight.shape)
+        with windows_last(sums[self.weight]) as into:
+            if self._outer is not None:
+                add_rows(self.runs, self._outer, factors, into.flatten(1))
+            else:
+                shape = (len(into), self.g.shape[1], self.g.shape[3], self.a.shape[3])
+                add_outer(self.runs, self.g, self.a, factors, into.view(shape))
         if self.bias is not None:
-            add_rows(self.runs, self._bias_gradients(), factors_N, sums[self.bias])
+            add_rows(self.runs, self._bias_gradients(), factors, sums[self.bias])
 
     def _outer_products(self) -> Tensor:
         """Every example's weight gradient, written out, shape (N, G·O·P)."""
         if self._outer is None:
-            outer = torch.matmul(self.g.transpose(2, 3), self.a)
-            self._outer = outer.view(len(outer), -1)
+            self._outer = outer_products(self.g, self.a)
         return self._outer
 
     def _bias_gradients(self) -> Tensor:
         """Every example's bias gradient, shape (N, G·O)."""
         if self._summed is None:
-            self._summed = self.g.sum(2).flatten(1)
+            self._summed = (self.g[:, :, 0] if self.g.shape[2] == 1 else self.g.sum(2)).flatten(1)
         return self._summed
-
-    def _ghost(self) -> Tensor:
-        """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small.
-
-        Where positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
-        terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added.
-        """
-        grams = [torch.matmul(x, x.transpose(2, 3)) for x in (self.a, self.g)]
-        ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3))
-        sizes_NG = (self.a.norm(dim=3) * self.g.norm(dim=3)).sum(2)
-        slack_N: Tensor = sizes_NG.square().sum(1) * (_ROUNDING * torch.finfo(self.a.dtype).eps)
-        return ghost_N.clamp(min=0.0) + slack_N
 
 
 class RowsRecord(ProductRecord):
@@ -201,10 +236,10 @@ class RowsRecord(ProductRecord):
         super().__init__(runs, a_NGLP, g_NGLO, names)
         self.rows, self.names = rows, self.names if named else ()
 
-    def add(self, factors_N: Tensor | None, sums: Sums) -> None:
+    def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
         own = [self.weight] if self.bias is None else [self.weight, self.bias]
-        super().add(factors_N, {name: sums[name][:, self.rows] for name in own})
+        super().add(factors, {name: sums[name][:, self.rows] for name in own})
 
 
 def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) -> Tensor:
