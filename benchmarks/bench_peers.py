@@ -14,12 +14,15 @@ import torch
 from _harness import figures, options, print_table, write_json
 from _peers import compare_all, print_comparison
 
+from privfl.training._memory import keep_freed_memory
+
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Print the tables, or write the figures."""
     asked = options(__doc__ or "", argv)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    keep_freed_memory()
     measured, flat = compare_all(quick=asked.quick)
     if asked.json is not None:
         for name, runs in measured.items():

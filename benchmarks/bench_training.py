@@ -24,6 +24,8 @@ from _peers import compare_all, print_comparison
 from _processes import two_process_speedup
 from _task import outside_training_share
 
+from privfl.training._memory import keep_freed_memory
+
 WAYS = ("plain", "plain_channels_last", "fused_nonprivate", "fused", "opacus", "vmap")
 QUICK_WAYS = ("plain", "fused_nonprivate", "fused", "opacus")
 CENTRAL = Work("cnn", clients=1, batch=512, steps=2)
@@ -49,6 +51,7 @@ def peak_mib(work: Work, way: str) -> float:
 
 def _peak(work: Work, way: str) -> float:
     torch.set_num_threads(1)
+    keep_freed_memory()
     warnings.simplefilter("ignore")
     run = cases(work, [way])[way]
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -74,6 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     asked = options(__doc__ or "", argv)
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    keep_freed_memory()
     ways, repeats = (QUICK_WAYS, 3) if asked.quick else (WAYS, 7)
     measured = {f"{work.model}, {work.clients}": measure(work, ways, repeats) for work in works(asked.quick)}
     central = measure(CENTRAL, QUICK_WAYS, repeats)

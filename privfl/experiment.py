@@ -39,6 +39,7 @@ from privfl.servers import ServerOptimizer
 from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
+from privfl.training._memory import keep_freed_memory
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
@@ -356,8 +357,9 @@ def deterministic() -> Iterator[None]:
     """The same seed, the same bytes: one thread, deterministic kernels; the process is left as it was found.
 
     Sums are split over threads, so that results would depend on the number of cores. Runs are spread over processes
-    instead (see the shadow models).
+    instead (see the shadow models). What stays is that the process keeps the memory that it frees.
     """
+    keep_freed_memory()
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(1)

@@ -1,7 +1,9 @@
-"""What an engine says when the memory is not enough."""
+"""How a process gets its memory, and what an engine says when it is not enough."""
 
 from __future__ import annotations
 
+import ctypes
+import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -12,6 +14,24 @@ from privfl.errors import ConfigError
 
 # The CPU's allocator raises a plain RuntimeError; this is in it.
 _CPU_SAYS = ("can't allocate memory", "not enough memory")
+
+# glibc's malloc.h
+_M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_THRESHOLD = -1, -2, -3
+_MIB = 2**20
+
+
+def keep_freed_memory() -> None:
+    """Ask glibc's allocator to keep what this process frees, up to blocks of 32 MiB; without glibc nothing happens.
+
+    Every step of training frees and takes the same blocks of some MiB. Given back to the system they come again page by
+    page, which takes a tenth of a private step of a small convolutional network.
+    """
+    if platform.libc_ver()[0] != "glibc":
+        return
+    libc = ctypes.CDLL(None)
+    libc.mallopt(_M_MMAP_THRESHOLD, 32 * _MIB)  # The largest that it takes.
+    libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
+    libc.mallopt(_M_TOP_PAD, 64 * _MIB)
 
 
 @contextmanager
