@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Sequence
 
@@ -14,6 +13,9 @@ from privfl.aggregators._cohort import in_order
 from privfl.aggregators._fixed_point import FixedPoint
 from privfl.errors import ProtocolError
 from privfl.processes import ALONE, Processes
+
+_AT_ONCE = 2**15
+"""Coordinates that are added up together on a CPU: what is computed of them stays in the caches."""
 
 
 class Mean(Aggregator):
@@ -69,12 +71,21 @@ def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
 
 def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
     """Σ weight · update over all clients of all processes, in float64."""
-    largest = max((float(torch.linalg.vector_norm(one.delta_D.detach(), math.inf)) * one.weight for one in cohort), default=0.0)
+    largest = max((_largest(one.delta_D) * one.weight for one in cohort), default=0.0)
     code = FixedPoint.fit(processes.largest(largest), clients)
     words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
-    for update in cohort:
-        words_D += code.words(update.delta_D.detach(), update.weight).to(words_D.device)
+    at_once = _AT_ONCE if words_D.device.type == "cpu" else len(words_D)
+    for first in range(0, len(words_D), at_once):
+        here = slice(first, first + at_once)
+        for update in cohort:
+            words_D[here] += code.words(update.delta_D[here].detach(), update.weight).to(words_D.device)
     return code.values(processes.sum(words_D))
+
+
+def _largest(delta_D: Tensor) -> float:
+    """‖delta‖∞; PyTorch's norm takes ten times as long."""
+    low, high = torch.aminmax(delta_D.detach())
+    return max(-float(low), float(high))
 
 
 def _seen(cohort: Sequence[ClientUpdate], weights: dict[int, float], processes: Processes) -> dict[str, Tensor]:
