@@ -16,6 +16,7 @@ from privfl.loading import loads
 from privfl.training import LocalResult, LocalTask
 from privfl.training.fused import Fused
 
+TRAINING: dict[str, Any] = {"local_epochs": 1, "batch_size": 32, "lr": 0.1}
 MODELS: dict[str, dict[str, Any]] = {"cnn": {"kind": "cnn"}, "mlp": {"kind": "mlp", "hidden": [200]}}
 
 
@@ -33,7 +34,7 @@ def task(rounds: int, model: str = "cnn", *, private: bool = False, **changed: A
         "data": {"kind": "fashion_mnist", "clients": 100, "partition": {"kind": "iid"}, "holdout": 1e-9},
         "model": MODELS[model],
         "cohort": {"kind": "fixed", "size": 10},
-        "training": {"local_epochs": 1, "batch_size": 32, "lr": 0.1},
+        "training": TRAINING,
         "privacy": privacy if private else {"kind": "none"},
         "aggregator": {"kind": "mean"},
         "server": {"kind": "fedavg"},

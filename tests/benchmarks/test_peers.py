@@ -55,6 +55,17 @@ def test_a_loop_over_the_problem_is_compared_and_learns_as_well(bench: dict[str,
     assert min(measured["loop"].seconds.values_R) > 0
 
 
+def test_what_a_peer_spends_elsewhere_is_counted(bench: dict[str, Any]) -> None:
+    def run(problem: Any, rounds: int) -> float:
+        bench["ELSEWHERE"].append(1000.0 * rounds)
+        return loop(problem, rounds)
+
+    build = partial(bench["task"], data=DIGITS, cohort={"kind": "fixed", "size": 4})
+    measured = bench["compare"]("mlp", 2, 1, {"far": SimpleNamespace(TASKS=("mlp",), run=run)}, build)
+    assert 2000 < measured["far"].seconds.median < 2100
+    assert measured["privfl"].seconds.median < 100
+
+
 def test_who_learnt_something_else_has_no_figure(bench: dict[str, Any]) -> None:
     def run(seconds: float, accuracy: float) -> Any:
         return bench["Measured"](bench["Sample"](np.array([seconds])), bench["Sample"](np.array([accuracy])))
@@ -78,7 +89,7 @@ def test_a_private_problem_says_what_a_client_does(bench: dict[str, Any]) -> Non
     assert problem.local.expected_batch_size == pytest.approx(32)
 
 
-@pytest.mark.parametrize("name", ["pfl", "flower", "fedjax"])
+@pytest.mark.parametrize("name", ["pfl", "flower", "flower_simulation", "fedjax"])
 def test_an_absent_peer_is_left_out(bench: dict[str, Any], name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     module = runpy.run_path(str(FOLDER / f"_peer_{name}.py"))
     assert set(module["TASKS"]) <= set(bench["TASKS"])
