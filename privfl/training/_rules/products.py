@@ -18,6 +18,9 @@ from privfl.training._rules import CohortLayer, Record, Runs, Sums
 _GHOST_PAYS = 4
 """Writing and reading one number of an example's gradient costs as much as this many multiplications (measured)."""
 
+_FEW_ROWS = 64
+"""A client's rows up to which a CPU is faster with the matrix, as PyTorch keeps it, on the left (measured)."""
+
 _ROUNDING = 16
 """Safety of a norm that was computed from Gram matrices, in units of the last place; see :func:`ghost_square_norms`."""
 
@@ -248,7 +251,11 @@ def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) 
     if groups == 1:
         a_KRP = a_NGLP.reshape(clients, -1, inputs)
         weight_KPO = weight_KGPO[:, 0]
-        out = torch.bmm(a_KRP, weight_KPO) if bias_KGO is None else torch.baddbmm(bias_KGO, a_KRP, weight_KPO)
+        if a_KRP.device.type == "cpu" and a_KRP.shape[1] <= _FEW_ROWS and weight_KPO.stride(1) == 1:
+            out = torch.bmm(weight_KPO.transpose(1, 2), a_KRP.transpose(1, 2)).transpose(1, 2).contiguous()
+            out = out if bias_KGO is None else out.add_(bias_KGO)
+        else:
+            out = torch.bmm(a_KRP, weight_KPO) if bias_KGO is None else torch.baddbmm(bias_KGO, a_KRP, weight_KPO)
         return out.view(examples, 1, positions, outputs)
     a_KGRP = a_NGLP.view(clients, -1, groups, positions, inputs).transpose(1, 2).reshape(clients, groups, -1, inputs)
     out_KGRO = torch.matmul(a_KGRP, weight_KGPO)
