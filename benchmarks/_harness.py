@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
+import resource
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -85,6 +88,17 @@ def interleaved(
             cases[name]()
             seconds[name].append(clock() - begun)
     return {name: Sample(np.array(taken)) for name, taken in seconds.items()}
+
+
+def peak_mib() -> float:
+    """The largest amount of memory that this process has had.
+
+    On Linux the kernel's figure for the address space: that of ``getrusage`` is inherited from whoever started the process.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        return int(re.findall(r"VmHWM:\s+(\d+) kB", status.read_text())[0]) / 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 1024)
 
 
 def figures(prefix: str, samples: Mapping[str, Sample]) -> Figures:

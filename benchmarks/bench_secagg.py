@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import gc
 import os
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -23,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 import _flower
 import numpy as np
-from _harness import Figures, Sample, interleaved, options, print_table, write_json
+from _harness import Figures, Sample, interleaved, options, peak_mib, print_table, write_json
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
@@ -303,7 +302,7 @@ def growth(flat: Figures) -> None:
         begun = time.process_time()
         played = play_round(clients, 100_000, 0.05, Policy(graph="sparse", max_corrupt=0.05), real=clients)
         seconds = time.process_time() - begun
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        memory = peak_mib()
         flat |= {f"cohort_{clients}_s": seconds, f"cohort_{clients}_peak_mib": memory}
         columns[f"{clients:,}"] = {
             "k": f"{played.neighbours}",

@@ -11,7 +11,6 @@ process, so that neighbours on the machine do not count.
 from __future__ import annotations
 
 import multiprocessing
-import resource
 import sys
 import time
 import warnings
@@ -19,7 +18,7 @@ from collections.abc import Sequence
 
 import torch
 from _engines import MODELS, Work, cases
-from _harness import Figures, Sample, figures, interleaved, options, print_table, write_json
+from _harness import Figures, Sample, figures, interleaved, options, peak_mib, print_table, write_json
 from _peers import compare_all, print_comparison
 from _processes import two_process_speedup
 from _task import outside_training_share
@@ -28,6 +27,7 @@ from privfl.training._memory import keep_freed_memory
 
 WAYS = ("plain", "plain_channels_last", "fused_nonprivate", "fused", "opacus", "vmap")
 QUICK_WAYS = ("plain", "fused_nonprivate", "fused", "opacus")
+CROWD = Work("cnn", clients=1000)
 CENTRAL = Work("cnn", clients=1, batch=512, steps=2)
 
 
@@ -43,20 +43,20 @@ def measure(work: Work, ways: Sequence[str], repeats: int) -> dict[str, Sample]:
     return {name: taken.times(1e3) for name, taken in interleaved(cases(work, ways), repeats, time.process_time).items()}
 
 
-def peak_mib(work: Work, way: str) -> float:
+def added_mib(work: Work, way: str) -> float:
     """What a round adds to the peak memory of a fresh process."""
     with multiprocessing.get_context("spawn").Pool(1) as pool:
-        return pool.apply(_peak, (work, way))
+        return pool.apply(_added_mib, (work, way))
 
 
-def _peak(work: Work, way: str) -> float:
+def _added_mib(work: Work, way: str) -> float:
     torch.set_num_threads(1)
     keep_freed_memory()
     warnings.simplefilter("ignore")
     run = cases(work, [way])[way]
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_mib()
     run()
-    return (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    return peak_mib() - before
 
 
 def ratios(measured: dict[str, dict[str, Sample]], central: dict[str, Sample]) -> Figures:
@@ -95,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     for model in dict.fromkeys(name.split(", ")[0] for name in measured):
         rows = {work.clients: work for work in works(asked.quick) if work.model == model}
         print_table(f"{model}: ms a round, examples/s, over plain", _columns(rows, measured, peaks=not asked.quick))
+    if not asked.quick:
+        print(f"1,000 clients of the cnn, private: {added_mib(CROWD, 'fused'):.0f} MiB, the updates and the budget included")
     print_comparison(side_by_side)
     print_table("figures", {"": {name: f"{value:.3f}" for name, value in flat.items()}})
     return 0
@@ -110,7 +112,7 @@ def _columns(rows: dict[int, Work], measured: dict[str, dict[str, Sample]], *, p
             column[f"{clients} clients, examples/s"] = f"{work.examples / sample.median * 1e3:,.0f}"
             column[f"{clients} clients, over plain"] = f"{sample.over(taken['plain']):.2f}"
             if peaks and clients == 50:
-                column[f"{clients} clients, MiB"] = f"{peak_mib(work, way):.0f}"
+                column[f"{clients} clients, MiB"] = f"{added_mib(work, way):.0f}"
     return columns
 
 
