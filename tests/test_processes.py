@@ -25,14 +25,27 @@ CENTRAL = {
     "clipping": {"kind": "adaptive"},
 }
 DISTRIBUTED = {"kind": "client_distributed", "max_update_norm": 0.5, "noise_multiplier": 1.0, "delta": 1e-3, "survivors": 3}
+# A small cohort would be one part, and one process would train all of it.
+SHARED = {**SMALL["training"], "parts": 3}
 RUNS: dict[str, dict[str, Any]] = {
     # Sums alone cross between the processes; each update; each noised update; what a secure sum is made of.
-    "sums": {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "records": {"views": "final"}},
-    "updates": {"aggregator": {"kind": "mean"}, "training": {**SMALL["training"], "parts": 3}},
+    "sums": {"training": SHARED, "privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "records": {"views": "final"}},
+    "updates": {"training": SHARED, "aggregator": {"kind": "mean"}},
     "reference": {"training": {**SMALL["training"], "engine": "opacus"}},
-    "adaptive": {"privacy": CENTRAL, "cohort": {"kind": "poisson", "size": 2}, "records": {"views": "sums"}, "rounds": 4},
-    "shares": {"privacy": DISTRIBUTED, "cohort": {"kind": "all"}, "aggregator": {"kind": "secure_sum", "max_corrupt": 0.0}},
-    "secure": {"records": {"views": "sums"}},
+    "adaptive": {
+        "training": SHARED,
+        "privacy": CENTRAL,
+        "cohort": {"kind": "poisson", "size": 2},
+        "records": {"views": "sums"},
+        "rounds": 4,
+    },
+    "shares": {
+        "training": SHARED,
+        "privacy": DISTRIBUTED,
+        "cohort": {"kind": "all"},
+        "aggregator": {"kind": "secure_sum", "max_corrupt": 0.0},
+    },
+    "secure": {"training": SHARED, "records": {"views": "sums"}},
 }
 
 WORKER = """
