@@ -14,9 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums
+from privfl.training._rules import CohortLayer, Pass, Runs, Sums
 from privfl.training._rules.products import (
     Product,
+    WeightRecord,
     add_rows,
     ghost_pays,
     ghost_square_norms,
@@ -123,7 +124,7 @@ class _ByLibrary(torch.autograd.Function):
         return into.to(x_NCHW.dtype), None, None, None, None
 
 
-class ConvolutionRecord(Record):
+class ConvolutionRecord(WeightRecord):
     """Images x and output gradients g; an example's gradient is that of a product of its windows (:class:`ProductRecord`).
 
     Windows are many times as large as images. They are copied out, some at a time, only where each example's own
@@ -131,16 +132,8 @@ class ConvolutionRecord(Record):
     """
 
     def __init__(self, layer: CohortConvolution, runs: Runs, x_NCHW: Tensor, g_NOHW: Tensor, weight_KOIHW: Tensor) -> None:
-        self.layer, self.runs, self.x, self.g, self._kernels = layer, runs, x_NCHW, g_NOHW, weight_KOIHW
-        self.weight, self.bias = layer.names["weight"], layer.names.get("bias")
-        self.names = tuple(layer.names.values())
-        self._outer: Tensor | None = None
-        self._summed: Tensor | None = None
-
-    @property
-    def of(self) -> str:
-        """See the contract."""
-        return self.weight
+        super().__init__(runs, layer.names)
+        self.layer, self.x, self.g, self._kernels = layer, x_NCHW, g_NOHW, weight_KOIHW
 
     def square_norms(self) -> Tensor:
         """See the class."""
@@ -162,8 +155,8 @@ class ConvolutionRecord(Record):
 
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
+        super().drop(bad_N)
         self.x, self.g = without(self.x, bad_N), without(self.g, bad_N)
-        self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""

@@ -168,15 +168,11 @@ class Product(torch.autograd.Function):
         return product_in(shared.product_dtype, ctx.runs, g_NGLO, weight_KGOP), None, None, None, None
 
 
-class ProductRecord(Record):
-    """Inputs a and output gradients g of a product; an example's weight gradient is Σ_l g_lᵀ a_l, its bias gradient Σ_l g_l.
+class WeightRecord(Record):
+    """Of a layer with a weight and perhaps a bias, and what of their gradients was written out, example by example."""
 
-    With one position the norm is ‖a‖‖g‖ (Goodfellow 2015, arXiv 1510.01799). With several, the example's gradient is written
-    out, or its norm taken from Gram matrices (Li et al. 2022, arXiv 2110.05679, "ghost"), whichever is cheaper.
-    """
-
-    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str]) -> None:
-        self.runs, self.a, self.g = runs, a_NGLP, g_NGLO
+    def __init__(self, runs: Runs, names: dict[str, str]) -> None:
+        self.runs = runs
         self.weight, self.bias = names["weight"], names.get("bias")
         self.names = tuple(names.values())
         self._outer: Tensor | None = None
@@ -186,6 +182,22 @@ class ProductRecord(Record):
     def of(self) -> str:
         """See the contract."""
         return self.weight
+
+    def drop(self, bad_N: Tensor) -> None:
+        """See the contract; what else a record keeps is its own to drop."""
+        self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
+
+
+class ProductRecord(WeightRecord):
+    """Inputs a and output gradients g of a product; an example's weight gradient is Σ_l g_lᵀ a_l, its bias gradient Σ_l g_l.
+
+    With one position the norm is ‖a‖‖g‖ (Goodfellow 2015, arXiv 1510.01799). With several, the example's gradient is written
+    out, or its norm taken from Gram matrices (Li et al. 2022, arXiv 2110.05679, "ghost"), whichever is cheaper.
+    """
+
+    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str]) -> None:
+        super().__init__(runs, names)
+        self.a, self.g = a_NGLP, g_NGLO
 
     def square_norms(self) -> Tensor:
         """See the class."""
@@ -201,8 +213,8 @@ class ProductRecord(Record):
 
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
+        super().drop(bad_N)
         self.a, self.g = without(self.a, bad_N), without(self.g, bad_N)
-        self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
