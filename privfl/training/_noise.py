@@ -79,13 +79,13 @@ class CohortNoise:
         """Add, in place, the noise that was not there from the beginning, and measure what was added."""
         if not self._secure:
             return sums_KD
-        before_KD = sums_KD.clone()
         for k, sum_D in enumerate(sums_KD):
             deviation = widened(self.noise_multipliers[k], len(sum_D)) * self.max_grad_norm
+            before_D = sum_D.clone()
             for part in torch.split(sum_D, self._numels):
                 part.copy_(self._secure[k].added(part, deviation))
             self.draws[k] += 1
-        self._square_K[: len(sums_KD)] += torch.linalg.vector_norm(sums_KD - before_KD, dim=1).double().square()
+            self._square_K[k] += torch.linalg.vector_norm(sum_D - before_D).double().square()
         return sums_KD
 
     def draw(self, noise_KD: Tensor) -> Tensor:
