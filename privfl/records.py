@@ -78,10 +78,10 @@ class RoundRecord(Frozen):
     """What one round did. ``round`` counts from 0.
 
     ``skipped`` says why the model did not move, where the cohort was too small or too few clients survived. ``survivors``
-    are the clients whose updates are in the mean. ``epsilon`` is the largest ε over the clients so far, None where nothing
-    is promised. ``clipped_share`` is the share of per-example gradients, or of updates, that were clipped,
-    ``clipped_coordinates`` how many coordinates the secure sum's encoding clipped, ``zeroed`` how many gradients or updates
-    were not finite; no server sees any of them.
+    are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
+    largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
+    gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
+    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them.
     """
 
     round: int

@@ -124,7 +124,7 @@ class ServerView(ClientView):
         if "updates_KD" in seen:
             return seen["weights_K"] @ seen["updates_KD"], float(seen["weights_K"].sum())
         if "sum_D" not in seen:
-            raise ViewError(f"round {round_number} was skipped; the server saw nothing of it")
+            raise ViewError(f"round {round_number}: nobody's update arrived; the server saw nothing of it")
         return seen["sum_D"], float(seen["weight_sum"])
 
     def count(self, round_number: int) -> float:
@@ -137,7 +137,7 @@ class ServerView(ClientView):
         if "counts_K" in seen:
             return float(seen["counts_K"].double().sum())
         if "count" not in seen:
-            raise ViewError(f"round {round_number}: nothing was counted; the norm was fixed, or the round was skipped")
+            raise ViewError(f"round {round_number}: nothing was counted; the norm was fixed, or nobody took part")
         return float(seen["count"])
 
     def updates(self, round_number: int) -> tuple[Tensor, Tensor]:
@@ -153,7 +153,7 @@ class ServerView(ClientView):
                 "attack the sum, or run with aggregator.kind = 'mean'"
             )
         if "updates_KD" not in seen:
-            raise ViewError(f"round {round_number} was skipped; the server saw nothing of it")
+            raise ViewError(f"round {round_number}: nobody's update arrived; the server saw nothing of it")
         return seen["updates_KD"], seen["weights_K"]
 
 

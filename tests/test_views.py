@@ -93,7 +93,7 @@ def test_a_skipped_round_shows_the_model_and_nothing_more(tmp_path: Path) -> Non
     assert torch.equal(view.model_before(0), MODEL_D)
     assert view.participants(0) == []
     for ask in (view.sums, view.updates):
-        with pytest.raises(ViewError, match="round 0 was skipped; the server saw nothing of it"):
+        with pytest.raises(ViewError, match="round 0: nobody's update arrived; the server saw nothing of it"):
             ask(0)
 
 

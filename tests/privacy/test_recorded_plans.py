@@ -275,15 +275,29 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
 
 @pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
 def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
-    config = ADAPTIVE.model_copy(update={"aggregator": small(aggregator={"kind": aggregator}).aggregator})
+    """Cohorts of nobody and of one are among these: beside the one a stand-in sends zeros, of a client's weight, and counts
+    nothing. They are drawn from the seed; the operating system would draw others each time."""
+    config = small(
+        rounds=12,
+        privacy=privacy("client_central", noise_multiplier=0.05, clipping="adaptive"),
+        cohort={"kind": "poisson", "size": 1},
+        server={"kind": "fedavg"},
+        aggregator={"kind": aggregator},
+    )
     folder = run(config, tmp_path / "run")
+    assert {0, 1} < {len(record.cohort) for record in folder.rounds()}
     view = views.open_view(folder, "server", assemble(config).layout)
     assert isinstance(view, views.ServerView)
     for record in folder.rounds():
+        if not record.cohort:
+            with pytest.raises(ViewError, match="nobody's update arrived"):
+                view.sums(record.round)
+            continue
         assert record.clipped_share is not None
         sum_D, weight = view.sums(record.round)
         assert sum_D.shape == view.model_before(record.round).shape
-        assert weight == len(record.cohort)
+        senders = max(len(record.cohort), 2) if aggregator == "secure_sum" else len(record.cohort)
+        assert weight == len(record.survivors) == senders
         within = round((1 - record.clipped_share) * len(record.cohort))
         assert view.count(record.round) == within - len(record.cohort) / 2
         if aggregator == "mean":
