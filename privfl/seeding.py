@@ -10,12 +10,14 @@ noise from the operating system instead. The keys of secure aggregation are alwa
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import sys
 from dataclasses import dataclass
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 # How PyTorch lays out the state of its CPU generator (ATen/CPUGeneratorImpl.cpp, CPUGeneratorImplStateLegacy): the seed
 # (8 bytes), `left` and `seeded` (4 each), `next` (8), then the 624 words of MT19937, each in 8 bytes.
@@ -59,11 +61,16 @@ class Seed:
         generator = torch.Generator(device)
         if generator.device.type != "cpu":
             return generator.manual_seed(int.from_bytes(self.key(8), "big") >> 1)
-        generator.manual_seed(0)
-        state = bytearray(generator.get_state().numpy().tobytes())
-        words = np.frombuffer(self.key(4 * _WORDS), dtype=np.uint32).astype(np.uint64)
-        state[_WORDS_AT : _WORDS_AT + 8 * _WORDS] = words.tobytes()
-        return generator.set_state(torch.frombuffer(state, dtype=torch.uint8).clone())
+        state = _seeded_state().copy()
+        state[_WORDS_AT : _WORDS_AT + 8 * _WORDS].view(np.uint64)[:] = np.frombuffer(self.key(4 * _WORDS), np.uint32)
+        return generator.set_state(torch.from_numpy(state))
+
+
+@functools.cache
+def _seeded_state() -> NDArray[np.uint8]:
+    """The state of a CPU generator that was just seeded, in bytes; each stream puts words of its own into a copy."""
+    state: NDArray[np.uint8] = torch.Generator().manual_seed(0).get_state().numpy()
+    return state
 
 
 assert sys.byteorder == "little", "the generator's state is written for little-endian machines"
