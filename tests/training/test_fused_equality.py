@@ -107,7 +107,7 @@ def test_padding_changes_nothing(name: str, padded: bool, monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolutions_by_the_library_are_the_same(name: str, of: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is used in float32, where rounding would hide a small mistake."""
-    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    monkeypatch.setattr(convolution, "library_pays", lambda *_: True)
     assert difference(name, of, torch.float64) < 1e-10
 
 
@@ -118,7 +118,7 @@ def test_pieces_of_any_size_add_up_by_the_library(
     of: Plan, examples: int, padded: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(_cohort, "pads", lambda _: padded)
-    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    monkeypatch.setattr(convolution, "library_pays", lambda *_: True)
     # Windows of one example at a time.
     monkeypatch.setattr(convolution, "_WINDOWS", 1)
     for name in ("convolution, grouped", "convolution of lines", "cnn"):
@@ -127,7 +127,7 @@ def test_pieces_of_any_size_add_up_by_the_library(
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_convolutions_by_products_keep_their_precision(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(convolution, "library_pays", lambda _: False)
+    monkeypatch.setattr(convolution, "library_pays", lambda *_: False)
     assert difference(name, plan(), torch.float32) < 1e-5
 
 

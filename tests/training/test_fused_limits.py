@@ -22,6 +22,7 @@ from privfl.training._budget import Limits, example_bytes
 from privfl.training._choice import choose
 from privfl.training._conversion import convert
 from privfl.training._pieces import pieces
+from privfl.training._rules.convolution import ConvolutionRecord
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
 
@@ -169,6 +170,33 @@ def test_what_it_cannot_be_sure_of_it_leaves_to_the_reference_and_refuses_when_a
     assert words in choice.why
     with pytest.raises(ModelError, match=words):
         Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
+
+
+class Edges(nn.Module):
+    """What two ways to round can make of units at the edge of a ReLU: in floats, a batch has other values than an example."""
+
+    def __init__(self, *types: torch.dtype) -> None:
+        super().__init__()
+        self.types = types
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 6) -> (B, 6)."""
+        return x * 1.01 if len(x) > 1 and x.dtype in self.types else x
+
+
+def test_what_only_rounding_tells_apart_is_decided_in_doubles() -> None:
+    x, end = torch.zeros(3, 6), nn.Sequential(nn.Dropout(0.5), nn.Linear(6, CLASSES))
+    assert choose("auto", nn.Sequential(Edges(torch.float32), end), x).engine == "fused"
+    wrong = choose("auto", nn.Sequential(Edges(torch.float32, torch.float64), end), x)
+    assert wrong.engine == "opacus"
+    assert "another gradient than autograd (off by 1." in wrong.why
+
+
+def test_doubles_go_the_ways_of_floats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is wrong in the library's convolutions, which only floats take, is found in doubles too."""
+    original = ConvolutionRecord.add
+    monkeypatch.setattr(ConvolutionRecord, "add", lambda self, factors, sums: original(self, 1.01 * factors, sums))
+    assert "another gradient than autograd (off by 1." in choose("auto", model("convolution"), inputs("convolution")).why
 
 
 def test_a_batch_norm_is_refused_under_a_promise() -> None:

@@ -63,7 +63,7 @@ def test_one_example_moves_the_sum_by_at_most_the_clip(name: str, scale: float) 
 def test_one_example_moves_the_sum_by_at_most_the_clip_by_the_library(
     name: str, scale: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(convolution, "library_pays", lambda _: True)
+    monkeypatch.setattr(convolution, "library_pays", lambda *_: True)
     test_one_example_moves_the_sum_by_at_most_the_clip(name, scale)
 
 

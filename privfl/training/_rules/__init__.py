@@ -78,6 +78,8 @@ class Pass:
     generators: Sequence[torch.Generator] = ()
     tape: list[Record] = field(default_factory=list)
     product_dtype: torch.dtype | None = None
+    # Of the ways to compute a layer, those of that type are taken; None: those of the numbers' own type.
+    ways_of: torch.dtype | None = None
     # Something that wants a gradient, so that a layer whose input wants none still has a backward pass.
     anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
 

@@ -57,7 +57,7 @@ class CohortConvolution(CohortLayer):
         return self._images(x, weight, bias_KO)
 
     def _images(self, x_NCHW: Tensor, weight_KOIHW: Tensor, bias_KO: Tensor | None) -> Tensor:
-        if self.window.symmetric and library_pays(x_NCHW):
+        if self.window.symmetric and library_pays(x_NCHW.device, self.shared.ways_of or x_NCHW.dtype):
             out: Tensor = _ByLibrary.apply(x_NCHW, self.shared.anchor, self, weight_KOIHW, bias_KO)  # type: ignore[no-untyped-call]
             return out
         clients, outputs, inputs = weight_KOIHW.shape[:3]
@@ -181,9 +181,9 @@ class ConvolutionRecord(WeightRecord):
         return self._summed
 
 
-def library_pays(x_NCHW: Tensor) -> bool:
+def library_pays(device: torch.device, dtype: torch.dtype) -> bool:
     """Whether a call for each client is cheaper than a product for all; in float64 the library has no kernels of its own."""
-    return x_NCHW.device.type == "cpu" and x_NCHW.dtype == torch.float32
+    return device.type == "cpu" and dtype == torch.float32
 
 
 def _pair(value: tuple[int, ...]) -> Pair:
