@@ -22,6 +22,7 @@ from privfl.training._budget import Limits, example_bytes
 from privfl.training._choice import choose
 from privfl.training._conversion import convert
 from privfl.training._pieces import pieces
+from privfl.training._rules import Runs
 from privfl.training._rules.convolution import ConvolutionRecord
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
@@ -367,3 +368,22 @@ def test_freed_memory_is_kept() -> None:
     )
     assert kept < 10_000
     assert given_back > 150_000
+
+
+# --- layouts ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("normed", [False, True])
+def test_channels_are_last_until_a_group_norm_puts_them_first(channels: int, normed: bool) -> None:
+    """Each is what the library is several times as fast with; a raw image of one channel could be either."""
+    module = nn.Sequential(nn.Conv2d(channels, 4, 3), nn.GroupNorm(2, 4) if normed else nn.Tanh(), nn.Conv2d(4, 4, 3))
+    cohort = convert(module)
+    cohort.shared.runs = Runs((2, 3))
+    cohort.shared.weights = {name: value.detach().expand(2, *value.shape) for name, value in module.named_parameters()}
+    assert isinstance(cohort.module, nn.Sequential)
+    last, x = [], torch.rand(5, channels, 8, 8)
+    for layer in cohort.module:
+        x = layer(x)
+        last.append(x.is_contiguous(memory_format=torch.channels_last))
+    assert last == ([True, False, False] if normed else [True, True, True])

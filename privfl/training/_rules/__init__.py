@@ -14,7 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
 
 import torch
@@ -41,9 +41,15 @@ class Runs:
         return len(set(self.sizes)) == 1
 
     def clients(self, device: torch.device) -> Tensor:
-        """The client of each example, shape (N,)."""
-        sizes_K = torch.tensor(self.sizes, device=device)
-        return torch.repeat_interleave(torch.arange(len(self.sizes), device=device), sizes_K, output_size=sum(self.sizes))
+        """The client of each example, shape (N,); not to be changed."""
+        return _clients(self.sizes, device)
+
+
+@lru_cache(maxsize=64)
+def _clients(sizes: tuple[int, ...], device: torch.device) -> Tensor:
+    # Every layer of a pass asks, and mostly every step.
+    sizes_K = torch.tensor(sizes, device=device)
+    return torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes_K, output_size=sum(sizes))
 
 
 class Record(ABC):

@@ -8,6 +8,7 @@ together are one product of windows and matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -49,7 +50,7 @@ class CohortConvolution(CohortLayer):
         return type(layer) in (nn.Conv1d, nn.Conv2d) and layer.padding_mode == "zeros"
 
     def forward(self, x: Tensor) -> Tensor:
-        """(N, C, W) or (N, C, H, W) -> (N, O, ...), channels last in memory."""
+        """(N, C, W) or (N, C, H, W) -> (N, O, ...)."""
         weight, bias_KO = self.weight("weight"), self.weight("bias")
         assert weight is not None
         if x.dim() == 3:
@@ -100,19 +101,19 @@ class _ByLibrary(torch.autograd.Function):
         ctx: Any, x_NCHW: Tensor, _anchor: Tensor, layer: CohortConvolution, weight_KOIHW: Tensor, bias_KO: Tensor | None
     ) -> Tensor:
         runs, dtype = layer.shared.runs, layer.shared.product_dtype or x_NCHW.dtype
-        # One channel is last and first; what the library makes of it should have its channels last.
-        x_NCHW = x_NCHW.to(memory_format=torch.channels_last)
+        # Not contiguous(): one channel is last already, and what the library made of it would have its channels first.
+        x_NCHW = x_NCHW.to(memory_format=_layout(x_NCHW, raw=not x_NCHW.requires_grad))
         ctx.save_for_backward(x_NCHW, weight_KOIHW)
         ctx.layer, ctx.runs = layer, runs
         images, kernels = torch.split(x_NCHW.to(dtype), list(runs.sizes)), weight_KOIHW.to(dtype).unbind()
         biases = [None] * len(kernels) if bias_KO is None else bias_KO.to(dtype).unbind()
         clients = zip(images, kernels, biases, strict=True)
-        return torch.cat([layer.by_library(x, weight, bias) for x, weight, bias in clients if len(x)]).to(x_NCHW.dtype)
+        return _joined([layer.by_library(x, weight, bias) for x, weight, bias in clients if len(x)]).to(x_NCHW.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        g_NOHW = grads[0].contiguous(memory_format=torch.channels_last)
         x_NCHW, weight_KOIHW = ctx.saved_tensors
+        g_NOHW = grads[0].contiguous(memory_format=_layout(x_NCHW))
         layer, runs = ctx.layer, ctx.runs
         layer.shared.tape.append(ConvolutionRecord(layer, runs, x_NCHW, g_NOHW, weight_KOIHW))
         if not ctx.needs_input_grad[0]:
@@ -120,7 +121,7 @@ class _ByLibrary(torch.autograd.Function):
         dtype = layer.shared.product_dtype or x_NCHW.dtype
         images = (torch.split(image.to(dtype), list(runs.sizes)) for image in (g_NOHW, x_NCHW))
         clients = zip(*images, weight_KOIHW.to(dtype).unbind(), strict=True)
-        into = torch.cat([layer.transposed(g, x, weight, "x") for g, x, weight in clients if len(x)])
+        into = _joined([layer.transposed(g, x, weight, "x") for g, x, weight in clients if len(x)])
         return into.to(x_NCHW.dtype), None, None, None, None
 
 
@@ -179,6 +180,20 @@ class ConvolutionRecord(WeightRecord):
         if self._summed is None:
             self._summed = self.g.sum((2, 3))
         return self._summed
+
+
+def _joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows, copied only where there is more than one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(parts)
+
+
+def _layout(x_NCHW: Tensor, *, raw: bool = False) -> torch.memory_format:
+    """The layout to compute in: channels last from raw images on, which most layers are fastest with.
+
+    Where they are first they stay first: a group norm puts them there.
+    """
+    first = not raw and x_NCHW.shape[1] > 1 and x_NCHW.is_contiguous()
+    return torch.contiguous_format if first else torch.channels_last
 
 
 def library_pays(device: torch.device, dtype: torch.dtype) -> bool:

@@ -5,6 +5,7 @@ The normalisation itself has no parameters and does not see clients; scale and s
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -31,23 +32,55 @@ class CohortNormalisation(CohortLayer):
 
     def forward(self, x: Tensor) -> Tensor:
         """Same shape as the input."""
-        match self.layer:
-            case nn.GroupNorm(num_groups=groups, eps=eps):
-                normalised, first = functional.group_norm(x, groups, None, None, eps), 1
-            case nn.LayerNorm(eps=eps):
-                normalised, first = functional.layer_norm(x, self.shape, None, None, eps), x.dim() - len(self.shape)
-            case _:
-                normalised = functional.rms_norm(x, list(self.shape), None, self.layer.eps)
-                first = x.dim() - len(self.shape)
         weight_KS, bias_KS = self.weight("weight"), self.weight("bias")
+        if isinstance(self.layer, nn.GroupNorm):
+            if weight_KS is None:
+                return functional.group_norm(x, self.layer.num_groups, None, None, self.layer.eps)
+            return _GroupNorm.apply(x, self.shared.anchor, self, weight_KS, bias_KS)  # type: ignore[no-any-return, no-untyped-call]
+        if isinstance(self.layer, nn.LayerNorm):
+            normalised = functional.layer_norm(x, self.shape, None, None, self.layer.eps)
+        else:
+            normalised = functional.rms_norm(x, list(self.shape), None, self.layer.eps)
         if weight_KS is None:
             return normalised
-        client_N = self.shared.runs.clients(x.device)
+        first, client_N = x.dim() - len(self.shape), self.shared.runs.clients(x.device)
         # (K, *shape) -> one for each example, ready to be broadcast over the dimensions that are not the parameter's.
         view = (len(x), *[1] * (first - 1), *self.shape, *[1] * (x.dim() - first - len(self.shape)))
         weight = weight_KS[client_N].view(view)
         bias = None if bias_KS is None else bias_KS[client_N].view(view)
         return _Affine.apply(normalised, self.shared.anchor, self, weight, bias)  # type: ignore[no-any-return, no-untyped-call]
+
+
+class _GroupNorm(torch.autograd.Function):
+    """The library's kernel, to which N examples of C channels are one example of N · C channels, each with a scale and a shift.
+
+    So it finds the gradients of every example's own scale and shift along with that of the input. It works with channels first,
+    several times as fast as with channels last, and leaves them first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, _anchor: Tensor, layer: CohortNormalisation, weight_KC: Tensor, bias_KC: Tensor) -> Tensor:
+        assert isinstance(layer.layer, nn.GroupNorm)
+        runs, first = layer.shared.runs, x.contiguous()
+        client_N = runs.clients(x.device)
+        scales, shifts = (of_KC[client_N].flatten() for of_KC in (weight_KC, bias_KC))
+        ctx.sizes = (1, len(scales), math.prod(x.shape[2:]), len(x) * layer.layer.num_groups)
+        out, mean, spread = torch.native_group_norm(first.view(1, len(scales), -1), scales, shifts, *ctx.sizes, layer.layer.eps)
+        ctx.save_for_backward(first, mean, spread, scales)
+        ctx.layer, ctx.runs = layer, runs
+        return out.view(x.shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        first, mean, spread, scales = ctx.saved_tensors
+        flat = (1, len(scales), -1)
+        into, *own = torch.ops.aten.native_group_norm_backward(
+            grads[0].contiguous().view(flat), first.view(flat), mean, spread, scales, *ctx.sizes, [True, True, True]
+        )
+        names = ctx.layer.names
+        record = {name: value.view(len(first), -1) for name, value in zip((names["weight"], names["bias"]), own, strict=True)}
+        ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, record))
+        return into.view(first.shape), None, None, None, None
 
 
 class _Affine(torch.autograd.Function):
