@@ -8,7 +8,6 @@ together are one product of windows and matrices.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
@@ -182,7 +181,7 @@ class ConvolutionRecord(WeightRecord):
         return self._summed
 
 
-def _joined(parts: Sequence[Tensor]) -> Tensor:
+def _joined(parts: list[Tensor]) -> Tensor:
     """All rows, copied only where there is more than one part."""
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 

@@ -64,8 +64,11 @@ class _GroupNorm(torch.autograd.Function):
         runs, first = layer.shared.runs, x.contiguous()
         client_N = runs.clients(x.device)
         scales, shifts = (of_KC[client_N].flatten() for of_KC in (weight_KC, bias_KC))
-        ctx.sizes = (1, len(scales), math.prod(x.shape[2:]), len(x) * layer.layer.num_groups)
-        out, mean, spread = torch.native_group_norm(first.view(1, len(scales), -1), scales, shifts, *ctx.sizes, layer.layer.eps)
+        channels, positions, groups = len(scales), math.prod(x.shape[2:]), len(x) * layer.layer.num_groups
+        out, mean, spread = torch.native_group_norm(
+            first.view(1, channels, positions), scales, shifts, 1, channels, positions, groups, layer.layer.eps
+        )
+        ctx.sizes = (channels, positions, groups)
         ctx.save_for_backward(first, mean, spread, scales)
         ctx.layer, ctx.runs = layer, runs
         return out.view(x.shape)
@@ -73,9 +76,9 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         first, mean, spread, scales = ctx.saved_tensors
-        flat = (1, len(scales), -1)
+        flat = (1, *ctx.sizes[:2])
         into, *own = torch.ops.aten.native_group_norm_backward(
-            grads[0].contiguous().view(flat), first.view(flat), mean, spread, scales, *ctx.sizes, [True, True, True]
+            grads[0].contiguous().view(flat), first.view(flat), mean, spread, scales, 1, *ctx.sizes, [True, True, True]
         )
         names = ctx.layer.names
         record = {name: value.view(len(first), -1) for name, value in zip((names["weight"], names["bias"]), own, strict=True)}
