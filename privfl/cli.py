@@ -71,7 +71,7 @@ def run(
             recording.assist(settings, all_of_them)
             return
         path = out_dir or _default_folder(settings.name, resume)
-        with _training_progress(settings, path) as observer:
+        with _training_progress(settings, path, all_of_them.size) as observer:
             folder = recording.run(settings, path, resume=resume, observer=observer, processes=all_of_them)
     stopped = folder.result.stopped
     if stopped is not None:
@@ -322,14 +322,28 @@ def _default_folder(name: str, resume: bool) -> Path:
 
 
 @contextmanager
-def _training_progress(config: ExperimentConfig, path: Path) -> Iterator[Callable[[RoundRecord, TimingRecord], None]]:
+def _training_progress(
+    config: ExperimentConfig, path: Path, processes: int
+) -> Iterator[Callable[[RoundRecord, TimingRecord], None]]:
     """A bar on a terminal; a line a round elsewhere."""
     err.print(f"{config.name}: {config.rounds} rounds of {config.data.kind} into {path}", highlight=False, soft_wrap=True)
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("reading the data, fixing the noise", total=config.rounds)
 
+        told = False
+
         def observe(record: RoundRecord, timing: TimingRecord) -> None:
+            nonlocal told
+            if not told and timing.processes < min(len(record.cohort), processes):
+                told = True
+                err.print(
+                    f"{timing.processes} of {processes} processes trained: a cohort of {len(record.cohort)} is cut into that "
+                    f"many parts; set training.parts = {processes} or more",
+                    style="yellow",
+                    highlight=False,
+                    soft_wrap=True,
+                )
             text = _round_line(record)
             if err.is_terminal:
                 bar.update(task, completed=record.round + 1, description=text)

@@ -146,6 +146,7 @@ class _Recorder:
             cost = outcome.aggregate.cost if outcome.aggregate else None
             timing = TimingRecord(
                 round=state.round,
+                processes=outcome.processes,
                 train=outcome.train_seconds,
                 aggregate_client=cost.client_seconds if cost else 0.0,
                 aggregate_server=cost.server_seconds if cost else 0.0,

@@ -109,10 +109,11 @@ class StageSeconds(Frozen):
 
 class TimingRecord(Frozen):
     """Seconds that one round took: training of the whole cohort, one client's and the server's part of aggregation, and the
-    stages of the latter where it has any.
+    stages of the latter where it has any. ``processes`` is how many had clients to train.
     """
 
     round: int
+    processes: int
     train: float
     aggregate_client: float
     aggregate_server: float

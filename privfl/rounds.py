@@ -64,6 +64,7 @@ class Done:
         losses, clipped_shares, zeroed: of their training.
         stand_ins: who took part with zeros.
         seconds: training, by the slowest process.
+        processes: how many had clients to train.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -73,6 +74,7 @@ class Done:
     zeroed: list[int] = field(default_factory=list)
     stand_ins: list[int] = field(default_factory=list)
     seconds: float = 0.0
+    processes: int = 1
 
     def add(self, result: LocalResult, one: Contribution) -> None:
         """One more client. An update of a whole client that is not finite is one gradient that counts as zero."""
@@ -93,6 +95,7 @@ class Done:
             clipped_shares=[shares[share].clipped_shares[place] for _, share, place in where],
             zeroed=[shares[share].zeroed[place] for _, share, place in where],
             seconds=max(share.seconds for share in shares),
+            processes=sum(bool(share.clients) for share in shares),
         )
 
 
@@ -110,6 +113,7 @@ class Outcome:
         zeroed: how many gradients or updates were not finite, and counted as zeros.
         skipped: why the model did not move: nobody trained, or too few survived the aggregation.
         train_seconds: training of the whole cohort.
+        processes: how many had clients to train.
     """
 
     state: ServerState
@@ -121,6 +125,7 @@ class Outcome:
     zeroed: int
     skipped: str | None
     train_seconds: float
+    processes: int
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
@@ -171,7 +176,7 @@ class Round:
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
             after = ServerState(state.round + 1, state.global_D, state.optimizer, state.plan)
-            return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0)
+            return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
                 f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
@@ -296,6 +301,7 @@ class Round:
             sum(done.zeroed),
             aggregate.failed,
             done.seconds,
+            done.processes,
         )
 
     def _of_clients(self, plan: ClientPlan, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
@@ -317,6 +323,7 @@ class Round:
             sum(done.zeroed),
             failed,
             done.seconds,
+            done.processes,
         )
 
     def _stepped(self, state: ServerState, mean_D: Tensor | None, plan: PlanState) -> ServerState:

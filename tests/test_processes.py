@@ -90,6 +90,17 @@ def test_any_number_of_processes_gives_the_same_bytes(count: int, alone: Path, t
         assert contents(tmp_path / name) == contents(alone / name), name
 
 
+@pytest.mark.parametrize("parts", [None, 2])
+def test_a_process_with_nothing_to_do_is_said(parts: int | None, tmp_path: Path) -> None:
+    training = SMALL["training"] if parts is None else {**SMALL["training"], "parts": parts}
+    (tmp_path / "config.toml").write_text(dump(small(rounds=2, cohort={"kind": "all"}, training=training)))
+    found = torchrun(2, "-m", "privfl", "run", tmp_path / "config.toml", "--out", tmp_path / "out")
+    assert found.returncode == 0, found.stderr
+    said = "1 of 2 processes trained: a cohort of 10 is cut into that many parts; set training.parts = 2 or more"
+    assert found.stderr.count(said) == (parts is None)
+    assert {timing.processes for timing in RunFolder.open(tmp_path / "out").timings()} == {parts or 1}
+
+
 DYING = """
 import os
 from privfl.training.fused import Fused

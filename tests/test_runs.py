@@ -55,7 +55,9 @@ def record(number: int, **changes: Any) -> RoundRecord:
 
 
 def timing(number: int) -> TimingRecord:
-    return TimingRecord(round=number, train=0.1, aggregate_client=0.0, aggregate_server=0.0, evaluate=0.0, total=0.2, stages=[])
+    return TimingRecord(
+        round=number, processes=1, train=0.1, aggregate_client=0.0, aggregate_server=0.0, evaluate=0.0, total=0.2, stages=[]
+    )
 
 
 def failing(code: int) -> Any:

@@ -154,6 +154,7 @@ def one_round(
     )
     timing = TimingRecord(
         round=index,
+        processes=1,
         train=0.12 * active + 0.1,
         aggregate_client=0.0007 if secure and active else 0.0,
         aggregate_server=0.0005 if active else 0.0,
