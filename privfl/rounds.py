@@ -74,7 +74,7 @@ class Done:
     zeroed: list[int] = field(default_factory=list)
     stand_ins: list[int] = field(default_factory=list)
     seconds: float = 0.0
-    processes: int = 1
+    processes: int = 0
 
     def add(self, result: LocalResult, one: Contribution) -> None:
         """One more client. An update of a whole client that is not finite is one gradient that counts as zero."""

@@ -117,7 +117,6 @@ class Pieces:
         self.losses_K = torch.zeros(len(tasks), dtype=torch.float64, device=self.device)
         self.clipped_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
         self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
-        self._known: tuple[object, Tensor, Tensor | None] | None = None
         self._layers = [(task.seed / "layers").torch(self.device) for task in tasks] if model.draws else []
 
     def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
@@ -130,10 +129,13 @@ class Pieces:
         clients = slice(piece.first, piece.first + len(piece.spans))
         runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
         x, y, counts_N = self._examples(piece, runs, batches)
-        client_N, share_N = self._clients_and_shares(runs, [len(batch) for batch in batches[clients]])
+        client_N = runs.clients(self.device)
         weights, sums = ({name: value[clients] for name, value in all_K.items()} for all_K in (self.weights, self.sums))
-        if share_N is not None and counts_N is not None:
-            share_N = share_N * counts_N
+        share_N = None
+        if self.clipping is None:
+            shares = [1 / max(len(batch), 1) for batch in batches[clients]]
+            share_N = torch.tensor(shares, dtype=self.losses_K.dtype, device=self.device)[client_N]
+            share_N = share_N if counts_N is None else share_N * counts_N
         with _float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
@@ -152,19 +154,6 @@ class Pieces:
             self.losses_K[clients].index_add_(0, client_N, (losses_N if share_N is None else losses_N * share_N).double())
             for record, of_record in zip(tape, factors, strict=True):
                 record.add(of_record, weights if straight else sums)
-
-    def _clients_and_shares(self, runs: Runs, sizes: Sequence[int]) -> tuple[Tensor, Tensor | None]:
-        """The client of each example; and, where the mean is taken, its share of a batch of that size."""
-        of = (runs.sizes, tuple(sizes))
-        if self._known is None or self._known[0] != of:
-            client_N = runs.clients(self.device)
-            share_N = None
-            if self.clipping is None:
-                shares_k = torch.tensor([1 / max(size, 1) for size in sizes], dtype=self.losses_K.dtype, device=self.device)
-                share_N = shares_k[client_N]
-            # Batches of one step are mostly as long as those of the last.
-            self._known = (of, client_N, share_N)
-        return self._known[1:]
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
         """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.

@@ -193,6 +193,20 @@ def test_what_only_rounding_tells_apart_is_decided_in_doubles() -> None:
     assert "another gradient than autograd (off by 1." in wrong.why
 
 
+class OfFloats(Edges):
+    """Holds a matrix that no double can be multiplied by."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, 6) -> (B, 6)."""
+        return super().forward(x) @ torch.eye(6)
+
+
+def test_a_model_that_cannot_be_had_in_doubles_is_told_what_floats_found() -> None:
+    module = nn.Sequential(OfFloats(torch.float32), nn.Linear(6, CLASSES))
+    with pytest.raises(ModelError, match=r"another gradient than autograd \(off by 1\."):
+        Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
+
+
 def test_doubles_go_the_ways_of_floats(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong in the library's convolutions, which only floats take, is found in doubles too."""
     original = ConvolutionRecord.add
