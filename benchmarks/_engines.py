@@ -49,17 +49,16 @@ class Work:
         return self.clients * self.batch * self.steps
 
     def tasks(self) -> list[LocalTask]:
-        """Clients that own twice as many examples as they use."""
+        """Clients that own twice as many examples as they use, of one pool."""
         draw, size = torch.Generator().manual_seed(0), 2 * self.batch * self.steps
-        tasks = []
-        for client in range(self.clients):
-            if self.model == "transformer":
-                x, classes = torch.randint(VOCABULARY, (size, LENGTH), generator=draw), VOCABULARY
-            else:
-                x, classes = torch.randn(size, *IMAGE, generator=draw), CLASSES
-            y = torch.randint(classes, (size,), generator=draw)
-            tasks.append(LocalTask(client, size, x, y, Seed(0) / "client" / client))
-        return tasks
+        pool = self.clients * size
+        if self.model == "transformer":
+            x, classes = torch.randint(VOCABULARY, (pool, LENGTH), generator=draw), VOCABULARY
+        else:
+            x, classes = torch.randn(pool, *IMAGE, generator=draw), CLASSES
+        y = torch.randint(classes, (pool,), generator=draw)
+        owned = torch.split(torch.arange(pool), size)
+        return [LocalTask(client, size, x, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
 
 
 def cases(work: Work, names: Sequence[str]) -> dict[str, Callable[[], object]]:
@@ -85,8 +84,7 @@ def cases(work: Work, names: Sequence[str]) -> dict[str, Callable[[], object]]:
 
 
 def _batches(work: Work, task: LocalTask) -> list[tuple[Tensor, Tensor]]:
-    cuts = range(0, work.batch * work.steps, work.batch)
-    return [(task.x[cut : cut + work.batch].clone(), task.y[cut : cut + work.batch].clone()) for cut in cuts]
+    return [task.examples(batch) for batch in torch.split(torch.arange(work.batch * work.steps), work.batch)]
 
 
 def _plain(work: Work, tasks: Sequence[LocalTask], layout: torch.memory_format) -> Callable[[], None]:

@@ -106,9 +106,9 @@ class Experiment:
         sizes_K = self.data.sizes()
 
         def task(client: int) -> LocalTask:
-            index = torch.from_numpy(self.data.members_of(client)).to(self.x.device)
+            rows_n = torch.from_numpy(self.data.members_of(client))
             stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
-            return LocalTask(client, int(sizes_K[client]), self.x.index_select(0, index), self.y[index], stream)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream)
 
         return Cohort(self.cohorts[round_number], task, self.x[:1])
 
@@ -230,8 +230,9 @@ def assemble(
     initial_D = _initial_vector(config, data, seed).to(device)
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
-    # Images are evaluated twice as fast with channels last; no such model may be trained privately (training/opacus.py).
-    model = build_model(config, data).to(device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    # A model of its own: with channels last none may be trained privately (training/opacus.py).
+    model = build_model(config, data)
+    model = model.to(device, memory_format=evaluation.layout(model))  # type: ignore[call-overload]
     x = torch.from_numpy(data.pool.x).to(device)
     local_model = build_model(config, data).to(device)
     choice = choose(config.training.engine, local_model, x)

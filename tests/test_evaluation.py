@@ -11,7 +11,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from privfl.errors import ModelError
-from privfl.evaluation import accuracy, client_spread, logits, mean_loss, spread
+from privfl.evaluation import accuracy, client_spread, layout, logits, mean_loss, spread
 from privfl.records import Spread
 from privfl.vectors import to_vector
 
@@ -116,3 +116,9 @@ def test_an_example_that_overflows_is_wrong_and_ends_nothing() -> None:
     y_N = torch.tensor([0, 0, 1, 1])
     assert accuracy(logits_NC, y_N).value == 0.5
     assert mean_loss(logits_NC, y_N).n == 2
+
+
+def test_images_are_evaluated_with_channels_last_but_for_group_norms() -> None:
+    convolution = nn.Conv2d(3, 4, 3)
+    assert layout(nn.Sequential(convolution, nn.ReLU())) is torch.channels_last
+    assert layout(nn.Sequential(convolution, nn.Sequential(nn.GroupNorm(2, 4)))) is torch.contiguous_format

@@ -19,16 +19,27 @@ from privfl.seeding import Seed
 
 @dataclass(frozen=True)
 class LocalTask:
-    """What one client of the cohort trains on: ``x`` of shape (n, ...), ``y`` of shape (n,), and its own streams.
+    """What one client of the cohort trains on, and its own streams.
 
-    ``size`` is the client's public size, the number of examples that it owns, of which it trains on n.
+    Args:
+        client: its number.
+        size: its public size, the number of examples that it owns, of which it trains on n.
+        x, y: where its examples are, shapes (N, ...) and (N,): mostly the pool, which all tasks of a run share.
+        rows_n: which of them it trains on, shape (n,), int64, on the CPU wherever ``x`` is.
+        seed: the root of its streams in this round.
     """
 
     client: int
     size: int
     x: Tensor
     y: Tensor
+    rows_n: Tensor
     seed: Seed
+
+    def examples(self, batch_B: Tensor) -> tuple[Tensor, Tensor]:
+        """A batch's inputs and labels; ``batch_B`` are places among the client's n examples, on the CPU."""
+        rows_B = self.rows_n[batch_B].to(self.x.device)
+        return self.x.index_select(0, rows_B), self.y.index_select(0, rows_B)
 
 
 @dataclass(frozen=True)

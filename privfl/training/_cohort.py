@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 
 from privfl.config import TrainingConfig
 from privfl.training import LocalTask
@@ -16,6 +18,7 @@ from privfl.training._guards import require_apart
 from privfl.training._passes import Clipping, clip_factors, run_pass
 from privfl.training._pieces import Piece
 from privfl.training._rules import Runs
+from privfl.training._rules.products import without
 from privfl.vectors import Layout
 
 
@@ -110,14 +113,16 @@ class Pieces:
         config: TrainingConfig,
     ) -> None:
         self.precision = "high" if config.precision == "tf32" else "highest"
-        self.model, self.tasks, self.clipping, self.lr = model, tasks, clipping, config.lr
+        self.model, self.clipping, self.lr = model, clipping, config.lr
+        self.seeds = [task.seed for task in tasks]
+        self.x, self.y, self.rows = _pooled(tasks)
         self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
         self.device = state.weights_KD.device
         self.padded = pads(self.device)
         self.losses_K = torch.zeros(len(tasks), dtype=torch.float64, device=self.device)
         self.clipped_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
         self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
-        self._layers = [(task.seed / "layers").torch(self.device) for task in tasks] if model.draws else []
+        self._layers = [(seed / "layers").torch(self.device) for seed in self.seeds] if model.draws else []
 
     def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
         """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients.
@@ -133,8 +138,8 @@ class Pieces:
         weights, sums = ({name: value[clients] for name, value in all_K.items()} for all_K in (self.weights, self.sums))
         share_N = None
         if self.clipping is None:
-            shares = [1 / max(len(batch), 1) for batch in batches[clients]]
-            share_N = torch.tensor(shares, dtype=self.losses_K.dtype, device=self.device)[client_N]
+            shares_K = torch.tensor([1 / max(len(batch), 1) for batch in batches[clients]], dtype=self.losses_K.dtype)
+            share_N = sent(shares_K, self.device)[client_N]
             share_N = share_N if counts_N is None else share_N * counts_N
         with _float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
@@ -172,31 +177,42 @@ class Pieces:
         weights = {name: value[clients] for name, value in self.weights.items()}
 
         def measured(x_N: Tensor) -> list[Tensor]:
-            seeds = [task.seed / "layers" for task in self.tasks[clients]] if self.model.draws else []
+            layers = [(seed / "layers").torch(self.device) for seed in self.seeds[clients]] if self.model.draws else []
             with _float32_products(self.precision):
-                losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, [one.torch(self.device) for one in seeds])
+                losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
             with torch.no_grad():
                 return [losses_N, torch.stack([record.square_norms() for record in tape]).sum(0).sqrt()]
 
         require_apart(model, measured, x_N, 0 if counts_N is None else int(counts_N.nonzero()[0]))
 
     def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The piece's inputs and labels; and which of them count, where batches were padded to one length."""
-        task, total = self.tasks[0], sum(runs.sizes)
-        fill = torch.zeros if self.padded else torch.empty
-        x = fill((total, *task.x.shape[1:]), dtype=task.x.dtype, device=self.device)
-        y = fill(total, dtype=task.y.dtype, device=self.device)
-        counts_N = torch.zeros(total, dtype=torch.bool, device=self.device) if self.padded else None
-        for k, (first, _), (start, stop) in zip(
-            range(piece.first, piece.first + len(piece.spans)), runs.spans, piece.spans, strict=True
-        ):
-            here = slice(first, first + stop - start)
-            index = batches[k][start:stop]
-            torch.index_select(self.tasks[k].x, 0, index, out=x[here])
-            torch.index_select(self.tasks[k].y, 0, index, out=y[here])
-            if counts_N is not None:
-                counts_N[here] = True
-        return x, y, counts_N
+        """The piece's inputs and labels; and which of them count, where batches were padded to one length with zeros."""
+        places = range(piece.first, piece.first + len(piece.spans))
+        parts = [self.rows[k][batches[k][start:stop]] for k, (start, stop) in zip(places, piece.spans, strict=True)]
+        if not self.padded:
+            rows_N = torch.cat(parts)
+            return self.x.index_select(0, rows_N), self.y.index_select(0, rows_N), None
+        rows_N = sent(pad_sequence(parts, batch_first=True).flatten(), self.device)
+        sizes_K1 = sent(torch.tensor(piece.sizes)[:, None], self.device)
+        counts_N = (torch.arange(runs.sizes[0], device=self.device) < sizes_K1).flatten()
+        x, y = self.x.index_select(0, rows_N), self.y.index_select(0, rows_N)
+        # The filling are examples of somebody's: they must not even be looked at.
+        return without(x, ~counts_N), without(y, ~counts_N), counts_N
+
+
+def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:
+    """Inputs and labels of all clients, and each client's rows of them."""
+    first = tasks[0]
+    if all(task.x is first.x and task.y is first.y for task in tasks):
+        return first.x, first.y, [task.rows_n for task in tasks]
+    before = accumulate((len(task.y) for task in tasks), initial=0)
+    rows = [task.rows_n + offset for task, offset in zip(tasks, before, strict=False)]
+    return torch.cat([task.x for task in tasks]), torch.cat([task.y for task in tasks]), rows
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On its way to where it will be used: nobody waits until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 @contextmanager

@@ -17,6 +17,7 @@ from privfl.training._rules.embedding import CohortEmbedding
 from privfl.training._rules.linear import CohortLinear
 from privfl.training._rules.normalisation import CohortNormalisation
 from privfl.training._rules.recurrent import CohortLSTM
+from privfl.training._rules.tanh import CohortTanh
 
 RULES: tuple[type[CohortLayer], ...] = (
     CohortLinear,
@@ -24,6 +25,7 @@ RULES: tuple[type[CohortLayer], ...] = (
     CohortNormalisation,
     CohortEmbedding,
     CohortDropout,
+    CohortTanh,
     CohortLSTM,
     CohortAttention,
 )

@@ -40,8 +40,27 @@ def require_noise(draws: int, steps: int, numbers: int, square: float, accounted
         raise PrivacyError(f"noise of standard deviation {drawn:g} was drawn, {accounted:g} is accounted; nothing was sent")
 
 
+def fill(row_D: Tensor, numels: Sequence[int], deviation: float, generator: torch.Generator) -> None:
+    """Overwrite a vector of D entries with one client's noise of one step.
+
+    Parameter by parameter, as Opacus draws it; on a GPU, where every call is dear, at once.
+
+    Args:
+        row_D: contiguous.
+        numels: the sizes of the parameters, in order; they add up to D.
+        deviation: the standard deviation.
+        generator: the client's own, on the row's device.
+    """
+    for part in torch.split(row_D, list(numels)) if row_D.device.type == "cpu" else (row_D,):
+        # Whatever the weights are, the numbers are those of float32, as the reference draws them.
+        drawn = part if part.dtype == torch.float32 else torch.empty_like(part, dtype=torch.float32)
+        drawn.normal_(0.0, deviation, generator=generator)
+        if drawn is not part:
+            part.copy_(drawn)
+
+
 class CohortNoise:
-    """Gaussian noise for K clients, each from its own stream, parameter by parameter as the reference draws it.
+    """Gaussian noise for K clients, each from its own stream, as the reference draws it.
 
     Args:
         seeds: a stream for each client.
@@ -104,12 +123,7 @@ class CohortNoise:
 
     def _fill(self, noise_KD: Tensor, clients: range) -> None:
         for k in clients:
-            deviation = self.noise_multipliers[k] * self.max_grad_norm
-            for part in torch.split(noise_KD[k], self._numels):
-                # Whatever the weights are, the numbers are those of float32, as the reference draws them.
-                drawn = part if part.dtype == torch.float32 else torch.empty_like(part, dtype=torch.float32)
-                drawn.normal_(0.0, deviation, generator=self._generators[k])
-                part.copy_(drawn)
+            fill(noise_KD[k], self._numels, self.noise_multipliers[k] * self.max_grad_norm, self._generators[k])
             self.draws[k] += 1
 
     def require(self, steps: Sequence[int]) -> None:

@@ -20,7 +20,7 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
-from privfl.training._cohort import CohortState, Pieces
+from privfl.training._cohort import CohortState, Pieces, sent
 from privfl.training._conversion import convert, has_rule
 from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example
 from privfl.training._memory import memory_named
@@ -97,13 +97,14 @@ class Fused(Trainer):
         return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)
 
     def _job(self, task: LocalTask) -> _Job:
-        stream = (task.seed / "batches").torch(task.x.device)
+        # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.
+        stream = (task.seed / "batches").torch()
         if isinstance(self.plan, ExamplePlan):
             todo = self.plan.local_training(task.size)
-            return _Job(task, todo, list(private_batches(todo, len(task.y), stream)))
+            return _Job(task, todo, list(private_batches(todo, len(task.rows_n), stream)))
         size = self.config.batch_size
-        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.y) // size)
-        return _Job(task, None, list(shuffled_batches(len(task.y), size, steps, stream)))
+        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.rows_n) // size)
+        return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)))
 
     def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
         state = self._state
@@ -111,7 +112,8 @@ class Fused(Trainer):
         noise = self._noise(jobs)
         clipping = Clipping(noise.max_grad_norm, self.plan.scheme) if noise and isinstance(self.plan, ExamplePlan) else None
         work = Pieces(self._cohort, state, [job.task for job in jobs], clipping, self.config)
-        expected_K1 = torch.tensor([[job.todo.expected_batch_size] for job in jobs if job.todo], device=global_D.device)
+        expected = [[job.todo.expected_batch_size] for job in jobs if job.todo]
+        expected_K1 = sent(torch.tensor(expected), global_D.device)
         for step in range(max(job.steps for job in jobs)):
             batches = [job.batches[step] for job in jobs if job.steps > step]
             if noise is not None and not self._apart:
@@ -151,8 +153,9 @@ class Fused(Trainer):
 
     def _results(self, jobs: Sequence[_Job], noise: CohortNoise | None, work: Pieces) -> list[LocalResult]:
         results = []
-        figures = zip(jobs, self._state.deltas(), work.losses_K.tolist(), work.clipped_K.tolist(), strict=True)
-        for k, (job, delta_D, loss, clipped) in enumerate(figures):
+        columns = (work.losses_K.tolist(), work.clipped_K.tolist(), work.zeroed_K.tolist())
+        figures = zip(jobs, self._state.deltas(), *columns, strict=True)
+        for k, (job, delta_D, loss, clipped, zeroed) in enumerate(figures):
             if noise is None or job.todo is None:
                 results.append(LocalResult(job.task.client, delta_D, loss / max(job.steps, 1), 0.0, None))
                 continue
@@ -165,7 +168,6 @@ class Fused(Trainer):
                 expected_batch_size=job.todo.expected_batch_size,
             )
             examples = max(job.examples, 1)
-            zeroed = int(work.zeroed_K[k])
             results.append(LocalResult(job.task.client, delta_D, loss / examples, clipped / examples, done, zeroed))
         return results
 

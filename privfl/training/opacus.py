@@ -33,7 +33,7 @@ from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._guards import LOOKED_AT, probe_like, require_apart, require_no_mixing, require_per_example
 from privfl.training._memory import memory_named
-from privfl.training._noise import require_noise
+from privfl.training._noise import fill, require_noise
 from privfl.training._passes import Clipping
 from privfl.vectors import load_vector, to_vector
 
@@ -97,12 +97,11 @@ class Opacus(Trainer):
         if plan.randomness == "secure":
             optimizer.secure = SecureNoise(RandomStream((task.seed / "noise").key()))
         loss_sum = 0.0
-        batches = (task.seed / "batches").torch(task.x.device)
-        for batch in private_batches(todo, len(task.y), batches):
+        for batch in private_batches(todo, len(task.rows_n), (task.seed / "batches").torch()):
             if not self._apart and len(batch) > 1:
-                self._require_apart(task.x[batch[:LOOKED_AT]], task.y[batch[:LOOKED_AT]])
+                self._require_apart(*task.examples(batch[:LOOKED_AT]))
             optimizer.zero_grad()
-            loss_sum += self._accumulate(task.x[batch], task.y[batch])
+            loss_sum += self._accumulate(*task.examples(batch))
             optimizer.step()
         optimizer.require_noise(todo.steps)
         done = LocalTraining(
@@ -149,10 +148,11 @@ class Opacus(Trainer):
         optimizer = self._sgd()
         losses = []
         size = self.config.batch_size
-        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.y) // size)
-        for batch in shuffled_batches(len(task.y), size, steps, (task.seed / "batches").torch(task.x.device)):
+        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.rows_n) // size)
+        for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
             optimizer.zero_grad()
-            loss = cross_entropy(self.model(task.x[batch]), task.y[batch])
+            x_B, y_B = task.examples(batch)
+            loss = cross_entropy(self.model(x_B), y_B)
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
@@ -224,13 +224,20 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def add_noise(self) -> None:
         """Add the step's noise, and measure what was added."""
-        if self.secure is None:
-            super().add_noise()
-        else:
-            dimension = sum(parameter.numel() for parameter in self.params)
-            deviation = widened(self.noise_multiplier, dimension) * self.max_grad_norm
+        numels = [parameter.numel() for parameter in self.params]
+        if self.secure is not None:
+            deviation = widened(self.noise_multiplier, sum(numels)) * self.max_grad_norm
             for parameter in self.params:
                 parameter.grad = self.secure.added(parameter.summed_grad, deviation)
+                _mark_as_processed(parameter.summed_grad)
+        elif self.params[0].device.type == "cpu":
+            super().add_noise()
+        else:
+            # On a GPU the fused engine draws a client's numbers at once, and these are to be the same.
+            noise_D = torch.empty(sum(numels), device=self.params[0].device)
+            fill(noise_D, numels, self.noise_multiplier * self.max_grad_norm, self.generator)
+            for parameter, part in zip(self.params, torch.split(noise_D, numels), strict=True):
+                parameter.grad = parameter.summed_grad + part.view_as(parameter)
                 _mark_as_processed(parameter.summed_grad)
         self.noise_draws += 1
         for parameter in self.params:

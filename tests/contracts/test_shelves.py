@@ -238,7 +238,7 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
         assert isinstance(trainer, Trainer)
         generator = torch.Generator().manual_seed(1)
         x, y = torch.randn(4, 20, 6, generator=generator), torch.randint(3, (4, 20), generator=generator)
-        tasks = [LocalTask(k, 20, x[k], y[k], Seed(seed) / "client" / k) for k in order]
+        tasks = [LocalTask(k, 20, x[k], y[k], torch.arange(20), Seed(seed) / "client" / k) for k in order]
         results = trainer.train(to_vector(model), tasks)
         assert [result.client for result in results] == list(order)
         assert all(result.event is None for result in results)

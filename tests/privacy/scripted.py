@@ -121,7 +121,7 @@ def play(
 
     def task(client: int) -> LocalTask:
         x, y = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
-        return LocalTask(client, SIZES[min(client, 1)], x, y, name / "client" / client)
+        return LocalTask(client, SIZES[min(client, 1)], x, y, torch.arange(1), name / "client" / client)
 
     coded = isinstance(plan, DistributedPlan)
     context = RoundContext(

@@ -107,8 +107,8 @@ class Masked(Heads):
 
     def forward(self, x: Tensor) -> Tensor:
         here, length = self.table(x), x.shape[1]
-        ahead = torch.ones(length, length, dtype=torch.bool).triu(1)
-        hidden = (x == 1) & (torch.arange(length) > 0)
+        ahead = torch.ones(length, length, dtype=torch.bool, device=x.device).triu(1)
+        hidden = (x == 1) & (torch.arange(length, device=x.device) > 0)
         mixed, _ = self.heads(here, here, here, hidden, attn_mask=ahead, is_causal=True, **self.settings)
         logits: Tensor = self.out(mixed.mean(1))
         return logits
@@ -128,7 +128,8 @@ class Crossed(Heads):
         here = self.table(x)
         keys = here[:, 2:]
         # The heads of one example are neighbours, and see different masks.
-        bias = torch.stack([x[:, 0, None, None] * torch.eye(2, 3), torch.ones(len(x), 2, 3).tril()], dim=1).flatten(0, 1)
+        own, same = x[:, 0, None, None] * torch.eye(2, 3, device=x.device), torch.ones(len(x), 2, 3, device=x.device).tril()
+        bias = torch.stack([own, same], dim=1).flatten(0, 1)
         mixed, weights = self.heads(
             here[:, :2], keys, keys.tanh() if self.apart else keys, attn_mask=bias.to(here.dtype), **self.settings
         )
@@ -264,17 +265,15 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 def cohort(
     name: str, sizes: tuple[int, ...] = (9, 2, 6), dtype: torch.dtype = torch.float32, scale: float = 2.0
 ) -> list[LocalTask]:
-    shape = MODELS[name][0]
-    tasks = []
-    for client, size in enumerate(sizes):
-        draw = torch.Generator().manual_seed(client)
-        if shape == WORDS:
-            x = torch.randint(VOCABULARY, (size, *shape), generator=draw)
-        else:
-            x = (torch.randn(size, *shape, generator=draw) * scale).to(dtype)
-        y = torch.randint(CLASSES, (size,), generator=draw)
-        tasks.append(LocalTask(client, size, x, y, Seed(3) / "client" / client))
-    return tasks
+    """Clients whose examples lie in one pool, in no order."""
+    shape, draw = MODELS[name][0], torch.Generator().manual_seed(0)
+    if shape == WORDS:
+        x = torch.randint(VOCABULARY, (sum(sizes), *shape), generator=draw)
+    else:
+        x = (torch.randn(sum(sizes), *shape, generator=draw) * scale).to(dtype)
+    y = torch.randint(CLASSES, (sum(sizes),), generator=draw)
+    owned = torch.split(torch.randperm(sum(sizes), generator=draw), list(sizes))
+    return [LocalTask(k, len(rows_n), x, y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 
 def settings(of: Plan, **changes: Any) -> TrainingConfig:
@@ -307,12 +306,12 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
         todo = of.local_training(task.size)
-        indices = list(poisson_batches(len(task.y), todo.sample_rate, todo.steps, batches))
+        indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, todo.steps, batches))
     else:
-        indices = list(shuffled_batches(len(task.y), config.batch_size, config.local_steps or 0, batches))
+        indices = list(shuffled_batches(len(task.rows_n), config.batch_size, config.local_steps or 0, batches))
     for index in indices:
         summed = [torch.zeros_like(parameter) for parameter in parameters]
-        for i in index.tolist():
+        for i in task.rows_n[index].tolist():
             loss = functional.cross_entropy(module(task.x[i : i + 1]), task.y[i : i + 1])
             gradients = torch.autograd.grad(loss, parameters)
             factors = _factors(module, gradients, of) if isinstance(of, ExamplePlan) else [1.0] * len(gradients)
@@ -347,4 +346,4 @@ def starting_point(module: nn.Module) -> Tensor:
 
 
 def without_the_last(task: LocalTask) -> LocalTask:
-    return replace(task, x=task.x[:-1], y=task.y[:-1])
+    return replace(task, rows_n=task.rows_n[:-1])

@@ -55,7 +55,8 @@ _STREAM = Seed(7)
 def task(examples: int = 40, seed: Seed = _STREAM, scale: float = 5.0, client: int = 0) -> LocalTask:
     draw = (Seed(11) / "data").numpy()
     x = torch.from_numpy(draw.normal(size=(examples, INPUTS)).astype(np.float32) * scale)
-    return LocalTask(client, examples, x, torch.from_numpy(draw.integers(0, CLASSES, examples)), seed)
+    y = torch.from_numpy(draw.integers(0, CLASSES, examples))
+    return LocalTask(client, examples, x, y, torch.arange(examples), seed)
 
 
 def train(build: Build, of: Plan, *tasks: LocalTask, model: nn.Module | None = None, **changes: Any) -> list[LocalResult]:
@@ -92,7 +93,7 @@ def check_sensitivity(build: Build) -> None:
         of = plan(batch_size=10**6, noise_multiplier=1e-9, max_grad_norm=0.5, scheme=scheme)
         # With rate 1 and the same streams, the two runs differ by the last example alone.
         one = task(41, scale=scale)
-        fewer = dataclasses.replace(one, x=one.x[:-1], y=one.y[:-1])
+        fewer = dataclasses.replace(one, rows_n=one.rows_n[:-1])
         with_it, without = (train(build, of, data)[0] for data in (one, fewer))
         assert with_it.event == without.event
         assert float((with_it.delta_D - without.delta_D).norm()) <= of.max_grad_norm / 41 * (1 + 1e-4)
@@ -106,8 +107,7 @@ def check_denominator_is_fixed(build: Build) -> None:
     """
     of = plan(batch_size=8, noise_multiplier=1e-9, max_grad_norm=0.5)
     one = task(1)
-    x, y = one.x.repeat(40, 1), one.y.repeat(40)
-    results = train(build, of, *(LocalTask(0, 40, x, y, Seed(number)) for number in range(60)))
+    results = train(build, of, *(LocalTask(0, 40, one.x, one.y, one.rows_n.repeat(40), Seed(number)) for number in range(60)))
     lengths = [float(result.delta_D.norm()) for result in results]
     drawn = np.array(lengths) * 8 / 0.5
     assert np.allclose(drawn, np.round(drawn), atol=1e-3)

@@ -7,11 +7,12 @@ import pytest
 import torch
 from engines import CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
 from opacus.validators import ModuleValidator
-from torch import nn
+from torch import Tensor, nn
 
 from privfl.privacy.plan import NoPlan, Plan
 from privfl.training import _cohort
 from privfl.training._budget import Limits
+from privfl.training._conversion import convert
 from privfl.training._rules import convolution
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
@@ -136,6 +137,21 @@ def test_convolutions_by_products_keep_their_precision(name: str, monkeypatch: p
 def test_noise_is_added_to_what_autograd_finds(name: str, dtype: torch.dtype) -> None:
     of = plan(noise_multiplier=0.8, local_steps=5)
     assert difference(name, of, dtype, momentum=0.5) < TOLERANCES[dtype]
+
+
+def test_tanh_is_within_rounding_of_itself_near_one() -> None:
+    layer = convert(nn.Tanh()).module
+    far = torch.tensor([0.0, -0.0, 20.0, -1e38, torch.inf, -torch.inf, torch.nan])
+    x = torch.cat([torch.linspace(-12, 12, 100_001), torch.logspace(-30, 1, 10_001), far]).requires_grad_()
+    out: Tensor = layer(x)
+    y = out.detach()
+    assert torch.equal(y[-7:].isnan(), far.isnan())
+    assert float((y.double() - x.detach().double().tanh()).nan_to_num().abs().max()) < 2e-7
+    assert float(y[:-1].abs().max()) <= 1.0
+    out.sum().backward()  # type: ignore[no-untyped-call]
+    assert x.grad is not None
+    assert torch.allclose(x.grad, 1 - x.detach().tanh().square(), rtol=0.0, atol=1e-6, equal_nan=True)
+    assert torch.equal(layer(x.double())[:-1], x.double().tanh()[:-1])
 
 
 # --- beside the reference, with noise ---------------------------------------------------------------------------------

@@ -95,7 +95,7 @@ def reuse_a_seed(monkeypatch: pytest.MonkeyPatch) -> None:
     original = Opacus._train_one
 
     def same_stream(self: Any, global_D: Tensor, one: Any) -> Any:
-        return original(self, global_D, type(one)(one.client, one.size, one.x, one.y, OneStream(one.seed.root, one.seed.path)))
+        return original(self, global_D, replace(one, seed=OneStream(one.seed.root, one.seed.path)))
 
     monkeypatch.setattr(Opacus, "_train_one", same_stream)
 
@@ -154,7 +154,7 @@ def test_the_event_is_what_was_done_and_not_what_was_planned(monkeypatch: pytest
 def test_one_example_more_or_less_shows_in_nothing_but_the_gradients() -> None:
     """64 and 65 examples would be two and three batches of 32; the number of steps comes from the public size."""
     of, one = plan(batch_size=32, local_steps=None, local_epochs=1), task(65)
-    fewer = replace(one, x=one.x[:-1], y=one.y[:-1])
+    fewer = replace(one, rows_n=one.rows_n[:-1])
     assert train(Opacus, of, one)[0].event == train(Opacus, of, fewer)[0].event
 
 

@@ -48,8 +48,11 @@ class Runs:
 @lru_cache(maxsize=64)
 def _clients(sizes: tuple[int, ...], device: torch.device) -> Tensor:
     # Every layer of a pass asks, and mostly every step.
-    sizes_K = torch.tensor(sizes, device=device)
-    return torch.repeat_interleave(torch.arange(len(sizes), device=device), sizes_K, output_size=sum(sizes))
+    clients_K = torch.arange(len(sizes), device=device)
+    if len(set(sizes)) == 1:
+        # A GPU is not waited for, as it would be if it were sent the sizes.
+        return clients_K.repeat_interleave(sizes[0])
+    return torch.repeat_interleave(clients_K, torch.tensor(sizes, device=device), output_size=sum(sizes))
 
 
 class Record(ABC):

@@ -69,10 +69,14 @@ def add_outer(runs: Runs, g_NGLO: Tensor, a_NGLP: Tensor, factors: Tensor | floa
         g_NGLO = weighted(g_NGLO, factors)
     else:
         alpha = factors
-    groups = a_NGLP.shape[1]
+    clients, groups = sum_KGOP.shape[:2]
     if runs.even and groups == 1:
-        g_KRO, a_KRP = (x.reshape(len(runs.sizes), -1, x.shape[-1]) for x in (g_NGLO, a_NGLP))
+        g_KRO, a_KRP = (x.reshape(clients, -1, x.shape[-1]) for x in (g_NGLO, a_NGLP))
         sum_KGOP[:, 0].baddbmm_(g_KRO.transpose(1, 2), a_KRP, alpha=alpha)
+        return
+    if runs.even:
+        g_KGRO, a_KGRP = (x.view(clients, -1, *x.shape[1:]).transpose(1, 2).flatten(2, 3) for x in (g_NGLO, a_NGLP))
+        sum_KGOP.add_(torch.matmul(g_KGRO.transpose(2, 3), a_KGRP), alpha=alpha)
         return
     for group in range(groups):
         rows = (_split_rows(x[:, group : group + 1], runs) for x in (g_NGLO, a_NGLP))

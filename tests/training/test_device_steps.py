@@ -1,0 +1,143 @@
+"""What a step asks of a device, seen without one: on PyTorch's ``meta`` device, where no number can be looked at.
+
+Whatever would make the host wait for a GPU (a question about values, a length that depends on them) fails there, as does what
+is computed on another device than the rest. The kernels of a step are those operations that make a new tensor or write one.
+"""
+
+from collections import Counter
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from engines import MODELS, cohort, model, plan, settings, starting_point
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from privfl.errors import ModelError
+from privfl.privacy.plan import NoPlan, Plan
+from privfl.seeding import Seed
+from privfl.training import _cohort, _passes
+from privfl.training._budget import Limits
+from privfl.training._noise import CohortNoise
+from privfl.training._rules import Runs
+from privfl.training.fused import Fused
+
+META = torch.device("meta")
+PLANS: list[Plan] = [plan(), plan(scheme="per_layer"), NoPlan()]
+
+
+class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Counts the operations on the device by name, but for views."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.counts: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        out = found if isinstance(found, tuple | list) else (found,)
+        if not func.is_view and any(isinstance(one, Tensor) and one.device == META for one in out):
+            self.counts[str(func)] += 1
+        return found
+
+
+@pytest.fixture(autouse=True)
+def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cohort's figures are read once, when all its steps are under way; here nobody can read them."""
+    monkeypatch.setattr(Fused, "_results", lambda self, jobs, *_: jobs)
+    monkeypatch.setattr(CohortNoise, "require", lambda *_: None)
+    real = Seed.torch
+    monkeypatch.setattr(Seed, "torch", lambda self, device="cpu": None if torch.device(device) == META else real(self, device))
+
+
+def kernels(name: str, of: Plan, sizes: tuple[int, ...], module: nn.Module | None = None) -> Counter[str]:
+    """What a cohort's training asks of the device."""
+    built = module or model(name)
+    start_D = starting_point(built).to(META)
+    trainer = Fused(built.to(META), settings(of), of)
+    # Both are looked for once a run, with a look at numbers.
+    trainer._limits, trainer._apart = Limits(100, 10**6), True
+    trainer._cohort.shared.anchor = torch.zeros((), device=META, requires_grad=True)
+    tasks = cohort(name, sizes)
+    x, y = tasks[0].x.to(META), tasks[0].y.to(META)
+    seen = Kernels()
+    with seen:
+        trainer._train(start_D, [replace(task, x=x, y=y) for task in tasks])
+    return seen.counts
+
+
+@pytest.mark.parametrize("of", PLANS, ids=["private", "per_layer", "plain"])
+@pytest.mark.parametrize("name", MODELS)
+def test_nobody_waits_for_the_device_within_a_step(name: str, of: Plan) -> None:
+    assert kernels(name, of, (9, 2, 6))
+
+
+@pytest.mark.parametrize("of", PLANS, ids=["private", "per_layer", "plain"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_larger_cohort_is_no_more_kernels(name: str, of: Plan) -> None:
+    """But for noise, of which each client draws its own, in one call."""
+    few, many = (kernels(name, of, (9, 2, 6, 4) * times) for times in (1, 4))
+    steps = 3
+    assert few.pop("aten.normal_.default", 0) == (4 * steps if of is not PLANS[2] else 0)
+    assert many.pop("aten.normal_.default", 0) == (16 * steps if of is not PLANS[2] else 0)
+    # Batches are drawn, so that in some step all may be of one length in one cohort and not in the other.
+    assert abs(few.total() - many.total()) <= 3 * steps
+
+
+# --- broken on purpose ------------------------------------------------------------------------------------------------
+
+
+def ask_for_each_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _passes.run_pass
+
+    def asking(*args: Any, **kwargs: Any) -> Any:
+        losses_N, tape = original(*args, **kwargs)
+        return losses_N * float(losses_N.sum()), tape
+
+    monkeypatch.setattr(_cohort, "run_pass", asking)
+
+
+def ask_whether_all_are_finite(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = _passes.clip_factors
+
+    def asking(*args: Any) -> Any:
+        factors, clipped_N, finite_N = original(*args)
+        return (factors, clipped_N, finite_N) if bool(finite_N.all()) else ([], clipped_N, finite_N)
+
+    monkeypatch.setattr(_cohort, "clip_factors", asking)
+
+
+def leave_indices_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cohort, "sent", lambda tensor, device: tensor)
+
+
+@pytest.mark.parametrize("mutation", [ask_for_each_loss, ask_whether_all_are_finite, leave_indices_behind])
+def test_a_question_or_a_tensor_elsewhere_is_found(mutation: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    mutation(monkeypatch)
+    with pytest.raises((RuntimeError, NotImplementedError)):
+        kernels("cnn", PLANS[0], (9, 2, 6))
+
+
+def test_a_loop_over_clients_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    original = Runs.clients
+
+    def looping(self: Runs, device: torch.device) -> Tensor:
+        for size in self.sizes:
+            torch.zeros(size, device=device)
+        return original(self, device)
+
+    monkeypatch.setattr(Runs, "clients", looping)
+    with pytest.raises(AssertionError):
+        test_a_larger_cohort_is_no_more_kernels("cnn", PLANS[0])
+
+
+def test_models_of_any_kind_are_among_them() -> None:
+    """A layer that looks at numbers by itself has no way around waiting, and shows here."""
+
+    class Looking(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return x if bool(x.sum() > 0) else -x
+
+    with pytest.raises((RuntimeError, NotImplementedError, ModelError)):
+        kernels("linear", PLANS[0], (9, 2, 6), nn.Sequential(Looking(), nn.Linear(6, 4)))
