@@ -19,7 +19,7 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer, State
 from privfl.training import LocalResult, LocalTask, Trainer
-from privfl.vectors import is_finite
+from privfl.vectors import are_finite
 
 _NOTHING = torch.empty(0)
 
@@ -76,13 +76,14 @@ class Done:
     seconds: float = 0.0
     processes: int = 0
 
-    def add(self, result: LocalResult, one: Contribution) -> None:
-        """One more client. An update of a whole client that is not finite is one gradient that counts as zero."""
-        self.clients.append(result.client)
-        self.handed_in.append(replace(one, delta_D=_NOTHING))
-        self.losses.append(result.loss)
-        self.clipped_shares.append(result.clipped_share)
-        self.zeroed.append(result.zeroed + (not is_finite(result.delta_D)))
+    def add(self, results: Sequence[LocalResult], handed_in: Sequence[Contribution]) -> None:
+        """More clients. An update of a whole client that is not finite is one gradient that counts as zero."""
+        self.clients.extend(result.client for result in results)
+        self.handed_in.extend(replace(one, delta_D=_NOTHING) for one in handed_in)
+        self.losses.extend(result.loss for result in results)
+        self.clipped_shares.extend(result.clipped_share for result in results)
+        finite = are_finite([result.delta_D for result in results])
+        self.zeroed.extend(result.zeroed + (not whole) for result, whole in zip(results, finite, strict=True))
 
     @classmethod
     def of(cls, shares: Sequence[Done]) -> Done:
@@ -274,9 +275,9 @@ class Round:
             # By public size (McMahan 2017: by the number of examples), as a share of the largest client's: a weight in
             # (0, 1], which is what a secure sum can bound.
             weights = [task.size / self.largest_client for task in tasks]
-        for task, result, one, weight in zip(tasks, results, handed_in, weights, strict=True):
+        for task, one, weight in zip(tasks, handed_in, weights, strict=True):
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
-            done.add(result, one)
+        done.add(results, handed_in)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zeros of clients that did not come, where fewer came than the aggregator can hide.
@@ -358,8 +359,8 @@ def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account
 
 
 def _require_finite(results: Sequence[LocalResult]) -> None:
-    for result in results:
-        if not (math.isfinite(result.loss) and is_finite(result.delta_D)):
+    for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
+        if not (math.isfinite(result.loss) and finite):
             raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
 
 

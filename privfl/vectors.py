@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -101,10 +101,13 @@ def load_vector(model: nn.Module, vector_D: Tensor) -> None:
         parameter.copy_(parts[name])
 
 
-def is_finite(vector_D: Tensor) -> bool:
-    """Whether every entry is a finite number.
+def are_finite(vectors: Sequence[Tensor]) -> list[bool]:
+    """Of each vector, whether every entry is a finite number; a GPU is waited for once.
 
     Whatever is not finite leaves a sum that is not: one pass in place of two. A sum can also overflow by itself, so that
     only the entries can say no.
     """
-    return bool(vector_D.sum().isfinite()) or bool(vector_D.isfinite().all())
+    if not vectors:
+        return []
+    by_sum = torch.stack([vector_D.sum() for vector_D in vectors]).isfinite().tolist()
+    return [found or bool(vector_D.isfinite().all()) for vector_D, found in zip(vectors, by_sum, strict=True)]

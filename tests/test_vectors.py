@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privfl.errors import ModelError
 from privfl.shelves import SHELVES
-from privfl.vectors import Layout, load_vector, to_vector
+from privfl.vectors import Layout, are_finite, load_vector, to_vector
 
 
 def build(kind: str, shape: tuple[int, ...] = (1, 28, 28), classes: int = 10) -> nn.Module:
@@ -126,3 +126,12 @@ def test_digests_tell_layouts_apart(model: nn.Module) -> None:
     transposed = Layout(layout.names, ((3, 2), *layout.shapes[1:]))
     swapped = Layout(layout.names[::-1], layout.shapes)
     assert len({one.digest() for one in (layout, renamed, transposed, swapped)}) == 4
+
+
+def test_each_vector_is_told_apart_and_a_sum_that_overflows_is_finite() -> None:
+    """Two numbers of 3e38 add up to infinity in float32."""
+    fine, large = torch.tensor([1.0, -2.0]), torch.tensor([3e38, 3e38])
+    bad = [torch.tensor([1.0, value]) for value in (torch.nan, torch.inf, -torch.inf)]
+    assert are_finite([fine, bad[0], large, bad[1], bad[2], fine]) == [True, False, True, False, False, True]
+    assert are_finite([torch.tensor([torch.inf, -torch.inf])]) == [False]
+    assert are_finite([]) == []

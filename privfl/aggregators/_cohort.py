@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from privfl.aggregators import ClientUpdate, RoundContext
 from privfl.errors import ProtocolError
-from privfl.vectors import is_finite
+from privfl.vectors import are_finite
 
 
 def in_order(updates: Sequence[ClientUpdate], context: RoundContext, minimum_clients: int) -> list[ClientUpdate]:
@@ -25,16 +25,17 @@ def in_order(updates: Sequence[ClientUpdate], context: RoundContext, minimum_cli
     for one, other in pairwise(ordered):
         if one.client == other.client:
             raise ProtocolError(f"client {one.client} handed in two updates: must be one")
-    for update in ordered:
-        _check(update, context.layout.size)
+    finite = are_finite([update.delta_D for update in ordered])
+    for update, whole in zip(ordered, finite, strict=True):
+        _check(update, context.layout.size, whole)
     return ordered
 
 
-def _check(update: ClientUpdate, size: int) -> None:
+def _check(update: ClientUpdate, size: int, finite: bool) -> None:
     shape = tuple(update.delta_D.shape)
     if shape != (size,):
         raise ProtocolError(f"client {update.client}: an update of shape {shape}: must be ({size},)")
-    if not is_finite(update.delta_D):
+    if not finite:
         raise ProtocolError(f"client {update.client}: the update is not finite; lower training.lr")
     if not 0 <= update.weight <= 1:
         raise ProtocolError(f"client {update.client}: weight {update.weight}: must be in [0, 1]")
