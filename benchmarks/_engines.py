@@ -24,6 +24,7 @@ from privfl.training.opacus import Opacus
 
 IMAGE, CLASSES, VOCABULARY, LENGTH = (1, 28, 28), 10, 80, 32
 LR, CLIP, SIGMA = 0.1, 0.5, 1.0
+_CPU = torch.device("cpu")
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "logistic": lambda: Logistic(kind="logistic").build(IMAGE, CLASSES),
@@ -48,7 +49,7 @@ class Work:
         """How many examples go through the model, expected where batches are drawn."""
         return self.clients * self.batch * self.steps
 
-    def tasks(self) -> list[LocalTask]:
+    def tasks(self, device: torch.device = _CPU) -> list[LocalTask]:
         """Clients that own twice as many examples as they use, of one pool."""
         draw, size = torch.Generator().manual_seed(0), 2 * self.batch * self.steps
         pool = self.clients * size
@@ -56,20 +57,22 @@ class Work:
             x, classes = torch.randint(VOCABULARY, (pool, LENGTH), generator=draw), VOCABULARY
         else:
             x, classes = torch.randn(pool, *IMAGE, generator=draw), CLASSES
-        y = torch.randint(classes, (pool,), generator=draw)
+        y = torch.randint(classes, (pool,), generator=draw).to(device)
+        x = x.to(device)
         owned = torch.split(torch.arange(pool), size)
         return [LocalTask(client, size, x, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
 
 
-def cases(work: Work, names: Sequence[str]) -> dict[str, Callable[[], object]]:
-    """One round of that work, in each of the ways that are named."""
-    tasks = work.tasks()
+def cases(work: Work, names: Sequence[str], device: torch.device = _CPU) -> dict[str, Callable[[], object]]:
+    """One round of that work, in each of the ways that are named; ``vmap`` on a CPU alone."""
+    tasks = work.tasks(device)
     config = TrainingConfig(local_steps=work.steps, batch_size=work.batch, lr=LR)
     plan = ExamplePlan(SIGMA, CLIP, 1e-5, None, work.batch, None, work.steps)
-    start_D = torch.cat([parameter.detach().flatten() for parameter in MODELS[work.model]().parameters()])
+    torch.manual_seed(0)
+    start_D = torch.cat([parameter.detach().flatten() for parameter in MODELS[work.model]().parameters()]).to(device)
 
     def engine(kind: type[Fused | Opacus], of: ExamplePlan | NoPlan) -> Callable[[], object]:
-        trainer = kind(MODELS[work.model](), config, of)
+        trainer = kind(MODELS[work.model]().to(device), config, of)
         return lambda: trainer.train(start_D, tasks)
 
     ways: dict[str, Callable[[], Callable[[], object]]] = {
@@ -89,7 +92,7 @@ def _batches(work: Work, task: LocalTask) -> list[tuple[Tensor, Tensor]]:
 
 def _plain(work: Work, tasks: Sequence[LocalTask], layout: torch.memory_format) -> Callable[[], None]:
     """What a simulator that loops cannot be faster than: SGD on tensors that lie ready, one client after another."""
-    model = MODELS[work.model]().to(memory_format=layout)  # type: ignore[call-overload]
+    model = MODELS[work.model]().to(tasks[0].x.device, memory_format=layout)  # type: ignore[call-overload]
     start = {name: value.clone() for name, value in model.state_dict().items()}
     ready = [_batches(work, task) for task in tasks]
     if layout is torch.channels_last:

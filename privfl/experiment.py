@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
 from collections import Counter
 from collections.abc import Iterator
@@ -361,6 +362,8 @@ def deterministic() -> Iterator[None]:
     instead (see the shadow models). What stays is that the process keeps the memory that it frees.
     """
     keep_freed_memory()
+    # Read when the first product is computed on a GPU; without it products there are none that can be repeated.
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(1)

@@ -197,7 +197,8 @@ class Pieces:
         counts_N = (torch.arange(runs.sizes[0], device=self.device) < sizes_K1).flatten()
         x, y = self.x.index_select(0, rows_N), self.y.index_select(0, rows_N)
         # The filling are examples of somebody's: they must not even be looked at.
-        return without(x, ~counts_N), without(y, ~counts_N), counts_N
+        idle_N = ~counts_N
+        return without(x, idle_N), without(y, idle_N), counts_N
 
 
 def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:

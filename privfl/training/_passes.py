@@ -88,8 +88,9 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
     finite_N = torch.stack(norms).isfinite().all(0)
     # On a GPU the question itself would wait for all that was launched; there the answer is always acted upon.
     if finite_N.device.type != "cpu" or not bool(finite_N.all()):
+        bad_N = ~finite_N
         for record in tape:
-            record.drop(~finite_N)
+            record.drop(bad_N)
         norms = [norms_N.where(finite_N, 0.0) for norms_N in norms]
     of_record = {
         place: (limit / (norms_N + 1e-6)).clamp(max=1.0)
