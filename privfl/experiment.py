@@ -231,9 +231,8 @@ def assemble(
     initial_D = _initial_vector(config, data, seed).to(device)
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
-    # A model of its own: with channels last none may be trained privately (training/opacus.py).
-    model = build_model(config, data)
-    model = model.to(device, memory_format=evaluation.layout(model))  # type: ignore[call-overload]
+    # A model of its own: so prepared, none can be trained.
+    model = evaluation.prepared(build_model(config, data).to(device))
     x = torch.from_numpy(data.pool.x).to(device)
     local_model = build_model(config, data).to(device)
     choice = choose(config.training.engine, local_model, x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from privfl.errors import ModelError
-from privfl.evaluation import accuracy, client_spread, layout, logits, mean_loss, spread
+from privfl.evaluation import accuracy, client_spread, logits, mean_loss, prepared, spread
 from privfl.records import Spread
 from privfl.vectors import to_vector
 
@@ -118,7 +119,17 @@ def test_an_example_that_overflows_is_wrong_and_ends_nothing() -> None:
     assert mean_loss(logits_NC, y_N).n == 2
 
 
-def test_images_are_evaluated_with_channels_last_but_for_group_norms() -> None:
-    convolution = nn.Conv2d(3, 4, 3)
-    assert layout(nn.Sequential(convolution, nn.ReLU())) is torch.channels_last
-    assert layout(nn.Sequential(convolution, nn.Sequential(nn.GroupNorm(2, 4)))) is torch.contiguous_format
+def test_a_model_is_evaluated_in_its_fastest_form_to_the_same_outputs() -> None:
+    """Channels last, but for group norms; no inputs are so large that a float could not tell."""
+    for norm, contiguous in ((nn.Identity(), False), (nn.GroupNorm(2, 4), True)):
+        torch.manual_seed(0)
+        model = nn.Sequential(
+            nn.Conv2d(3, 4, 3), norm, nn.Sequential(nn.Tanh(), nn.MaxPool2d(2)), nn.Flatten(), nn.Linear(36, 5)
+        )
+        x = torch.randn(7, 3, 8, 8)
+        expected = model(x).detach()
+        form = prepared(copy.deepcopy(model))
+        kernels = form.get_parameter("0.weight")
+        assert kernels.is_contiguous() == contiguous
+        assert not any(type(layer) is nn.Tanh for layer in form.modules())
+        assert torch.allclose(logits(form, to_vector(model), x), expected, rtol=0.0, atol=1e-6)

@@ -1,4 +1,4 @@
-"""The rule for ``nn.Tanh``, which has no parameters but takes as long as a convolution where the library is slow at it."""
+"""The rule for ``nn.Tanh``, which has no parameters, but can take as long as a convolution."""
 
 from __future__ import annotations
 
@@ -7,14 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from privfl.models._tanh import tanh_by_sigmoid
 from privfl.training._rules import CohortLayer
 
 
 class CohortTanh(CohortLayer):
-    """``tanh(x)``; in float32 on a CPU as ``2 σ(2x) - 1``, within 2e-7 of it, which is rounding near one.
-
-    PyTorch's own takes 0.4 to 2.5 ns a number, by the maker of the processor; its σ takes 0.4 everywhere (measured).
-    """
+    """``tanh(x)``; in float32 on a CPU by σ (:func:`privfl.models._tanh.tanh_by_sigmoid`)."""
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:
@@ -31,7 +29,7 @@ class CohortTanh(CohortLayer):
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, by_sigmoid: bool) -> Tensor:
-        out = x.mul(2.0).sigmoid_().mul_(2.0).sub_(1.0) if by_sigmoid else x.tanh()
+        out = tanh_by_sigmoid(x) if by_sigmoid else x.tanh()
         ctx.save_for_backward(out)
         return out
 
