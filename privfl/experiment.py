@@ -231,7 +231,7 @@ def assemble(
     initial_D = _initial_vector(config, data, seed).to(device)
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
-    # A model of its own: so prepared, none can be trained.
+    # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(build_model(config, data).to(device))
     x = torch.from_numpy(data.pool.x).to(device)
     local_model = build_model(config, data).to(device)

@@ -133,3 +133,6 @@ def test_a_model_is_evaluated_in_its_fastest_form_to_the_same_outputs() -> None:
         assert kernels.is_contiguous() == contiguous
         assert not any(type(layer) is nn.Tanh for layer in form.modules())
         assert torch.allclose(logits(form, to_vector(model), x), expected, rtol=0.0, atol=1e-6)
+        form(x).sum().backward()
+        model(x).sum().backward()
+        assert torch.allclose(form.get_parameter("0.weight").grad, model.get_parameter("0.weight").grad, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
