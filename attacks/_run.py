@@ -32,6 +32,7 @@ from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.privacy.plan import Plan
+from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
 from privfl.runs import RunFolder, npz, read_npz, write_atomic
 from privfl.shelves import SHELVES
@@ -190,7 +191,7 @@ def _kept(path: Path, member_N: BoolArray) -> Outputs | None:
 
 def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Outputs]]:
     """On a CPU one process a core, each with one thread; on a GPU one after another."""
-    workers = min(len(jobs), _cores())
+    workers = min(len(jobs), cores())
     if workers <= 1 or experiment.x.device.type != "cpu":
         for job in jobs:
             yield job, _train_shadow(experiment, job)
@@ -230,17 +231,13 @@ def _interrupts_are_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _cores() -> int:
-    """The cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 _assembled: Callable[[], Experiment] | None = None
 """A worker process assembles the experiment once, not once a shadow model; within a job, so that its errors are told."""
 
 
 def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
     global _assembled
+    os.environ |= share_of_threads(cores())
     _assembled = functools.cache(lambda: assemble(config, plan))
 
 

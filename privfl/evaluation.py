@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -11,6 +13,7 @@ from scipy import stats
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
+from privfl import processes
 from privfl.auditing import clopper_pearson
 from privfl.errors import ModelError
 from privfl.models._tanh import tanh_by_sigmoid
@@ -42,9 +45,10 @@ class _Tanh(nn.Module):
         return tanh_by_sigmoid(x) if fast else x.tanh()
 
 
-@torch.no_grad()
 def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
-    """The model's logits in evaluation mode.
+    """The model's logits in evaluation mode, on a CPU by as many threads as this process was given.
+
+    Each thread has whole batches and a copy of the model, so that neither their number nor their order shows in the result.
 
     Args:
         model: scratch space of the right architecture.
@@ -56,7 +60,22 @@ def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
     """
     load_vector(model, vector_D)
     model.eval()
-    return torch.cat([model(batch) for batch in torch.split(x, _BATCH)])
+    batches = torch.split(x, _BATCH)
+    threads = 1 if x.is_cuda else min(processes.threads(), len(batches))
+    if threads == 1:
+        return torch.cat(_outputs(model, batches))
+    found: list[Tensor] = [x] * len(batches)
+    with ThreadPoolExecutor(threads) as pool:
+        shares = [pool.submit(_outputs, copy.deepcopy(model), batches[first::threads]) for first in range(threads)]
+        for first, share in enumerate(shares):
+            found[first::threads] = share.result()
+    return torch.cat(found)
+
+
+@torch.no_grad()
+def _outputs(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+    # Whether gradients are kept is each thread's own setting.
+    return [model(batch) for batch in batches]
 
 
 def correct(logits_NC: Tensor, y_N: Tensor) -> Tensor:

@@ -21,8 +21,27 @@ from privfl.errors import ConfigError, ProcessError
 
 T = TypeVar("T")
 
+_THREADS = "OMP_NUM_THREADS"
+"""Who starts several processes on a machine says so to each of them; torchrun does."""
+
 _PATIENCE = timedelta(hours=2)
 """How long a process waits for another one that neither answers nor dies."""
+
+
+def cores() -> int:
+    """The cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads() -> int:
+    """How many threads this process was given for what may be spread over threads: all its cores, where nobody said."""
+    told = os.environ.get(_THREADS, "")
+    return max(1, int(told)) if told.isdecimal() else cores()
+
+
+def share_of_threads(processes: int) -> dict[str, str]:
+    """What to add to the environment of each of so many processes, so that together they have this one's threads."""
+    return {_THREADS: str(max(1, threads() // processes))}
 
 
 class Processes(ABC):

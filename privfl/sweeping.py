@@ -18,6 +18,7 @@ from pathlib import Path
 
 from privfl.errors import ConfigError
 from privfl.loading import load
+from privfl.processes import share_of_threads
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
@@ -113,7 +114,8 @@ def run_here(
     def one(variant: Variant) -> Ended:
         place = free.get()
         try:
-            return run_one(config, variant, out, {"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus else {})
+            gpu = {"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus else {}
+            return run_one(config, variant, out, share_of_threads(jobs) | gpu)
         finally:
             free.put(place)
 

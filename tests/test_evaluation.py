@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import time
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ import torch
 from scipy import stats
 from torch import Tensor, nn
 
+from privfl import evaluation
 from privfl.errors import ModelError
 from privfl.evaluation import accuracy, client_spread, logits, mean_loss, prepared, spread
 from privfl.records import Spread
@@ -136,3 +138,33 @@ def test_a_model_is_evaluated_in_its_fastest_form_to_the_same_outputs() -> None:
         form(x).sum().backward()
         model(x).sum().backward()
         assert torch.allclose(form.get_parameter("0.weight").grad, model.get_parameter("0.weight").grad, rtol=1e-4, atol=1e-5)  # type: ignore[arg-type]
+
+
+class Remembering(nn.Module):
+    """Keeps what it is given until the end of its pass, as models in the wild do."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen = x
+        time.sleep(1e-3)
+        return self.seen * 2.0
+
+
+@pytest.mark.parametrize("threads", ["1", "2", "5"])
+def test_threads_do_not_show_in_the_outputs(threads: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor do they share a model; a thread that shared would return its neighbour's outputs."""
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    monkeypatch.setattr(evaluation, "_BATCH", 7)
+    torch.manual_seed(0)
+    model = nn.Sequential(Remembering(), nn.Linear(5, 3), nn.Tanh())
+    x = torch.randn(200, 5)
+    expected = torch.cat([model(batch).detach() for batch in torch.split(x, 7)])
+    found = logits(model, to_vector(model), x)
+    assert torch.equal(found, expected)
+    assert not found.requires_grad
+
+
+def test_an_error_in_a_thread_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "2")
+    model = nn.Linear(5, 3)
+    with pytest.raises(RuntimeError, match="shapes cannot be multiplied"):
+        logits(model, to_vector(model), torch.randn(1000, 4))

@@ -11,6 +11,7 @@ import pytest
 from small_runs import SMALL, small
 from test_recording import contents
 
+from privfl import processes
 from privfl.errors import ConfigError
 from privfl.loading import dump
 from privfl.processes import ALONE, joined
@@ -151,3 +152,16 @@ def test_a_launcher_that_is_not_torchrun_is_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined() as everybody:
         assert everybody is ALONE
+
+
+@pytest.mark.parametrize(("told", "found"), [("3", 3), ("0", 1), ("", None), ("many", None)])
+def test_a_process_has_the_threads_that_it_was_given_or_all_its_cores(
+    told: str, found: int | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    assert processes.threads() == (found or processes.cores())
+
+
+def test_processes_share_the_threads_of_the_one_that_starts_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "8")
+    assert [processes.share_of_threads(count)["OMP_NUM_THREADS"] for count in (1, 3, 8, 20)] == ["8", "2", "1", "1"]

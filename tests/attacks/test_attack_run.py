@@ -102,7 +102,7 @@ def test_processes_and_one_after_another_train_the_same_shadows(attacked: RunFol
     before = everything(attacked)
     for path in (attacked.path / "attacks" / "shadows").iterdir():
         path.unlink()
-    monkeypatch.setattr(_run, "_cores", lambda: 1)
+    monkeypatch.setattr(_run, "cores", lambda: 1)
     run_attacks(attacked)
     assert everything(attacked) == before
 
@@ -136,7 +136,7 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
     if broken:
         monkeypatch.setattr(Opacus, "_train_private", lie)
         # Worker processes would not know of the break.
-        monkeypatch.setattr(_run, "_cores", lambda: 1)
+        monkeypatch.setattr(_run, "cores", lambda: 1)
     privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
     training = {**OVERFITTED["training"], "engine": "opacus", "local_epochs": 60 if broken else 5}
     folder = begin(tmp_path / "run", seed=1, privacy=privacy, training=training)
