@@ -57,8 +57,8 @@ class Work:
             x, classes = torch.randint(VOCABULARY, (pool, LENGTH), generator=draw), VOCABULARY
         else:
             x, classes = torch.randn(pool, *IMAGE, generator=draw), CLASSES
-        y = torch.randint(classes, (pool,), generator=draw).to(device)
-        x = x.to(device)
+        y = torch.randint(classes, (pool,), generator=draw)
+        x, y = x.to(device), y.to(device)
         owned = torch.split(torch.arange(pool), size)
         return [LocalTask(client, size, x, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
 

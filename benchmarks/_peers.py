@@ -34,7 +34,7 @@ from torch import Tensor, nn
 from privfl import recording
 from privfl.config import ExperimentConfig
 from privfl.datasets import Dataset
-from privfl.experiment import Experiment, assemble, narrow
+from privfl.experiment import Experiment, assemble, build_model, narrow
 from privfl.federated import LoadedData
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan
@@ -79,7 +79,7 @@ class Problem:
         members = [torch.from_numpy(data.members_of(client)) for client in range(len(data.clients))]
         if [len(one) for one in members] != list(sizes):
             raise SystemExit("a client of the benchmark task does not train on all that it owns; choose another seed")
-        start = experiment.model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+        start = build_model(experiment.config, data)
         load_vector(start, experiment.initial_D)
         plan = experiment.plan
         return cls(

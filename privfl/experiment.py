@@ -361,7 +361,7 @@ def deterministic() -> Iterator[None]:
     instead (see the shadow models). What stays is that the process keeps the memory that it frees.
     """
     keep_freed_memory()
-    # Read when the first product is computed on a GPU; without it products there are none that can be repeated.
+    # cuBLAS reads it at its first product; without it a GPU's products may differ from run to run.
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
