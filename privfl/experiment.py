@@ -353,6 +353,9 @@ def calibrated(
         raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
 
 
+_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
+
+
 @contextmanager
 def deterministic() -> Iterator[None]:
     """The same seed, the same bytes: one thread, deterministic kernels; the process is left as it was found.
@@ -362,7 +365,8 @@ def deterministic() -> Iterator[None]:
     """
     keep_freed_memory()
     # cuBLAS reads it at its first product; without it a GPU's products may differ from run to run.
-    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    workspace = os.environ.get(_WORKSPACE)
+    os.environ[_WORKSPACE] = workspace or ":4096:8"
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(1)
@@ -375,6 +379,8 @@ def deterministic() -> Iterator[None]:
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(algorithms)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
+        if workspace is None:
+            del os.environ[_WORKSPACE]
 
 
 def settings_digest(config: ExperimentConfig) -> str:

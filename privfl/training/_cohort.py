@@ -9,7 +9,6 @@ from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
 from privfl.config import TrainingConfig
 from privfl.training import LocalTask
@@ -146,7 +145,8 @@ class Pieces:
         with torch.no_grad():
             factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
             if self.clipping is not None:
-                factors_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
+                exact_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
+                factors_LN = [factors_N.to(losses_N.dtype) for factors_N in exact_LN]
                 # An example that overflows has no gradient to give, and no loss to report.
                 losses_N = losses_N.where(losses_N.isfinite(), 0.0)
                 if counts_N is not None:
@@ -181,24 +181,33 @@ class Pieces:
             with _float32_products(self.precision):
                 losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
             with torch.no_grad():
-                return [losses_N, torch.stack([record.square_norms() for record in tape]).sum(0).sqrt()]
+                return [losses_N, torch.stack([record.square_norms().double() for record in tape]).sum(0).sqrt()]
 
         require_apart(model, measured, x_N, 0 if counts_N is None else int(counts_N.nonzero()[0]))
 
     def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The piece's inputs and labels; and which of them count, where batches were padded to one length with zeros."""
+        """The piece's inputs and labels; and which of them count, where batches were padded to one length.
+
+        A batch is filled up with its own first example, which the model bears if it bears the batch; an empty one with zeros.
+        """
         places = range(piece.first, piece.first + len(piece.spans))
         parts = [self.rows[k][batches[k][start:stop]] for k, (start, stop) in zip(places, piece.spans, strict=True)]
         if not self.padded:
             rows_N = torch.cat(parts)
             return self.x.index_select(0, rows_N), self.y.index_select(0, rows_N), None
-        rows_N = sent(pad_sequence(parts, batch_first=True).flatten(), self.device)
+        length = runs.sizes[0]
+        place_B = torch.arange(length)
+        nobody_B = torch.zeros(length, dtype=torch.int64)
+        filled = [rows_n[place_B.where(place_B < len(rows_n), 0)] if len(rows_n) else nobody_B for rows_n in parts]
+        rows_N = sent(torch.cat(filled), self.device)
         sizes_K1 = sent(torch.tensor(piece.sizes)[:, None], self.device)
-        counts_N = (torch.arange(runs.sizes[0], device=self.device) < sizes_K1).flatten()
+        counts_N = (torch.arange(length, device=self.device) < sizes_K1).flatten()
         x, y = self.x.index_select(0, rows_N), self.y.index_select(0, rows_N)
-        # The filling are examples of somebody's: they must not even be looked at.
-        idle_N = ~counts_N
-        return without(x, idle_N), without(y, idle_N), counts_N
+        if not all(piece.sizes):
+            # The filling of an empty batch is somebody else's example: it must not even be looked at.
+            empty_N = (sizes_K1 == 0).expand(-1, length).flatten()
+            x, y = without(x, empty_N), without(y, empty_N)
+        return x, y, counts_N
 
 
 def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:
@@ -206,9 +215,14 @@ def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:
     first = tasks[0]
     if all(task.x is first.x and task.y is first.y for task in tasks):
         return first.x, first.y, [task.rows_n for task in tasks]
-    before = accumulate((len(task.y) for task in tasks), initial=0)
-    rows = [task.rows_n + offset for task, offset in zip(tasks, before, strict=False)]
-    return torch.cat([task.x for task in tasks]), torch.cat([task.y for task in tasks]), rows
+    pools = list({(id(task.x), id(task.y)): (task.x, task.y) for task in tasks}.values())
+    before = dict(zip([(id(x), id(y)) for x, y in pools], accumulate((len(y) for _, y in pools), initial=0), strict=False))
+    for task in tasks:
+        # Beyond the end of one pool begins another client's.
+        assert len(task.x) == len(task.y), "a label for each example"
+        assert bool(((task.rows_n >= 0) & (task.rows_n < len(task.y))).all()), "rows of its own pool"
+    rows = [task.rows_n + before[id(task.x), id(task.y)] for task in tasks]
+    return torch.cat([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

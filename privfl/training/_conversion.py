@@ -54,7 +54,7 @@ def has_rule(layer: nn.Module) -> bool:
 
 
 def convert(model: nn.Module) -> CohortModel:
-    """Put a rule in the place of each layer with parameters or randomness; the model is left as it is.
+    """Put a rule in the place of each layer that has one or has parameters; the model is left as it is.
 
     Raises:
         ModelError: a parameter is frozen, or used by two layers.
@@ -72,8 +72,10 @@ def convert(model: nn.Module) -> CohortModel:
         if getattr(module, "inplace", False):
             # What a rule returns is kept for its backward pass, and must not be written over.
             module.inplace = False  # type: ignore[assignment]
-        for name, child in module.named_children():
-            setattr(module, name, visit(child, f"{prefix}.{name}" if prefix else name))
+        # Not named_children(), which leaves out what was there before: a layer may be used twice.
+        for name, child in list(module._modules.items()):
+            if child is not None:
+                setattr(module, name, visit(child, f"{prefix}.{name}" if prefix else name))
         return module
 
     module = visit(copy.deepcopy(model), "").train()

@@ -74,14 +74,14 @@ class Clipping:
 
 
 def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tensor], Tensor, Tensor]:
-    """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float32 or better, record by record.
+    """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float64, record by record.
 
     A gradient that is not finite is made zero on the tape, whichever layer it is in.
 
     Returns:
         the factors of each record; which gradients were clipped, and which were finite; all of shape (N,).
     """
-    squares = [record.square_norms() for record in tape]
+    squares = [record.square_norms().double() for record in tape]
     groups = clipping.groups([record.of for record in tape])
     limit = clipping.max_grad_norm / math.sqrt(len(groups))
     norms = [torch.stack([squares[place] for place in group]).sum(0).sqrt() for group in groups]

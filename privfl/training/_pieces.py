@@ -19,7 +19,7 @@ class Piece:
         return tuple(stop - start for start, stop in self.spans)
 
 
-def pieces(sizes: Sequence[int], limit: int) -> Iterator[Piece]:
+def pieces(sizes: Sequence[int], limit: int, *, padded: bool = False) -> Iterator[Piece]:
     """Pieces of at most ``limit`` examples that hold every example of every batch once.
 
     A client's batch is cut only where it alone is longer than a piece may be.
@@ -27,16 +27,18 @@ def pieces(sizes: Sequence[int], limit: int) -> Iterator[Piece]:
     Args:
         sizes: the length of each client's batch.
         limit: at least 1.
+        padded: whether each batch of a piece will be as long as its longest.
     """
-    first, spans, room = 0, list[tuple[int, int]](), limit
+    first, spans, taken, longest = 0, list[tuple[int, int]](), 0, 0
     for client, size in enumerate(sizes):
-        if size > room and spans:
+        would_be = max(longest, size) * (len(spans) + 1) if padded else taken + size
+        if would_be > limit and spans:
             yield Piece(first, tuple(spans))
-            first, spans, room = client, [], limit
+            first, spans, taken, longest = client, [], 0, 0
         for start in range(0, max(size - limit, 0), limit):
             yield Piece(client, ((start, start + limit),))
         rest = (size - 1) % limit + 1 if size else 0
         spans.append((size - rest, size))
-        room -= rest
+        taken, longest = taken + rest, max(longest, rest)
     if spans:
         yield Piece(first, tuple(spans))

@@ -121,11 +121,11 @@ class Fused(Trainer):
             sizes = [len(batch) for batch in batches]
             if noise is None and state.plain and max(sizes) <= limit:
                 # Nothing happens to a gradient on its way into the weights, and no batch is cut: no sum is needed.
-                for piece in pieces(sizes, limit):
+                for piece in pieces(sizes, limit, padded=work.padded):
                     work.accumulate(piece, batches, straight=True)
                 continue
             sums_KD = fresh(state.sums_KD[: len(batches)], noise)
-            for piece in pieces(sizes, limit):
+            for piece in pieces(sizes, limit, padded=work.padded):
                 work.accumulate(piece, batches)
             if noise is None:
                 state.step(sums_KD)

@@ -237,8 +237,12 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
         trainer = entry.cls(model, TrainingConfig(local_epochs=1, batch_size=16, lr=0.5), NoPlan())
         assert isinstance(trainer, Trainer)
         generator = torch.Generator().manual_seed(1)
-        x, y = torch.randn(4, 20, 6, generator=generator), torch.randint(3, (4, 20), generator=generator)
-        tasks = [LocalTask(k, 20, x[k], y[k], torch.arange(20), Seed(seed) / "client" / k) for k in order]
+        # One pool, in no order, of which a part is nobody's and would spoil whatever it touched.
+        x, y = torch.randn(100, 6, generator=generator), torch.randint(3, (100,), generator=generator)
+        places = torch.randperm(100, generator=generator)
+        x[places[80:]] = torch.nan
+        owned = torch.split(places[:80], 20)
+        tasks = [LocalTask(k, 20, x, y, owned[k], Seed(seed) / "client" / k) for k in order]
         results = trainer.train(to_vector(model), tasks)
         assert [result.client for result in results] == list(order)
         assert all(result.event is None for result in results)
@@ -248,6 +252,7 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
     for client, delta in train([3, 1]).items():
         assert torch.equal(delta, found[client])
         assert bool(delta.any())
+        assert bool(delta.isfinite().all())
     assert not torch.equal(train([0], seed=1)[0], found[0])
     assert train([]) == {}
 

@@ -265,14 +265,15 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 def cohort(
     name: str, sizes: tuple[int, ...] = (9, 2, 6), dtype: torch.dtype = torch.float32, scale: float = 2.0
 ) -> list[LocalTask]:
-    """Clients whose examples lie in one pool, in no order."""
-    shape, draw = MODELS[name][0], torch.Generator().manual_seed(0)
+    """Clients whose examples lie in one pool, in no order; the pool's first is nobody's, and no number where it can be."""
+    shape, draw, count = MODELS[name][0], torch.Generator().manual_seed(0), sum(sizes) + 1
     if shape == WORDS:
-        x = torch.randint(VOCABULARY, (sum(sizes), *shape), generator=draw)
+        x = torch.randint(VOCABULARY, (count, *shape), generator=draw)
     else:
-        x = (torch.randn(sum(sizes), *shape, generator=draw) * scale).to(dtype)
-    y = torch.randint(CLASSES, (sum(sizes),), generator=draw)
-    owned = torch.split(torch.randperm(sum(sizes), generator=draw), list(sizes))
+        x = (torch.randn(count, *shape, generator=draw) * scale).to(dtype)
+        x[0] = torch.nan
+    y = torch.randint(CLASSES, (count,), generator=draw)
+    owned = torch.split(1 + torch.randperm(sum(sizes), generator=draw), list(sizes))
     return [LocalTask(k, len(rows_n), x, y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 

@@ -1,6 +1,7 @@
 """The fused engine computes what the reference computes, and what plain autograd computes, rule by rule."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -9,8 +10,8 @@ from engines import CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, pla
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from privfl.privacy.plan import NoPlan, Plan
-from privfl.training import _cohort
+from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
+from privfl.training import LocalResult, LocalTask, _cohort
 from privfl.training._budget import Limits
 from privfl.training._conversion import convert
 from privfl.training._rules import convolution
@@ -97,11 +98,21 @@ def test_batches_may_be_empty(name: str, padded: bool, monkeypatch: pytest.Monke
     assert any(0 in sizes and len({*sizes}) == 3 for sizes in seen)
 
 
-@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("of", [plan(batch_size=2), NoPlan()], ids=["private", "plain"])
 @pytest.mark.parametrize("name", MODELS)
-def test_padding_changes_nothing(name: str, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
-    assert difference(name, plan(), torch.float64) < 1e-10
+def test_padding_changes_nothing(name: str, of: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither updates nor what is counted, though an example overflows, and what fills up the batches of some could."""
+    tasks = cohort(name, (1, 9, 4), torch.float64)
+    if tasks[0].x.is_floating_point() and isinstance(of, ExamplePlan):
+        tasks[1].x[tasks[1].rows_n[:2]] = torch.inf
+    start_D, results = starting_point(model(name, torch.float64)), []
+    for padded in (False, True):
+        monkeypatch.setattr(_cohort, "pads", lambda _, padded=padded: padded)
+        results.append(Fused(model(name, torch.float64), settings(of), of).train(start_D, tasks))
+    for one, other in zip(*results, strict=True):
+        assert torch.allclose(one.delta_D, other.delta_D, rtol=1e-9, atol=1e-12)
+        assert one.loss == pytest.approx(other.loss, rel=1e-9)
+        assert (one.clipped_share, one.zeroed, one.event) == (other.clipped_share, other.zeroed, other.event)
 
 
 @pytest.mark.parametrize("of", [plan(), plan(scheme="per_layer"), plan(batch_size=1, local_steps=6), NoPlan()])
@@ -225,6 +236,57 @@ def test_dropout_draws_what_the_reference_draws(padded: bool, monkeypatch: pytes
             if not padded:
                 assert torch.allclose(one.delta_D, other.delta_D, rtol=1e-4, atol=1e-6)
             assert not torch.equal(one.delta_D, found[1 - found.index(one) % 2].delta_D)
+
+
+class Scaled(nn.Module):
+    """Divides by the input's own length, which zeros do not have."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        scaled: Tensor = x / x.norm(dim=1, keepdim=True)
+        return scaled
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_batches_are_filled_up_with_what_the_model_bears(padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
+    torch.manual_seed(0)
+    module = nn.Sequential(Scaled(), nn.Linear(6, 4))
+    found = Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
+    assert all(bool(one.delta_D.isfinite().all()) for one in found)
+
+
+def test_clients_may_have_pools_of_their_own() -> None:
+    tasks = cohort("residual", (5, 7, 3))
+    apart = [tasks[0], replace(tasks[1], x=tasks[1].x.clone()), replace(tasks[2], y=tasks[2].y.clone())]
+
+    def train(tasks: Sequence[LocalTask], of: Plan) -> list[LocalResult]:
+        return Fused(model("residual"), settings(of), of).train(starting_point(model("residual")), tasks)
+
+    of = plan(noise_multiplier=0.8)
+    assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), train(tasks, of), strict=True))
+    # Labels of its own are its own.
+    apart[1] = replace(apart[1], y=apart[1].y.roll(1))
+    moved = [not torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), train(tasks, of), strict=True)]
+    assert moved == [False, True, False]
+    for row in (-1, len(tasks[0].y)):
+        with pytest.raises(AssertionError):
+            train([replace(tasks[0], rows_n=torch.tensor([1, 2, row])), *apart[1:]], NoPlan())
+
+
+def test_a_dropout_that_is_used_twice_draws_from_the_client_both_times() -> None:
+    def twice() -> nn.Module:
+        torch.manual_seed(0)
+        dropout = nn.Dropout(0.5)
+        return nn.Sequential(nn.Linear(6, 8), dropout, nn.Linear(8, 8), dropout, nn.Linear(8, 4))
+
+    results = []
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        state = torch.get_rng_state()
+        built = twice()
+        torch.set_rng_state(state)
+        results.append(Fused(built, settings(NoPlan()), NoPlan()).train(starting_point(built), cohort("linear")))
+    assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(*results, strict=True))
 
 
 def test_words_are_integers() -> None:

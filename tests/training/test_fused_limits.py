@@ -54,6 +54,17 @@ def test_auto_takes_the_fused_engine_where_every_layer_has_a_rule(name: str) -> 
         assert str(choice) == "fused: each layer has a rule"
 
 
+def test_tanh_is_left_to_the_reference_where_its_digits_are_needed() -> None:
+    """All activations are of 1e-7, and what comes next makes them large again."""
+    module = nn.Sequential(nn.Flatten(), nn.Linear(6, 8), nn.Tanh(), nn.RMSNorm(8), nn.Linear(8, CLASSES))
+    with torch.no_grad():
+        for parameter in module[1].parameters():
+            parameter.mul_(1e-7)
+    choice = choose("auto", module, torch.zeros(3, 6))
+    assert choice.engine == "opacus"
+    assert "another gradient than autograd" in choice.why
+
+
 def test_what_was_asked_for_is_taken_and_says_what_it_costs() -> None:
     assert str(choose("opacus", model("no rule"), inputs("no rule"))) == "opacus: as configured"
     why = "fused: as configured; torch.func runs 1 (Unruly), for which there is no rule"
@@ -235,10 +246,11 @@ def test_a_layer_that_mixes_the_batch_is_refused_under_a_promise() -> None:
 
 @pytest.mark.parametrize("sizes", [(3, 0, 5, 5, 1), (0, 0), (9,), (), (1, 12, 2)])
 @pytest.mark.parametrize("limit", [1, 2, 4, 5, 100])
-def test_pieces_hold_every_example_once(sizes: tuple[int, ...], limit: int) -> None:
+@pytest.mark.parametrize("padded", [False, True])
+def test_pieces_hold_every_example_once(sizes: tuple[int, ...], limit: int, padded: bool) -> None:
     held: list[list[int]] = [[] for _ in sizes]
-    for piece in pieces(sizes, limit):
-        assert sum(piece.sizes) <= limit
+    for piece in pieces(sizes, limit, padded=padded):
+        assert (max(piece.sizes) * len(piece.sizes) if padded else sum(piece.sizes)) <= limit
         for client, (start, stop) in enumerate(piece.spans, piece.first):
             held[client] += range(start, stop)
     assert held == [list(range(size)) for size in sizes]

@@ -21,11 +21,11 @@ from promises import (
     train,
 )
 from promises import plan as small_plan
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.errors import ModelError, PrivacyError
 from privfl.seeding import Seed
-from privfl.training import _cohort, _passes, fused
+from privfl.training import LocalTask, _cohort, _passes, fused
 from privfl.training._noise import CohortNoise
 from privfl.training._rules import Runs, convolution
 from privfl.training._rules.convolution import ConvolutionRecord
@@ -80,6 +80,36 @@ def test_an_example_that_overflows_is_as_if_it_were_not_there(name: str) -> None
 
 def _double(one: Any) -> Any:
     return replace(one, x=one.x.double()) if one.x.is_floating_point() else one
+
+
+class Summed(nn.Module):
+    """A product over positions, one after another, whose gradient an unkind global model makes huge."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(784, 40, bias=False), nn.Linear(40, 4, bias=False)
+        with torch.no_grad():
+            self.first.weight.zero_()
+            self.last.weight.zero_()
+            self.last.weight[0], self.last.weight[1] = 1e18, -1e18
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.last(self.first(x).sum(1))
+        return logits
+
+
+@pytest.mark.parametrize("positions", [1, 2, 60])
+def test_a_norm_is_not_too_small_where_squares_vanish(positions: int) -> None:
+    """Inputs of 2.6e-23 have squares that no float32 has, and gradients of 1e18 that wait for them."""
+    of = plan(batch_size=10**6, local_steps=1, noise_multiplier=1e-13, max_grad_norm=1e-3)
+    x = torch.zeros(6, positions, 784)
+    x[5] = 2.6e-23
+    one = LocalTask(0, 6, x, torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
+    start_D = starting_point(Summed())
+    with_it, without = (
+        Fused(Summed(), settings(of, lr=6.0), of).train(start_D, [task])[0].delta_D for task in (one, without_the_last(one))
+    )
+    assert float((with_it.double() - without.double()).norm()) <= of.max_grad_norm * (1 + 1e-5)
 
 
 def test_a_ghost_norm_is_never_too_small() -> None:
@@ -201,9 +231,10 @@ def sum_of_the_finite(dtype: torch.dtype) -> float:
         one = replace(images, x=x, y=y, rows_n=torch.arange(len(y)), size=len(y))
         return Fused(model("convolution", dtype), settings(of), of).train(start_D, [one])[0].delta_D
 
-    alone = [step(images.x[i : i + 1], images.y[i : i + 1]) for i in range(6) if i != 2]
-    images.x[2] = torch.inf
-    found_D, expected_D = step(images.x, images.y), torch.stack(alone).sum(0) / 6
+    x, y = images.examples(torch.arange(6))
+    alone = [step(x[i : i + 1], y[i : i + 1]) for i in range(6) if i != 2]
+    x[2] = torch.inf
+    found_D, expected_D = step(x, y), torch.stack(alone).sum(0) / 6
     return float((found_D - expected_D).norm() / expected_D.norm())
 
 

@@ -1,10 +1,10 @@
 """Rules of the fused engine: how one kind of layer runs for many clients at once, each with weights of its own.
 
 The examples of a whole cohort go through the model as one flat batch of N, one client's run of examples after another's.
-A layer without parameters does not see the difference. A layer with parameters is replaced by a :class:`CohortLayer`,
-which takes the weights of all K clients and, in the backward pass, leaves a :class:`Record` from which both the norm of
-every example's gradient and any weighted sum of these gradients can be had: one backward pass is enough for clipping
-("book-keeping", Bu et al. 2023, arXiv 2210.00038).
+A layer without parameters does not see the difference (some are replaced all the same, to draw for each client or to be
+faster). A layer with parameters is replaced by a :class:`CohortLayer`, which takes the weights of all K clients and, in the
+backward pass, leaves a :class:`Record` from which both the norm of every example's gradient and any weighted sum of these
+gradients can be had: one backward pass is enough for clipping ("book-keeping", Bu et al. 2023, arXiv 2210.00038).
 
 Each rule is a file; :mod:`privfl.training._conversion` finds the rule for a layer.
 """

@@ -1,4 +1,7 @@
-"""The rule for dropout: every client draws from its own stream, so that no client's draw depends on who else takes part."""
+"""The rule for dropout: every client draws from its own stream.
+
+Where batches are padded to one length a client draws for its filling too, and so other zeros than alone.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +25,7 @@ class CohortDropout(CohortLayer):
         return type(layer) in (nn.Dropout, nn.Dropout1d, nn.Dropout2d)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Same shape as the input. The draws are those that PyTorch makes for a client's batch from the same generator."""
+        """Same shape as the input. The draws are PyTorch's for a client's run from the same generator."""
         if not self.training or self.p == 0.0:
             return x
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.channels else x.shape

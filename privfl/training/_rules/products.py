@@ -128,16 +128,27 @@ def ghost_pays(positions: int, inputs: int, outputs: int) -> bool:
 
 
 def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
-    """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small, shape (N,).
+    """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small, shape (N,), float64.
 
     Where positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
-    terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added.
+    terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added. Products of tiny numbers vanish, while
+    the other factor may be huge: a_l · a_m loses at most P times the smallest number, and counts |g_l · g_m| times.
     """
     grams = [torch.matmul(x, x.transpose(2, 3)) for x in (a_NGLP, g_NGLO)]
-    ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3))
-    sizes_NG = (a_NGLP.norm(dim=3) * g_NGLO.norm(dim=3)).sum(2)
-    slack_N: Tensor = sizes_NG.square().sum(1) * (_ROUNDING * torch.finfo(a_NGLP.dtype).eps)
+    ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3)).double()
+    lengths_a, lengths_g = (square_lengths(x, 3).sqrt() for x in (a_NGLP, g_NGLO))
+    kind = torch.finfo(a_NGLP.dtype)
+    rounded_N = (lengths_a * lengths_g).sum(2).square().sum(1) * (_ROUNDING * kind.eps)
+    vanished_N = lengths_g.sum(2).square().sum(1) * a_NGLP.shape[3] + lengths_a.sum(2).square().sum(1) * g_NGLO.shape[3]
+    slack_N: Tensor = rounded_N + vanished_N * kind.tiny
     return ghost_N.clamp(min=0.0) + slack_N
+
+
+def square_lengths(x: Tensor, *axes: int) -> Tensor:
+    """‖x‖² over some axes, never too small, in float64: a tiny number's square vanishes, and may be to be multiplied."""
+    entries = math.prod(x.shape[axis] for axis in axes)
+    lengths: Tensor = torch.linalg.vector_norm(x, dim=axes)
+    return lengths.double().square() + entries * torch.finfo(x.dtype).tiny
 
 
 def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
@@ -207,8 +218,7 @@ class ProductRecord(WeightRecord):
         """See the class."""
         positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
         if positions == 1:
-            norms_NG = [torch.linalg.vector_norm(x, dim=(2, 3)) for x in (self.a, self.g)]
-            weight_N: Tensor = (norms_NG[0] * norms_NG[1]).square().sum(1)
+            weight_N: Tensor = (square_lengths(self.a, 2, 3) * square_lengths(self.g, 2, 3)).sum(1)
         elif ghost_pays(positions, inputs, outputs):
             weight_N = ghost_square_norms(self.g, self.a)
         else:

@@ -29,7 +29,8 @@ class CohortTanh(CohortLayer):
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, by_sigmoid: bool) -> Tensor:
-        out = tanh_by_sigmoid(x) if by_sigmoid else x.tanh()
+        # Where doubles stand for floats, they lose what floats lose.
+        out = tanh_by_sigmoid(x.float()).to(x.dtype) if by_sigmoid else x.tanh()
         ctx.save_for_backward(out)
         return out
 
