@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
+from engines import CLASSES, CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
@@ -14,7 +14,8 @@ from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
 from privfl.training import LocalResult, LocalTask, _cohort
 from privfl.training._budget import Limits
 from privfl.training._conversion import convert
-from privfl.training._rules import convolution
+from privfl.training._pieces import Piece
+from privfl.training._rules import Runs, convolution
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
 
@@ -104,7 +105,8 @@ def test_padding_changes_nothing(name: str, of: Plan, monkeypatch: pytest.Monkey
     """Neither updates nor what is counted, though an example overflows, and what fills up the batches of some could."""
     tasks = cohort(name, (1, 9, 4), torch.float64)
     if tasks[0].x.is_floating_point() and isinstance(of, ExamplePlan):
-        tasks[1].x[tasks[1].rows_n[:2]] = torch.inf
+        # The only example of the first client, which fills up all of its batches.
+        tasks[0].x[tasks[0].rows_n] = tasks[1].x[tasks[1].rows_n[:2]] = torch.inf
     start_D, results = starting_point(model(name, torch.float64)), []
     for padded in (False, True):
         monkeypatch.setattr(_cohort, "pads", lambda _, padded=padded: padded)
@@ -257,20 +259,40 @@ def test_batches_are_filled_up_with_what_the_model_bears(padded: bool, monkeypat
 
 def test_clients_may_have_pools_of_their_own() -> None:
     tasks = cohort("residual", (5, 7, 3))
-    apart = [tasks[0], replace(tasks[1], x=tasks[1].x.clone()), replace(tasks[2], y=tasks[2].y.clone())]
 
     def train(tasks: Sequence[LocalTask], of: Plan) -> list[LocalResult]:
         return Fused(model("residual"), settings(of), of).train(starting_point(model("residual")), tasks)
 
     of = plan(noise_multiplier=0.8)
-    assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), train(tasks, of), strict=True))
-    # Labels of its own are its own.
-    apart[1] = replace(apart[1], y=apart[1].y.roll(1))
-    moved = [not torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), train(tasks, of), strict=True)]
-    assert moved == [False, True, False]
+    expected = train(tasks, of)
+    apart = [tasks[0], replace(tasks[1], x=tasks[1].x.clone()), replace(tasks[2], y=tasks[2].y.clone())]
+    assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), expected, strict=True))
+    # Inputs or labels of its own are its own.
+    for other in (replace(tasks[1], x=-tasks[1].x), replace(tasks[1], y=(tasks[1].y + 1) % CLASSES)):
+        found = train([tasks[0], other, tasks[2]], of)
+        same = [torch.equal(one.delta_D, other.delta_D) for one, other in zip(found, expected, strict=True)]
+        assert same == [True, False, True]
     for row in (-1, len(tasks[0].y)):
         with pytest.raises(AssertionError):
             train([replace(tasks[0], rows_n=torch.tensor([1, 2, row])), *apart[1:]], NoPlan())
+
+
+def test_an_empty_batch_is_filled_up_with_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And a short one with its own first example."""
+    monkeypatch.setattr(_cohort, "pads", lambda _: True)
+    trainer, tasks = Fused(model("linear"), settings(NoPlan()), NoPlan()), cohort("linear", (3, 4))
+    trainer._state.begin(starting_point(model("linear")), 2)
+    work = _cohort.Pieces(trainer._cohort, trainer._state, tasks, None, trainer.config)
+    batches = [torch.tensor([], dtype=torch.int64), torch.tensor([3, 1])]
+    x, y, counts_N = work._examples(Piece(0, ((0, 0), (0, 2))), Runs((2, 2)), batches)
+    assert not bool(x[:2].any() | y[:2].any())
+    assert torch.equal(x[2:], tasks[1].x[tasks[1].rows_n[[3, 1]]])
+    assert counts_N is not None
+    assert counts_N.tolist() == [False, False, True, True]
+    x, _, counts_N = work._examples(Piece(0, ((0, 0), (0, 1))), Runs((2, 2)), batches)
+    assert torch.equal(x[2:], tasks[1].x[tasks[1].rows_n[[3, 3]]])
+    assert counts_N is not None
+    assert counts_N.tolist() == [False, False, True, False]
 
 
 def test_a_dropout_that_is_used_twice_draws_from_the_client_both_times() -> None:
