@@ -11,7 +11,7 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
-from privfl.training import LocalResult, LocalTask, _cohort
+from privfl.training import LocalResult, LocalTask, _cohort, _passes
 from privfl.training._budget import Limits
 from privfl.training._conversion import convert
 from privfl.training._pieces import Piece
@@ -81,6 +81,24 @@ def test_pieces_of_any_size_add_up(of: Plan, examples: int, padded: bool, monkey
     monkeypatch.setattr(_cohort, "pads", lambda _: padded)
     for name in ("convolution", "attention", "no rule", "lstm of several layers", "heads, crossed"):
         assert difference(name, of, torch.float64, Limits(2, examples)) < 1e-10
+
+
+@pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "plain"])
+@pytest.mark.parametrize("padded", [False, True])
+def test_no_more_examples_than_fit_go_through_the_model(of: Plan, padded: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fills up a padded batch counts."""
+    monkeypatch.setattr(_cohort, "pads", lambda _: padded)
+    through, original = list[int](), _passes.run_pass
+
+    def watching(model: Any, weights: Any, runs: Runs, x: Tensor, *rest: Any) -> Any:
+        through.append(len(x))
+        return original(model, weights, runs, x, *rest)
+
+    monkeypatch.setattr(_cohort, "run_pass", watching)
+    trainer = Fused(model("linear"), settings(of), of)
+    trainer._limits, trainer._apart = Limits(100, 6), True
+    trainer.train(starting_point(model("linear")), cohort("linear", (30, 1, 2, 1, 3, 1)))
+    assert 4 <= max(through) <= 6
 
 
 @pytest.mark.parametrize("padded", [False, True])

@@ -99,16 +99,22 @@ class Summed(nn.Module):
 
 
 @pytest.mark.parametrize("positions", [1, 2, 60])
-def test_a_norm_is_not_too_small_where_squares_vanish(positions: int) -> None:
-    """Inputs of 2.6e-23 have squares that no float32 has, and gradients of 1e18 that wait for them."""
+@pytest.mark.parametrize(("size", "flush"), [(2.6e-23, False), (1e-20, True)])
+def test_a_norm_is_not_too_small_where_squares_vanish(positions: int, size: float, flush: bool) -> None:
+    """Inputs of 2.6e-23 have squares that no float32 has, those of 1e-20 some that are flushed to zero on a GPU; gradients of
+    1e18 wait for them."""
     of = plan(batch_size=10**6, local_steps=1, noise_multiplier=1e-13, max_grad_norm=1e-3)
     x = torch.zeros(6, positions, 784)
-    x[5] = 2.6e-23
+    x[5] = size
     one = LocalTask(0, 6, x, torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
     start_D = starting_point(Summed())
-    with_it, without = (
-        Fused(Summed(), settings(of, lr=6.0), of).train(start_D, [task])[0].delta_D for task in (one, without_the_last(one))
-    )
+    try:
+        torch.set_flush_denormal(flush)
+        with_it, without = (
+            Fused(Summed(), settings(of, lr=6.0), of).train(start_D, [task])[0].delta_D for task in (one, without_the_last(one))
+        )
+    finally:
+        torch.set_flush_denormal(False)
     assert float((with_it.double() - without.double()).norm()) <= of.max_grad_norm * (1 + 1e-5)
 
 

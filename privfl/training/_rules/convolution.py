@@ -22,6 +22,7 @@ from privfl.training._rules.products import (
     ghost_pays,
     ghost_square_norms,
     outer_products,
+    square_lengths,
     weighted,
     windows_last,
     without,
@@ -149,7 +150,7 @@ class ConvolutionRecord(WeightRecord):
             if outer is None:
                 squares.append(ghost_square_norms(g_NGLO, a_NGLP))
             else:
-                squares.append(torch.linalg.vector_norm(outer_products(g_NGLO, a_NGLP, outer[here]), dim=1).square())
+                squares.append(square_lengths(outer_products(g_NGLO, a_NGLP, outer[here])))
         self._outer, weight_N = outer, torch.cat(squares)
         return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
 

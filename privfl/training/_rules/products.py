@@ -21,6 +21,9 @@ _GHOST_PAYS = 4
 _FEW_ROWS = 64
 """A client's rows up to which a CPU is faster with the matrix, as PyTorch keeps it, on the left (measured)."""
 
+_AT_ONCE = 1024
+"""Squares that are added up in their own type."""
+
 _ROUNDING = 16
 """Safety of a norm that was computed from Gram matrices, in units of the last place; see :func:`ghost_square_norms`."""
 
@@ -136,7 +139,7 @@ def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
     """
     grams = [torch.matmul(x, x.transpose(2, 3)) for x in (a_NGLP, g_NGLO)]
     ghost_N: Tensor = (grams[0] * grams[1]).sum((1, 2, 3)).double()
-    lengths_a, lengths_g = (square_lengths(x, 3).sqrt() for x in (a_NGLP, g_NGLO))
+    lengths_a, lengths_g = (square_lengths(x).sqrt() for x in (a_NGLP, g_NGLO))
     kind = torch.finfo(a_NGLP.dtype)
     rounded_N = (lengths_a * lengths_g).sum(2).square().sum(1) * (_ROUNDING * kind.eps)
     vanished_N = lengths_g.sum(2).square().sum(1) * a_NGLP.shape[3] + lengths_a.sum(2).square().sum(1) * g_NGLO.shape[3]
@@ -144,11 +147,19 @@ def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
     return ghost_N.clamp(min=0.0) + slack_N
 
 
-def square_lengths(x: Tensor, *axes: int) -> Tensor:
-    """‖x‖² over some axes, never too small, in float64: a tiny number's square vanishes, and may be to be multiplied."""
-    entries = math.prod(x.shape[axis] for axis in axes)
-    lengths: Tensor = torch.linalg.vector_norm(x, dim=axes)
-    return lengths.double().square() + entries * torch.finfo(x.dtype).tiny
+def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
+    """‖x‖² over the last axes, never too small but for rounding, in float64.
+
+    The square of a tiny number vanishes, and what it will be multiplied by may be huge. And a sum of many squares is rounded in
+    one direction where they are alike, by 2e-5 for 30,000 of them; so they are added up in float64, some at a time.
+    """
+    flat = x.flatten(-axes)
+    whole = flat.shape[-1] // _AT_ONCE * _AT_ONCE
+    found: Tensor = torch.linalg.vector_norm(flat[..., whole:], dim=-1).double().square()
+    if whole:
+        parts = flat[..., :whole].view(*flat.shape[:-1], -1, _AT_ONCE)
+        found = found + torch.linalg.vector_norm(parts, dim=-1).double().square().sum(-1)
+    return found + flat.shape[-1] * torch.finfo(x.dtype).tiny
 
 
 def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
@@ -218,11 +229,11 @@ class ProductRecord(WeightRecord):
         """See the class."""
         positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
         if positions == 1:
-            weight_N: Tensor = (square_lengths(self.a, 2, 3) * square_lengths(self.g, 2, 3)).sum(1)
+            weight_N: Tensor = (square_lengths(self.a, 2) * square_lengths(self.g, 2)).sum(1)
         elif ghost_pays(positions, inputs, outputs):
             weight_N = ghost_square_norms(self.g, self.a)
         else:
-            weight_N = torch.linalg.vector_norm(self._outer_products(), dim=1).square()
+            weight_N = square_lengths(self._outer_products())
         return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
 
     def drop(self, bad_N: Tensor) -> None:
