@@ -18,7 +18,6 @@ from pathlib import Path
 
 from privfl.errors import ConfigError
 from privfl.loading import load
-from privfl.processes import share_of_threads
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
@@ -106,6 +105,9 @@ def run_here(
         observer: called when a run has ended.
     """
     from joblib import Parallel, delayed
+
+    # With it comes torch, and the command line has to be quick to help.
+    from privfl.processes import share_of_threads
 
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for place in range(jobs):
