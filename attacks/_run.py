@@ -137,12 +137,10 @@ def _target_outputs(
 
 
 def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray[np.int64]) -> Outputs:
-    device = experiment.x.device
-    test_x = torch.from_numpy(experiment.data.test.x).to(device)
-    candidate_x = experiment.x[torch.from_numpy(candidates).to(device)]
+    candidate_x = experiment.x[torch.from_numpy(candidates).to(experiment.x.device)]
     return Outputs(
         experiment.logits(vector_D, candidate_x).cpu().numpy(),
-        experiment.logits(vector_D, test_x).cpu().numpy(),
+        experiment.logits(vector_D, experiment.test_x).cpu().numpy(),
     )
 
 

@@ -12,6 +12,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.models.cnn import Cnn
 from privfl.models.logistic import Logistic
 from privfl.models.mlp import Mlp
@@ -58,9 +59,9 @@ class Work:
         else:
             x, classes = torch.randn(pool, *IMAGE, generator=draw), CLASSES
         y = torch.randint(classes, (pool,), generator=draw)
-        x, y = x.to(device), y.to(device)
+        inputs, y = Inputs(x.to(device)), y.to(device)
         owned = torch.split(torch.arange(pool), size)
-        return [LocalTask(client, size, x, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
+        return [LocalTask(client, size, inputs, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
 
 
 def cases(work: Work, names: Sequence[str], device: torch.device = _CPU) -> dict[str, Callable[[], object]]:

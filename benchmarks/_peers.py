@@ -86,7 +86,7 @@ class Problem:
             config=experiment.config,
             start=start,
             clients=tuple((experiment.x[one], experiment.y[one]) for one in members),
-            test=(torch.from_numpy(data.test.x), torch.from_numpy(data.test.y)),
+            test=(experiment.test_x[:], experiment.test_y),
             local=plan.local_training(int(sizes.max())) if isinstance(plan, ExamplePlan) else None,
         )
 

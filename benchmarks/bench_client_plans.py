@@ -115,7 +115,7 @@ def accuracy(table: Table) -> tuple[float, float]:
     """Test accuracy of a run, and the ε that it was priced at; infinity without a promise."""
     with deterministic():
         experiment = assemble(loads(table))
-        logits = experiment.logits(experiment.train(), torch.from_numpy(experiment.data.test.x))
+        logits = experiment.logits(experiment.train(), experiment.test_x)
         found = evaluation.accuracy(logits, torch.from_numpy(experiment.data.test.y)).value
         if table["privacy"]["kind"] == "none":
             return found, float("inf")

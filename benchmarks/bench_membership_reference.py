@@ -38,6 +38,7 @@ from attacks.membership._harness import score_all
 from privfl.auditing import balanced_accuracy, best_balanced_accuracy, roc
 from privfl.errors import DataError
 from privfl.federated import LoadedData
+from privfl.inputs import Inputs
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 
@@ -103,10 +104,11 @@ def main() -> None:
 def load_pool() -> Pool:
     """``train[:4000]`` and ``test[:5000]``, normalised by the project's own loader."""
     data: LoadedData = SHELVES["data"].find("fashion_mnist").model_validate({"kind": "fashion_mnist", "clients": 1}).load()
+    train_x, test_x = (Inputs.of(part, data.pixels, torch.device("cpu")) for part in (data.train, data.test))
     return Pool(
-        torch.from_numpy(data.train.x[:EXAMPLES]).flatten(1),
+        train_x[:EXAMPLES].flatten(1),
         torch.from_numpy(data.train.y[:EXAMPLES]),
-        torch.from_numpy(data.test.x[:POPULATION]).flatten(1),
+        test_x[:POPULATION].flatten(1),
         torch.from_numpy(data.test.y[:POPULATION]),
     )
 

@@ -16,6 +16,7 @@ from torch.nn.functional import cross_entropy
 from privfl import processes
 from privfl.auditing import clopper_pearson
 from privfl.errors import ModelError
+from privfl.inputs import Inputs
 from privfl.models._tanh import tanh_by_sigmoid
 from privfl.records import Interval, Spread
 from privfl.vectors import load_vector
@@ -45,7 +46,7 @@ class _Tanh(nn.Module):
         return tanh_by_sigmoid(x) if fast else x.tanh()
 
 
-def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
+def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
     """The model's logits in evaluation mode, on a CPU by as many threads as this process was given.
 
     Each thread has whole batches and a copy of the model, so that neither their number nor their order shows in the result.
@@ -60,22 +61,23 @@ def logits(model: nn.Module, vector_D: Tensor, x: Tensor) -> Tensor:
     """
     load_vector(model, vector_D)
     model.eval()
-    batches = torch.split(x, _BATCH)
-    threads = 1 if x.is_cuda else min(processes.threads(), len(batches))
+    # Of nothing, one batch of nothing, which has the right shape.
+    batches = [slice(start, start + _BATCH) for start in range(0, max(len(x), 1), _BATCH)]
+    threads = min(processes.threads(), len(batches)) if x.device.type == "cpu" else 1
     if threads == 1:
-        return torch.cat(_outputs(model, batches))
-    found: list[Tensor] = [x] * len(batches)
+        return torch.cat(_outputs(model, x, batches))
+    found: list[Tensor] = [vector_D] * len(batches)
     with ThreadPoolExecutor(threads) as pool:
-        shares = [pool.submit(_outputs, copy.deepcopy(model), batches[first::threads]) for first in range(threads)]
+        shares = [pool.submit(_outputs, copy.deepcopy(model), x, batches[first::threads]) for first in range(threads)]
         for first, share in enumerate(shares):
             found[first::threads] = share.result()
     return torch.cat(found)
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, batches: Sequence[Tensor]) -> list[Tensor]:
+def _outputs(model: nn.Module, x: Inputs | Tensor, batches: Sequence[slice]) -> list[Tensor]:
     # Whether gradients are kept is each thread's own setting.
-    return [model(batch) for batch in batches]
+    return [model(x[batch]) for batch in batches]
 
 
 def correct(logits_NC: Tensor, y_N: Tensor) -> Tensor:

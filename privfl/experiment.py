@@ -24,6 +24,7 @@ from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
+from privfl.inputs import Inputs
 from privfl.models import Model
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
@@ -56,7 +57,8 @@ class Experiment:
         secret: the root of noise, batches and, where the plan counts on it, cohorts: the seed, or drawn from the operating
             system.
         data: who has what, who is a member.
-        x, y: the pool's N examples as tensors on the run's device.
+        x, y: the pool's N inputs and labels, on the run's device.
+        test_x, test_y: those of the central test split.
         plan: what is promised, with its noise fixed.
         model: scratch space of the model's architecture, for evaluation; the trainer has its own.
         initial_D: the global model before the first round.
@@ -74,8 +76,10 @@ class Experiment:
     seed: Seed
     secret: Seed
     data: FederatedData
-    x: Tensor
+    x: Inputs
     y: Tensor
+    test_x: Inputs
+    test_y: Tensor
     plan: Plan
     model: nn.Module
     initial_D: Tensor
@@ -198,7 +202,7 @@ class Experiment:
             processes=ALONE,
         )
 
-    def logits(self, vector_D: Tensor, x: Tensor) -> Tensor:
+    def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
         """The model's outputs at these parameters, shape (N, classes)."""
         return evaluation.logits(self.model, vector_D, x)
 
@@ -233,9 +237,9 @@ def assemble(
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(build_model(config, data).to(device))
-    x = torch.from_numpy(data.pool.x).to(device)
+    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
     local_model = build_model(config, data).to(device)
-    choice = choose(config.training.engine, local_model, x)
+    choice = choose(config.training.engine, local_model, x[:1])
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -244,6 +248,8 @@ def assemble(
         data=data,
         x=x,
         y=torch.from_numpy(data.pool.y).to(device),
+        test_x=test_x,
+        test_y=torch.from_numpy(data.test.y).to(device),
         plan=plan,
         model=model,
         initial_D=initial_D,

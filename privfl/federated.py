@@ -21,15 +21,24 @@ from privfl.partition import assign
 from privfl.seeding import Seed
 
 FloatArray = NDArray[np.float32]
+ByteArray = NDArray[np.uint8]
 IntArray = NDArray[np.int64]
 BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class Examples:
-    """N labelled examples: ``x`` of shape (N, ...), float32; ``y`` of shape (N,), int64."""
+class Pixels:
+    """What the bytes of images stand for: (byte / 255 - mean) / std in each of the C channels."""
 
-    x: FloatArray
+    mean_C: tuple[float, ...]
+    std_C: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N,), int64."""
+
+    x: FloatArray | ByteArray
     y: IntArray
 
     def __len__(self) -> int:
@@ -47,6 +56,7 @@ class LoadedData:
         provenance: one sentence on where the data come from, and what is special about this copy.
         natural_N: for each pool example, the client that the data itself names; None where it names none.
         natural_names: those clients' names.
+        pixels: what the values of ``x`` stand for, where they are bytes; :class:`privfl.inputs.Inputs` makes numbers of them.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -58,10 +68,11 @@ class LoadedData:
     provenance: str
     natural_N: IntArray | None = None
     natural_names: tuple[str, ...] = ()
+    pixels: Pixels | None = None
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
-            _check(f"the {part} part", examples, len(self.classes))
+            _check(f"the {part} part", examples, len(self.classes), self.pixels)
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
         if self.natural_N is not None and (
@@ -83,6 +94,7 @@ class FederatedData:
         owner_N: the client that owns each example.
         candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
         member_N: the examples that are trained on.
+        pixels: see :class:`LoadedData`.
     """
 
     pool: Examples
@@ -93,6 +105,7 @@ class FederatedData:
     owner_N: IntArray
     candidate_N: BoolArray
     member_N: BoolArray
+    pixels: Pixels | None = None
 
     @classmethod
     def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:
@@ -124,6 +137,7 @@ class FederatedData:
             owner_N=owner_N,
             candidate_N=_candidates(owner_N, config.holdout, (seed / "candidates").numpy()),
             member_N=np.ones(len(owner_N), dtype=np.bool_),
+            pixels=loaded.pixels,
         )
         return data.redrawn((seed / "membership").numpy())
 
@@ -150,7 +164,7 @@ class FederatedData:
 
     @functools.cached_property
     def _digest(self) -> str:
-        sha = hashlib.sha256()
+        sha = hashlib.sha256(repr(self.pixels).encode() if self.pixels else b"")
         for array in (self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N):
             sha.update(str((array.dtype, array.shape)).encode())
             sha.update(np.ascontiguousarray(array).data)
@@ -182,17 +196,29 @@ def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generato
     return candidate_N
 
 
-def _check(part: str, examples: Examples, classes: int) -> None:
+def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -> None:
     x, y = examples.x, examples.y
-    if x.dtype != np.float32 or y.dtype != np.int64:
-        raise DataError(f"{part} has x of {x.dtype} and y of {y.dtype}; they must be float32 and int64")
+    wanted = "float32" if pixels is None else "uint8"
+    if x.dtype != wanted or y.dtype != np.int64:
+        rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else "convert them"
+        raise DataError(f"{part} has x of {x.dtype} and y of {y.dtype}; they must be {wanted} and int64: {rule}")
     if y.ndim != 1 or not len(y) or len(x) != len(y):
         raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
+    if pixels is not None:
+        _check_pixels(part, x, pixels)
     # A NaN passes through min and max; neither allocates anything of the pool's size.
-    if not (np.isfinite(x.min()) and np.isfinite(x.max())):
+    elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     if not _within(y, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
+
+
+def _check_pixels(part: str, x: NDArray[Any], pixels: Pixels) -> None:
+    channels = len(pixels.mean_C)
+    if x.ndim != 4 or not x.shape[1] == channels == len(pixels.std_C):
+        raise DataError(f"{part} has x of shape {x.shape}; {pixels} is for (N, C, H, W), a mean and a deviation a channel")
+    if not (np.isfinite([*pixels.mean_C, *pixels.std_C]).all() and min(pixels.std_C) > 0):
+        raise DataError(f"{part} has {pixels}; means must be finite, deviations finite and above 0")
 
 
 def _within(values_N: IntArray, count: int) -> bool:

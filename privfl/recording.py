@@ -119,9 +119,7 @@ class _Recorder:
     folder: RunFolder
 
     def __post_init__(self) -> None:
-        data, device = self.experiment.data, self.experiment.x.device
-        self.test_x, self.test_y = torch.from_numpy(data.test.x).to(device), torch.from_numpy(data.test.y).to(device)
-        self.holdout_N = np.flatnonzero(~data.member_N)
+        self.holdout_N = np.flatnonzero(~self.experiment.data.member_N)
 
     def run(self, observer: Observer | None) -> None:
         config = self.experiment.config
@@ -172,12 +170,12 @@ class _Recorder:
 
     def _evaluate(self, global_D: Tensor) -> Evaluation:
         experiment = self.experiment
-        test_logits = experiment.logits(global_D, self.test_x)
+        test_logits = experiment.logits(global_D, experiment.test_x)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
         return Evaluation(
-            accuracy=evaluation.accuracy(test_logits, self.test_y),
-            loss=evaluation.mean_loss(test_logits, self.test_y),
+            accuracy=evaluation.accuracy(test_logits, experiment.test_y),
+            loss=evaluation.mean_loss(test_logits, experiment.test_y),
             clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
         )
 

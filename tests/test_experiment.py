@@ -10,6 +10,7 @@ from small_runs import SMALL, small
 from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError
 from privfl.experiment import _fingerprint, _with_members, assemble, deterministic
+from privfl.inputs import Inputs
 from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
@@ -73,10 +74,10 @@ def test_a_shadow_is_the_same_procedure_with_other_members_and_other_randomness(
 def test_training_reads_members_only() -> None:
     """Hold-out examples may be anything at all: the model is the same to the bit."""
     experiment = assemble(small())
-    x = experiment.x.clone()
+    x = experiment.x.kept.clone()
     x[torch.from_numpy(~experiment.data.member_N)] = torch.nan
     with deterministic():
-        assert torch.equal(replace(experiment, x=x).train(), experiment.train())
+        assert torch.equal(replace(experiment, x=Inputs(x)).train(), experiment.train())
 
 
 def test_secure_sum_and_mean_train_the_same_model_up_to_rounding() -> None:
@@ -135,7 +136,7 @@ def test_training_learns() -> None:
     experiment = assemble(config)
     with deterministic():
         final_D = experiment.train()
-    logits = experiment.logits(final_D, torch.from_numpy(experiment.data.test.x))
+    logits = experiment.logits(final_D, experiment.test_x)
     assert (logits.argmax(1).numpy() == experiment.data.test.y).mean() > 0.85
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 import pytest
@@ -17,7 +18,7 @@ from sklearn.model_selection import cross_val_predict
 from privfl.config import DataConfig, Dirichlet, Iid, Natural, Partition
 from privfl.datasets.digits import Digits
 from privfl.errors import DataError
-from privfl.federated import Examples, FederatedData, LoadedData
+from privfl.federated import Examples, FederatedData, LoadedData, Pixels
 from privfl.seeding import Seed
 
 
@@ -185,7 +186,8 @@ def with_x(value: float) -> Examples:
         (Examples(examples(8).x, examples(8).y + 1), "labels from 1 to 4; there are 4 classes"),
         (Examples(examples(8).x, examples(8).y - 1), "labels from -1"),
         (Examples(examples(8).x, examples(7).y), "one label for each example"),
-        (Examples(examples(8).x.astype(np.float64), examples(8).y), "must be float32 and int64"),
+        (Examples(examples(8).x.astype(np.float64), examples(8).y), "must be float32 and int64: convert"),  # type: ignore[arg-type]
+        (Examples(examples(8).x.astype(np.uint8), examples(8).y), "must be float32 and int64: bytes go with pixels"),
         (Examples(examples(8).x[:0], examples(8).y[:0]), "one label for each example"),
         (Examples(np.zeros((8, 2), dtype=np.float32), examples(8).y), r"x is \(2,\) in the training part"),
     ],
@@ -197,6 +199,40 @@ def test_unfit_data_are_refused_in_one_line(train: Examples, says: str) -> None:
     if train.x.shape[1:] == (1,):
         with pytest.raises(DataError, match=says):
             LoadedData(examples(8), train, ("a", "b", "c", "d"), "made up")
+
+
+@pytest.mark.parametrize(
+    ("shape", "dtype", "pixels", "says"),
+    [
+        (
+            (8, 2, 3, 3),
+            np.float32,
+            Pixels((0.5, 0.5), (1.0, 1.0)),
+            "must be uint8 and int64: bytes go with pixels",
+        ),
+        ((8, 2, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 1.0)), r"is for \(N, C, H, W\)"),
+        ((8, 3, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 1.0)), "a mean and a deviation a channel"),
+        ((8, 2, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0,)), "a mean and a deviation a channel"),
+        ((8, 2, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 0.0)), "deviations finite and above 0"),
+        ((8, 2, 3, 3), np.uint8, Pixels((0.5, np.nan), (1.0, 1.0)), "means must be finite"),
+    ],
+)
+def test_unfit_images_are_refused_in_one_line(shape: tuple[int, ...], dtype: Any, pixels: Pixels, says: str) -> None:
+    images = Examples(np.ones(shape, dtype), examples(8).y)
+    with pytest.raises(DataError, match=says) as caught:
+        LoadedData(images, images, ("a", "b", "c", "d"), "made up", pixels=pixels)
+    assert "\n" not in str(caught.value)
+
+
+def test_what_bytes_stand_for_is_part_of_the_data() -> None:
+    images = Examples(np.ones((8, 1, 2, 2), np.uint8), examples(8).y)
+    found = {
+        FederatedData.build(
+            LoadedData(images, images, ("a", "b", "c", "d"), "made up", pixels=Pixels((mean,), (1.0,))), config(2), Seed(0)
+        ).digest()
+        for mean in (0.5, 0.5, 0.25)
+    }
+    assert len(found) == 2
 
 
 @pytest.mark.parametrize("natural", [np.array([0, 1]), np.array([0, 1, 2, 0, 0, 0, 0, 0]), np.array([-1] * 8)])

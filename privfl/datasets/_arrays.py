@@ -1,4 +1,4 @@
-"""What several loaders do to values: check them, normalise them, set a fixed test split aside."""
+"""What several loaders do to values: check them, standardise them, set a fixed test split aside."""
 
 from __future__ import annotations
 
@@ -8,22 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.errors import DataError
-from privfl.federated import BoolArray, FloatArray, IntArray
+from privfl.federated import BoolArray, IntArray
 from privfl.seeding import Seed
 
 TEST_SHARE = 0.2
 """The share set aside as a central test split where the publishers set none aside."""
 
 Table = NDArray[np.float64]
-
-
-def normalised(images_NCHW: NDArray[np.uint8], mean_C: tuple[float, ...], std_C: tuple[float, ...]) -> FloatArray:
-    """(value / 255 - mean) / std in each channel, float32; nothing but the result is allocated."""
-    x = images_NCHW.astype(np.float32)
-    for channel, (mean, std) in enumerate(zip(mean_C, std_C, strict=True)):
-        x[:, channel] *= np.float32(1 / (255 * std))
-        x[:, channel] -= np.float32(mean / std)
-    return x
 
 
 def fixed_test(name: str, groups_N: IntArray) -> BoolArray:

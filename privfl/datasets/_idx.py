@@ -9,9 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.datasets import Contents, File, FileDataset, Form
-from privfl.datasets._arrays import normalised
 from privfl.errors import DataError
-from privfl.federated import Examples, LoadedData
+from privfl.federated import Examples, LoadedData, Pixels
 
 
 def idx_files(sha256s: tuple[str, str, str, str]) -> tuple[Form]:
@@ -30,17 +29,24 @@ class IdxDataset(FileDataset, ABC):
     provenance: ClassVar[str]
 
     def parse(self, contents: Contents) -> LoadedData:
-        """Decode and normalise the images.
+        """Decode the images.
 
         Raises:
             DataError: a file is not in IDX form.
         """
-        return LoadedData(self._part(contents, "train"), self._part(contents, "t10k"), self.labels, self.provenance)
+        return LoadedData(
+            train=_part(contents, "train"),
+            test=_part(contents, "t10k"),
+            classes=self.labels,
+            provenance=self.provenance,
+            pixels=Pixels((self.mean,), (self.std,)),
+        )
 
-    def _part(self, contents: Contents, part: str) -> Examples:
-        images_NHW = parse_idx(contents, f"{part}-images-idx3-ubyte")
-        labels_N = parse_idx(contents, f"{part}-labels-idx1-ubyte")
-        return Examples(normalised(images_NHW[:, None], (self.mean,), (self.std,)), labels_N.astype(np.int64))
+
+def _part(contents: Contents, part: str) -> Examples:
+    images_NHW = parse_idx(contents, f"{part}-images-idx3-ubyte")
+    labels_N = parse_idx(contents, f"{part}-labels-idx1-ubyte")
+    return Examples(images_NHW[:, None], labels_N.astype(np.int64))
 
 
 def parse_idx(contents: Contents, name: str) -> NDArray[np.uint8]:

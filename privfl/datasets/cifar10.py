@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from privfl.datasets import About, Contents, File, FileDataset, Form, Source, Url
-from privfl.datasets._arrays import normalised
 from privfl.errors import DataError
-from privfl.federated import Examples, IntArray, LoadedData
+from privfl.federated import Examples, IntArray, LoadedData, Pixels
 
 _MEAN = (0.49139968, 0.48215841, 0.44653091)
 _STD = (0.24703223, 0.24348513, 0.26158784)
@@ -63,7 +62,7 @@ class Cifar10(FileDataset):
     )
 
     def parse(self, contents: Contents) -> LoadedData:
-        """Decode and normalise the images.
+        """Decode the images.
 
         Raises:
             DataError: the files hold something else.
@@ -79,10 +78,11 @@ class Cifar10(FileDataset):
             if found.tolist() != list(range(10)) or set(counts.tolist()) != {count}:
                 raise DataError(f"cifar10: the {part} part must have {count:,} images of each class 0 to 9")
         return LoadedData(
-            train=Examples(normalised(train, _MEAN, _STD), y),
-            test=Examples(normalised(test, _MEAN, _STD), y_test),
+            train=Examples(train, y),
+            test=Examples(test, y_test),
             classes=_LABELS,
             provenance=f"CIFAR-10 (Krizhevsky, 2009), with its own test split, {copy}.",
+            pixels=Pixels(_MEAN, _STD),
         )
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import Plan
 from privfl.seeding import Seed
@@ -24,14 +25,14 @@ class LocalTask:
     Args:
         client: its number.
         size: its public size, the number of examples that it owns, of which it trains on n.
-        x, y: where its examples are, shapes (N, ...) and (N,): mostly the pool, which all tasks of a run share.
+        x, y: where its examples are, N inputs and labels: mostly the pool, which all tasks of a run share.
         rows_n: which of them it trains on, shape (n,), int64, on the CPU wherever ``x`` is.
         seed: the root of its streams in this round.
     """
 
     client: int
     size: int
-    x: Tensor
+    x: Inputs
     y: Tensor
     rows_n: Tensor
     seed: Seed
@@ -39,7 +40,7 @@ class LocalTask:
     def examples(self, batch_B: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's inputs and labels; ``batch_B`` are places among the client's n examples, on the CPU."""
         rows_B = self.rows_n[batch_B].to(self.x.device)
-        return self.x.index_select(0, rows_B), self.y.index_select(0, rows_B)
+        return self.x[rows_B], self.y.index_select(0, rows_B)
 
 
 @dataclass(frozen=True)

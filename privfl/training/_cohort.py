@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.training import LocalTask
 from privfl.training._conversion import CohortModel
 from privfl.training._guards import require_apart
@@ -194,7 +195,7 @@ class Pieces:
         parts = [self.rows[k][batches[k][start:stop]] for k, (start, stop) in zip(places, piece.spans, strict=True)]
         if not self.padded:
             rows_N = torch.cat(parts)
-            return self.x.index_select(0, rows_N), self.y.index_select(0, rows_N), None
+            return self.x[rows_N], self.y.index_select(0, rows_N), None
         length = runs.sizes[0]
         place_B = torch.arange(length)
         nobody_B = torch.zeros(length, dtype=torch.int64)
@@ -202,7 +203,7 @@ class Pieces:
         rows_N = sent(torch.cat(filled), self.device)
         sizes_K1 = sent(torch.tensor(piece.sizes)[:, None], self.device)
         counts_N = (torch.arange(length, device=self.device) < sizes_K1).flatten()
-        x, y = self.x.index_select(0, rows_N), self.y.index_select(0, rows_N)
+        x, y = self.x[rows_N], self.y.index_select(0, rows_N)
         if not all(piece.sizes):
             # The filling of an empty batch is somebody else's example: it must not even be looked at.
             empty_N = (sizes_K1 == 0).expand(-1, length).flatten()
@@ -210,7 +211,7 @@ class Pieces:
         return x, y, counts_N
 
 
-def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:
+def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
     """Inputs and labels of all clients, and each client's rows of them."""
     first = tasks[0]
     if all(task.x is first.x and task.y is first.y for task in tasks):
@@ -222,7 +223,7 @@ def _pooled(tasks: Sequence[LocalTask]) -> tuple[Tensor, Tensor, list[Tensor]]:
         assert len(task.x) == len(task.y), "a label for each example"
         assert bool(((task.rows_n >= 0) & (task.rows_n < len(task.y))).all()), "rows of its own pool"
     rows = [task.rows_n + before[id(task.x), id(task.y)] for task in tasks]
-    return torch.cat([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
+    return Inputs.joined([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

@@ -74,7 +74,7 @@ class Fused(Trainer):
             return self._train(global_D, tasks)
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
-        limits = self._limits = self._limits or self._prepare(global_D, tasks[0].x)
+        limits = self._limits = self._limits or self._prepare(global_D, tasks[0].x[:1])
         jobs = [self._job(task) for task in tasks]
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)

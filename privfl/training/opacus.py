@@ -80,8 +80,8 @@ class Opacus(Trainer):
         assert self._private is not None
         forget(self._private)
         if not self._probed:
-            require_no_mixing(self.model, probe_like(task.x, 1))
-            require_true_gradients(self._private, probe_like(task.x, 4))
+            require_no_mixing(self.model, probe_like(task.x[:1], 1))
+            require_true_gradients(self._private, probe_like(task.x[:1], 4))
             self._probed = True
         todo = plan.local_training(task.size)
         optimizer = CountingDPOptimizer(

@@ -22,6 +22,7 @@ from privfl.aggregators import Aggregator, ClientUpdate, RoundContext
 from privfl.config import DataConfig, TrainingConfig
 from privfl.datasets import Dataset
 from privfl.errors import PrivflError
+from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
@@ -242,7 +243,7 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
         places = torch.randperm(100, generator=generator)
         x[places[80:]] = torch.nan
         owned = torch.split(places[:80], 20)
-        tasks = [LocalTask(k, 20, x, y, owned[k], Seed(seed) / "client" / k) for k in order]
+        tasks = [LocalTask(k, 20, Inputs(x), y, owned[k], Seed(seed) / "client" / k) for k in order]
         results = trainer.train(to_vector(model), tasks)
         assert [result.client for result in results] == list(order)
         assert all(result.event is None for result in results)

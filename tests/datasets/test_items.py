@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow
 import pyarrow.parquet
 import pytest
+import torch
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -18,6 +19,7 @@ from privfl.datasets import FileDataset, _arrays, _idx, adult, cifar10, heart_di
 from privfl.datasets._fetch import dataset
 from privfl.errors import DataError
 from privfl.federated import Examples, LoadedData
+from privfl.inputs import Inputs
 from privfl.shelves import SHELVES
 
 NAMES = SHELVES["data"].names()
@@ -45,7 +47,9 @@ def test_the_data_are_what_the_contract_says(name: str) -> None:
     if name in IMAGES:
         assert data.train.x.shape[1:] == IMAGES[name]
     if name in IMAGES and name != "digits":
-        some = data.train.x[::7]  # no multiple of the classes, which one copy of CIFAR-10 takes in turn
+        assert data.train.x.dtype == np.uint8, "a quarter of the memory"
+        # No multiple of the classes, which one copy of CIFAR-10 takes in turn.
+        some = Inputs.of(data.train, data.pixels, torch.device("cpu"))[::7].numpy()
         np.testing.assert_allclose(some.mean(axis=(0, 2, 3)), 0, atol=0.03)
         np.testing.assert_allclose(some.std(axis=(0, 2, 3)), 1, atol=0.03)
 
@@ -96,15 +100,6 @@ def test_what_is_no_idx_is_refused(content: bytes) -> None:
 def test_idx_of_another_length_is_refused(content: bytes) -> None:
     with pytest.raises(DataError, match="its header announces 6"):
         _idx.parse_idx({"f": content}, "f")
-
-
-def test_normalising_is_the_textbook_formula() -> None:
-    values = np.random.default_rng(0).integers(256, size=(5, 3, 4, 4)).astype(np.uint8)
-    mean, std = (0.1, 0.5, 0.9), (0.2, 0.3, 0.4)
-    expected = (values / 255 - np.reshape(mean, (3, 1, 1))) / np.reshape(std, (3, 1, 1))
-    found = _arrays.normalised(values, mean, std)
-    assert found.dtype == np.float32
-    np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 # --- tables ---------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators.mean import Mean
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan
 from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
 from privfl.privacy.plan import NoPlan
@@ -121,7 +122,7 @@ def play(
 
     def task(client: int) -> LocalTask:
         x, y = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
-        return LocalTask(client, SIZES[min(client, 1)], x, y, torch.arange(1), name / "client" / client)
+        return LocalTask(client, SIZES[min(client, 1)], Inputs(x), y, torch.arange(1), name / "client" / client)
 
     coded = isinstance(plan, DistributedPlan)
     context = RoundContext(

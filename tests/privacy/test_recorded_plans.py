@@ -514,5 +514,5 @@ def test_client_level_training_learns(kind: str) -> None:
     if kind == "client_distributed":
         experiment = replace(experiment, aggregator=CodedSum(kind="coded"))
     with deterministic():
-        logits = experiment.logits(experiment.train(), torch.from_numpy(experiment.data.test.x))
+        logits = experiment.logits(experiment.train(), experiment.test_x)
     assert (logits.argmax(1).numpy() == experiment.data.test.y).mean() > 0.8

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from privfl.config import AdaptiveClipping, TrainingConfig
 from privfl.errors import ModelError
+from privfl.inputs import Inputs
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan
 from privfl.privacy.events import CohortSum
@@ -63,7 +64,7 @@ def trained(engine: type[Trainer], of: ExamplePlan, x: Tensor, y: Tensor, *, siz
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, CLASSES))
     config = TrainingConfig(**{"local_steps": of.local_steps, "batch_size": of.batch_size, "lr": 1.0, **changes})
-    task = LocalTask(0, size, x, y, torch.arange(len(y)), Seed(7))
+    task = LocalTask(0, size, Inputs(x), y, torch.arange(len(y)), Seed(7))
     return engine(model, config, of).train(to_vector(model), [task])[0].delta_D
 
 
@@ -206,7 +207,7 @@ def test_trap_8_a_sum_that_is_left_over(engine: type[Trainer]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, CLASSES))
     start_D, of = to_vector(model), plan(local_steps=3, batch_size=6, noise_multiplier=1.0)
     trainer = engine(model, TrainingConfig(local_steps=3, batch_size=6, lr=1.0), of)
-    good = LocalTask(0, 12, x, y, torch.arange(12), Seed(7))
+    good = LocalTask(0, 12, Inputs(x), y, torch.arange(12), Seed(7))
     fresh = trainer.train(start_D, [good])[0].delta_D
     with pytest.raises((IndexError, RuntimeError)):
         trainer.train(start_D, [replace(good, y=y.clone().index_fill_(0, torch.arange(6, 12), 99))])

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.models.cnn import Cnn
 from privfl.models.logistic import Logistic
 from privfl.models.mlp import Mlp
@@ -274,7 +275,7 @@ def cohort(
         x[0] = torch.nan
     y = torch.randint(CLASSES, (count,), generator=draw)
     owned = torch.split(1 + torch.randperm(sum(sizes), generator=draw), list(sizes))
-    return [LocalTask(k, len(rows_n), x, y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
+    return [LocalTask(k, len(rows_n), Inputs(x), y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 
 def settings(of: Plan, **changes: Any) -> TrainingConfig:

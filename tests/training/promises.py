@@ -15,6 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
+from privfl.inputs import Inputs
 from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
@@ -56,7 +57,7 @@ def task(examples: int = 40, seed: Seed = _STREAM, scale: float = 5.0, client: i
     draw = (Seed(11) / "data").numpy()
     x = torch.from_numpy(draw.normal(size=(examples, INPUTS)).astype(np.float32) * scale)
     y = torch.from_numpy(draw.integers(0, CLASSES, examples))
-    return LocalTask(client, examples, x, y, torch.arange(examples), seed)
+    return LocalTask(client, examples, Inputs(x), y, torch.arange(examples), seed)
 
 
 def train(build: Build, of: Plan, *tasks: LocalTask, model: nn.Module | None = None, **changes: Any) -> list[LocalResult]:
@@ -80,7 +81,7 @@ def check_step_is_the_clipped_mean(build: Build) -> None:
     """Without noise, a full-batch step is −lr · Σ clip(g_i, C) / n, computed here in plain autograd."""
     of, one = plan(batch_size=40, noise_multiplier=1e-9), task()
     torch.manual_seed(0)
-    gradients = per_example_gradients(linear(), one.x, one.y)
+    gradients = per_example_gradients(linear(), one.x[:], one.y)
     factors = (of.max_grad_norm / gradients.norm(dim=1)).clamp(max=1.0)
     expected = -(gradients * factors[:, None]).sum(0) / 40
     assert torch.allclose(train(build, of, one)[0].delta_D, expected, atol=1e-6)
@@ -163,11 +164,11 @@ def check_non_finite_example_is_a_zero(build: Build) -> None:
     """One example that overflows contributes nothing, and the others as before."""
     of = plan(batch_size=40, noise_multiplier=1e-9)
     good, bad = task(40), task(40)
-    bad.x[3] = torch.inf
+    bad.x.kept[3] = torch.inf
     result = train(build, of, bad)[0]
     assert torch.isfinite(result.delta_D).all()
     torch.manual_seed(0)
-    gradients = per_example_gradients(linear(), good.x, good.y)
+    gradients = per_example_gradients(linear(), good.x[:], good.y)
     factors = (of.max_grad_norm / gradients.norm(dim=1)).clamp(max=1.0)
     factors[3] = 0.0
     assert torch.allclose(result.delta_D, -(gradients * factors[:, None]).sum(0) / 40, atol=1e-6)

@@ -10,6 +10,7 @@ from engines import CLASSES, CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, m
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
+from privfl.inputs import Inputs
 from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
 from privfl.training import LocalResult, LocalTask, _cohort, _passes
 from privfl.training._budget import Limits
@@ -122,9 +123,9 @@ def test_batches_may_be_empty(name: str, padded: bool, monkeypatch: pytest.Monke
 def test_padding_changes_nothing(name: str, of: Plan, monkeypatch: pytest.MonkeyPatch) -> None:
     """Neither updates nor what is counted, though an example overflows, and what fills up the batches of some could."""
     tasks = cohort(name, (1, 9, 4), torch.float64)
-    if tasks[0].x.is_floating_point() and isinstance(of, ExamplePlan):
+    if tasks[0].x.kept.is_floating_point() and isinstance(of, ExamplePlan):
         # The only example of the first client, which fills up all of its batches.
-        tasks[0].x[tasks[0].rows_n] = tasks[1].x[tasks[1].rows_n[:2]] = torch.inf
+        tasks[0].x.kept[tasks[0].rows_n] = tasks[1].x.kept[tasks[1].rows_n[:2]] = torch.inf
     start_D, results = starting_point(model(name, torch.float64)), []
     for padded in (False, True):
         monkeypatch.setattr(_cohort, "pads", lambda _, padded=padded: padded)
@@ -283,10 +284,10 @@ def test_clients_may_have_pools_of_their_own() -> None:
 
     of = plan(noise_multiplier=0.8)
     expected = train(tasks, of)
-    apart = [tasks[0], replace(tasks[1], x=tasks[1].x.clone()), replace(tasks[2], y=tasks[2].y.clone())]
+    apart = [tasks[0], replace(tasks[1], x=Inputs(tasks[1].x.kept.clone())), replace(tasks[2], y=tasks[2].y.clone())]
     assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), expected, strict=True))
     # Inputs or labels of its own are its own.
-    for other in (replace(tasks[1], x=-tasks[1].x), replace(tasks[1], y=(tasks[1].y + 1) % CLASSES)):
+    for other in (replace(tasks[1], x=Inputs(-tasks[1].x.kept)), replace(tasks[1], y=(tasks[1].y + 1) % CLASSES)):
         found = train([tasks[0], other, tasks[2]], of)
         same = [torch.equal(one.delta_D, other.delta_D) for one, other in zip(found, expected, strict=True)]
         assert same == [True, False, True]
@@ -330,4 +331,4 @@ def test_a_dropout_that_is_used_twice_draws_from_the_client_both_times() -> None
 
 
 def test_words_are_integers() -> None:
-    assert {cohort(name)[0].x.dtype for name, (shape, _) in MODELS.items() if shape == WORDS} == {torch.int64}
+    assert {cohort(name)[0].x.kept.dtype for name, (shape, _) in MODELS.items() if shape == WORDS} == {torch.int64}

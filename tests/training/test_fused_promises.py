@@ -24,6 +24,7 @@ from promises import plan as small_plan
 from torch import Tensor, nn
 
 from privfl.errors import ModelError, PrivacyError
+from privfl.inputs import Inputs
 from privfl.seeding import Seed
 from privfl.training import LocalTask, _cohort, _passes, fused
 from privfl.training._noise import CohortNoise
@@ -72,14 +73,14 @@ def test_an_example_that_overflows_is_as_if_it_were_not_there(name: str) -> None
     of = plan(batch_size=10**6, local_steps=1)
     tasks, start_D = cohort(name, (7, 5)), starting_point(model(name))
     without = Fused(model(name), settings(of), of).train(start_D, [without_the_last(tasks[0]), tasks[1]])
-    tasks[0].x[tasks[0].rows_n[-1]] = torch.inf
+    tasks[0].x.kept[tasks[0].rows_n[-1]] = torch.inf
     with_it = Fused(model(name), settings(of), of).train(start_D, tasks)
     for one, other in zip(with_it, without, strict=True):
         assert torch.allclose(one.delta_D, other.delta_D, rtol=1e-4, atol=1e-6)
 
 
 def _double(one: Any) -> Any:
-    return replace(one, x=one.x.double()) if one.x.is_floating_point() else one
+    return replace(one, x=Inputs(one.x.kept.double())) if one.x.kept.is_floating_point() else one
 
 
 class Summed(nn.Module):
@@ -106,7 +107,7 @@ def test_a_norm_is_not_too_small_where_squares_vanish(positions: int, size: floa
     of = plan(batch_size=10**6, local_steps=1, noise_multiplier=1e-13, max_grad_norm=1e-3)
     x = torch.zeros(6, positions, 784)
     x[5] = size
-    one = LocalTask(0, 6, x, torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
+    one = LocalTask(0, 6, Inputs(x), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
     start_D = starting_point(Summed())
     threads = torch.get_num_threads()
     try:
@@ -238,7 +239,7 @@ def sum_of_the_finite(dtype: torch.dtype) -> float:
     start_D = starting_point(model("convolution", dtype))
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        one = replace(images, x=x, y=y, rows_n=torch.arange(len(y)), size=len(y))
+        one = replace(images, x=Inputs(x), y=y, rows_n=torch.arange(len(y)), size=len(y))
         return Fused(model("convolution", dtype), settings(of), of).train(start_D, [one])[0].delta_D
 
     x, y = images.examples(torch.arange(6))

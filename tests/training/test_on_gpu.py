@@ -87,7 +87,7 @@ def test_a_large_cohort_keeps_to_its_budget(name: str, budget: int) -> None:
     """Beside the data, the model and the updates; the allocator's blocks are allowed a half more."""
     of, sizes = plan(noise_multiplier=1.0, batch_size=32), (64,) * 400
     tasks = cohort(name, sizes)
-    x, y = tasks[0].x.cuda(), tasks[0].y.cuda()
+    x, y = tasks[0].x.to("cuda"), tasks[0].y.cuda()
     start_D = starting_point(model(name)).cuda()
     trainer = Fused(model(name).cuda(), settings(of, memory_budget=budget), of)
     ready = [replace(task, x=x, y=y) for task in tasks]
