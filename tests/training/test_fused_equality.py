@@ -299,19 +299,16 @@ def test_clients_may_have_pools_of_their_own() -> None:
 def test_an_empty_batch_is_filled_up_with_zeros(monkeypatch: pytest.MonkeyPatch) -> None:
     """And a short one with its own first example."""
     monkeypatch.setattr(_cohort, "pads", lambda _: True)
-    trainer, tasks = Fused(model("linear"), settings(NoPlan()), NoPlan()), cohort("linear", (3, 4))
-    trainer._state.begin(starting_point(model("linear")), 2)
+    trainer, tasks = Fused(model("linear"), settings(NoPlan()), NoPlan()), cohort("linear", (3, 4, 5))
+    trainer._state.begin(starting_point(model("linear")), 3)
     work = _cohort.Pieces(trainer._cohort, trainer._state, tasks, None, trainer.config)
-    batches = [torch.tensor([], dtype=torch.int64), torch.tensor([3, 1])]
-    x, y, counts_N = work._examples(Piece(0, ((0, 0), (0, 2))), Runs((2, 2)), batches)
+    batches = [torch.tensor([], dtype=torch.int64), torch.tensor([3, 1]), torch.tensor([4])]
+    x, y, counts_N = work._examples(Piece(0, ((0, 0), (0, 2), (0, 1))), Runs((2, 2, 2)), batches)
     assert not bool(x[:2].any() | y[:2].any())
-    assert torch.equal(x[2:], tasks[1].x[tasks[1].rows_n[[3, 1]]])
+    assert torch.equal(x[2:4], tasks[1].x[tasks[1].rows_n[[3, 1]]])
+    assert torch.equal(x[4:], tasks[2].x[tasks[2].rows_n[[4, 4]]])
     assert counts_N is not None
-    assert counts_N.tolist() == [False, False, True, True]
-    x, _, counts_N = work._examples(Piece(0, ((0, 0), (0, 1))), Runs((2, 2)), batches)
-    assert torch.equal(x[2:], tasks[1].x[tasks[1].rows_n[[3, 3]]])
-    assert counts_N is not None
-    assert counts_N.tolist() == [False, False, True, False]
+    assert counts_N.tolist() == [False, False, True, True, True, False]
 
 
 def test_a_dropout_that_is_used_twice_draws_from_the_client_both_times() -> None:

@@ -44,6 +44,12 @@ class Runs:
         """The client of each example, shape (N,); not to be changed."""
         return _clients(self.sizes, device)
 
+    def sums(self, values_N: Tensor) -> Tensor:
+        """Each client's sum over its examples, shape (K,)."""
+        if self.even:
+            return values_N.view(len(self.sizes), -1).sum(1)
+        return values_N.new_zeros(len(self.sizes)).index_add_(0, self.clients(values_N.device), values_N)
+
 
 @lru_cache(maxsize=64)
 def _clients(sizes: tuple[int, ...], device: torch.device) -> Tensor:

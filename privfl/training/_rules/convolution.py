@@ -157,7 +157,8 @@ class ConvolutionRecord(WeightRecord):
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
         super().drop(bad_N)
-        self.x, self.g = without(self.x, bad_N), without(self.g, bad_N)
+        if not self._written_out:
+            self.x, self.g = without(self.x, bad_N), without(self.g, bad_N)
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""

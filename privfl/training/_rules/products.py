@@ -209,6 +209,11 @@ class WeightRecord(Record):
         """See the contract."""
         return self.weight
 
+    @property
+    def _written_out(self) -> bool:
+        """Whether all that will be added lies here example by example, so that nothing else is read again."""
+        return self._outer is not None and (self.bias is None or self._summed is not None)
+
     def drop(self, bad_N: Tensor) -> None:
         """See the contract; what else a record keeps is its own to drop."""
         self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
@@ -239,7 +244,8 @@ class ProductRecord(WeightRecord):
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
         super().drop(bad_N)
-        self.a, self.g = without(self.a, bad_N), without(self.g, bad_N)
+        if not self._written_out:
+            self.a, self.g = without(self.a, bad_N), without(self.g, bad_N)
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
