@@ -24,6 +24,9 @@ from privfl.vectors import load_vector
 _BATCH = 250
 """Of a network with large maps a larger batch takes twice as long, as it leaves the caches (measured)."""
 
+_GPU_BATCH = 2000
+"""A GPU has to be given enough to do at once (not measured)."""
+
 
 def prepared(model: nn.Module) -> nn.Module:
     """The model in the form that a CPU evaluates fastest; to rounding, its outputs stay.
@@ -62,7 +65,8 @@ def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
     load_vector(model, vector_D)
     model.eval()
     # Of nothing, one batch of nothing, which has the right shape.
-    batches = [slice(start, start + _BATCH) for start in range(0, max(len(x), 1), _BATCH)]
+    size = _BATCH if x.device.type == "cpu" else _GPU_BATCH
+    batches = [slice(start, start + size) for start in range(0, max(len(x), 1), size)]
     threads = min(processes.threads(), len(batches)) if x.device.type == "cpu" else 1
     if threads == 1:
         return torch.cat(_outputs(model, x, batches))

@@ -42,6 +42,7 @@ from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
+from privfl.training._precision import float32_products
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
@@ -364,7 +365,7 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """The same seed, the same bytes: one thread, deterministic kernels; the process is left as it was found.
+    """The same seed, the same bytes: one thread, deterministic kernels, float32; the process is left as it was found.
 
     Sums are split over threads, so that results would depend on the number of cores. Runs are spread over processes
     instead (see the shadow models). What stays is that the process keeps the memory that it frees.
@@ -379,9 +380,14 @@ def deterministic() -> Iterator[None]:
     # The other way to ask for it imports two seconds' worth of compiler. Nor need fresh memory be filled before it is used.
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # Asked only to warn, one kernel of attention goes on in any order; the others do not.
+    efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
+    torch.backends.cuda.enable_mem_efficient_sdp(False)
     try:
-        yield
+        with float32_products():
+            yield
     finally:
+        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
         torch.set_num_threads(threads)
         torch.set_deterministic_debug_mode(algorithms)
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]

@@ -183,7 +183,8 @@ class Together(Processes):
 def joined() -> Iterator[Processes]:
     """The processes that ``torchrun`` started, or this one alone.
 
-    Objects and integers travel by gloo, vectors on a GPU by nccl. Each process takes the GPU of its local rank.
+    Objects and integers travel by gloo, vectors on a GPU by nccl, or by gloo where processes have to share one. Each process
+    takes the GPU of its local rank.
 
     Raises:
         ConfigError: the launcher's variables are not those of torchrun.
@@ -198,11 +199,13 @@ def joined() -> Iterator[Processes]:
             f"WORLD_SIZE = {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; "
             "start by `torchrun --nproc-per-node N -m privfl run ...`, or unset WORLD_SIZE"
         )
-    cuda = torch.cuda.is_available()
-    if cuda:
-        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+    cards = torch.cuda.device_count()
+    if cards:
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % cards)
+    # Nccl refuses two processes on one card.
+    alone = cards >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])) > 0
     try:
-        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if cuda else "gloo", timeout=_PATIENCE)
+        torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if alone else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"the other processes were not found ({str(error).splitlines()[0]}); start all again") from None
     try:

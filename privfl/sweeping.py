@@ -21,6 +21,7 @@ from privfl.loading import load
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
+_CARDS = "CUDA_VISIBLE_DEVICES"
 
 
 @dataclass(frozen=True)
@@ -109,6 +110,8 @@ def run_here(
     # With it comes torch, and the command line has to be quick to help.
     from privfl.processes import share_of_threads
 
+    # Of the cards that this process may use, whose numbers may be others than theirs on the machine.
+    cards = [name for name in os.environ.get(_CARDS, "").split(",") if name] or list(map(str, range(gpus)))
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for place in range(jobs):
         free.put(place)
@@ -116,7 +119,7 @@ def run_here(
     def one(variant: Variant) -> Ended:
         place = free.get()
         try:
-            gpu = {"CUDA_VISIBLE_DEVICES": str(place % gpus)} if gpus else {}
+            gpu = {_CARDS: cards[place % gpus]} if gpus else {}
             return run_one(config, variant, out, share_of_threads(jobs) | gpu)
         finally:
             free.put(place)

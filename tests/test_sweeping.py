@@ -1,14 +1,16 @@
 """Sweeps: every combination once, a failing run takes no other with it, and what is done is not done again."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 from small_runs import small
 
+from privfl import sweeping
 from privfl.errors import ConfigError
 from privfl.loading import dump
 from privfl.runs import RunFolder
-from privfl.sweeping import Ended, run_here, run_on_cluster, run_one, variants
+from privfl.sweeping import Ended, Variant, run_here, run_on_cluster, run_one, variants
 
 
 @pytest.fixture
@@ -62,6 +64,25 @@ def test_a_sweep_goes_on_where_it_was(config: Path, tmp_path: Path) -> None:
     again = run_here(config, chosen, out, jobs=1, gpus=0)
     assert [one.code for one in again] == [0, 0]
     assert [(one.folder / "model.safetensors").stat().st_mtime_ns for one in again] == stamps
+
+
+def test_each_job_has_a_card_of_those_that_it_may_use(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A scheduler that lends cards 2 and 5 of a machine says so in the environment."""
+    given: list[str] = []
+
+    def noted(config: Path, variant: Variant, out: Path, environment: Mapping[str, str]) -> Ended:
+        given.append(environment["CUDA_VISIBLE_DEVICES"])
+        return Ended(variant, out, 0, "")
+
+    monkeypatch.setattr(sweeping, "run_one", noted)
+    for visible, expected in (("2,5", ["2", "5"]), (None, ["0", "1"])):
+        given.clear()
+        if visible is None:
+            monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+        else:
+            monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+        run_here(config, variants(config, ["seed=0..3"]), tmp_path, jobs=2, gpus=2)
+        assert sorted(set(given)) == expected
 
 
 def test_a_run_that_fails_says_why(config: Path, tmp_path: Path) -> None:

@@ -120,8 +120,8 @@ class ClientPlan(ABC):
         return {}
 
     def for_clients(self, state: PlanState) -> PlanState:
-        """What of the state a client is told."""
-        return {name: value for name, value in state.items() if name == "norm"}
+        """What of the state a client is told; on the CPU, as it may go to another process, whose GPU is another."""
+        return {name: value.cpu() for name, value in state.items() if name == "norm"}
 
     @property
     def entry(self) -> float | None:

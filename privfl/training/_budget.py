@@ -36,7 +36,8 @@ class Limits:
             model: the cohort's model.
             weights: for one client, parameter name -> (1, *shape).
             x_B: examples of the right shape, B ≥ 1.
-            budget: MiB; None: 192 on a CPU, half of the free memory on a GPU, and more where one example needs more.
+            budget: MiB; None: 192 on a CPU, half of a GPU's memory, and more where one example needs more. Not of what is free:
+                where a batch is cut shows in a result's last bits.
 
         Raises:
             ConfigError: the budget is too small for one client and one example.
@@ -45,8 +46,8 @@ class Limits:
         example = example_bytes(model, weights, x_B)
         least = -(-(client + example) // _MIB)
         if budget is None:
-            free = torch.cuda.mem_get_info(x_B.device)[0] // 2 // _MIB if x_B.is_cuda else _CPU_BUDGET
-            budget = max(free, least)
+            half = torch.cuda.get_device_properties(x_B.device).total_memory // 2 // _MIB if x_B.is_cuda else _CPU_BUDGET
+            budget = max(half, least)
         if budget < least:
             raise ConfigError(
                 f"training.memory_budget = {budget}: one client of this model takes {client / _MIB:.1f} MiB and one example "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from privfl.errors import ModelError
@@ -38,6 +39,9 @@ def choose(asked: str, model: nn.Module, x: Tensor) -> Choice:
         if cohort.by_vmap:
             return Choice("opacus", f"the fused engine has no rule for {', '.join(cohort.by_vmap)}")
         require_same_gradients(model, cohort, probe_like(x, 4))
+    except torch.OutOfMemoryError:
+        # That says nothing about the model; the reference would not fare better.
+        raise
     except (ModelError, RuntimeError, TypeError, ValueError) as error:
         # A model of the user's own may do anything to a batch; the reference will say what is wrong with it, if anything is.
         return Choice("opacus", f"the fused engine cannot be used, {str(error).splitlines()[0]}")

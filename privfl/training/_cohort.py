@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from itertools import accumulate
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
@@ -18,6 +18,7 @@ from privfl.training._conversion import CohortModel
 from privfl.training._guards import require_apart
 from privfl.training._passes import Clipping, clip_factors, run_pass
 from privfl.training._pieces import Piece
+from privfl.training._precision import float32_products
 from privfl.training._rules import Runs
 from privfl.training._rules.products import without
 from privfl.vectors import Layout
@@ -117,7 +118,7 @@ class Pieces:
         clipping: Clipping | None,
         config: TrainingConfig,
     ) -> None:
-        self.precision = "high" if config.precision == "tf32" else "highest"
+        self.precision: Literal["high", "highest"] = "high" if config.precision == "tf32" else "highest"
         self.model, self.clipping, self.lr = model, clipping, config.lr
         self.seeds = [task.seed for task in tasks]
         self.x, self.y, self.rows = _pooled(tasks)
@@ -146,7 +147,7 @@ class Pieces:
             shares_K = torch.tensor([1 / max(len(batch), 1) for batch in batches[clients]], dtype=self.losses_K.dtype)
             share_N = sent(shares_K, self.device)[client_N]
             share_N = share_N if counts_N is None else share_N * counts_N
-        with _float32_products(self.precision):
+        with float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
             factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
@@ -184,7 +185,7 @@ class Pieces:
 
         def measured(x_N: Tensor) -> list[Tensor]:
             layers = [(seed / "layers").torch(self.device) for seed in self.seeds[clients]] if self.model.draws else []
-            with _float32_products(self.precision):
+            with float32_products(self.precision):
                 losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
             with torch.no_grad():
                 return [losses_N, torch.stack([record.square_norms().double() for record in tape]).sum(0).sqrt()]
@@ -232,17 +233,6 @@ def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
     """On its way to where it will be used: nobody waits until it is there."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-@contextmanager
-def _float32_products(precision: str) -> Iterator[None]:
-    """PyTorch's setting for the inside of a pass only: what is measured, clipped and summed afterwards is exact."""
-    before = torch.get_float32_matmul_precision()
-    torch.set_float32_matmul_precision(precision)
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
 
 
 def pads(device: torch.device) -> bool:

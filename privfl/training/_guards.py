@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 
 import numpy as np
 import torch
@@ -69,11 +69,9 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
     Raises:
         ModelError: some layer mixes the examples of a batch.
     """
-    state = torch.get_rng_state()
     logits = []
     for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
-        torch.set_rng_state(state)
-        with _stateless(model):
+        with lent_randomness(x_1.device), _stateless(model):
             logits.append(model(torch.cat([x_1, neighbour]))[0])
     if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
         raise ModelError(_MIXES)
@@ -95,7 +93,7 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
     """
     other_B = x_B.clone()
     other_B[place] = _stranger(x_B, place)
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), torch.no_grad():
+    with lent_randomness(x_B.device), torch.no_grad():
         for batch in (x_B, other_B):
             with _stateless(model):
                 model(batch)
@@ -107,6 +105,11 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
         moved_B = (one - two).norm(dim=1) > 1e-4 * one.norm(dim=1) + 1e-6
         if bool((finite_B != still_B).any()) or bool((moved_B & finite_B).any()):
             raise ModelError(_MIXES)
+
+
+def lent_randomness(device: torch.device) -> AbstractContextManager[None]:
+    """Whatever is drawn inside from PyTorch's generators, of the CPU and of that device, has not been drawn afterwards."""
+    return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _stranger(x_B: Tensor, place: int) -> Tensor:

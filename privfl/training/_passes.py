@@ -15,6 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from privfl.errors import ModelError
 from privfl.training._conversion import CohortModel, convert
+from privfl.training._guards import lent_randomness
 from privfl.training._rules import Record, Runs, Sums
 
 
@@ -115,11 +116,8 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -
     Raises:
         ModelError: names the parameter, or says that a layer draws from PyTorch's global generator.
     """
-    before = torch.get_rng_state()
     with _without_dropout(model, cohort.module):
-        model(x_B)
-        if not torch.equal(torch.get_rng_state(), before):
-            torch.set_rng_state(before)
+        if _draws(model, x_B):
             raise ModelError("the model draws random numbers outside of nn.Dropout, and no client's stream can be lent to it")
         try:
             _compare(model, cohort, x_B)
@@ -129,6 +127,19 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -
             except (RuntimeError, TypeError, ValueError):
                 # A model of the user's own may hold floats that no double goes with.
                 raise in_floats from None
+
+
+def _draws(model: nn.Module, x_B: Tensor) -> bool:
+    """Whether a pass takes anything from PyTorch's generators, of the CPU or of the inputs' device."""
+
+    def states() -> Tensor:
+        there = [torch.cuda.get_rng_state(x_B.device)] if x_B.is_cuda else []
+        return torch.cat([torch.get_rng_state(), *there])
+
+    with lent_randomness(x_B.device):
+        before = states()
+        model(x_B)
+        return not torch.equal(states(), before)
 
 
 @contextmanager

@@ -27,6 +27,7 @@ from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import Clipping, require_same_gradients
 from privfl.training._pieces import pieces
+from privfl.training._precision import float32_products
 from privfl.vectors import Layout, load_vector
 
 
@@ -70,7 +71,10 @@ class Fused(Trainer):
         """
         if not tasks:
             return []
-        with memory_named(self.config, "set training.memory_budget, lower than it is, or more training.parts"):
+        with (
+            memory_named(self.config, "set training.memory_budget, lower than it is, or more training.parts"),
+            float32_products(),
+        ):
             return self._train(global_D, tasks)
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:

@@ -31,10 +31,18 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
-from privfl.training._guards import LOOKED_AT, probe_like, require_apart, require_no_mixing, require_per_example
+from privfl.training._guards import (
+    LOOKED_AT,
+    lent_randomness,
+    probe_like,
+    require_apart,
+    require_no_mixing,
+    require_per_example,
+)
 from privfl.training._memory import memory_named
 from privfl.training._noise import fill, require_noise
 from privfl.training._passes import Clipping
+from privfl.training._precision import float32_products
 from privfl.vectors import load_vector, to_vector
 
 
@@ -61,7 +69,7 @@ class Opacus(Trainer):
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """One client after another."""
-        with memory_named(self.config, "set a smaller training.batch_size, or training.engine = 'fused'"):
+        with memory_named(self.config, "set a smaller training.batch_size, or training.engine = 'fused'"), float32_products():
             return self._train(global_D, tasks)
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
@@ -70,7 +78,7 @@ class Opacus(Trainer):
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
         load_vector(self.model, global_D)
         self.model.train()
-        with _layer_randomness(task.seed / "layers"):
+        with _layer_randomness(task.seed / "layers", task.x.device):
             if isinstance(self.plan, ExamplePlan):
                 return self._train_private(self.plan, task, global_D)
             loss = self._train_plain(task)
@@ -123,7 +131,7 @@ class Opacus(Trainer):
 
         def gradients(x_B: Tensor) -> list[Tensor]:
             private.zero_grad(set_to_none=True)
-            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            with lent_randomness(x_B.device):
                 self._accumulate(x_B, y_B)
             return [parameter.grad_sample for parameter in private.parameters()]
 
@@ -289,12 +297,12 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
 
 
 @contextmanager
-def _layer_randomness(seed: Seed) -> Iterator[None]:
+def _layer_randomness(seed: Seed, device: torch.device) -> Iterator[None]:
     """Layers such as Dropout draw from PyTorch's global generators: lend them a stream, and give the old state back."""
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())), warnings.catch_warnings():
+    with lent_randomness(device), warnings.catch_warnings():
         # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         torch.set_rng_state(seed.torch().get_state())
-        if torch.cuda.is_available():
-            torch.cuda.manual_seed_all(int.from_bytes(seed.key(8), "big") >> 1)
+        if device.type == "cuda":
+            torch.cuda.set_rng_state(seed.torch(device).get_state(), device)
         yield

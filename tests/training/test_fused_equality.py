@@ -16,7 +16,7 @@ from privfl.training import LocalResult, LocalTask, _cohort, _passes
 from privfl.training._budget import Limits
 from privfl.training._conversion import convert
 from privfl.training._pieces import Piece
-from privfl.training._rules import Runs, convolution
+from privfl.training._rules import Runs, convolution, normalisation
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
 
@@ -329,3 +329,16 @@ def test_a_dropout_that_is_used_twice_draws_from_the_client_both_times() -> None
 
 def test_words_are_integers() -> None:
     assert {cohort(name)[0].x.kept.dtype for name, (shape, _) in MODELS.items() if shape == WORDS} == {torch.int64}
+
+
+def test_group_norms_in_several_calls_are_those_in_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU takes so many groups in a call, and no more."""
+    of = plan(noise_multiplier=0.8)
+
+    def deltas() -> list[torch.Tensor]:
+        found = Fused(model("group norm"), settings(of), of).train(starting_point(model("group norm")), cohort("group norm"))
+        return [one.delta_D for one in found]
+
+    expected = deltas()
+    monkeypatch.setattr(normalisation, "_BLOCKS", 7)
+    assert all(torch.equal(one, other) for one, other in zip(deltas(), expected, strict=True))

@@ -1,5 +1,6 @@
 """On a GPU: what is trained there is what is trained on the CPU, within its memory, and without waiting for it."""
 
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -9,13 +10,17 @@ import pytest
 import torch
 from engines import MODELS, cohort, model, plan, settings, starting_point
 from test_fused_equality import OPACUS_REFUSES
+from torch import nn
 
+from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan, Plan
-from privfl.training import LocalResult
+from privfl.seeding import Seed
+from privfl.training import LocalResult, LocalTask
 from privfl.training._cohort import CohortState, Pieces
 from privfl.training._noise import CohortNoise
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
+from privfl.vectors import to_vector
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 
@@ -57,10 +62,24 @@ def test_the_reference_and_this_engine_draw_the_same_batches_and_noise(name: str
     assert [(one.event, one.clipped_share) for one in found] == [(one.event, one.clipped_share) for one in expected]
 
 
+@pytest.mark.parametrize("kind", [Fused, Opacus])
+def test_dropout_is_no_mixing(kind: type[Fused | Opacus]) -> None:
+    """Its zeros are drawn from the GPU's own generator."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)).cuda()
+    of, start_D = plan(noise_multiplier=0.8), to_vector(module)
+    y = torch.arange(12, device="cuda") % 3
+    one = LocalTask(0, 12, Inputs(torch.randn(12, 5, device="cuda")), y, torch.arange(12), Seed(0))
+    found = [kind(module, settings(of), of).train(start_D, [one])[0].delta_D for _ in range(2)]
+    assert torch.equal(*found)
+
+
 @contextmanager
 def waiting_is_an_error() -> Iterator[None]:
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Synchronization debug mode is a prototype")
+            torch.cuda.set_sync_debug_mode("error")
         yield
     finally:
         torch.cuda.set_sync_debug_mode("default")

@@ -21,6 +21,7 @@ from privfl.training._rules.products import (
     add_rows,
     ghost_pays,
     ghost_square_norms,
+    joined,
     outer_products,
     square_lengths,
     weighted,
@@ -108,7 +109,7 @@ class _ByLibrary(torch.autograd.Function):
         images, kernels = torch.split(x_NCHW.to(dtype), list(runs.sizes)), weight_KOIHW.to(dtype).unbind()
         biases = [None] * len(kernels) if bias_KO is None else bias_KO.to(dtype).unbind()
         clients = zip(images, kernels, biases, strict=True)
-        return _joined([layer.by_library(x, weight, bias) for x, weight, bias in clients if len(x)]).to(x_NCHW.dtype)
+        return joined([layer.by_library(x, weight, bias) for x, weight, bias in clients if len(x)]).to(x_NCHW.dtype)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
@@ -121,7 +122,7 @@ class _ByLibrary(torch.autograd.Function):
         dtype = layer.shared.product_dtype or x_NCHW.dtype
         images = (torch.split(image.to(dtype), list(runs.sizes)) for image in (g_NOHW, x_NCHW))
         clients = zip(*images, weight_KOIHW.to(dtype).unbind(), strict=True)
-        into = _joined([layer.transposed(g, x, weight, "x") for g, x, weight in clients if len(x)])
+        into = joined([layer.transposed(g, x, weight, "x") for g, x, weight in clients if len(x)])
         return into.to(x_NCHW.dtype), None, None, None, None
 
 
@@ -181,11 +182,6 @@ class ConvolutionRecord(WeightRecord):
         if self._summed is None:
             self._summed = self.g.sum((2, 3))
         return self._summed
-
-
-def _joined(parts: list[Tensor]) -> Tensor:
-    """All rows, copied only where there is more than one part."""
-    return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
 def _layout(x_NCHW: Tensor, *, raw: bool = False) -> torch.memory_format:

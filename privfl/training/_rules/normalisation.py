@@ -14,6 +14,10 @@ from torch.nn import functional
 
 from privfl.training._rules import CohortLayer, Pass
 from privfl.training._rules.examples import ExamplesRecord
+from privfl.training._rules.products import joined
+
+_BLOCKS = 65_535
+"""Groups of all examples that go into one call backward: as many as a GPU's grid is wide."""
 
 
 class CohortNormalisation(CohortLayer):
@@ -68,7 +72,7 @@ class _GroupNorm(torch.autograd.Function):
         out, mean, spread = torch.native_group_norm(
             first.view(1, channels, positions), scales, shifts, 1, channels, positions, groups, layer.layer.eps
         )
-        ctx.sizes = (channels, positions, groups)
+        ctx.positions = positions
         ctx.save_for_backward(first, mean, spread, scales)
         ctx.layer, ctx.runs = layer, runs
         return out.view(x.shape)
@@ -76,14 +80,22 @@ class _GroupNorm(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         first, mean, spread, scales = ctx.saved_tensors
-        flat = (1, *ctx.sizes[:2])
-        into, *own = torch.ops.aten.native_group_norm_backward(
-            grads[0].contiguous().view(flat), first.view(flat), mean, spread, scales, 1, *ctx.sizes, [True, True, True]
-        )
+        of_each = [values.view(len(first), -1) for values in (grads[0].contiguous(), first, mean, spread, scales)]
+        some = max(1, _BLOCKS // of_each[2].shape[1])
+        parts = zip(*(torch.split(values, some) for values in of_each), strict=True)
+        found = [_gradients(ctx.positions, *part) for part in parts]
+        into, *own = (joined(part) for part in zip(*found, strict=True))
         names = ctx.layer.names
-        record = {name: value.view(len(first), -1) for name, value in zip((names["weight"], names["bias"]), own, strict=True)}
-        ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, record))
+        ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, dict(zip((names["weight"], names["bias"]), own, strict=True))))
         return into.view(first.shape), None, None, None, None
+
+
+def _gradients(positions: int, g: Tensor, x: Tensor, mean_NG: Tensor, spread_NG: Tensor, scale_NC: Tensor) -> list[Tensor]:
+    """Of inputs, scales and shifts, an example in each row."""
+    channels, groups = scale_NC.numel(), mean_NG.numel()
+    flat, norms = (1, channels, positions), (mean_NG.view(1, groups), spread_NG.view(1, groups), scale_NC.flatten())
+    found = torch.ops.aten.native_group_norm_backward(g.reshape(flat), x.reshape(flat), *norms, *flat, groups, [True] * 3)
+    return [values.view(len(x), -1) for values in found]
 
 
 class _Affine(torch.autograd.Function):

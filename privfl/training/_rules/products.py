@@ -6,7 +6,7 @@ Shapes: N examples, G groups, L positions (1 for a plain linear layer), P inputs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -170,6 +170,11 @@ def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
 def without(values: Tensor, bad_N: Tensor) -> Tensor:
     """The values with those of some examples made zero."""
     return values.masked_fill(bad_N.view(-1, *[1] * (values.dim() - 1)), 0.0)
+
+
+def joined(parts: Sequence[Tensor]) -> Tensor:
+    """All rows, copied only where there is more than one part."""
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
 class Product(torch.autograd.Function):

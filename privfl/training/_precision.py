@@ -1,0 +1,26 @@
+"""How exact the products of float32 numbers are: a GPU rounds their factors to ten bits where it may ("TF32")."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import torch
+
+
+@contextmanager
+def float32_products(precision: Literal["highest", "high"] = "highest") -> Iterator[None]:
+    """PyTorch's settings for matrix products and convolutions, which differ by default, and the old ones afterwards.
+
+    Args:
+        precision: ``highest``: factors are float32; ``high``: they may be rounded.
+    """
+    products, convolutions = torch.get_float32_matmul_precision(), torch.backends.cudnn.allow_tf32
+    torch.set_float32_matmul_precision(precision)
+    torch.backends.cudnn.allow_tf32 = precision == "high"
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(products)
+        torch.backends.cudnn.allow_tf32 = convolutions
