@@ -88,3 +88,8 @@ class ProcessError(PrivflError):
 
 class StorageError(PrivflError):
     """The disk is full or refuses to be written."""
+
+
+def first_line(error: BaseException) -> str:
+    """What another library's error says in its first line, or, where it says nothing, what it is."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

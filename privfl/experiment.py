@@ -43,7 +43,7 @@ from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
 from privfl.training._precision import float32_products
-from privfl.vectors import Layout, to_vector
+from privfl.vectors import Layout, load_vector, to_vector
 
 Contract = TypeVar("Contract")
 
@@ -240,6 +240,8 @@ def assemble(
     model = evaluation.prepared(build_model(config, data).to(device))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
     local_model = build_model(config, data).to(device)
+    # At the run's own weights: several processes must come to one answer.
+    load_vector(local_model, initial_D)
     choice = choose(config.training.engine, local_model, x[:1])
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
@@ -405,8 +407,8 @@ def settings_digest(config: ExperimentConfig) -> str:
 
 def _moving(config: ExperimentConfig) -> dict[str, object]:
     apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
-    # Engines agree up to rounding, with any memory: that moves nothing whose noise should be another.
-    apart["training"] = {"engine", "memory_budget", "parts"}
+    # Engines agree up to rounding: that moves nothing whose noise should be another. With the memory Dropout's zeros may.
+    apart["training"] = {"engine", "parts"}
     return config.model_dump(exclude=apart)
 
 

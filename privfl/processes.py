@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from privfl.errors import ConfigError, ProcessError
+from privfl.errors import ConfigError, ProcessError, first_line
 
 T = TypeVar("T")
 
@@ -172,7 +172,7 @@ class Together(Processes):
         try:
             yield
         except RuntimeError as error:
-            why = (str(error).splitlines() or [type(error).__name__])[0]
+            why = first_line(error)
             raise ProcessError(
                 f"process {self.rank} of {self.size} lost the others ({why[:200]}); what is finished is kept: start the run "
                 "again with --resume"
@@ -207,7 +207,7 @@ def joined() -> Iterator[Processes]:
     try:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if alone else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:
-        raise ProcessError(f"the other processes were not found ({str(error).splitlines()[0]}); start all again") from None
+        raise ProcessError(f"the other processes were not found ({first_line(error)}); start all again") from None
     try:
         yield Together()
     finally:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
-from privfl.errors import ProcessError, RunFolderError
+from privfl.errors import ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, new_secret
 from privfl.pricing import privacy_result
 from privfl.privacy.ledger import Ledger
@@ -230,7 +230,7 @@ class _Recorder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             ledger = Ledger.read(self.folder.path / "ledger.json", done)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            why = str(error).splitlines()[0]
+            why = first_line(error)
             raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew") from None
         if not ledger.agrees_with(self.experiment.ledger(done)):
             raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")

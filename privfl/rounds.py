@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.errors import ModelError, PrivacyError
+from privfl.errors import ModelError, PrivacyError, ProcessError
 from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
 from privfl.privacy.events import CohortSum, Event
 from privfl.privacy.ledger import Account
@@ -214,6 +214,7 @@ class Round:
         if failures:
             return Done(), None
         done = Done.of([share for share, _ in shares])
+        _require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
         wire = self._on_the_wire(context)
@@ -356,6 +357,19 @@ def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account
         if event != planned:
             raise PrivacyError(f"round of {account}: {event} was done, but {planned} was planned; nothing was sent")
     return spent
+
+
+def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
+    """Twice, a client's update would be twice as long as it was clipped to.
+
+    Raises:
+        ProcessError: the processes did not share the cohort out between them.
+    """
+    if sorted(cohort) != sorted(came):
+        raise ProcessError(
+            f"of a cohort of {len(cohort)} clients {len(set(came))} were trained, {len(came)} times in all: the processes did "
+            "not cut it alike; run all on one kind of machine, or set training.engine and training.parts"
+        )
 
 
 def _require_finite(results: Sequence[LocalResult]) -> None:

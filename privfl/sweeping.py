@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from privfl.errors import ConfigError
+from privfl.errors import ConfigError, first_line
 from privfl.loading import load
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
@@ -156,7 +156,7 @@ def run_on_cluster(
         executor = submitit.AutoExecutor(folder=out / "scheduler", cluster=cluster)
         executor.update_parameters(**parameters)
     except (NameError, RuntimeError, TypeError, ValueError) as error:
-        raise ConfigError(f"submitit refuses {dict(parameters)} on {cluster!r}: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"submitit refuses {dict(parameters)} on {cluster!r}: {first_line(error)}") from None
     count = len(chosen)
     submitted = executor.map_array(run_one, [config.resolve()] * count, chosen, [out.resolve()] * count, [{}] * count)
     return [job.result() for job in submitted]

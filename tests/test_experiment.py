@@ -1,20 +1,25 @@
 """Assembling a run: what is fixed before anything is trained."""
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from small_runs import SMALL, small
 
+from privfl import experiment as experiment_module
 from privfl.aggregators.mean import Mean
-from privfl.errors import ConfigError, DataError, ModelError
+from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.experiment import _fingerprint, _with_members, assemble, deterministic
 from privfl.inputs import Inputs
 from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.rounds import Round
+from privfl.training import LocalTask, _choice
+from privfl.vectors import to_vector
 
 
 def test_target_epsilon_fixes_the_noise_for_the_very_cohorts_that_will_be_drawn() -> None:
@@ -162,3 +167,30 @@ def test_a_diverged_client_is_named() -> None:
     config = small(privacy={"kind": "none"}, training={**SMALL["training"], "lr": 1e30}, model={"kind": "mlp"})
     with deterministic(), pytest.raises(ModelError, match=r"client \d+: its loss or update is not finite.*lower training.lr"):
         assemble(config).train()
+
+
+def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Weights of each process' own could make each choose another engine, where a model's way depends on its numbers."""
+    seen: list[torch.Tensor] = []
+    real = _choice.choose
+
+    def spy(asked: str, model: torch.nn.Module, x: torch.Tensor) -> object:
+        seen.append(to_vector(model))
+        return real(asked, model, x)
+
+    monkeypatch.setattr(experiment_module, "choose", spy)
+    assert torch.equal(assemble(small()).initial_D, seen[0])
+
+
+@pytest.mark.parametrize("times", [0, 2])
+def test_a_client_that_is_not_trained_exactly_once_ends_the_run(times: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By two processes it would count twice, and be twice as long as it was clipped to."""
+    experiment, real = assemble(small()), Round._parts
+
+    def parts(self: Round, *args: Any) -> list[list[LocalTask]]:
+        first, *rest = real(self, *args)
+        return [*[first] * times, *rest]
+
+    monkeypatch.setattr(Round, "_parts", parts)
+    with pytest.raises(ProcessError, match=r"of a cohort of .* clients .* were trained"):
+        experiment.train()

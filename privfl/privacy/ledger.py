@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from privfl.errors import PrivacyError, RunFolderError
+from privfl.errors import PrivacyError, RunFolderError, first_line
 from privfl.privacy import accounting
 from privfl.privacy.accounting import Accountant
 from privfl.privacy.events import CohortSum, Event, Unit
@@ -93,7 +93,7 @@ class Ledger:
             kept = [entry for entry in entries if rounds is None or entry.round < rounds]
             return cls(written["delta"], written["relation"], kept)
         except (OSError, ValueError, KeyError, TypeError) as error:
-            why = str(error).splitlines()[0]
+            why = first_line(error)
             raise RunFolderError(f"{path}: is missing or damaged ({why}); begin the run anew") from None
 
     def epsilon(self, accountant: Accountant | None = None) -> float:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from privfl.errors import ModelError
+from privfl.errors import first_line
 from privfl.training._conversion import convert
 from privfl.training._guards import probe_like
 from privfl.training._passes import require_same_gradients
@@ -42,9 +42,9 @@ def choose(asked: str, model: nn.Module, x: Tensor) -> Choice:
     except torch.OutOfMemoryError:
         # That says nothing about the model; the reference would not fare better.
         raise
-    except (ModelError, RuntimeError, TypeError, ValueError) as error:
+    except Exception as error:
         # A model of the user's own may do anything to a batch; the reference will say what is wrong with it, if anything is.
-        return Choice("opacus", f"the fused engine cannot be used, {str(error).splitlines()[0]}")
+        return Choice("opacus", f"the fused engine cannot be used, {first_line(error)}")
     return Choice("fused", "each layer has a rule")
 
 

@@ -15,11 +15,11 @@ from privfl.config import TrainingConfig
 from privfl.inputs import Inputs
 from privfl.training import LocalTask
 from privfl.training._conversion import CohortModel
-from privfl.training._guards import require_apart
+from privfl.training._guards import STEPS, moved, require_apart, wave
 from privfl.training._passes import Clipping, clip_factors, run_pass
 from privfl.training._pieces import Piece
 from privfl.training._precision import float32_products
-from privfl.training._rules import Runs
+from privfl.training._rules import Runs, Sums
 from privfl.training._rules.products import without
 from privfl.vectors import Layout
 
@@ -181,16 +181,19 @@ class Pieces:
         clients = slice(piece.first, piece.first + len(piece.spans))
         runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
         x_N, y_N, counts_N = self._examples(piece, runs, batches)
-        weights = {name: value[clients] for name, value in self.weights.items()}
+        place = 0 if counts_N is None else int(counts_N.nonzero()[0])
+        for step in STEPS:
+            weights = {name: value[clients] + step * wave(value[0]) for name, value in self.weights.items()}
 
-        def measured(x_N: Tensor) -> list[Tensor]:
-            layers = [(seed / "layers").torch(self.device) for seed in self.seeds[clients]] if self.model.draws else []
-            with float32_products(self.precision):
-                losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
-            with torch.no_grad():
-                return [losses_N, torch.stack([record.square_norms().double() for record in tape]).sum(0).sqrt()]
+            def measured(x_N: Tensor, weights: Sums = weights) -> list[Tensor]:
+                layers = [(seed / "layers").torch(self.device) for seed in self.seeds[clients]] if self.model.draws else []
+                with float32_products(self.precision):
+                    losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
+                with torch.no_grad():
+                    return [losses_N, torch.stack([record.square_norms().double() for record in tape]).sum(0).sqrt()]
 
-        require_apart(model, measured, x_N, 0 if counts_N is None else int(counts_N.nonzero()[0]))
+            with moved(model, step):
+                require_apart(model, measured, x_N, place)
 
     def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
         """The piece's inputs and labels; and which of them count, where batches were padded to one length.

@@ -13,7 +13,7 @@ from opacus.utils.module_utils import trainable_modules
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from privfl.errors import ModelError
+from privfl.errors import ModelError, PrivflError, first_line
 
 _MIXES = (
     "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
@@ -22,6 +22,14 @@ _MIXES = (
 
 _LARGE = 1e4
 """How much larger an exchanged example is than the batch's largest number."""
+
+STEPS = (0.0, 0.05)
+"""How far from its own weights a model is checked: where it stands, and off it, for through weights that begin as zeros
+nothing is seen.
+"""
+
+_LEVELS = (0.0, 0.35, -0.35, 0.7)
+"""Further apart than the sine on them is high, and in no order."""
 
 LOOKED_AT = 16
 """Examples of a batch that are enough to see whether it is mixed."""
@@ -43,6 +51,11 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
         ModelError: names the layer and what to use instead.
     """
     for name, module in model.named_modules():
+        if getattr(module, "max_norm", None) is not None and isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            raise ModelError(
+                f"{name} is an {type(module).__name__} with max_norm, which rescales what is looked up, neither clipped "
+                "nor noised; leave max_norm out, or set privacy.kind = 'none'"
+            )
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ModelError(
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
@@ -69,12 +82,14 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
     Raises:
         ModelError: some layer mixes the examples of a batch.
     """
-    logits = []
-    for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
-        with lent_randomness(x_1.device), _stateless(model):
-            logits.append(model(torch.cat([x_1, neighbour]))[0])
-    if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
-        raise ModelError(_MIXES)
+    for step in STEPS:
+        logits = []
+        with moved(model, step):
+            for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
+                with lent_randomness(x_1.device), _stateless(model):
+                    logits.append(model(torch.cat([x_1, neighbour]))[0])
+        if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
+            raise ModelError(_MIXES)
 
 
 def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]], x_B: Tensor, place: int = 0) -> None:
@@ -107,15 +122,39 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
             raise ModelError(_MIXES)
 
 
+def wave(tensor: Tensor) -> Tensor:
+    """A sine of the tensor's shape: the direction in which checks move weights."""
+    return torch.arange(tensor.numel(), dtype=tensor.dtype, device=tensor.device).sin().view(tensor.shape)
+
+
+@contextmanager
+def moved(model: nn.Module, step: float) -> Iterator[None]:
+    """The model at weights a step off, for a check; afterwards they are what they were, to the bit."""
+    parameters = list(model.parameters())
+    with torch.no_grad():
+        before = [parameter.clone() for parameter in parameters]
+        for parameter in parameters:
+            parameter.add_(wave(parameter), alpha=step)
+    try:
+        yield
+    finally:
+        with torch.no_grad():
+            for parameter, value in zip(parameters, before, strict=True):
+                parameter.copy_(value)
+
+
 def lent_randomness(device: torch.device) -> AbstractContextManager[None]:
     """Whatever is drawn inside from PyTorch's generators, of the CPU and of that device, has not been drawn afterwards."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
 def _stranger(x_B: Tensor, place: int) -> Tensor:
-    """Another value for an example: large and of both signs; where inputs are integers, another of those there are."""
+    """Another value for an example: large and of both signs; where all inputs are integers, another of those there are.
+
+    Integers may be numbers of words, also where they are kept as floats, and no table has a row for a large one.
+    """
     one = x_B[place]
-    if not x_B.is_floating_point():
+    if not x_B.is_floating_point() or bool((x_B == x_B.round()).all()):
         return x_B.max() + x_B.min() - one
     wave = torch.arange(one.numel(), dtype=x_B.dtype, device=x_B.device).cos().view(one.shape)
     finite_B = x_B.where(x_B.isfinite(), 0.0)
@@ -135,8 +174,43 @@ def _stateless(model: nn.Module) -> Iterator[None]:
         )
 
 
+@contextmanager
+def runnable(engine: str, way_out: str) -> Iterator[None]:
+    """Say in one line that an engine does not bear a model, whatever its layers, or the engine's, raise.
+
+    Raises:
+        ModelError: they raised.
+    """
+    try:
+        yield
+    except (PrivflError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise ModelError(f"{engine} cannot run this model ({first_line(error)[:200]}); {way_out}") from error
+
+
+class Unwritten:
+    """Watches that only the optimizer writes into parameters: what a layer writes there is neither clipped nor noised."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self._parameters = list(model.parameters())
+        self._versions = [parameter._version for parameter in self._parameters]
+
+    def require(self) -> None:
+        """Raise where one was written to since this was made.
+
+        Raises:
+            ModelError: the same line whatever was written.
+        """
+        if [parameter._version for parameter in self._parameters] != self._versions:
+            raise ModelError(
+                "a layer writes into its own parameters when examples go through it, without clipping or noise; "
+                "take that out of its forward(), or set privacy.kind = 'none'"
+            )
+
+
 def _state(model: nn.Module) -> dict[str, object]:
-    """Buffers, and whatever else of tensors, numbers and words the modules hold, by name; parameters apart."""
+    """Parameters and buffers, and whatever else of tensors, numbers and words the modules hold, by name."""
     found: dict[str, object] = {}
 
     def add(name: str, value: object) -> None:
@@ -160,7 +234,7 @@ def _state(model: nn.Module) -> dict[str, object]:
                 add(f"{name}.{key}", value)
     for name, buffer in model.named_buffers():
         add(name, buffer)
-    return found
+    return found | {f"{name}, a parameter": value.detach().clone() for name, value in model.named_parameters()}
 
 
 def _same(one: object, other: object) -> bool:
@@ -175,8 +249,12 @@ def probe_like(x: Tensor, count: int) -> Tensor:
     """Inputs of the shape of real ones that tell nothing about them, so that no check depends on private data.
 
     Returns:
-        shape (count, ...), values of a sine; zeros and ones where real ones are integers.
+        shape (count, ...), numbers between -1 and 1, by none of which four examples are in order: a layer that sorts them
+        shows. Zeros and ones where real ones are integers.
     """
     shape = (count, *x.shape[1:])
     numbers = torch.arange(math.prod(shape), dtype=x.dtype, device=x.device)
-    return (numbers.sin() if x.is_floating_point() else numbers % 2).view(shape)
+    if not x.is_floating_point():
+        return (numbers % 2).view(shape)
+    levels = x.new_tensor([_LEVELS[i % len(_LEVELS)] for i in range(count)]).view(count, *[1] * (x.dim() - 1))
+    return levels + 0.15 * numbers.sin().view(shape)

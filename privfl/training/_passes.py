@@ -15,8 +15,9 @@ from torch.nn.functional import cross_entropy
 
 from privfl.errors import ModelError
 from privfl.training._conversion import CohortModel, convert
-from privfl.training._guards import lent_randomness
+from privfl.training._guards import STEPS, lent_randomness, wave
 from privfl.training._rules import Record, Runs, Sums
+from privfl.training._rules.dropout import CohortDropout
 
 
 def run_pass(
@@ -119,14 +120,15 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -
     with _without_dropout(model, cohort.module):
         if _draws(model, x_B):
             raise ModelError("the model draws random numbers outside of nn.Dropout, and no client's stream can be lent to it")
-        try:
-            _compare(model, cohort, x_B)
-        except ModelError as in_floats:
+        for step in STEPS:
             try:
-                _compare_in_doubles(model, x_B)
-            except (RuntimeError, TypeError, ValueError):
-                # A model of the user's own may hold floats that no double goes with.
-                raise in_floats from None
+                _compare(model, cohort, x_B, step)
+            except ModelError as in_floats:
+                try:
+                    _compare_in_doubles(model, x_B, step)
+                except (RuntimeError, TypeError, ValueError):
+                    # A model of the user's own may hold floats that no double goes with.
+                    raise in_floats from None
 
 
 def _draws(model: nn.Module, x_B: Tensor) -> bool:
@@ -144,7 +146,8 @@ def _draws(model: nn.Module, x_B: Tensor) -> bool:
 
 @contextmanager
 def _without_dropout(*models: nn.Module) -> Iterator[None]:
-    modules = [one for model in models for one in model.modules() if "Dropout" in type(one).__name__]
+    # Those alone whose draws a client's stream is lent to; what else draws must show.
+    modules = [one for model in models for one in model.modules() if isinstance(one, CohortDropout) or CohortDropout.takes(one)]
     was = [one.training for one in modules]
     try:
         for one in modules:
@@ -155,7 +158,7 @@ def _without_dropout(*models: nn.Module) -> Iterator[None]:
             one.training = training
 
 
-def _compare_in_doubles(model: nn.Module, x_B: Tensor) -> None:
+def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float) -> None:
     """Decides where floats differ.
 
     A unit can be so close to the edge of a ReLU that rounding puts it on one side here and on the other there, which moves a
@@ -166,13 +169,13 @@ def _compare_in_doubles(model: nn.Module, x_B: Tensor) -> None:
     cohort = convert(twin)
     cohort.shared.ways_of = next(model.parameters()).dtype
     with _without_dropout(twin, cohort.module):
-        _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B)
+        _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B, step)
 
 
-def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
+def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float) -> None:
     y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
     runs = Runs((len(x_B) - 1, 1))
-    named = {name: value.detach() for name, value in model.named_parameters()}
+    named = {name: value.detach() + step * wave(value.detach()) for name, value in model.named_parameters()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
     _, tape = run_pass(cohort, weights, runs, x_B, y_B)
     sums = {name: torch.zeros_like(value) for name, value in weights.items()}

@@ -22,7 +22,7 @@ from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces, sent
 from privfl.training._conversion import convert, has_rule
-from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example
+from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example, runnable
 from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import Clipping, require_same_gradients
@@ -93,9 +93,10 @@ class Fused(Trainer):
         """Make sure, without looking at any data, that the converted model is the model; measure what it takes."""
         load_vector(self.model, global_D)
         probe = probe_like(x, 4)
-        if isinstance(self.plan, ExamplePlan):
-            require_no_mixing(self.model.train(), probe[:1])
-        require_same_gradients(self.model, self._cohort, probe)
+        with runnable("the fused engine", "set training.engine = 'opacus'"):
+            if isinstance(self.plan, ExamplePlan):
+                require_no_mixing(self.model.train(), probe[:1])
+            require_same_gradients(self.model, self._cohort, probe)
         self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
         weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
         return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)

@@ -33,11 +33,15 @@ from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._guards import (
     LOOKED_AT,
+    STEPS,
+    Unwritten,
     lent_randomness,
+    moved,
     probe_like,
     require_apart,
     require_no_mixing,
     require_per_example,
+    runnable,
 )
 from privfl.training._memory import memory_named
 from privfl.training._noise import fill, require_noise
@@ -88,8 +92,9 @@ class Opacus(Trainer):
         assert self._private is not None
         forget(self._private)
         if not self._probed:
-            require_no_mixing(self.model, probe_like(task.x[:1], 1))
-            require_true_gradients(self._private, probe_like(task.x[:1], 4))
+            with runnable("Opacus", "mend the model, or set training.engine = 'fused'"):
+                require_no_mixing(self.model, probe_like(task.x[:1], 1))
+                require_true_gradients(self._private, probe_like(task.x[:1], 4))
             self._probed = True
         todo = plan.local_training(task.size)
         optimizer = CountingDPOptimizer(
@@ -109,7 +114,9 @@ class Opacus(Trainer):
             if not self._apart and len(batch) > 1:
                 self._require_apart(*task.examples(batch[:LOOKED_AT]))
             optimizer.zero_grad()
+            unwritten = Unwritten(self.model)
             loss_sum += self._accumulate(*task.examples(batch))
+            unwritten.require()
             optimizer.step()
         optimizer.require_noise(todo.steps)
         done = LocalTraining(
@@ -135,7 +142,9 @@ class Opacus(Trainer):
                 self._accumulate(x_B, y_B)
             return [parameter.grad_sample for parameter in private.parameters()]
 
-        require_apart(self.model, gradients, x_B)
+        for step in STEPS:
+            with moved(self.model, step):
+                require_apart(self.model, gradients, x_B)
         private.zero_grad(set_to_none=True)
         self._apart = True
 
@@ -210,7 +219,10 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
 
     def clip_and_accumulate(self) -> None:
         """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖), by groups of parameters where so asked."""
-        gradients: list[Tensor] = [parameter.grad_sample.flatten(1) for parameter in self.params]
+        # Not flatten(1), for a parameter may be a single number.
+        gradients: list[Tensor] = [
+            parameter.grad_sample.reshape(len(parameter.grad_sample), parameter.numel()) for parameter in self.params
+        ]
         each = torch.stack([gradient.norm(2, dim=1) for gradient in gradients], dim=1)
         finite_B = each.norm(2, dim=1).isfinite()
         if not bool(finite_B.all()):
@@ -272,28 +284,50 @@ def forget(private: GradSampleModule) -> None:
 
 
 def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
-    """Raise unless the per-example gradients of a batch add up to the gradient of its summed loss.
+    """Raise unless what the hooks find is every example's own gradient, at weights a little off the model's.
 
-    Opacus 1.6 unfolds a convolution's input as if channels came first: under ``torch.channels_last`` the per-example
-    gradients of every convolution but the first are of the right shape and wrong (off by 84 % in this project's cnn), and
-    training goes on in silence.
+    A model that folds its positions into the batch, or has its batch second, gives Opacus rows that are no examples: each
+    would be clipped for itself. And Opacus 1.6 unfolds a convolution's input as if channels came first: under
+    ``torch.channels_last`` the per-example gradients of every convolution but the first are of the right shape and wrong (off
+    by 84 % in this project's cnn), and training goes on in silence.
 
     Raises:
         ModelError: names the parameter.
     """
     y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
-    cross_entropy(private(x_B), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
-    for name, parameter in private.named_parameters():
-        if parameter.grad is None or parameter.grad_sample is None:
-            raise ModelError(f"{name.removeprefix('_module.')} got no gradient; every parameter must take part, or be removed")
-        difference, size = (parameter.grad_sample.sum(0) - parameter.grad).norm(), parameter.grad.norm()
-        if difference > 1e-3 * size + 1e-6:
+    named = {name.removeprefix("_module."): parameter for name, parameter in private.named_parameters()}
+    with moved(private, STEPS[-1]):
+        with lent_randomness(x_B.device):
+            cross_entropy(private(x_B), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
+        found = {name: parameter.grad_sample for name, parameter in named.items()}
+        private.zero_grad(set_to_none=True)
+        private.disable_hooks()
+        try:
+            with lent_randomness(x_B.device):
+                losses_B = cross_entropy(private(x_B), y_B, reduction="none")
+                rows = [
+                    torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True) for loss in losses_B
+                ]
+        finally:
+            private.enable_hooks()
+    for place, name in enumerate(named):
+        own = [row[place] for row in rows]
+        if found[name] is None or any(gradient is None for gradient in own):
+            raise ModelError(f"{name} got no gradient; every parameter must take part, or be removed")
+        if len(found[name]) != len(x_B):
             raise ModelError(
-                f"{name.removeprefix('_module.')}: its per-example gradients add up to something else than its gradient "
-                f"(off by {float(difference / (size + 1e-12)):.0%}); use contiguous tensors, not channels_last, "
-                "and no parameter twice"
+                f"{name}: of {len(x_B)} examples Opacus finds {len(found[name])} gradients, each of which would be clipped for "
+                "itself; keep the batch first, and whole, in every layer, or set training.engine = 'fused'"
             )
-    private.zero_grad(set_to_none=True)
+        expected = torch.stack(own)
+        difference, size = (found[name] - expected).flatten().norm(), expected.flatten().norm()
+        if difference > 1e-3 * size + 1e-6:
+            off = float(difference / (size + 1e-12))
+            raise ModelError(
+                f"{name}: Opacus' per-example gradients are others than autograd's (off by {off:.0%}); "
+                "use contiguous tensors, not channels_last, padding with zeros, and no parameter twice, or set "
+                "training.engine = 'fused'"
+            )
 
 
 @contextmanager

@@ -122,8 +122,9 @@ def test_a_call_that_a_rule_does_not_take_is_the_references(module: nn.Module, w
 
 
 def test_attention_wants_batches_and_the_mask_that_it_is_told_of() -> None:
-    rule = convert(nn.MultiheadAttention(8, 2, batch_first=True)).module
-    x = torch.zeros(3, 5, 8)
+    converted = convert(nn.MultiheadAttention(8, 2, batch_first=True))
+    rule, converted.shared.runs = converted.module, Runs((3,))
+    x = torch.zeros(3, 3, 8)
     with pytest.raises(ModelError, match="is given no batch"):
         rule(x[0], x[0], x[0])
     with pytest.raises(ModelError, match="is_causal without an attn_mask"):

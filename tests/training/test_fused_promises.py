@@ -19,6 +19,7 @@ from promises import (
     check_step_is_the_clipped_mean,
     task,
     train,
+    training,
 )
 from promises import plan as small_plan
 from torch import Tensor, nn
@@ -30,8 +31,10 @@ from privfl.training import LocalTask, _cohort, _passes, fused
 from privfl.training._noise import CohortNoise
 from privfl.training._rules import Runs, convolution
 from privfl.training._rules.convolution import ConvolutionRecord
+from privfl.training._rules.embedding import LookupRecord
 from privfl.training._rules.products import ProductRecord
 from privfl.training.fused import Fused
+from privfl.vectors import to_vector
 
 
 @pytest.mark.parametrize("padded", [False, True])
@@ -121,6 +124,40 @@ def test_a_norm_is_not_too_small_where_squares_vanish(positions: int, size: floa
         torch.set_flush_denormal(False)
         torch.set_num_threads(threads)
     assert float((with_it.double() - without.double()).norm()) <= of.max_grad_norm * (1 + 1e-5)
+
+
+class Pooled(nn.Module):
+    """A layer at 16 positions, and their sum."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.out = nn.Linear(128, 128), nn.Linear(128, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.out(self.layer(x).sum(1))
+        return logits
+
+
+@pytest.mark.parametrize("label", range(3))
+@pytest.mark.parametrize("square", [1.2e37, 1.6e37, 1.8e37, 2e37, 2.1e37])
+def test_a_norm_that_overflows_is_no_small_one(square: float, label: int) -> None:
+    """Inner products of some positions are huge and of others as huge below zero: their sum is minus infinity in float32."""
+    torch.manual_seed(0)
+    module, of = Pooled(), small_plan(batch_size=10**6, noise_multiplier=1e-9)
+    sizes = torch.full((16,), square**0.5)
+    sizes[0] *= -4
+    direction = torch.linalg.svd(module.layer.weight.detach())[2][-1]
+    one = LocalTask(0, 1, Inputs((sizes[:, None] * direction)[None]), torch.tensor([label]), torch.arange(1), Seed(0))
+    (found,) = Fused(module, training(of, lr=1.0), of).train(to_vector(module), [one])
+    assert float(found.delta_D.norm()) <= of.max_grad_norm * (1 + 1e-5) + 1e-6
+
+
+def test_a_norm_of_rows_that_overflows_is_no_small_one() -> None:
+    g_NLE = torch.full((1, 16, 4), 2e18)
+    g_NLE[0, 0] *= -4
+    record = LookupRecord(Runs((1,)), torch.zeros(1, 16, dtype=torch.int64), g_NLE, "table")
+    true = float(g_NLE.double().sum(1).square().sum())
+    assert not float(record.square_norms()) < true * (1 - 1e-5)
 
 
 def test_a_ghost_norm_is_never_too_small() -> None:

@@ -16,9 +16,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
 from itertools import accumulate, pairwise
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+
+from privfl.errors import ModelError
 
 Sums = Mapping[str, Tensor]
 """Parameter name -> (K, *shape), to be added to."""
@@ -34,6 +37,11 @@ class Runs:
     def spans(self) -> tuple[tuple[int, int], ...]:
         """First and one past the last example of each client."""
         return tuple(pairwise(accumulate(self.sizes, initial=0)))
+
+    @cached_property
+    def examples(self) -> int:
+        """How many there are, N."""
+        return sum(self.sizes)
 
     @cached_property
     def even(self) -> bool:
@@ -113,6 +121,22 @@ class CohortLayer(nn.Module, ABC):
         super().__init__()
         self.names = {own: f"{prefix}.{own}" if prefix else own for own, _ in layer.named_parameters()}
         self.shared = shared
+        # Settings that a model may ask its layers for, ``in_features`` and the like.
+        plain = {name: value for name, value in vars(layer).items() if isinstance(value, int | float | str | tuple)}
+        vars(self).update({name: value for name, value in plain.items() if not hasattr(self, name)})
+
+    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
+        """The layer's forward pass.
+
+        Raises:
+            ModelError: the rows of its input are not the batch's examples, so that they would be taken for other clients'.
+        """
+        if len(x) != self.shared.runs.examples:
+            raise ModelError(
+                f"{type(self).__name__.removeprefix('Cohort')}: {self.shared.runs.examples} examples came as {len(x)} rows; "
+                "keep the batch first, and whole, in every layer"
+            )
+        return super().__call__(x, *args, **kwargs)
 
     @staticmethod
     @abstractmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -62,7 +63,7 @@ class _Vmapped(torch.autograd.Function):
         grad_x, *own = vmap(backwards)(grads[0], x, *weights)
         layers: dict[str, dict[str, Tensor]] = {}
         for name, grad in zip(layer.names.values(), own, strict=True):
-            layers.setdefault(name.rpartition(".")[0], {})[name] = grad.flatten(1)
+            layers.setdefault(name.rpartition(".")[0], {})[name] = grad.reshape(len(grad), math.prod(grad.shape[1:]))
         # A record for each module within, so that layers may be clipped one by one.
         layer.shared.tape.extend(ExamplesRecord(ctx.runs, gradients) for gradients in layers.values())
         return (grad_x if ctx.needs_input_grad[0] else None, None, None, *[None] * len(own))

@@ -59,7 +59,10 @@ class LookupRecord(Record):
         self.runs, self.rows, self.g, self.name, self.names = runs, rows_NL, g_NLE, name, (name,)
 
     def square_norms(self) -> Tensor:
-        """See the class; made larger by what rounding may have made it too small, as for products."""
+        """See the class; made larger by what rounding may have made it too small, as for products.
+
+        Where the sum overflows, to whichever side, so does what is added.
+        """
         same_NLL = self.rows.unsqueeze(1) == self.rows.unsqueeze(2)
         gram_NLL: Tensor = torch.bmm(self.g, self.g.transpose(1, 2))
         slack_N: Tensor = self.g.norm(dim=2).sum(1).square() * (_ROUNDING * torch.finfo(self.g.dtype).eps)

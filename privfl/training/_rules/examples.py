@@ -26,4 +26,4 @@ class ExamplesRecord(Record):
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
         for name, gradient in self.gradients.items():
-            add_rows(self.runs, gradient, factors, sums[name].flatten(1))
+            add_rows(self.runs, gradient, factors, sums[name].view(len(sums[name]), -1))

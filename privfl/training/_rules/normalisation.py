@@ -32,6 +32,8 @@ class CohortNormalisation(CohortLayer):
     @staticmethod
     def takes(layer: nn.Module) -> bool:
         """See the contract."""
+        if type(layer) is nn.GroupNorm and (layer.weight is None) != (layer.bias is None):
+            return False
         return type(layer) in (nn.GroupNorm, nn.LayerNorm, nn.RMSNorm)
 
     def forward(self, x: Tensor) -> Tensor:

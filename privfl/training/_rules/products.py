@@ -144,7 +144,8 @@ def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
     rounded_N = (lengths_a * lengths_g).sum(2).square().sum(1) * (_ROUNDING * kind.eps)
     vanished_N = lengths_g.sum(2).square().sum(1) * a_NGLP.shape[3] + lengths_a.sum(2).square().sum(1) * g_NGLO.shape[3]
     slack_N: Tensor = rounded_N + vanished_N * kind.tiny
-    return ghost_N.clamp(min=0.0) + slack_N
+    # A sum that overflowed is no small number, whatever its sign.
+    return ghost_N.where(ghost_N.isfinite(), torch.inf).clamp(min=0.0) + slack_N
 
 
 def square_lengths(x: Tensor, axes: int = 1) -> Tensor:

@@ -1,0 +1,324 @@
+"""Models that users write and engines trip over: each is trained rightly, or refused in one line that says what to do."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from promises import CLASSES, INPUTS, plan, task, train
+from torch import Tensor, nn
+from torch.nn import functional
+
+from privfl.errors import ModelError
+from privfl.inputs import Inputs
+from privfl.privacy.plan import NoPlan, Plan
+from privfl.training import LocalTask, Trainer, opacus
+from privfl.training._choice import choose
+from privfl.training._guards import STEPS, moved, probe_like
+from privfl.training.fused import Fused
+from privfl.training.opacus import Opacus
+
+ENGINES: list[type[Trainer]] = [Opacus, Fused]
+
+
+def refused(engine: type[Trainer], of: Plan, model: nn.Module, *tasks: LocalTask) -> str:
+    with pytest.raises(ModelError) as caught:
+        train(engine, of, *(tasks or (task(),)), model=model)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# --- layers that write ----------------------------------------------------------------------------------------------
+
+
+class Words(nn.Module):
+    """The mean of some words' vectors."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__()
+        self.table, self.linear = nn.Embedding(10, 8, **settings), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(self.table(x.long()).mean(1))
+        return logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_table_that_rescales_what_is_looked_up_is_refused(engine: type[Trainer]) -> None:
+    """In place, neither clipped nor noised: a word that one example has, has another row afterwards."""
+    assert "table is an Embedding with max_norm" in refused(engine, plan(), Words(max_norm=1.0))
+
+
+class Writes(nn.Module):
+    """Keeps its layer's scale to the inputs', from such of a size on."""
+
+    def __init__(self, least: float) -> None:
+        super().__init__()
+        self.linear, self.least = nn.Linear(INPUTS, CLASSES), least
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            if bool(x.abs().max() > self.least):
+                self.linear.weight.div_(1 + x.abs().max())
+        logits: Tensor = self.linear(x)
+        return logits
+
+
+def test_a_layer_that_writes_into_its_parameters_is_refused() -> None:
+    assert "keeps something of the examples" in refused(Opacus, plan(), Writes(0.0))
+
+
+def test_also_where_only_a_later_batch_makes_it_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = task(40)
+    one.x.kept[-1] = 1e6
+    monkeypatch.setattr(opacus, "require_apart", lambda *_: None)
+    said = refused(Opacus, plan(batch_size=1, local_steps=200), Writes(1e5), one)
+    assert "writes into its own parameters" in said
+
+
+# --- rows that are no examples --------------------------------------------------------------------------------------
+
+
+class Folded(nn.Module):
+    """Every number of an example by itself, folded into the batch: an example is INPUTS rows to the layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.reshape(-1, 1)).view(len(x), -1, CLASSES).sum(1)
+        return logits
+
+
+class SecondComesTheBatch(nn.Module):
+    """(positions, batch, width), as PyTorch's sequence layers have it by default."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(1, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.t().unsqueeze(2)).sum(0)
+        return logits
+
+
+@pytest.mark.parametrize("size", [1, 40])
+@pytest.mark.parametrize("model", [Folded, SecondComesTheBatch])
+def test_rows_that_are_no_examples_are_refused(model: Callable[[], nn.Module], size: int) -> None:
+    """Each would be clipped for itself: alone in its batch, an example would move the sum INPUTS times as far."""
+    assert "keep the batch first" in refused(Opacus, plan(), model(), task(size))
+    for of in (plan(), NoPlan()):
+        assert "keep the batch first" in refused(Fused, of, model(), task(size))
+    assert choose("auto", model(), task().x[:1]).engine == "opacus"
+
+
+def test_without_the_look_at_the_rows_an_example_moves_the_sum_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The guard's own mutant."""
+    monkeypatch.setattr(opacus, "require_true_gradients", lambda *_: None)
+    of = plan(noise_multiplier=1e-9, batch_size=10**6)
+    (found,) = train(Opacus, of, task(1), model=Folded(), lr=1.0)
+    assert float(found.delta_D.norm()) > 1.5 * of.max_grad_norm
+
+
+class Sorted(nn.Module):
+    """Of each example alone, but the layers meet the examples in the order of their first number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(INPUTS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        order = x[:, 0].argsort(descending=True)
+        logits: Tensor = self.linear(x[order])[order.argsort()]
+        return logits
+
+
+class SortedUp(Sorted):
+    """The other way round."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(-x)
+
+
+@pytest.mark.parametrize("model", [Sorted, SortedUp])
+def test_a_layer_that_meets_examples_in_another_order_is_refused(model: Callable[[], nn.Module]) -> None:
+    for engine in ENGINES:
+        for size in (2, 40):
+            assert refused(engine, plan(), model(), task(size))
+    assert refused(Fused, NoPlan(), model())
+
+
+def test_no_number_of_a_probe_is_in_order() -> None:
+    for shape in ((1, 7), (1, 3, 5, 5)):
+        probe = probe_like(torch.zeros(shape), 4).flatten(1)
+        assert bool((probe.argsort(0) == probe.argsort(0)[:, :1]).all())
+        assert probe.argsort(0)[:, 0].tolist() not in ([0, 1, 2, 3], [3, 2, 1, 0])
+        assert float(probe.abs().max()) < 1
+
+
+class Some(nn.Module):
+    """Spares the layer the examples that it would not change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.out = nn.Linear(INPUTS, INPUTS), nn.Linear(INPUTS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        some = x[:, 0] > 0
+        h = x.clone()
+        h[some] = self.linear(x[some])
+        logits: Tensor = self.out(h)
+        return logits
+
+
+def test_a_layer_that_is_given_some_of_the_examples_is_refused() -> None:
+    assert "keep the batch first, and whole" in refused(Fused, NoPlan(), Some())
+    assert choose("auto", Some(), task().x[:1]).engine == "opacus"
+
+
+# --- what the checks must not be blind to ----------------------------------------------------------------------------
+
+
+class OwnDropout(nn.Module):
+    """A user's own, by PyTorch's global generator."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.dropout(x, 0.5, self.training)
+
+
+@pytest.mark.parametrize("layer", [nn.AlphaDropout, nn.FeatureAlphaDropout, OwnDropout])
+def test_what_draws_without_a_rule_is_the_references(layer: Callable[[], nn.Module]) -> None:
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(INPUTS, 8), layer(), nn.Linear(8, CLASSES))
+
+    choice = choose("auto", model(), task().x[:1])
+    assert choice.engine == "opacus"
+    assert "draws random numbers outside of nn.Dropout" in choice.why
+    assert "draws random numbers" in refused(Fused, plan(), model())
+    first, second = (train(Opacus, plan(noise_multiplier=0.8), task(), model=model())[0].delta_D for _ in range(2))
+    assert torch.equal(first, second)
+
+
+class MixesLate(nn.Module):
+    """Takes the batch's mean away, in front of a head that begins as zeros."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(INPUTS, 8), nn.Linear(8, CLASSES)
+        nn.init.zeros_(self.head.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = self.body(x)
+        logits: Tensor = self.head(h - h.mean(0))
+        return logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_head_of_zeros_hides_no_mixing(engine: type[Trainer]) -> None:
+    assert "depends on the other examples" in refused(engine, plan(), MixesLate())
+
+
+def test_a_head_of_zeros_hides_no_wrong_gradients() -> None:
+    def model() -> nn.Module:
+        torch.manual_seed(0)
+        head = nn.Linear(4 * 4, 3)
+        nn.init.zeros_(head.weight)
+        return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), head)
+
+    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6)))
+    train(Opacus, plan(), images, model=model())
+    last = model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert "channels_last" in refused(Opacus, plan(), last, images)
+
+
+def test_checks_leave_the_weights_as_they_were() -> None:
+    """To the bit, whatever rounding does to a sum and a difference."""
+    model = nn.Sequential(nn.Linear(INPUTS, 8), nn.Tanh(), nn.Linear(8, CLASSES))
+    before = [parameter.clone() for parameter in model.parameters()]
+    with moved(model, STEPS[-1]):
+        assert not any(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+    assert all(torch.equal(one, other) for one, other in zip(before, model.parameters(), strict=True))
+
+
+# --- what is trained as it is ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_words_may_come_as_floats(engine: type[Trainer]) -> None:
+    """Data sets hold float32, so a model makes integers of them itself; no table has a row for a large number."""
+    torch.manual_seed(0)
+    words = torch.randint(10, (40, 5)).float()
+    assert train(engine, plan(), replace(task(), x=Inputs(words)), model=Words())
+
+
+class Asks(nn.Module):
+    """Reads its layer's settings."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(INPUTS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.reshape(-1, self.linear.in_features))
+        return logits
+
+
+class Reads(Asks):
+    """Reads its layer's parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return functional.linear(x, self.linear.weight, self.linear.bias)
+
+
+class Iterates(Asks):
+    """Asks for the first of its parameters."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.linear(x.to(next(self.parameters()).device))
+        return logits
+
+
+def test_a_model_that_asks_for_its_layers_settings_is_told() -> None:
+    assert choose("auto", Asks(), task().x[:1]).engine == "fused"
+
+
+@pytest.mark.parametrize("model", [Reads, Iterates])
+def test_a_model_that_asks_for_its_parameters_is_the_references(model: Callable[[], nn.Module]) -> None:
+    assert choose("auto", model(), task().x[:1]).engine == "opacus"
+    assert train(Opacus, NoPlan(), task(), model=model())
+    assert "set training.engine = 'opacus'" in refused(Fused, NoPlan(), model())
+
+
+class Temperature(nn.Module):
+    """Scales by a parameter that is a single number."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale = nn.Parameter(torch.tensor(1.5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.scale
+
+
+def test_a_parameter_may_be_a_single_number() -> None:
+    def trained(engine: type[Trainer]) -> Tensor:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(INPUTS, CLASSES), Temperature())
+        return train(engine, plan(), task(), model=model)[0].delta_D
+
+    assert trained(Fused).shape == (INPUTS * CLASSES + CLASSES + 1,)
+    assert torch.allclose(trained(Fused), trained(Opacus), rtol=0.0, atol=1e-6)
+
+
+def test_a_group_norm_without_shift_is_left_to_others() -> None:
+    try:
+        norm = nn.GroupNorm(2, 4, bias=False)
+    except TypeError:
+        pytest.skip("this PyTorch's GroupNorm has no such setting")
+    model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 16, 3))
+    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6)))
+    assert "GroupNorm" in choose("auto", model, images.x[:1]).why
+    assert train(Fused, plan(), images, model=model)
