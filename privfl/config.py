@@ -25,7 +25,7 @@ from pydantic import (
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
-from privfl.tables import Frozen, Item, contradiction
+from privfl.tables import Frozen, Item, Size, contradiction
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -128,10 +128,10 @@ class TrainingConfig(Frozen):
     local_epochs: PositiveInt | None = None
     local_steps: PositiveInt | None = None
     batch_size: PositiveInt
-    lr: PositiveFloat
+    lr: Size
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    weight_decay: Annotated[float, Field(ge=0)] = 0.0
-    proximal: Annotated[float, Field(ge=0)] = 0.0
+    weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
+    proximal: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     memory_budget: PositiveInt | None = None
     parts: PositiveInt | None = None
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -214,7 +214,7 @@ class ExampleLevel(Promise):
     """
 
     kind: Literal["example"]
-    max_grad_norm: PositiveFloat
+    max_grad_norm: Size
     sampler: Literal["poisson", "shuffle"] = "poisson"
     clipping: FixedClipping = FlatClipping(kind="flat")
 
@@ -255,7 +255,7 @@ class ImaginedPopulation(Frozen):
 class ClientPromise(Promise):
     """What every client-level plan is told: the whole update is clipped to ``max_update_norm`` in L2."""
 
-    max_update_norm: PositiveFloat
+    max_update_norm: Size
     clipping: Clipping = FlatClipping(kind="flat")
 
 

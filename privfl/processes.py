@@ -190,20 +190,23 @@ def joined() -> Iterator[Processes]:
         ConfigError: the launcher's variables are not those of torchrun.
         ProcessError: the others were not found.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+    size = os.environ.get("WORLD_SIZE", "1")
+    if not size.isdecimal() or not int(size):
+        raise ConfigError(f"WORLD_SIZE = {size!r}: must be how many processes torchrun started; unset it to run one alone")
+    if int(size) == 1:
         yield ALONE
         return
     missing = [name for name in ("RANK", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ]
     if missing:
         raise ConfigError(
-            f"WORLD_SIZE = {os.environ['WORLD_SIZE']}, but {', '.join(missing)} is not set; "
+            f"WORLD_SIZE = {size}, but {', '.join(missing)} is not set; "
             "start by `torchrun --nproc-per-node N -m privfl run ...`, or unset WORLD_SIZE"
         )
     cards = torch.cuda.device_count()
     if cards:
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % cards)
     # Nccl refuses two processes on one card.
-    alone = cards >= int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"])) > 0
+    alone = cards >= int(os.environ.get("LOCAL_WORLD_SIZE", size)) > 0
     try:
         torch.distributed.init_process_group("cpu:gloo,cuda:nccl" if alone else "gloo", timeout=_PATIENCE)
     except (RuntimeError, ValueError) as error:

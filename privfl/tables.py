@@ -3,11 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from privfl.shelves import nearest
+
+
+def _in_float32(value: float) -> float:
+    if not 1e-30 <= value <= 1e30:
+        raise PydanticCustomError("size", "must be between 1e-30 and 1e30, which float32 can be multiplied by")
+    return value
+
+
+Size = Annotated[PositiveFloat, AfterValidator(_in_float32)]
+"""A number above 0 that float32 can be multiplied by."""
 
 
 class Frozen(BaseModel):

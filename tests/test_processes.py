@@ -149,6 +149,10 @@ def test_a_launcher_that_is_not_torchrun_is_named(monkeypatch: pytest.MonkeyPatc
         joined(),
     ):
         pass
+    for none in ("abc", "", "0", "-2"):
+        monkeypatch.setenv("WORLD_SIZE", none)
+        with pytest.raises(ConfigError, match=f"WORLD_SIZE = '{none}': must be how many"), joined():
+            pass
     monkeypatch.setenv("WORLD_SIZE", "1")
     with joined() as everybody:
         assert everybody is ALONE
