@@ -285,7 +285,8 @@ class Round:
 
         Only a plan that trusts the server gets this far with so few, and must not skip the round; the sum is the same.
         """
-        others = (client for client in range(context.population) if client not in set(came))
+        there = set(came)
+        others = (client for client in range(context.population) if client not in there)
         missing = max(0, self.aggregator.minimum_clients - len(came))
         zero_D = context.global_D.new_zeros(context.layout.size)
         return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]

@@ -1,4 +1,4 @@
-"""Client-level plans in whole runs: what is priced, written down, resumed and refused."""
+"""Client-level plans in whole runs: what is priced, written down and resumed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from attacks._run import _promised
 from privfl import views
 from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
-from privfl.errors import ConfigError, RunFolderError, StorageError, ViewError
+from privfl.errors import RunFolderError, StorageError, ViewError
 from privfl.experiment import assemble, deterministic
 from privfl.pricing import account, together
 from privfl.privacy import accounting
@@ -397,111 +397,6 @@ def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
     folders = [run(secure, tmp_path / name) for name in ("one", "two")]
     both = accounting.epsilon(History({PoissonGaussian(0.5, 1.0): 8}), 1e-2)
     assert together(folders)[1].together == pytest.approx(both)
-
-
-# --- what is refused --------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        (
-            {"privacy": privacy("client_distributed", survivors=3), "aggregator": "mean"},
-            r"aggregator\.kind = 'mean'.*secure_sum",
-        ),
-        (
-            {"privacy": privacy("client_distributed", survivors=6)},
-            r"privacy\.survivors = 6: with 0 corrupt clients must be at most the cohort of 5",
-        ),
-        (
-            {
-                "privacy": privacy("client_distributed", survivors=4),
-                "aggregator": {"kind": "secure_sum", "max_dropout": 0.4, "max_corrupt": 0.0},
-            },
-            r"survivors = 4: .* needs 4 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
-        ),
-        ({"privacy": privacy("client_local", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*client_central"),
-        ({"privacy": privacy("client_dpftrl", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*one norm"),
-        ({"privacy": privacy("client_dpftrl")}, r"cohort\.kind = 'poisson'.*'separated'"),
-        (
-            {"privacy": privacy("client_dpftrl", bands=4), "cohort": {"kind": "separated", "size": 3, "separation": 3}},
-            r"privacy\.bands = 4: must be at most cohort\.separation = 3",
-        ),
-        (
-            {"privacy": privacy("client_dpftrl", randomness="secure"), "cohort": DPFTRL.cohort.model_dump()},
-            r"randomness = 'secure'.*no grid",
-        ),
-        ({"cohort": {"kind": "separated", "size": 4, "separation": 3}}, r"separation = 3.*need 12 clients"),
-        (
-            {"privacy": privacy("client_central"), "cohort": {"kind": "separated", "size": 3, "separation": 3}},
-            r"cohort\.kind = 'separated'.*in secret",
-        ),
-        ({"privacy": privacy("client_central", delta=0.1)}, r"delta = 0\.1: must be below 1/N = 1/10"),
-        (
-            {"privacy": privacy("client_central", delta=1e-6, imagined={"population": 1_000_000, "cohort": 5000})},
-            r"delta = 1e-06: must be below 1/1000000, one over privacy\.imagined\.population",
-        ),
-        (
-            {"privacy": privacy("client_central", imagined={"population": 9, "cohort": 10})},
-            r"at most imagined\.population",
-        ),
-        ({"privacy": privacy("client_central", imagined={"population": 9, "cohort": 4})}, r"stands for a smaller 'poisson'"),
-    ],
-)
-def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        small(**changes)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"privacy": {**SMALL["privacy"], "delta": 1e-3}}, r"delta = 0\.001: must be below 1/N = 1/14\d\d"),
-        (
-            {"privacy": privacy("client_central", noise_multiplier=None, target_epsilon=2.0, clipping="adaptive")},
-            r"must be below 0\.5.*allow a larger ε",
-        ),
-        ({"privacy": privacy("client_local", noise_multiplier=None, target_epsilon=1e-5, delta=1e-9)}, "allow a larger ε"),
-        (
-            {
-                "privacy": privacy("client_distributed", survivors=3, noise_multiplier=None, target_epsilon=1e-5, delta=1e-9),
-                "cohort": {"kind": "all"},
-            },
-            r"allow a larger ε or fewer rounds, or more privacy\.bits",
-        ),
-        (
-            {
-                "privacy": privacy("client_distributed", mechanism="discrete_gaussian", survivors=3, noise_multiplier=1e-6),
-                "cohort": {"kind": "all"},
-            },
-            r"noise_multiplier = 1e-06: .*at least 0\.25 is needed; raise it or privacy\.bits",
-        ),
-        (
-            {"privacy": privacy("client_central", max_update_norm=0.01), "aggregator": {"kind": "secure_sum", "bits": 16}},
-            r"max_update_norm = 0\.01: .*may move an update by 0\.0\d+; raise it or aggregator\.bits",
-        ),
-        (
-            {
-                "privacy": privacy("client_dpftrl", max_update_norm=0.01),
-                "cohort": {"kind": "separated", "size": 3, "separation": 3},
-                "aggregator": {"kind": "secure_sum", "bits": 16},
-            },
-            r"max_update_norm = 0\.01: .*raise it or aggregator\.bits",
-        ),
-        (
-            {
-                "privacy": privacy("client_central", noise_multiplier=0.3, clipping="adaptive"),
-                "aggregator": {"kind": "secure_sum", "clip": 0.25},
-            },
-            r"clipping\.kind = 'adaptive': .*0\.5 that it counts by; raise aggregator\.bits",
-        ),
-    ],
-)
-def test_what_the_data_or_the_price_forbid_is_refused_before_training(changes: dict[str, Any], words: str) -> None:
-    with pytest.raises(ConfigError, match=words) as caught:
-        assemble(small(**changes))
-    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize("kind", ["client_central", "client_local", "client_dpftrl", "client_distributed"])

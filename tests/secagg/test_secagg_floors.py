@@ -7,7 +7,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 from secagg_cohort import COMPLETE, COMPLETE_ACTIVE, POLICIES, SPARSE_ACTIVE, Group, below, group, parameters, refused, remember
-from test_secagg_attacks import clients, delivery_to, signed, told
+from test_secagg_attacks import clients, signed, told
+from test_secagg_liars import delivery_to
 
 from privfl.errors import ThresholdError
 from privfl.secagg.agreement import seal

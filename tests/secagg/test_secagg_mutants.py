@@ -17,6 +17,7 @@ import test_certificate as of_certificate
 import test_secagg_attacks as of_attacks
 import test_secagg_attempts as of_attempts
 import test_secagg_floors as of_floors
+import test_secagg_liars as of_liars
 import test_secagg_protocol as of_protocol
 import test_shamir as of_shamir
 from secagg_cohort import remember
@@ -158,7 +159,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     ),
     (
         "signatures of adverts unchecked",
-        of_attacks.check_adverts_are_signed,
+        of_liars.check_adverts_are_signed,
         (Edit(C, "_check_signatures", "for row in roster.members:", "for row in ():"),),
     ),
     (
@@ -254,17 +255,17 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     ),
     (
         "seeds unchecked",
-        lambda: of_attacks.check_a_lying_share_is_noticed(ShareKind.SEED),
+        lambda: of_liars.check_a_lying_share_is_noticed(ShareKind.SEED),
         (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
     ),
     (
         "mask keys unchecked",
-        lambda: of_attacks.check_a_lying_share_is_noticed(ShareKind.MASK_KEY),
+        lambda: of_liars.check_a_lying_share_is_noticed(ShareKind.MASK_KEY),
         (Edit(S, "_unmask", "if pair.public != self._adverts[client].mask_key:", "if False:"),),
     ),
     (
         "commitments unchecked",
-        of_attacks.check_another_seed_than_committed_is_noticed,
+        of_liars.check_another_seed_than_committed_is_noticed,
         (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
     ),
     (
