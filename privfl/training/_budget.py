@@ -10,7 +10,7 @@ from torch import Tensor
 from privfl.errors import ConfigError
 from privfl.training._conversion import CohortModel
 from privfl.training._passes import run_pass
-from privfl.training._rules import Runs, Sums
+from privfl.training._rules import Record, Runs, Sums
 
 _MIB = 2**20
 
@@ -77,5 +77,11 @@ def example_bytes(model: CohortModel, weights: Sums, x_B: Tensor) -> int:
     with torch.no_grad():
         for record in tape:
             record.square_norms()
-    held = sum(value.nbytes for record in tape for value in vars(record).values() if isinstance(value, Tensor))
-    return (sum(kept.values()) + held) // len(x_B)
+    return (sum(kept.values()) + sum(map(_held_bytes, tape))) // len(x_B)
+
+
+def _held_bytes(record: Record) -> int:
+    found = list(vars(record).values())
+    for value in list(found):
+        found.extend(value.values() if isinstance(value, dict) else ())
+    return sum(value.nbytes for value in found if isinstance(value, Tensor))

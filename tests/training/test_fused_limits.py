@@ -279,6 +279,15 @@ def test_a_budget_too_small_for_one_example_is_refused_with_the_number() -> None
     Fused(wide, settings(plan(), memory_budget=6), plan()).train(starting_point(wide), cohort("convolution"))
 
 
+def test_gradients_that_are_written_out_are_counted() -> None:
+    """A layer without a rule leaves every example's gradient, beside which it kept a copy of the weights."""
+    module = nn.ConvTranspose1d(8, 8, 9)
+    weights = {name: value.detach()[None] for name, value in module.named_parameters()}
+    wrapped = nn.Sequential(module, nn.Flatten(), nn.Linear(8 * 12, CLASSES))
+    named = {name: value.detach()[None] for name, value in wrapped.named_parameters()}
+    assert example_bytes(convert(wrapped), named, torch.zeros(4, 8, 4)) > 2 * sum(value.nbytes for value in weights.values())
+
+
 def test_a_cohort_larger_than_the_budget_streams_through_it(monkeypatch: pytest.MonkeyPatch) -> None:
     groups: list[int] = []
     begin = _cohort.CohortState.begin
