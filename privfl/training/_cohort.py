@@ -153,14 +153,14 @@ class Pieces:
             factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
             if self.clipping is not None:
                 exact_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
-                factors_LN = [factors_N.to(losses_N.dtype) for factors_N in exact_LN]
                 # An example that overflows has no gradient to give, and no loss to report.
-                losses_N = losses_N.where(losses_N.isfinite(), 0.0)
+                losses_N = losses_N.nan_to_num(0.0, 0.0, 0.0)
+                of_group = {id(exact_N): exact_N.to(losses_N.dtype) for exact_N in exact_LN}
                 if counts_N is not None:
-                    factors_LN = [factors_N * counts_N for factors_N in factors_LN]
+                    of_group = {group: factors_N * counts_N for group, factors_N in of_group.items()}
                     clipped_N, losses_N = clipped_N & counts_N, losses_N * counts_N
                     finite_N = finite_N | ~counts_N
-                factors = factors_LN
+                factors = [of_group[id(exact_N)] for exact_N in exact_LN]
                 self.clipped_K[clients] += runs.sums(clipped_N.long())
                 self.zeroed_K[clients] += runs.sums((~finite_N).long())
             self.losses_K[clients] += runs.sums((losses_N if share_N is None else losses_N * share_N).double())

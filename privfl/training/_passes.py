@@ -81,24 +81,23 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
     A gradient that is not finite is made zero on the tape, whichever layer it is in.
 
     Returns:
-        the factors of each record; which gradients were clipped, and which were finite; all of shape (N,).
+        the factors of each record, those of one group the same object; which gradients were clipped, and which were finite; all
+        of shape (N,).
     """
     squares = [record.square_norms().double() for record in tape]
     groups = clipping.groups([record.of for record in tape])
     limit = clipping.max_grad_norm / math.sqrt(len(groups))
     norms = [torch.stack([squares[place] for place in group]).sum(0).sqrt() for group in groups]
-    finite_N = torch.stack(norms).isfinite().all(0)
+    # Not isfinite(), which is four kernels; a norm is not below zero.
+    finite_N = (torch.stack(norms) < torch.inf).all(0)
     # On a GPU the question itself would wait for all that was launched; there the answer is always acted upon.
     if finite_N.device.type != "cpu" or not bool(finite_N.all()):
         bad_N = ~finite_N
         for record in tape:
             record.drop(bad_N)
         norms = [norms_N.where(finite_N, 0.0) for norms_N in norms]
-    of_record = {
-        place: (limit / (norms_N + 1e-6)).clamp(max=1.0)
-        for group, norms_N in zip(groups, norms, strict=True)
-        for place in group
-    }
+    of_group = [(limit / (norms_N + 1e-6)).clamp(max=1.0) for norms_N in norms]
+    of_record = {place: factors_N for group, factors_N in zip(groups, of_group, strict=True) for place in group}
     factors = [of_record[place] for place in range(len(tape))]
     return factors, torch.stack([norms_N > limit for norms_N in norms]).any(0), finite_N
 

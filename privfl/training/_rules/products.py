@@ -145,22 +145,26 @@ def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
     vanished_N = lengths_g.sum(2).square().sum(1) * a_NGLP.shape[3] + lengths_a.sum(2).square().sum(1) * g_NGLO.shape[3]
     slack_N: Tensor = rounded_N + vanished_N * kind.tiny
     # A sum that overflowed is no small number, whatever its sign.
-    return ghost_N.where(ghost_N.isfinite(), torch.inf).clamp(min=0.0) + slack_N
+    return ghost_N.nan_to_num(torch.inf, torch.inf, torch.inf).clamp(min=0.0) + slack_N
 
 
 def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
     """‖x‖² over the last axes, never too small but for rounding, in float64.
 
     The square of a tiny number vanishes, and what it will be multiplied by may be huge. And a sum of many squares is rounded in
-    one direction where they are alike, by 2e-5 for 30,000 of them; so they are added up in float64, some at a time.
+    one direction where they are alike, by 2e-5 for 30,000 of them; so they are added up in float64, on a CPU some at a time.
     """
     flat = x.flatten(-axes)
+    vanished = flat.shape[-1] * torch.finfo(x.dtype).tiny
+    if x.device.type != "cpu":
+        # Every kernel has to be launched, and this is one; a CPU would copy everything into float64 first.
+        return torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square() + vanished
     whole = flat.shape[-1] // _AT_ONCE * _AT_ONCE
     found: Tensor = torch.linalg.vector_norm(flat[..., whole:], dim=-1).double().square()
     if whole:
         parts = flat[..., :whole].view(*flat.shape[:-1], -1, _AT_ONCE)
         found = found + torch.linalg.vector_norm(parts, dim=-1).double().square().sum(-1)
-    return found + flat.shape[-1] * torch.finfo(x.dtype).tiny
+    return found + vanished
 
 
 def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
