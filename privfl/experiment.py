@@ -261,7 +261,7 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=_with_members(_fingerprint(config, plan, data), data.member_N),
+        fingerprint=_with_members(_fingerprint(config, plan, data, choice.engine), data.member_N),
         processes=processes,
     )
     _require_possible(experiment)
@@ -362,6 +362,9 @@ def calibrated(
         raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
 
 
+_USUAL = "fused"
+"""The engine that most runs are trained by."""
+
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -407,13 +410,17 @@ def settings_digest(config: ExperimentConfig) -> str:
 
 def _moving(config: ExperimentConfig) -> dict[str, object]:
     apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
-    # Engines agree up to rounding: that moves nothing whose noise should be another. With the memory Dropout's zeros may.
-    apart["training"] = {"engine", "parts"}
+    # How a cohort is computed moves rounding, Dropout's zeros, and which example overflows: whoever asks for another way gets
+    # other noise. What a run chooses for itself is in its fingerprint.
+    training = config.training
+    chosen = {"engine": training.engine in ("auto", _USUAL), "parts": training.parts is None}
+    apart["training"] = {name for name, left in {**chosen, "memory_budget": training.memory_budget is None}.items() if left}
     return config.model_dump(exclude=apart)
 
 
-def _fingerprint(config: ExperimentConfig, plan: Plan, data: FederatedData) -> str:
-    return hashlib.sha256(repr((_moving(config), plan, data.digest())).encode()).hexdigest()
+def _fingerprint(config: ExperimentConfig, plan: Plan, data: FederatedData, engine: str) -> str:
+    another = () if engine == _USUAL else (engine,)
+    return hashlib.sha256(repr((_moving(config), plan, data.digest(), *another)).encode()).hexdigest()
 
 
 def _with_members(fingerprint: str, member_N: NDArray[np.bool_]) -> str:

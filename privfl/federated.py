@@ -217,8 +217,8 @@ def _check_pixels(part: str, x: NDArray[Any], pixels: Pixels) -> None:
     channels = len(pixels.mean_C)
     if x.ndim != 4 or not x.shape[1] == channels == len(pixels.std_C):
         raise DataError(f"{part} has x of shape {x.shape}; {pixels} is for (N, C, H, W), a mean and a deviation a channel")
-    if not (np.isfinite([*pixels.mean_C, *pixels.std_C]).all() and min(pixels.std_C) > 0):
-        raise DataError(f"{part} has {pixels}; means must be finite, deviations finite and above 0")
+    if not (all(0 <= mean <= 1 for mean in pixels.mean_C) and all(0 < std < np.inf for std in pixels.std_C)):
+        raise DataError(f"{part} has {pixels}; of bytes / 255, means must be between 0 and 1, deviations finite and above 0")
 
 
 def _within(values_N: IntArray, count: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,7 +36,7 @@ class Inputs:
         with warnings.catch_warnings():
             # Bytes that were read from a file are not writable; nothing here writes.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
-            return cls(torch.from_numpy(examples.x), pixels).to(device)
+            return cls(torch.from_numpy(np.ascontiguousarray(examples.x)), pixels).to(device)
 
     @classmethod
     def joined(cls, parts: Sequence[Inputs]) -> Inputs:
@@ -59,7 +60,10 @@ class Inputs:
         """
         by_index = isinstance(rows, Tensor) and rows.dtype == torch.int64
         taken = self.kept.index_select(0, rows) if by_index else self.kept[rows]  # type: ignore[arg-type]
-        return taken if self._pixels is None else taken.to(_DTYPE).mul_(self._factor_C).sub_(self._shift_C)
+        if self._pixels is None:
+            # A model may write into what it is given; that must not be the data.
+            return taken.clone() if isinstance(rows, slice) else taken
+        return taken.to(_DTYPE).mul_(self._factor_C).sub_(self._shift_C)
 
     @property
     def device(self) -> torch.device:

@@ -118,7 +118,7 @@ def test_neighbouring_data_with_one_seed_do_not_share_their_noise(change: str) -
         x[0] += 1
         other = replace(experiment.data, pool=replace(experiment.data.pool, x=x))
     named = [
-        _with_members(_fingerprint(experiment.config, experiment.plan, data), data.member_N)
+        _with_members(_fingerprint(experiment.config, experiment.plan, data, "fused"), data.member_N)
         for data in (experiment.data, other)
     ]
     assert named[0] == experiment.fingerprint != named[1]
@@ -167,6 +167,18 @@ def test_a_diverged_client_is_named() -> None:
     config = small(privacy={"kind": "none"}, training={**SMALL["training"], "lr": 1e30}, model={"kind": "mlp"})
     with deterministic(), pytest.raises(ModelError, match=r"client \d+: its loss or update is not finite.*lower training.lr"):
         assemble(config).train()
+
+
+def test_another_way_to_compute_a_cohort_has_other_noise() -> None:
+    """Dropout's zeros and which example overflows may move with it: the difference of two such runs would have no noise."""
+    usual = small()
+    named = assemble(usual).fingerprint
+    assert assemble(small(training={**SMALL["training"], "engine": "fused"})).fingerprint == named
+    changes: list[dict[str, Any]] = [{"engine": "opacus"}, {"parts": 2}, {"memory_budget": 100}]
+    others = [assemble(small(training={**SMALL["training"], **change})).fingerprint for change in changes]
+    assert len({named, *others}) == 4
+    same = assemble(usual)
+    assert _fingerprint(same.config, same.plan, same.data, "opacus") != _fingerprint(same.config, same.plan, same.data, "fused")
 
 
 def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:

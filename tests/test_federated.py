@@ -214,7 +214,7 @@ def test_unfit_data_are_refused_in_one_line(train: Examples, says: str) -> None:
         ((8, 3, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 1.0)), "a mean and a deviation a channel"),
         ((8, 2, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0,)), "a mean and a deviation a channel"),
         ((8, 2, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 0.0)), "deviations finite and above 0"),
-        ((8, 2, 3, 3), np.uint8, Pixels((0.5, np.nan), (1.0, 1.0)), "means must be finite"),
+        ((8, 2, 3, 3), np.uint8, Pixels((0.5, np.nan), (1.0, 1.0)), "means must be between 0 and 1"),
     ],
 )
 def test_unfit_images_are_refused_in_one_line(shape: tuple[int, ...], dtype: Any, pixels: Pixels, says: str) -> None:

@@ -48,6 +48,18 @@ def test_what_is_kept_stays_what_it_was() -> None:
     assert torch.equal(kept.kept, torch.from_numpy(BYTES))
 
 
+def test_what_a_model_writes_into_its_input_is_not_the_data() -> None:
+    numbers = Inputs(torch.ones(4, 2))
+    for rows in (slice(0, 2), torch.tensor([0, 1]), torch.tensor([True, True, False, False])):
+        numbers[rows].zero_()
+    assert bool((numbers.kept == 1).all())
+
+
+def test_arrays_that_run_backwards_are_taken() -> None:
+    backwards = Examples(BYTES[..., ::-1], np.zeros(8, np.int64))
+    assert torch.equal(Inputs.of(backwards, PIXELS, CPU)[:], images()[:].flip(3))
+
+
 def test_bytes_that_cannot_be_written_to_are_taken_without_a_warning() -> None:
     frozen = np.frombuffer(BYTES.tobytes(), np.uint8).reshape(BYTES.shape)
     assert torch.equal(Inputs.of(Examples(frozen, np.zeros(8, np.int64)), PIXELS, CPU)[:], images()[:])

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from privfl.errors import first_line
 from privfl.training._conversion import convert
-from privfl.training._guards import probe_like
+from privfl.training._guards import probe_for
 from privfl.training._passes import require_same_gradients
 
 
@@ -38,7 +38,7 @@ def choose(asked: str, model: nn.Module, x: Tensor) -> Choice:
         cohort = convert(model)
         if cohort.by_vmap:
             return Choice("opacus", f"the fused engine has no rule for {', '.join(cohort.by_vmap)}")
-        require_same_gradients(model, cohort, probe_like(x, 4))
+        require_same_gradients(model, cohort, probe_for(model, x, 4))
     except torch.OutOfMemoryError:
         # That says nothing about the model; the reference would not fare better.
         raise

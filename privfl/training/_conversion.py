@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from privfl.errors import ModelError
+from privfl.training._guards import require_trained
 from privfl.training._rules import CohortLayer, Pass
 from privfl.training._rules.attention import CohortAttention
 from privfl.training._rules.by_vmap import CohortByVmap
@@ -84,9 +85,7 @@ def convert(model: nn.Module) -> CohortModel:
 
 
 def _require_simple(model: nn.Module) -> None:
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            raise ModelError(f"{name} is frozen (requires_grad = False); make it a constant, or train it")
+    require_trained(model)
     once, every = dict(model.named_parameters()), dict(model.named_parameters(remove_duplicate=False))
     for name in sorted(every.keys() - once.keys()):
         raise ModelError(f"{name} is a parameter that another layer has too; give each layer its own")

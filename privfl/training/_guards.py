@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 import torch
@@ -28,11 +29,14 @@ STEPS = (0.0, 0.05)
 nothing is seen.
 """
 
-_LEVELS = (0.0, 0.35, -0.35, 0.7)
-"""Further apart than the sine on them is high, and in no order."""
+_LEVELS = (0.8, 1.25, -0.45, 0.3)
+"""Further apart than what differs on them is high, and in no order."""
 
 LOOKED_AT = 16
 """Examples of a batch that are enough to see whether it is mixed."""
+
+_WITHOUT_STATE = (nn.Module, nn.Parameter, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+"""Modules are looked into one by one; code is not."""
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 """What PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
@@ -50,6 +54,13 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
     Raises:
         ModelError: names the layer and what to use instead.
     """
+    require_trained(model)
+    for name, parameter in model.named_parameters():
+        if parameter.dtype not in (torch.float32, torch.float64):
+            raise ModelError(
+                f"{name} is {str(parameter.dtype).removeprefix('torch.')}, in which sums of clipped gradients are rounded "
+                "beyond the clip; make the model float32, and set training.precision for its products"
+            )
     for name, module in model.named_modules():
         if getattr(module, "max_norm", None) is not None and isinstance(module, nn.Embedding | nn.EmbeddingBag):
             raise ModelError(
@@ -71,6 +82,17 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
         raise ModelError(f"Opacus cannot train this model privately: {str(mistakes[0]).splitlines()[0]}")
 
 
+def require_trained(model: nn.Module) -> None:
+    """Raise where a parameter is frozen.
+
+    Raises:
+        ModelError: names it.
+    """
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            raise ModelError(f"{name} is frozen (requires_grad = False); make it a constant, or train it")
+
+
 @torch.no_grad()
 def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
     """Raise when an example's logits change with its neighbour in the batch: what no list of layer types can rule out.
@@ -88,14 +110,19 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
             for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
                 with lent_randomness(x_1.device), _stateless(model):
                     logits.append(model(torch.cat([x_1, neighbour]))[0])
+        if step and not all(bool(found.isfinite().all()) for found in logits):
+            # There are models that cannot be moved: by a parameter under a root, say.
+            continue
         if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
             raise ModelError(_MIXES)
 
 
 def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]], x_B: Tensor, place: int = 0) -> None:
-    """Raise when, in a real batch, another example in the place of one changes what the others come to.
+    """Raise when, in a real batch, another example in the place of one changes what the others come to, or the others it.
 
-    A layer may mix the batch for such inputs only as no probe has. The error is the same whatever the data are.
+    A layer may mix the batch for such inputs only as no probe has: cut all to the longest, sort by length. Therefore all
+    others are exchanged for the one, too: as it is, and as a shorter one, the second half of which is zeros.
+    The error is the same whatever the data are.
 
     Args:
         model: in training mode, with parameters like those that are measured.
@@ -111,15 +138,32 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
     with lent_randomness(x_B.device), torch.no_grad():
         for batch in (x_B, other_B):
             with _stateless(model):
-                model(batch)
-    rest_B = torch.arange(len(x_B), device=x_B.device) != place
-    for before, after in zip(measure(x_B), measure(other_B), strict=True):
-        one, two = (found[rest_B].flatten(1) if found.dim() > 1 else found[rest_B, None] for found in (before, after))
+                model(batch.clone())
+    here_B = torch.arange(len(x_B), device=x_B.device) == place
+    # Copies: a model may write into what it is given.
+    _require_still(measure(x_B.clone()), measure(other_B.clone()), ~here_B)
+    for own in (x_B[place], _shorter(x_B[place])):
+        among, alike = x_B.clone(), own.expand_as(x_B).clone()
+        among[place] = own
+        _require_still(measure(among), measure(alike), here_B)
+
+
+def _require_still(before: Sequence[Tensor], after: Sequence[Tensor], of_B: Tensor) -> None:
+    for one, two in (
+        (found[of_B].flatten(1) if found.dim() > 1 else found[of_B, None] for found in pair)
+        for pair in zip(before, after, strict=True)
+    ):
         # An example that overflows has no gradient, with either neighbour.
         finite_B, still_B = (found.isfinite().all(1) for found in (one, two))
         moved_B = (one - two).norm(dim=1) > 1e-4 * one.norm(dim=1) + 1e-6
         if bool((finite_B != still_B).any()) or bool((moved_B & finite_B).any()):
             raise ModelError(_MIXES)
+
+
+def _shorter(x: Tensor) -> Tensor:
+    flat = x.flatten().clone()
+    flat[len(flat) // 2 :] = 0
+    return flat.view(x.shape)
 
 
 def wave(tensor: Tensor) -> Tensor:
@@ -194,7 +238,8 @@ class Unwritten:
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = list(model.parameters())
-        self._versions = [parameter._version for parameter in self._parameters]
+        # Not their version numbers, past which .data writes.
+        self._values = [parameter.detach().clone() for parameter in self._parameters]
 
     def require(self) -> None:
         """Raise where one was written to since this was made.
@@ -202,7 +247,8 @@ class Unwritten:
         Raises:
             ModelError: the same line whatever was written.
         """
-        if [parameter._version for parameter in self._parameters] != self._versions:
+        pairs = zip(self._parameters, self._values, strict=True)
+        if not all(_same(parameter.detach(), value) for parameter, value in pairs):
             raise ModelError(
                 "a layer writes into its own parameters when examples go through it, without clipping or noise; "
                 "take that out of its forward(), or set privacy.kind = 'none'"
@@ -210,10 +256,16 @@ class Unwritten:
 
 
 def _state(model: nn.Module) -> dict[str, object]:
-    """Parameters and buffers, and whatever else of tensors, numbers and words the modules hold, by name."""
+    """Parameters and buffers, and whatever else of tensors, numbers and words the modules hold, by name.
+
+    In collections and in objects of any class, however deep.
+    """
     found: dict[str, object] = {}
+    met: set[int] = set()
 
     def add(name: str, value: object) -> None:
+        if isinstance(value, (set, frozenset)):
+            value = sorted(value, key=repr)
         if isinstance(value, (list, tuple, deque)):
             value = dict(enumerate(value))
         if isinstance(value, dict):
@@ -226,6 +278,9 @@ def _state(model: nn.Module) -> dict[str, object]:
             found[name] = value.copy()
         elif isinstance(value, (int, float, complex, str, bytes, np.generic, type(None))):
             found[name] = value
+        elif hasattr(value, "__dict__") and not isinstance(value, _WITHOUT_STATE) and id(value) not in met:
+            met.add(id(value))
+            add(name, vars(value))
 
     for name, module in model.named_modules():
         for key, value in vars(module).items():
@@ -249,12 +304,25 @@ def probe_like(x: Tensor, count: int) -> Tensor:
     """Inputs of the shape of real ones that tell nothing about them, so that no check depends on private data.
 
     Returns:
-        shape (count, ...), numbers between -1 and 1, by none of which four examples are in order: a layer that sorts them
-        shows. Zeros and ones where real ones are integers.
+        shape (count, ...), numbers of both signs, by none of which four examples are in order: a layer that sorts them shows.
+        Where a model makes integers of them they are zeros and ones, and so they are where real ones are integers.
     """
     shape = (count, *x.shape[1:])
     numbers = torch.arange(math.prod(shape), dtype=x.dtype, device=x.device)
     if not x.is_floating_point():
         return (numbers % 2).view(shape)
     levels = x.new_tensor([_LEVELS[i % len(_LEVELS)] for i in range(count)]).view(count, *[1] * (x.dim() - 1))
-    return levels + 0.15 * numbers.sin().view(shape)
+    # By the same for all examples, and by less than levels are apart.
+    alike = numbers[: math.prod(shape[1:])].sin().view(1, *shape[1:])
+    return levels + 0.3 * alike + 0.1 * numbers.cos().view(shape)
+
+
+@torch.no_grad()
+def probe_for(model: nn.Module, x: Tensor, count: int) -> Tensor:
+    """:func:`probe_like`, or ones and twos, if the model bears only these: to some, zeros are no words but empty places."""
+    probe = probe_like(x, count)
+    for found in (probe, torch.arange(probe.numel(), dtype=x.dtype, device=x.device).remainder(2).view(probe.shape) + 1):
+        with suppress(Exception), lent_randomness(x.device):
+            if bool(model(found.clone()).isfinite().all()):
+                return found
+    return probe

@@ -22,7 +22,7 @@ from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces, sent
 from privfl.training._conversion import convert, has_rule
-from privfl.training._guards import LOOKED_AT, probe_like, require_no_mixing, require_per_example, runnable
+from privfl.training._guards import LOOKED_AT, probe_for, require_no_mixing, require_per_example, runnable
 from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import Clipping, require_same_gradients
@@ -45,7 +45,8 @@ class Fused(Trainer):
         if isinstance(plan, ExamplePlan):
             require_per_example(model, has_rule)
         self._layout = Layout.of(model)
-        self._cohort = convert(model)
+        with runnable("the fused engine", "set training.engine = 'opacus'"):
+            self._cohort = convert(model)
         self._state = CohortState(self._layout, config)
         self._limits: Limits | None = None
         self._apart = False
@@ -92,14 +93,14 @@ class Fused(Trainer):
     def _prepare(self, global_D: Tensor, x: Tensor) -> Limits:
         """Make sure, without looking at any data, that the converted model is the model; measure what it takes."""
         load_vector(self.model, global_D)
-        probe = probe_like(x, 4)
+        probe = probe_for(self.model, x, 4)
         with runnable("the fused engine", "set training.engine = 'opacus'"):
             if isinstance(self.plan, ExamplePlan):
                 require_no_mixing(self.model.train(), probe[:1])
             require_same_gradients(self.model, self._cohort, probe)
-        self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
-        weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
-        return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)
+            self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
+            weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
+            return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)
 
     def _job(self, task: LocalTask) -> _Job:
         # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.

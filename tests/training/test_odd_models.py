@@ -13,7 +13,7 @@ from torch.nn import functional
 from privfl.errors import ModelError
 from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan, Plan
-from privfl.training import LocalTask, Trainer, opacus
+from privfl.training import LocalTask, Trainer, fused, opacus
 from privfl.training._choice import choose
 from privfl.training._guards import STEPS, moved, probe_like
 from privfl.training.fused import Fused
@@ -53,14 +53,15 @@ def test_a_table_that_rescales_what_is_looked_up_is_refused(engine: type[Trainer
 class Writes(nn.Module):
     """Keeps its layer's scale to the inputs', from such of a size on."""
 
-    def __init__(self, least: float) -> None:
+    def __init__(self, least: float, data: bool = False) -> None:
         super().__init__()
-        self.linear, self.least = nn.Linear(INPUTS, CLASSES), least
+        self.linear, self.least, self.data = nn.Linear(INPUTS, CLASSES), least, data
 
     def forward(self, x: Tensor) -> Tensor:
         with torch.no_grad():
             if bool(x.abs().max() > self.least):
-                self.linear.weight.div_(1 + x.abs().max())
+                weight = self.linear.weight
+                (weight.data if self.data else weight).div_(1 + x.abs().max())
         logits: Tensor = self.linear(x)
         return logits
 
@@ -69,12 +70,55 @@ def test_a_layer_that_writes_into_its_parameters_is_refused() -> None:
     assert "keeps something of the examples" in refused(Opacus, plan(), Writes(0.0))
 
 
-def test_also_where_only_a_later_batch_makes_it_write(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("data", [False, True])
+def test_also_where_only_a_later_batch_makes_it_write(data: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Through ``.data`` as well, which PyTorch does not keep a count of."""
     one = task(40)
     one.x.kept[-1] = 1e6
     monkeypatch.setattr(opacus, "require_apart", lambda *_: None)
-    said = refused(Opacus, plan(batch_size=1, local_steps=200), Writes(1e5), one)
+    said = refused(Opacus, plan(batch_size=1, local_steps=200), Writes(1e5, data), one)
     assert "writes into its own parameters" in said
+
+
+class Average:
+    """A running mean in an object of a class of its own."""
+
+    def __init__(self) -> None:
+        self.seen, self.mean = 0, 0.0
+
+
+class Warm(nn.Module):
+    """Takes away a mean that it keeps, once it has met enough."""
+
+    def __init__(self, keeper: object) -> None:
+        super().__init__()
+        self.linear, self.keeper = nn.Linear(INPUTS, CLASSES), keeper
+
+    def forward(self, x: Tensor) -> Tensor:
+        average = self.keeper if isinstance(self.keeper, Average) else self.keeper[0]  # type: ignore[index]
+        average.seen += len(x)
+        average.mean += float(x.detach().sum())
+        logits: Tensor = self.linear(x - (average.mean / average.seen if average.seen > 10**6 else 0.0))
+        return logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("keeper", [Average, lambda: [Average()]])
+def test_what_is_kept_in_any_object_is_found(engine: type[Trainer], keeper: Callable[[], object]) -> None:
+    assert "keeps something of the examples" in refused(engine, plan(), Warm(keeper()))
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_weights_in_which_sums_are_rounded_beyond_the_clip_are_refused(dtype: torch.dtype) -> None:
+    for engine in ENGINES:
+        assert "make the model float32" in refused(engine, plan(), nn.Linear(INPUTS, CLASSES).to(dtype))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_frozen_parameter_is_named(engine: type[Trainer]) -> None:
+    model = nn.Sequential(nn.Linear(INPUTS, 8), nn.Linear(8, CLASSES))
+    model[0].requires_grad_(False)
+    assert "0.weight is frozen" in refused(engine, plan(), model)
 
 
 # --- rows that are no examples --------------------------------------------------------------------------------------
@@ -155,7 +199,56 @@ def test_no_number_of_a_probe_is_in_order() -> None:
         probe = probe_like(torch.zeros(shape), 4).flatten(1)
         assert bool((probe.argsort(0) == probe.argsort(0)[:, :1]).all())
         assert probe.argsort(0)[:, 0].tolist() not in ([0, 1, 2, 3], [3, 2, 1, 0])
-        assert float(probe.abs().max()) < 1
+        assert set(probe.long().flatten().tolist()) == {0, 1}
+        assert float(probe.min()) < -0.3
+
+
+class Trimmed(nn.Module):
+    """Cuts all texts to the longest of the batch, and takes the mean over what is left, empty places as well."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.linear = nn.Embedding(10, 8), nn.Linear(8, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = x.long()
+        longest = int((words != 0).sum(1).max().clamp(min=1))
+        logits: Tensor = self.linear(self.table(words[:, :longest]).mean(1))
+        return logits
+
+
+class ByLength(Trimmed):
+    """Lets a layer meet the texts by their length, as packed sequences are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.middle = nn.Linear(8, 8)
+
+    def forward(self, x: Tensor) -> Tensor:
+        words = x.long()
+        order = (words != 0).sum(1).argsort(descending=True, stable=True)
+        h = self.table(words).sum(1)
+        logits: Tensor = self.linear(self.middle(h[order]).tanh()[order.argsort()])
+        return logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("model", [Trimmed, ByLength])
+def test_mixing_by_length_is_found_where_all_texts_are_long(
+    model: Callable[[], nn.Module], engine: type[Trainer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the batch that is looked at nothing shows: the first text is the longest, and no other is longer than any.
+
+    The look at made-up inputs, which finds these two, is left out.
+    """
+    for module in (fused, opacus):
+        for name in ("require_no_mixing", "require_same_gradients", "require_true_gradients"):
+            monkeypatch.setattr(module, name, lambda *_: None, raising=False)
+    torch.manual_seed(0)
+    words = 1 + torch.randint(9, (40, 6)).float()
+    words[1:, 4:] *= float(model is Trimmed)
+    texts = replace(task(), x=Inputs(words))
+    assert "depends on the other examples" in refused(engine, plan(batch_size=40), model(), texts)
 
 
 class Some(nn.Module):
@@ -246,12 +339,124 @@ def test_checks_leave_the_weights_as_they_were() -> None:
 # --- what is trained as it is ---------------------------------------------------------------------------------------
 
 
+class Spoken(Words):
+    """Takes the mean over words alone: of a text without any there is none."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        there = (x.long() != 0).float().unsqueeze(2)
+        logits: Tensor = self.linear((self.table(x.long()) * there).sum(1) / there.sum(1))
+        return logits
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_model_may_want_a_word_in_every_text(engine: type[Trainer]) -> None:
+    torch.manual_seed(0)
+    words = 1 + torch.randint(9, (40, 5)).float()
+    words[:, 3:] = 0
+    assert train(engine, plan(), replace(task(), x=Inputs(words)), model=Spoken())
+
+
 @pytest.mark.parametrize("engine", ENGINES)
 def test_words_may_come_as_floats(engine: type[Trainer]) -> None:
     """Data sets hold float32, so a model makes integers of them itself; no table has a row for a large number."""
     torch.manual_seed(0)
     words = torch.randint(10, (40, 5)).float()
     assert train(engine, plan(), replace(task(), x=Inputs(words)), model=Words())
+
+
+class WritesItsInput(nn.Module):
+    """Shifts what it is given in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(INPUTS, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x -= 0.5
+        logits: Tensor = self.linear(x)
+        return logits
+
+
+class Shifted(WritesItsInput):
+    """The same out of place."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.clone())
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_model_may_write_into_its_input(engine: type[Trainer]) -> None:
+    torch.manual_seed(0)
+    first, second = (train(engine, plan(), task(), model=model)[0].delta_D for model in _alike(WritesItsInput(), Shifted()))
+    assert torch.equal(first, second)
+
+
+def _alike(one: nn.Module, other: nn.Module) -> tuple[nn.Module, nn.Module]:
+    other.load_state_dict(one.state_dict())
+    return one, other
+
+
+class Block(nn.Module):
+    """A residual block as it is mostly written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(4, 4, 3, padding=1)
+        self.norms = nn.ModuleList([nn.GroupNorm(2, 4), nn.GroupNorm(2, 4)])
+        self.relu, self.head = nn.ReLU(inplace=True), nn.Linear(4, CLASSES)
+
+    def forward(self, x: Tensor) -> Tensor:
+        identity = self.relu(self.norms[0](self.first(x)))
+        h = self.norms[1](self.second(identity))
+        h += identity
+        logits: Tensor = self.head(self.relu(h).mean((2, 3)))
+        return logits
+
+
+def test_a_sum_may_be_taken_in_place() -> None:
+    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
+    assert choose("auto", Block(), images.x[:1]).engine == "fused"
+    assert train(Fused, plan(), images, model=Block())
+
+
+@pytest.mark.parametrize("norm", [lambda: nn.InstanceNorm2d(4, affine=True), lambda: nn.GroupNorm(4, 4)])
+def test_a_bias_in_front_of_a_norm_has_no_gradient_and_is_no_fault(norm: Callable[[], nn.Module]) -> None:
+    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
+    for seed in range(5):
+        torch.manual_seed(seed)
+        model = nn.Sequential(nn.Conv2d(1, 4, 3), norm(), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3))
+        assert train(Opacus, plan(), images, model=model)
+
+
+class Root(nn.Module):
+    """Multiplies by the roots of numbers that begin close to zero, some of which a step of the checks makes negative."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.variance = nn.Linear(INPUTS, CLASSES), Variance()
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.variance(self.linear(x))
+        return logits
+
+
+class Variance(nn.Module):
+    """The layer with these numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.values = nn.Parameter(torch.full((2 * CLASSES,), 0.01))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.values.sqrt()[CLASSES:]
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_parameter_that_cannot_be_moved_is_no_mixing(engine: type[Trainer]) -> None:
+    model = Root()
+    with moved(model, STEPS[-1]):
+        assert not bool(model(torch.ones(1, INPUTS)).isfinite().all())
+    assert train(engine, plan(), task(), model=model)
 
 
 class Asks(nn.Module):

@@ -32,7 +32,7 @@ from privfl.errors import ModelError, PrivacyError
 from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan
 from privfl.seeding import Seed
-from privfl.training import opacus
+from privfl.training import LocalTask, opacus
 from privfl.training.opacus import CountingDPOptimizer, Opacus
 from privfl.vectors import to_vector
 
@@ -202,6 +202,14 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
     train(Opacus, plan(), images, model=model())
     with pytest.raises(ModelError, match="channels_last"):
         train(Opacus, plan(), images, model=model().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
+
+
+def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
+    """A float32 sum of so many squares loses 2e-4 of them."""
+    of, wide = plan(noise_multiplier=1e-9, batch_size=10**6), 400_000
+    one = LocalTask(0, 1, Inputs(torch.ones(1, wide)), torch.tensor([0]), torch.arange(1), Seed(0))
+    (found,) = train(Opacus, of, one, model=nn.Linear(wide, 3), lr=1.0)
+    assert float(found.delta_D.double().norm()) <= of.max_grad_norm * (1 + 2e-6)
 
 
 def test_a_parameter_without_gradient_is_refused() -> None:

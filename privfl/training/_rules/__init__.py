@@ -131,12 +131,21 @@ class CohortLayer(nn.Module, ABC):
         Raises:
             ModelError: the rows of its input are not the batch's examples, so that they would be taken for other clients'.
         """
+        if self.names:
+            self.require_rows(x)
+        return super().__call__(x, *args, **kwargs)
+
+    def require_rows(self, x: Tensor) -> None:
+        """Raise unless there is a row for each example: it would be taken for another client's.
+
+        Raises:
+            ModelError: says how many there are.
+        """
         if len(x) != self.shared.runs.examples:
             raise ModelError(
                 f"{type(self).__name__.removeprefix('Cohort')}: {self.shared.runs.examples} examples came as {len(x)} rows; "
-                "keep the batch first, and whole, in every layer"
+                "keep the batch first, and whole, in every layer (what is the same for all, by .expand(len(x), -1))"
             )
-        return super().__call__(x, *args, **kwargs)
 
     @staticmethod
     @abstractmethod

@@ -28,6 +28,7 @@ class CohortDropout(CohortLayer):
         """Same shape as the input. The draws are PyTorch's for a client's run from the same generator."""
         if not self.training or self.p == 0.0:
             return x
+        self.require_rows(x)
         shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.channels else x.shape
         keep = torch.empty(shape, dtype=x.dtype, device=x.device)
         for (first, last), generator in zip(self.shared.runs.spans, self.shared.generators, strict=True):

@@ -77,7 +77,8 @@ class _GroupNorm(torch.autograd.Function):
         ctx.positions = positions
         ctx.save_for_backward(first, mean, spread, scales)
         ctx.layer, ctx.runs = layer, runs
-        return out.view(x.shape)
+        # What came out as a view could not be written into, as residual networks do.
+        return torch.ops.aten._unsafe_view(out, x.shape)  # type: ignore[no-any-return]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:

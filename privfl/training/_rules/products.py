@@ -158,7 +158,8 @@ def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
     vanished = flat.shape[-1] * torch.finfo(x.dtype).tiny
     if x.device.type != "cpu":
         # Every kernel has to be launched, and this is one; a CPU would copy everything into float64 first.
-        return torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square() + vanished
+        at_once: Tensor = torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square() + vanished
+        return at_once
     whole = flat.shape[-1] // _AT_ONCE * _AT_ONCE
     found: Tensor = torch.linalg.vector_norm(flat[..., whole:], dim=-1).double().square()
     if whole:
