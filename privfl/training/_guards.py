@@ -54,7 +54,6 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
     Raises:
         ModelError: names the layer and what to use instead.
     """
-    require_trained(model)
     for name, parameter in model.named_parameters():
         if parameter.dtype not in (torch.float32, torch.float64):
             raise ModelError(
@@ -72,6 +71,7 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
                 "replace it by GroupNorm, or set privacy.kind = 'none'"
             )
+    require_trained(model)
     mistakes = [
         mistake
         for _, module in trainable_modules(model)
