@@ -346,6 +346,12 @@ def calibrated(
     # What an adaptive norm's count spends is part of z: a flat norm at the same z has the same price, and any z.
     priced = replace(plan, adaptive=None) if isinstance(plan, CentralPlan) else plan
 
+    if not any(planned(priced.calibrated(1.0), data, cohort, aggregator) for cohort in cohorts):
+        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, priced)) is not None), "no round")
+        raise ConfigError(
+            f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
+        )
+
     def spent(noise: float) -> list[History]:
         candidate = priced.calibrated(noise)
         if isinstance(candidate, CentralPlan) and candidate.imagined is not None:

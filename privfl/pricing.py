@@ -287,6 +287,8 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(
             f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
         )
+    if folder.config.privacy.kind == "none":
+        raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
     for other in folders[: folders.index(folder)]:
         _require_own_randomness(folder, other)
     ledger, terms_of = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
@@ -305,5 +307,5 @@ def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
     if seeded and settings_digest(folder.config) == settings_digest(other.config):
         raise RunFolderError(
             f"{folder.path}: has the seed and the settings of {other.path}, and so drew the same cohorts and noise; "
-            "compose runs with different seeds or settings, or name it once"
+            "compose runs with different settings, or name it once"
         )

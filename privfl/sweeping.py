@@ -76,6 +76,8 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
 def _values(text: str) -> list[str]:
     """``0..2`` -> 0, 1, 2; else the parts between commas that are in no bracket and no quotation."""
     whole = _RANGE.fullmatch(text)
+    if whole and int(whole[2]) < int(whole[1]):
+        raise ConfigError(f"{text}: is an empty range; write the smaller number first, {whole[2]}..{whole[1]}")
     if whole:
         return [str(value) for value in range(int(whole[1]), int(whole[2]) + 1)]
     parts, depth, quote = [""], 0, ""

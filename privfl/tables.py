@@ -12,8 +12,8 @@ from privfl.shelves import nearest
 
 
 def _in_float32(value: float) -> float:
-    if not 1e-30 <= value <= 1e30:
-        raise PydanticCustomError("size", "must be between 1e-30 and 1e30, which float32 can be multiplied by")
+    if not 1e-30 <= value <= 1e38:
+        raise PydanticCustomError("size", "must be between 1e-30 and 1e38, which float32 can be multiplied by")
     return value
 
 

@@ -24,8 +24,9 @@ def rows(run: Run) -> list[Row]:
     """The adversaries, from the weakest to the strongest; each also sees what those above it see."""
     rounds = plural(run.result.rounds, "round")
     kept = " (the folder kept only the last)" if run.config.records.views == "final" else ""
+    alone = f"of one client alone in {plural(run.alone, 'round')}" if run.alone else "of no client alone"
     updates = (
-        "the sum of each cohort's updates, of no client alone"
+        f"the sum of each cohort's updates, {alone}"
         if run.result.hides_updates
         else "the update of every client in every round"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import statistics
 from dataclasses import dataclass
 from typing import Any
 
@@ -43,8 +44,14 @@ def as_json(run: Run) -> dict[str, Any]:
 def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
     whole = "its whole data" if privacy.unit == "client" else "not all that one client or one person contributed"
     own = RELATIONS[privacy.relation] + (", client sizes fixed" if privacy.unit == "example" else "")
+    # Where who takes part is public, whether a client was used is no secret, but what it sent.
+    protected = f"Whether any one {privacy.unit} was used"
+    if _public_cohort(privacy):
+        protected, own = "What any one client sent", "one client's update is there, or is zeros; it takes part all the same"
+        if privacy.relation == "replace_one":
+            own = "one client's update is another; it takes part all the same"
     terms = [
-        ("Protected", f"Whether any one {privacy.unit} was used: {privacy.unit}-level differential privacy, {whole}."),
+        ("Protected", f"{protected}: {privacy.unit}-level differential privacy, {whole}."),
         ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries])) + _not_from(privacy)),
         ("Neighbouring", _sentence(own)),
         ("Sampler", SAMPLERS[privacy.sampler]),
@@ -60,6 +67,10 @@ def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
         what = "gradients" if privacy.unit == "example" else "updates"
         terms.append(("Not finite", f"{count(privacy.zeroed)} {what} overflowed and counted as zeros."))
     return terms
+
+
+def _public_cohort(privacy: PrivacyResult) -> bool:
+    return privacy.unit == "client" and privacy.sampler == "none"
 
 
 RELATIONS = {
@@ -95,6 +106,9 @@ _ADDED = {
     "added to each step's sum, by the client itself.",
     "client_central": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
     "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
+    "adaptive": "Each client's whole update is clipped to an L2 norm that begins at {clip}; the server adds Gaussian noise to "
+    "their sum and to the count that moves the norm, which cost as much together as noise of standard deviation {noise} × the "
+    "norm would on the sum alone, and divides by a fixed number.",
     "client_local": "Each client clips its whole update to L2 norm {clip} and adds Gaussian noise of standard deviation "
     "{noise} × {clip} to it before it is sent.",
     "client_dpftrl": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
@@ -105,7 +119,8 @@ _ADDED = {
 
 
 def _noise(privacy: PrivacyResult) -> str:
-    text = _ADDED[privacy.plan].format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
+    kind = privacy.plan if privacy.clip_end is None else "adaptive"
+    text = _ADDED[kind].format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
     if privacy.clip_end is not None:
         text += " The norm follows a quantile of the updates' lengths, counted under the same ε; it ended at "
         text += f"{privacy.clip_end:.3g}."
@@ -152,7 +167,7 @@ def _spread(privacy: PrivacyResult) -> str:
     spent = sorted(privacy.epsilon_clients)
     if not spent:
         return "No client took part, so no ε was spent."
-    median = spent[len(spent) // 2]
+    median = statistics.median(spent)
     idle = sum(value == 0 for value in spent)
     ends = f"ε runs from {epsilon(spent[0])} through {epsilon(median)} (median) to {epsilon(spent[-1])}, the headline."
     return ends + (f" {plural(idle, 'client')} never took part." if idle else "")
@@ -189,6 +204,8 @@ _SEED = (
 
 
 def _public(privacy: PrivacyResult) -> str:
+    if privacy.plan == "client_central" and privacy.sampler == "all":
+        return "How many clients there are, that all of them take part in every round, and the settings of the run."
     if privacy.plan == "client_central":
         return "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
     if privacy.unit == "client":

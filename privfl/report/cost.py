@@ -44,8 +44,8 @@ class Row:
 
 
 def bytes_table(run: Run) -> list[Row]:
-    """Up, down and in the clear: in all, a round, a client and round."""
-    rounds = max(len(run.rounds) - len(run.skipped), 1)
+    """Up, down and in the clear: in all, by rounds in which anything was sent, and by updates that reached a sum."""
+    rounds = max(sum(record.bytes_up + record.bytes_down > 0 for record in run.rounds), 1)
     contributions = max(run.contributions, 1)
     rows = {
         "sent by clients": run.result.bytes_up,

@@ -22,7 +22,8 @@ def of_run(run: Run) -> list[Drawing]:
         drawings.append(_epsilon(run))
     if any(record.clipped_share is not None for record in run.rounds):
         drawings.append(_clipped(run))
-    return [*drawings, _bytes(run), _seconds(run)]
+    # A run may end before its first round.
+    return [*drawings, _bytes(run), _seconds(run)] if run.rounds else drawings
 
 
 def of_runs(runs: Sequence[tuple[str, Run]]) -> list[Drawing]:
@@ -127,10 +128,12 @@ def _clipped(run: Run) -> Drawing:
     figure, axes = blank()
     points = [(record.round + 1, record.clipped_share) for record in run.rounds if record.clipped_share is not None]
     axes.plot([done for done, _ in points], [share for _, share in points], **series(0))
-    rounds_axis(axes, "gradients that were clipped, %")
+    what = "updates" if run.result.privacy is not None and run.result.privacy.unit == "client" else "gradients"
+    rounds_axis(axes, f"{what} that were clipped, %")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_ylim(0, 1.04)
-    alt = f"The share of per-example gradients that were clipped, round by round; in the last, {percent(points[-1][1])}."
+    each = what if what == "updates" else "per-example gradients"
+    alt = f"The share of {each} that were clipped, round by round; in the last, {percent(points[-1][1])}."
     return finish(figure, "clipped", "Clipping", alt)
 
 

@@ -51,7 +51,12 @@ def warnings(run: Run) -> list[str]:
         done = plural(run.result.rounds, "round")
         found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped.rstrip('.')}.")
     if run.rounds and len(run.skipped) == len(run.rounds):
-        found.append(f"Nobody trained in any round ({run.skipped[0].skipped}). Every figure is that of the untrained model.")
+        why = run.skipped[0].skipped
+        what = f"Nobody trained in any round ({why})"
+        if run.lost:
+            spent = ", and what they spent stays spent" if run.result.privacy is not None else ""
+            what = f"No round came to a sum ({why}): clients trained and sent{spent}"
+        found.append(f"{what}. Every figure is that of the untrained model.")
     leakage, privacy = run.leakage, run.result.privacy
     if leakage is None or privacy is None:
         return found
@@ -88,10 +93,12 @@ def _promise(run: Run) -> Headline:
     allowed = float(tpr_bound(LOW_FPR, privacy.curve_epsilon, privacy.curve_delta))
     times = f"e^{epsilon(privacy.epsilon)}"
     if privacy.epsilon < math.log(1e6):
-        times = f"{math.exp(privacy.epsilon):,.3g}" if privacy.epsilon < math.log(100) else f"{math.exp(privacy.epsilon):,.0f}"
-    change = "replaced by another" if privacy.relation == "replace_one" else "more or less"
+        times = _at_most(math.exp(privacy.epsilon))
+    change = f"one {privacy.unit} {'replaced by another' if privacy.relation == 'replace_one' else 'more or less'}"
+    if privacy.unit == "client" and privacy.sampler == "none":
+        change = f"one client's update replaced by {'another' if privacy.relation == 'replace_one' else 'zeros'}"
     sentence = (
-        f"Whatever anyone concludes, one {privacy.unit} {change} changes its probability at most {times}-fold (plus δ). "
+        f"Whatever anyone concludes, {change} changes its probability at most {times}-fold (plus δ). "
         f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
     )
     if privacy.unit == "client":
@@ -103,6 +110,14 @@ def _promise(run: Run) -> Headline:
     if privacy.extrapolated is not None:
         terms = f"executed, {terms}; the extrapolated ε{HARD}={HARD}{epsilon(privacy.extrapolated.epsilon)} is of no run"
     return Headline("Promised ε", f"ε = {epsilon(privacy.epsilon)}", terms, sentence)
+
+
+def _at_most(factor: float) -> str:
+    """A bound in three digits, never below itself."""
+    if factor >= 100:
+        return f"{math.ceil(factor):,}"
+    unit = 10.0 ** (math.floor(math.log10(factor)) - 2)
+    return f"{math.ceil(round(factor / unit, 6)) * unit:.3g}"
 
 
 def _attack(run: Run) -> Headline:
@@ -173,12 +188,18 @@ def _overhead(run: Run) -> Headline:
     if not run.result.hides_updates:
         sentence = "Secure aggregation was off: the server saw the update of every single client."
         return Headline("Secure aggregation", "off", f"{amount(run.result.bytes_up)} uploaded in the clear", sentence)
+    sent = amount(run.result.bytes_up + run.result.bytes_down)
+    if run.contributions == 0 and run.lost:
+        return Headline(label, "not measured", f"{sent} in lost rounds", "No round came to a sum: there is nothing to compare.")
     if run.contributions == 0:
         return Headline(label, "nothing", "no client sent anything", "No round came to an aggregation.")
+    never = "never the update of one client"
+    if run.alone:
+        never = f"but in {plural(run.alone, 'round')}, in which one client came, the update of that one, beside zeros"
+    lost = ", those of lost rounds and of repeats included" if run.lost else ""
     sentence = (
-        f"Its messages add up to {amount(run.result.bytes_up + run.result.bytes_down)}, against "
-        f"{amount(run.result.bytes_plain)} in the clear. In return the server saw sums over cohorts, never the update of one "
-        "client."
+        f"Its messages add up to {sent}{lost}, against {amount(run.result.bytes_plain)} in the clear. In return the server saw "
+        f"sums over cohorts, {never}."
     )
     terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, each round"
     return Headline(label, overhead.extra, terms, sentence)

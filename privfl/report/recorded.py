@@ -60,6 +60,17 @@ class Run:
         return [record for record in self.rounds if record.skipped is not None]
 
     @property
+    def lost(self) -> list[RoundRecord]:
+        """Of those, the rounds in which clients trained and sent, but no sum was made."""
+        return [record for record in self.skipped if record.train_loss is not None]
+
+    @property
+    def alone(self) -> int:
+        """In how many rounds the sum was of one client, and of zeros that others sent in its company."""
+        came = [set(record.survivors) & set(record.cohort) for record in self.rounds if record.secure is not None]
+        return sum(len(one) == 1 for one in came)
+
+    @property
     def contributions(self) -> int:
         """How often a client's update reached the model, over all rounds."""
         return sum(len(record.survivors) for record in self.rounds)

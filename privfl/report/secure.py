@@ -30,7 +30,10 @@ class Secure:
     def of(cls, run: Run) -> Secure | None:
         """Over the rounds in which the protocol ran; None where it never did."""
         records = [record.secure for record in run.rounds if record.secure is not None]
-        return cls(_facts(records), _stages(run, records)) if records else None
+        if not records:
+            return None
+        alone = [("sums of one client and zeros", plural(run.alone, "round"))] if run.alone else []
+        return cls([*_facts(records), *alone], _stages(run, records))
 
 
 def certified(found: SecureRecord) -> str:

@@ -57,7 +57,9 @@ def scientific(value: float) -> str:
 
 
 def epsilon(value: float) -> str:
-    """ε with two digits after the point; large ones as whole numbers."""
+    """ε with two digits after the point; large ones as whole numbers, and of small ones one digit that is not 0."""
+    if 0 < value < 0.01:
+        return f"{value:.1g}"
     return f"{value:.2f}" if value < 100 else f"{value:,.0f}"
 
 

@@ -215,7 +215,7 @@ class OfFloats(Edges):
 
 def test_a_model_that_cannot_be_had_in_doubles_is_told_what_floats_found() -> None:
     module = nn.Sequential(OfFloats(torch.float32), nn.Linear(6, CLASSES))
-    with pytest.raises(ModelError, match=r"another gradient than autograd \(off by 1\."):
+    with pytest.raises(ModelError, match=r"another gradient than autograd \(off by"):
         Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
 
 
