@@ -162,7 +162,7 @@ class Promise(Frozen):
     """
 
     kind: str
-    noise_multiplier: PositiveFloat | None = None
+    noise_multiplier: Size | None = None
     target_epsilon: PositiveFloat | None = None
     max_epsilon: PositiveFloat | None = None
     delta: Fraction
