@@ -35,8 +35,9 @@ _LEVELS = (0.8, 1.25, -0.45, 0.3)
 LOOKED_AT = 16
 """Examples of a batch that are enough to see whether it is mixed."""
 
-_WITHOUT_STATE = (nn.Module, nn.Parameter, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-"""Modules are looked into one by one; code is not."""
+_COLLECTIONS = (list, tuple, deque, dict, set, frozenset)
+_CODE = (nn.Parameter, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
+"""What is not looked into; parameters are compared by themselves."""
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 """What PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
@@ -261,9 +262,14 @@ def _state(model: nn.Module) -> dict[str, object]:
     In collections and in objects of any class, however deep.
     """
     found: dict[str, object] = {}
-    met: set[int] = set()
+    # Modules of the model are looked into one by one, and whatever else once: it may hold itself.
+    met = set(map(id, model.modules()))
 
     def add(name: str, value: object) -> None:
+        if isinstance(value, _COLLECTIONS) or hasattr(value, "__dict__"):
+            if id(value) in met:
+                return
+            met.add(id(value))
         if isinstance(value, (set, frozenset)):
             value = sorted(value, key=repr)
         if isinstance(value, (list, tuple, deque)):
@@ -278,8 +284,7 @@ def _state(model: nn.Module) -> dict[str, object]:
             found[name] = value.copy()
         elif isinstance(value, (int, float, complex, str, bytes, np.generic, type(None))):
             found[name] = value
-        elif hasattr(value, "__dict__") and not isinstance(value, _WITHOUT_STATE) and id(value) not in met:
-            met.add(id(value))
+        elif hasattr(value, "__dict__") and not isinstance(value, _CODE):
             add(name, vars(value))
 
     for name, module in model.named_modules():

@@ -87,6 +87,21 @@ class Average:
         self.seen, self.mean = 0, 0.0
 
 
+class Kept(Average, nn.Module):
+    """In a module that is none of the model's."""
+
+    def __init__(self) -> None:
+        nn.Module.__init__(self)
+        self.seen, self.mean = 0, 0.0
+
+
+def _itself(first: Average) -> list[object]:
+    """In a list that holds itself."""
+    found: list[object] = [first]
+    found.append(found)
+    return found
+
+
 class Warm(nn.Module):
     """Takes away a mean that it keeps, once it has met enough."""
 
@@ -103,7 +118,7 @@ class Warm(nn.Module):
 
 
 @pytest.mark.parametrize("engine", ENGINES)
-@pytest.mark.parametrize("keeper", [Average, lambda: [Average()]])
+@pytest.mark.parametrize("keeper", [Average, lambda: [Average()], lambda: [Kept()], lambda: _itself(Average())])
 def test_what_is_kept_in_any_object_is_found(engine: type[Trainer], keeper: Callable[[], object]) -> None:
     assert "keeps something of the examples" in refused(engine, plan(), Warm(keeper()))
 
