@@ -212,6 +212,15 @@ def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
     assert float(found.delta_D.double().norm()) <= of.max_grad_norm * (1 + 2e-6)
 
 
+def test_an_empty_batch_of_a_large_layer_is_a_step_like_others() -> None:
+    """Of 60 batches of expected size 1, about 22 are empty; at least one is but for e^-20."""
+    of = plan(batch_size=1, local_steps=60)
+    images = Inputs(torch.ones(40, 3000))
+    (found,) = train(Opacus, of, replace(task(), x=images), model=nn.Linear(3000, 3))
+    assert found.event is not None
+    assert found.event.steps == 60
+
+
 def test_a_parameter_without_gradient_is_refused() -> None:
     class Idle(nn.Module):
         def __init__(self) -> None:
