@@ -213,7 +213,7 @@ def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
 
 
 def test_an_empty_batch_of_a_large_layer_is_a_step_like_others() -> None:
-    """Of 60 batches of expected size 1, about 22 are empty; at least one is but for e^-20."""
+    """Of 60 batches of expected size 1, about 22 are empty; at least one is but for e^-27."""
     of = plan(batch_size=1, local_steps=60)
     images = Inputs(torch.ones(40, 3000))
     (found,) = train(Opacus, of, replace(task(), x=images), model=nn.Linear(3000, 3))

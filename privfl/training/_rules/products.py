@@ -163,7 +163,7 @@ def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
     whole = flat.shape[-1] // _AT_ONCE * _AT_ONCE
     found: Tensor = torch.linalg.vector_norm(flat[..., whole:], dim=-1).double().square()
     if whole:
-        parts = flat[..., :whole].unflatten(-1, (whole // _AT_ONCE, _AT_ONCE))
+        parts = flat[..., :whole].view(*flat.shape[:-1], whole // _AT_ONCE, _AT_ONCE)
         found = found + torch.linalg.vector_norm(parts, dim=-1).double().square().sum(-1)
     return found + vanished
 
