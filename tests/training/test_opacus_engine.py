@@ -205,11 +205,11 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
 
 
 def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
-    """A float32 sum of so many squares loses 2e-4 of them."""
-    of, wide = plan(noise_multiplier=1e-9, batch_size=10**6), 400_000
-    one = LocalTask(0, 1, Inputs(torch.ones(1, wide)), torch.tensor([0]), torch.arange(1), Seed(0))
-    (found,) = train(Opacus, of, one, model=nn.Linear(wide, 3), lr=1.0)
-    assert float(found.delta_D.double().norm()) <= of.max_grad_norm * (1 + 2e-6)
+    """A float32 sum of the squares of eight million equal numbers is a hundredth too large or, as here, too small."""
+    of, wide = plan(noise_multiplier=1e-9, batch_size=10**6), 4_000_000
+    one = LocalTask(0, 1, Inputs(torch.full((1, wide), 0.6)), torch.tensor([0]), torch.arange(1), Seed(0))
+    (found,) = train(Opacus, of, one, model=nn.Linear(wide, 2), lr=1.0)
+    assert float(found.delta_D.double().norm()) <= of.max_grad_norm * (1 + 2e-5)
 
 
 def test_an_empty_batch_of_a_large_layer_is_a_step_like_others() -> None:
