@@ -64,8 +64,8 @@ def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
     """
     load_vector(model, vector_D)
     model.eval()
-    # Of nothing, one batch of nothing, which has the right shape.
     size = _BATCH if x.device.type == "cpu" else _GPU_BATCH
+    # Of nothing, one batch of nothing, which has the right shape.
     batches = [slice(start, start + size) for start in range(0, max(len(x), 1), size)]
     threads = min(processes.threads(), len(batches)) if x.device.type == "cpu" else 1
     if threads == 1:

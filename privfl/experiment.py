@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections import Counter
@@ -24,6 +23,7 @@ from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
+from privfl.fingerprint import fingerprint, settings_digest, with_members
 from privfl.inputs import Inputs
 from privfl.models import Model
 from privfl.privacy import accounting, renyi
@@ -199,7 +199,7 @@ class Experiment:
             data=data,
             initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
-            fingerprint=_with_members(self.fingerprint, member_N),
+            fingerprint=with_members(self.fingerprint, member_N),
             processes=ALONE,
         )
 
@@ -261,7 +261,7 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=_with_members(_fingerprint(config, plan, data, choice.engine), data.member_N),
+        fingerprint=with_members(fingerprint(config, plan, data, choice.engine), data.member_N),
         processes=processes,
     )
     _require_possible(experiment)
@@ -368,9 +368,6 @@ def calibrated(
         raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
 
 
-_USUAL = "fused"
-"""The engine that most runs are trained by."""
-
 _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 
@@ -404,33 +401,6 @@ def deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[_WORKSPACE]
-
-
-def settings_digest(config: ExperimentConfig) -> str:
-    """Of all settings that move the training, the seed among them, and of nothing that is computed from them.
-
-    Runs that agree in it and take their randomness from the seed draw the same.
-    """
-    return hashlib.sha256(repr(_moving(config)).encode()).hexdigest()
-
-
-def _moving(config: ExperimentConfig) -> dict[str, object]:
-    apart: dict[str, bool | set[str]] = dict.fromkeys(("name", "device", "evaluation", "records", "attacks"), True)
-    # How a cohort is computed moves rounding, Dropout's zeros, and which example overflows: whoever asks for another way gets
-    # other noise. What a run chooses for itself is in its fingerprint.
-    training = config.training
-    chosen = {"engine": training.engine in ("auto", _USUAL), "parts": training.parts is None}
-    apart["training"] = {name for name, left in {**chosen, "memory_budget": training.memory_budget is None}.items() if left}
-    return config.model_dump(exclude=apart)
-
-
-def _fingerprint(config: ExperimentConfig, plan: Plan, data: FederatedData, engine: str) -> str:
-    another = () if engine == _USUAL else (engine,)
-    return hashlib.sha256(repr((_moving(config), plan, data.digest(), *another)).encode()).hexdigest()
-
-
-def _with_members(fingerprint: str, member_N: NDArray[np.bool_]) -> str:
-    return hashlib.sha256(fingerprint.encode() + np.packbits(member_N).tobytes()).hexdigest()
 
 
 def _device(name: str) -> torch.device:

@@ -11,7 +11,8 @@ import numpy as np
 from privfl import evaluation
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
-from privfl.experiment import Experiment, assemble, histories, settings_digest
+from privfl.experiment import Experiment, assemble, histories
+from privfl.fingerprint import settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger

@@ -11,7 +11,8 @@ from small_runs import SMALL, small
 from privfl import experiment as experiment_module
 from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
-from privfl.experiment import _fingerprint, _with_members, assemble, deterministic
+from privfl.experiment import assemble, deterministic
+from privfl.fingerprint import fingerprint, with_members
 from privfl.inputs import Inputs
 from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
@@ -118,7 +119,7 @@ def test_neighbouring_data_with_one_seed_do_not_share_their_noise(change: str) -
         x[0] += 1
         other = replace(experiment.data, pool=replace(experiment.data.pool, x=x))
     named = [
-        _with_members(_fingerprint(experiment.config, experiment.plan, data, "fused"), data.member_N)
+        with_members(fingerprint(experiment.config, experiment.plan, data, "fused"), data.member_N)
         for data in (experiment.data, other)
     ]
     assert named[0] == experiment.fingerprint != named[1]
@@ -178,7 +179,7 @@ def test_another_way_to_compute_a_cohort_has_other_noise() -> None:
     others = [assemble(small(training={**SMALL["training"], **change})).fingerprint for change in changes]
     assert len({named, *others}) == 4
     same = assemble(usual)
-    assert _fingerprint(same.config, same.plan, same.data, "opacus") != _fingerprint(same.config, same.plan, same.data, "fused")
+    assert fingerprint(same.config, same.plan, same.data, "opacus") != fingerprint(same.config, same.plan, same.data, "fused")
 
 
 def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
