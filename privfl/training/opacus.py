@@ -322,7 +322,7 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
         if len(found[name]) != len(x_B):
             raise ModelError(
                 f"{name}: of {len(x_B)} examples Opacus finds {len(found[name])} gradients, each of which would be clipped for "
-                "itself; keep the batch first, and whole, in every layer, or set training.engine = 'fused'"
+                "itself; keep the batch first, and whole, in every layer"
             )
         expected = torch.stack(own)
         difference, size = (found[name] - expected).flatten().norm(), expected.flatten().norm()
