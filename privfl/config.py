@@ -461,6 +461,15 @@ def _require_possible_plan(config: ExperimentConfig) -> None:
             "a share of the noise protects inside a sum only; set aggregator.kind = 'secure_sum', "
             "or privacy.kind = 'client_local'",
         )
+    of_a_sum = isinstance(privacy, ClientCentral | ClientDpftrl | ClientDistributed)
+    if of_a_sum and not getattr(config.aggregator, "linear", False):
+        raise contradiction(
+            "aggregator.kind",
+            config.aggregator.kind,
+            f"the ε of {privacy.kind!r} is that of a noised sum of clipped updates, and this aggregator gives no weighted sum: "
+            "set 'mean' or 'secure_sum', or privacy.kind = 'client_local'; "
+            "an aggregator of your own that gives one declares linear = True",
+        )
     if isinstance(privacy, ClientCentral):
         if isinstance(cohort, SeparatedCohort):
             raise contradiction(

@@ -221,7 +221,10 @@ class Round:
         # Stand-ins are nobody's: they are added once.
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
-        return done, self.aggregator.collect([*updates, *extra], wire)
+        aggregate = self.aggregator.collect([*updates, *extra], wire)
+        if aggregate is not None:
+            _require_result(self.aggregator, aggregate)
+        return done, aggregate
 
     def _on_the_wire(self, context: RoundContext) -> RoundContext:
         """The context of what is aggregated: the updates, and what the plan counts beside them.
@@ -370,6 +373,20 @@ def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
         raise ProcessError(
             f"of a cohort of {len(cohort)} clients {len(set(came))} were trained, {len(came)} times in all: the processes did "
             "not cut it alike; run all on one kind of machine, or set training.engine and training.parts"
+        )
+
+
+def _require_result(aggregator: Aggregator, aggregate: Aggregate) -> None:
+    """Raise unless the aggregate has what it says: a lost sum would be released as noise alone, in silence.
+
+    Raises:
+        PrivacyError: a result is missing, and no reason is given.
+    """
+    missing = [name for name in ("mean_D", "sum_D")[: 1 + aggregator.linear] if getattr(aggregate, name) is None]
+    if missing and aggregate.failed is None:
+        raise PrivacyError(
+            f"aggregator {aggregator.kind!r} gave {missing[0]} = None and does not say why; nothing was released: "
+            "give the sum, or say in `failed` why there is none"
         )
 
 

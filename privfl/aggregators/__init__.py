@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -118,12 +118,23 @@ class Aggregator(Item, ABC):
     hides_updates: ClassVar[bool]
     """Whether the server sees sums only."""
 
+    linear: ClassVar[bool] = False
+    """Whether ``sum_D`` is Σ weight · update over the survivors, and ``weight_sum`` is Σ weight. A plan that noises or prices
+    the sum requires it: one client moves a weighted sum by no more than its clipping norm, and a median by as much as others
+    allow."""
+
     uses_codec: ClassVar[bool] = False
     """Whether it encodes by the context's codec where there is one. A round with a codec is refused otherwise: its noise is
     in nothing but the codec's words."""
 
     minimum_clients: ClassVar[int] = 1
     """A cohort smaller than this is not trained: the round is skipped, and the record says so."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        """An ``aggregate`` of one's own inherits no ``linear``: a median derived from the mean would else be called one."""
+        super().__init_subclass__(**kwargs)
+        if {"aggregate", "collect"} & vars(cls).keys() and "linear" not in vars(cls):
+            cls.linear = False
 
     def rounding_norm(self, context: RoundContext) -> float:  # noqa: ARG002
         """How far the encoding may move one client's weighted update, in L2; 0 where it is handed in as it is."""

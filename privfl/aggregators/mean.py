@@ -32,6 +32,7 @@ class Mean(Aggregator):
     """
 
     hides_updates = False
+    linear = True
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         """See :meth:`privfl.aggregators.Aggregator.aggregate`."""

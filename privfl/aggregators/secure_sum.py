@@ -124,6 +124,7 @@ class SecureSum(Aggregator):
     threads: PositiveInt = 1
 
     hides_updates = True
+    linear = True
     uses_codec = True
     minimum_clients = 2
 

@@ -212,7 +212,11 @@ def test_an_aggregator_gives_the_weighted_mean_and_says_what_was_seen(entry: Ent
     found = aggregator.aggregate(updates, context(40))
     weights = torch.tensor([update.weight for update in updates], dtype=torch.float64)
     expected = weights @ torch.stack(before).double() / weights.sum()
+    assert aggregator.linear, "whoever is no weighted sum needs a contract of its own here"
     assert found.mean_D is not None
+    assert found.sum_D is not None
+    assert float((found.sum_D - weights @ torch.stack(before).double()).abs().max()) < 1e-5
+    assert found.weight_sum == pytest.approx(float(weights.sum()))
     assert float((found.mean_D.double() - expected).abs().max()) < 1e-5
     assert (found.mean_D.shape, found.mean_D.dtype) == ((40,), torch.float32)
     assert all(torch.equal(update.delta_D, kept) for update, kept in zip(updates, before, strict=True))

@@ -75,6 +75,7 @@ class CodedSum(Aggregator):
     lost: tuple[int, ...] = ()
 
     hides_updates = True
+    linear = True
     uses_codec = True
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
@@ -96,6 +97,8 @@ class Lossy(Mean):
     """The mean in the clear over those who are not ``lost``; of nobody where all are, as where too few survive."""
 
     lost: tuple[int, ...] = ()
+
+    linear = True
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         left = [update for update in updates if update.client not in self.lost]

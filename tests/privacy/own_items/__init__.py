@@ -1,0 +1,1 @@
+"""Items of users, by their dotted paths."""
