@@ -4,24 +4,20 @@ from __future__ import annotations
 
 import json
 import runpy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 TINY = [(64, 2), (100, 3)]
 
 
 @pytest.fixture
-def main(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., int]]:
+def main(monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
     monkeypatch.syspath_prepend(FOLDER)
-    found: dict[str, Any] = runpy.run_path(str(FOLDER / "bench_secure_sum.py"))
-    threads = torch.get_num_threads()
-    yield found["main"]
-    torch.set_num_threads(threads)
+    found: Callable[..., int] = runpy.run_path(str(FOLDER / "bench_secure_sum.py"))["main"]
+    return found
 
 
 def test_json_is_one_flat_object_of_numbers(main: Callable[..., int], tmp_path: Path) -> None:

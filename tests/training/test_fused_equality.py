@@ -1,6 +1,6 @@
 """The fused engine computes what the reference computes, and what plain autograd computes, rule by rule."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,15 +22,6 @@ from privfl.training.opacus import Opacus
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 FLOATS = list(TOLERANCES)
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The sizes are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def difference(name: str, of: Plan, dtype: torch.dtype, limits: Limits | None = None, **changes: Any) -> float:

@@ -5,7 +5,6 @@ import platform
 import re
 import subprocess
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -26,16 +25,6 @@ from privfl.training._rules import Runs
 from privfl.training._rules.convolution import ConvolutionRecord
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    """The sizes are too small for more."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
 
 # --- which engine -----------------------------------------------------------------------------------------------------
 

@@ -112,17 +112,14 @@ def test_a_norm_is_not_too_small_where_squares_vanish(positions: int, size: floa
     x[5] = size
     one = LocalTask(0, 6, Inputs(x), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
     start_D = starting_point(Summed())
-    threads = torch.get_num_threads()
     try:
-        # The setting is that of this thread alone.
-        torch.set_num_threads(1)
+        # The setting is that of this thread alone, and there is no other.
         torch.set_flush_denormal(flush)
         with_it, without = (
             Fused(Summed(), settings(of, lr=6.0), of).train(start_D, [task])[0].delta_D for task in (one, without_the_last(one))
         )
     finally:
         torch.set_flush_denormal(False)
-        torch.set_num_threads(threads)
     assert float((with_it.double() - without.double()).norm()) <= of.max_grad_norm * (1 + 1e-5)
 
 
