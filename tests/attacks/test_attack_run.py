@@ -47,6 +47,12 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shadow models are trained here, all but those of ``attacked``: a process of its own imports PyTorch anew."""
+    monkeypatch.setattr(_run, "cores", lambda: 1)
+
+
 def everything(folder: RunFolder) -> dict[str, bytes]:
     return {
         str(path.relative_to(folder.path)): path.read_bytes() for path in (folder.path / "attacks").rglob("*") if path.is_file()
@@ -98,11 +104,10 @@ def test_shadow_models_are_kept_and_trained_anew_where_they_are_damaged(
     assert everything(attacked) == before
 
 
-def test_processes_and_one_after_another_train_the_same_shadows(attacked: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_processes_and_one_after_another_train_the_same_shadows(attacked: RunFolder) -> None:
     before = everything(attacked)
     for path in (attacked.path / "attacks" / "shadows").iterdir():
         path.unlink()
-    monkeypatch.setattr(_run, "cores", lambda: 1)
     run_attacks(attacked)
     assert everything(attacked) == before
 
@@ -137,9 +142,8 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
         return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, plan.local_training(task.size))
 
     if broken:
-        monkeypatch.setattr(Opacus, "_train_private", lie)
         # Worker processes would not know of the break.
-        monkeypatch.setattr(_run, "cores", lambda: 1)
+        monkeypatch.setattr(Opacus, "_train_private", lie)
     privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
     training = {**OVERFITTED["training"], "engine": "opacus", "local_epochs": 60 if broken else 5}
     folder = begin(tmp_path / "run", seed=1, privacy=privacy, training=training)
