@@ -1,7 +1,8 @@
 """Several processes carry out one run: the same bytes for any number of them, and nothing lost when one dies."""
 
-import json
+import multiprocessing
 import os
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -15,7 +16,7 @@ from privfl import processes
 from privfl.errors import ConfigError
 from privfl.loading import dump
 from privfl.processes import ALONE, joined
-from privfl.recording import run
+from privfl.recording import assist, run
 from privfl.runs import RunFolder
 
 CENTRAL = {
@@ -49,18 +50,23 @@ RUNS: dict[str, dict[str, Any]] = {
     "secure": {"training": SHARED, "records": {"views": "sums"}},
 }
 
-WORKER = """
-import json, sys
-from pathlib import Path
-from privfl import processes, recording
-from privfl.loading import loads
-with processes.joined() as everybody:
-    for name, table in json.loads(Path(sys.argv[1]).read_text()).items():
-        if everybody.first:
-            recording.run(loads(table), Path(sys.argv[2]) / name, processes=everybody)
-        else:
-            recording.assist(loads(table), everybody)
-"""
+
+def carry_out_all(rank: int, count: int, port: int, out: Path) -> None:
+    """One of several processes, which carries out every run; started as torchrun would start it."""
+    at = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": count, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
+    os.environ.update({name: str(value) for name, value in at.items()})
+    with joined() as everybody:
+        for name, changes in RUNS.items():
+            if everybody.first:
+                run(small(**changes), out / name, processes=everybody)
+            else:
+                assist(small(**changes), everybody)
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("localhost", 0))
+        return int(listener.getsockname()[1])
 
 
 def torchrun(count: int, *args: object, environment: dict[str, str] | None = None) -> subprocess.CompletedProcess[str]:
@@ -81,12 +87,16 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("count", [2, 3])
 def test_any_number_of_processes_gives_the_same_bytes(count: int, alone: Path, tmp_path: Path) -> None:
-    tables, script = tmp_path / "tables.json", tmp_path / "worker.py"
-    dumped = {name: small(**changes).model_dump(mode="json", exclude_none=True) for name, changes in RUNS.items()}
-    tables.write_text(json.dumps(dumped))
-    script.write_text(WORKER)
-    found = torchrun(count, script, tables, tmp_path)
-    assert found.returncode == 0, found.stderr
+    # Forked from a process that has imported PyTorch and does nothing else.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    port = free_port()
+    started = [context.Process(target=carry_out_all, args=(rank, count, port, tmp_path), daemon=True) for rank in range(count)]
+    for one in started:
+        one.start()
+    for one in started:
+        one.join(timeout=300)
+    assert [one.exitcode for one in started] == [0] * count
     for name in RUNS:
         assert contents(tmp_path / name) == contents(alone / name), name
 
