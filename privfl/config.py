@@ -413,27 +413,26 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
     if not isinstance(cohort, AllClients) and cohort.size > clients:
         raise contradiction("cohort.size", cohort.size, f"must be at most data.clients = {clients}")
     if isinstance(cohort, SeparatedCohort) and cohort.size * cohort.separation > clients:
-        least = cohort.size * cohort.separation
         raise contradiction(
             "cohort.separation",
             cohort.separation,
-            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {least} clients, "
-            f"data.clients = {clients}; lower cohort.size or cohort.separation",
+            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {cohort.size * cohort.separation} "
+            f"clients, data.clients = {clients}; lower cohort.size or cohort.separation",
         )
+    size = clients if isinstance(cohort, AllClients) else cohort.size
+    # Zeros fill up a cohort that is drawn in secret; the size of a Poisson cohort varies.
+    varies = isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral)
+    least = int(getattr(config.aggregator, "minimum_clients", 1))
+    if (clients if varies else size) < least:
+        raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of at least {least} clients")
     if isinstance(privacy, ClientDistributed):
-        size = clients if isinstance(cohort, AllClients) else cohort.size
-        corrupt, lost = (int(getattr(config.aggregator, name, 0.0) * size + 1e-9) for name in ("max_corrupt", "max_dropout"))
-        if privacy.survivors + corrupt > size:
+        corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
+        needed = privacy.survivors + corrupt
+        if needed > size - lost:
             raise contradiction(
                 "privacy.survivors",
                 privacy.survivors,
-                f"with {corrupt} corrupt clients must be at most the cohort of {size}; lower it, or enlarge the cohort",
-            )
-        if privacy.survivors + corrupt > size - lost:
-            raise contradiction(
-                "privacy.survivors",
-                privacy.survivors,
-                f"with {corrupt} corrupt clients needs {privacy.survivors + corrupt} in the sum, but of a cohort of {size} "
+                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} "
                 f"aggregator.max_dropout lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort",
             )
     if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:

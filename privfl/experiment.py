@@ -159,6 +159,7 @@ class Experiment:
             layout=self.layout,
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
+            run=f"{self.config.name} {self.fingerprint}",
             observed=observed,
             transcript=transcript,
             processes=self.processes,

@@ -12,7 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.secagg.messages import BOX_BYTES, SERVER, Advert, MaskedInput, Reveal, Shares
+from privfl.secagg.framing import SERVER
+from privfl.secagg.messages import BOX_BYTES, Advert, MaskedInput, Reveal, Shares
 from privfl.secagg.packing import TYPES, Bits, unpack
 from privfl.secagg.session import Stage
 

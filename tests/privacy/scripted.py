@@ -134,6 +134,7 @@ def play(
         layout=LAYOUT,
         population=POPULATION,
         simulation_key=bytes(32),
+        run="tests",
         codec=plan.codec(bytes(32)) if isinstance(plan, DistributedPlan) else None,
         noise_key=(name / "shares").key(),
     )

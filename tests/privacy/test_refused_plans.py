@@ -21,14 +21,26 @@ from privfl.experiment import assemble
         ),
         (
             {"privacy": privacy("client_distributed", survivors=6)},
-            r"privacy\.survivors = 6: with 0 corrupt clients must be at most the cohort of 5",
+            r"privacy\.survivors = 6: with 1 corrupt clients needs 7 in the sum, but of a cohort of 5",
         ),
         (
             {
                 "privacy": privacy("client_distributed", survivors=4),
                 "aggregator": {"kind": "secure_sum", "max_dropout": 0.4, "max_corrupt": 0.0},
             },
-            r"survivors = 4: .* needs 4 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
+            r"survivors = 4: .* needs 5 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
+        ),
+        (
+            {"privacy": {"kind": "none"}, "cohort": {"kind": "fixed", "size": 2}, "aggregator": "secure_sum"},
+            r"aggregator\.kind = 'secure_sum': needs cohorts of at least 3",
+        ),
+        (
+            {"privacy": {"kind": "none"}, "aggregator": {"kind": "secure_sum", "security_bits": 20}},
+            r"aggregator\.security_bits = 20: .*must be in \[40, 128\]",
+        ),
+        (
+            {"privacy": {"kind": "none"}, "aggregator": {"kind": "secure_sum", "roster_share": 0.4}},
+            r"aggregator\.roster_share = 0.4: .*must be in \(0.5, 1\]",
         ),
         ({"privacy": privacy("client_local", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*client_central"),
         ({"privacy": privacy("client_dpftrl", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*one norm"),
