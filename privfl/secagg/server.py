@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from privfl.errors import ConfigError, ProtocolError, ThresholdError
 from privfl.secagg import graph
 from privfl.secagg.agreement import Entropy, KeyPair, check_public_key, commitment, self_mask_key
+from privfl.secagg.boxes import Boxes
 from privfl.secagg.certificate import Certificate
 from privfl.secagg.framing import Kind, kind_of, sender_of
 from privfl.secagg.graph import Clients
@@ -42,7 +43,6 @@ from privfl.secagg.messages import (
     Roster,
     Shares,
     Survivors,
-    box_type,
     survivors_statement,
 )
 from privfl.secagg.packing import TYPES, unpack
@@ -305,29 +305,10 @@ class Server:
             self._peers = {
                 sender: found[np.isin(found, self._everyone)] for sender, found in zip(senders, receivers, strict=True)
             }
-        # All boxes by receiver and then by sender: one sort instead of a dictionary of lists.
-        sender_R = np.repeat(self._everyone, [len(found) for found in receivers])
-        receiver_R = np.concatenate(receivers)
-        order = np.lexsort((sender_R, receiver_R))
-        self._sender_R, self._receiver_R = sender_R[order], receiver_R[order]
-        self._box_R = np.concatenate([self._shares[sender].boxes["box"] for sender in senders])[order]
-        self._point_R = np.concatenate([self._points(sender, found) for sender, found in zip(senders, receivers, strict=True)])[
-            order
-        ]
-        self._tags_R = np.concatenate([self._shares[sender].boxes["tags"] for sender in senders])[order]
-        self._own_tags = {sender: self._shares[sender].own_tags for sender in senders}
+        self._boxes = Boxes({sender: self._shares[sender] for sender in senders})
         self._masking = masking_id(self.parameters, self._session, self._everyone)
         self._commitments = {sender: self._shares[sender].commitment for sender in senders}
         self._shares.clear()
-
-    def _points(self, owner: int, holders: Clients) -> NDArray[np.int64]:
-        """Which holder of the owner's shares each is: its place among all of them and the owner itself, from 1."""
-        return np.arange(1, len(holders) + 1) + (holders > owner)
-
-    def _boxes_of(self, client: int) -> slice:
-        # A number of another type would have the whole column converted at every call.
-        receiver, column = np.uint32(client), self._receiver_R
-        return slice(int(np.searchsorted(column, receiver)), int(np.searchsorted(column, receiver, "right")))
 
     def _peers_of(self, client: int) -> Clients:
         """Whom a client masks with."""
@@ -337,12 +318,8 @@ class Server:
         return self._peers[client]
 
     def _delivery_for(self, client: int) -> bytes:
-        rows = self._boxes_of(client)
-        senders = self._sender_R[rows]
-        boxes = np.empty(len(senders), box_type(self._certificate.neighbours if self._certificate.drawn else 0))
-        boxes["client"], boxes["box"], boxes["tags"] = senders, self._box_R[rows], self._tags_R[rows]
-        if self._certificate.drawn and len(senders):
-            boxes["holders"] = np.stack([self._neighbours[sender] for sender in senders.tolist()])
+        drawn = self._certificate.drawn
+        boxes = self._boxes.to(client, self._neighbours if drawn else None, self._certificate.neighbours if drawn else 0)
         sharers = self._everyone if self.parameters.active else self._peers_of(client)
         return Delivery(self.parameters.round, self._session, sharers, boxes).to_bytes()
 
@@ -386,11 +363,7 @@ class Server:
 
     def _take_reveal(self, reveal: Reveal) -> None:
         self._check_sender(reveal, reveal.session)
-        rows = self._boxes_of(reveal.sender)
-        own = int(np.searchsorted(self._sender_R[rows], reveal.sender))
-        owner_R = np.insert(self._sender_R[rows], own, reveal.sender)
-        own_point = 1 + int(np.searchsorted(self._holders_of(reveal.sender), reveal.sender))
-        point_R = np.insert(self._point_R[rows], own, own_point)
+        owner_R, point_R = self._boxes.points(reveal.sender, self._holders_of(reveal.sender))
         owners, kinds = reveal.shares["client"], reveal.shares["kind"]
         if not np.isin(owners, owner_R).all():
             raise ProtocolError("revealed shares that it was never sent; they are refused")
@@ -410,14 +383,6 @@ class Server:
         """The holders of a client's shares, itself excluded."""
         return self._clients[self._clients != owner] if self._certificate.graph == "complete" else self._neighbours[owner]
 
-    def _published(self, owner: int, holder: int) -> bytes:
-        """The tags of the shares that an owner dealt a holder."""
-        if owner == holder:
-            return self._own_tags[owner]
-        rows = self._boxes_of(holder)
-        place = rows.start + int(np.searchsorted(self._sender_R[rows], np.uint32(owner)))
-        return bytes(self._tags_R[place].tobytes())
-
     def _unmask(self) -> None:
         lost = sorted(self._sharers - self.survivors)
         survivors_of = {client: [peer for peer in self._peers_of(client).tolist() if peer in self.survivors] for client in lost}
@@ -425,7 +390,7 @@ class Server:
         needed = [client for client in lost if survivors_of[client]]
         revealed = RevealedShares.joined(self._reveals)
         self._reveals = []
-        dealt = Dealt(self._session, frozenset(self.survivors), self._published, self._is_secret)
+        dealt = Dealt(self._session, frozenset(self.survivors), self._boxes.published, self._is_secret)
         secrets, self.liars = recover(revealed, [*sorted(self.survivors), *needed], self._certificate.threshold, dealt)
         seeds = {client: secrets[client] for client in sorted(self.survivors)}
         pairs = {client: KeyPair(secrets[client]) for client in needed}
