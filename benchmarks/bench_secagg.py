@@ -125,8 +125,10 @@ def play_round(
     everyone: dict[int, Client] = {}
     for number in range(clients):
         kind, book = (Client, directory) if number in StandIn.real else (StandIn, trusting)
-        own = {"memory": Memory(), "identity": identities.get(number), "directory": book}
-        everyone[number] = kind(number, parameters, global_D, threads=threads, **own)
+        identity = identities.get(number)
+        everyone[number] = kind(
+            number, parameters, global_D, memory=Memory(), identity=identity, directory=book, threads=threads
+        )
     server = Server(parameters, range(clients), global_D, directory=directory, threads=threads)
     lost = dict.fromkeys(range(clients - int(dropped * clients), clients), Stage.MASKED_INPUT)
     meter = RealClients(clock=time.process_time, real=StandIn.real - lost.keys())

@@ -30,9 +30,15 @@ from privfl.experiment import assemble
             },
             r"survivors = 4: .* needs 5 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
         ),
-        (
-            {"privacy": {"kind": "none"}, "cohort": {"kind": "fixed", "size": 2}, "aggregator": "secure_sum"},
-            r"aggregator\.kind = 'secure_sum': needs cohorts of at least 3",
+        *(
+            (
+                {"privacy": {"kind": "none"}, "aggregator": "secure_sum", **few},
+                r"aggregator\.kind = 'secure_sum': needs cohorts of at least 3",
+            )
+            for few in (
+                {"cohort": {"kind": "fixed", "size": 2}},
+                {"cohort": {"kind": "all"}, "data": {"kind": "digits", "clients": 2}},
+            )
         ),
         (
             {"privacy": {"kind": "none"}, "aggregator": {"kind": "secure_sum", "security_bits": 20}},
