@@ -214,6 +214,11 @@ def _certified(policy: Policy, clients: int, minimum_clients: int, cohort: int) 
             )
         if policy.adversary == "active":
             least = max(least, policy.quorum(clients), policy.quorum(cohort))
+        if clients < least:
+            raise ThresholdError(
+                f"{clients} of a cohort of {cohort} clients: {least} must sign for a sum, so that no other of this round has "
+                "as many; wait for more clients"
+            )
         return _chosen(policy, clients, least)
     except ThresholdError as error:
         return error.reason

@@ -347,11 +347,12 @@ class Client:
         """
         failed: list[str] = []
         for row in boxes:
-            sender, drawn = int(row["client"]), row["holders"]
-            holders = frozenset(drawn.tolist())
-            if self._certificate.drawn and not {self.client} <= holders <= self._members.keys() - {sender}:
-                raise ProtocolError(f"holders of client {sender} that are not others of the roster, this client among them")
-            context = self._box_context(np.sort(np.append(drawn, np.uint32(sender))))
+            sender, holders, context = int(row["client"]), frozenset[int](), self._session
+            if self._certificate.drawn:
+                holders = frozenset(row["holders"].tolist())
+                if not {self.client} <= holders <= self._members.keys() - {sender}:
+                    raise ProtocolError(f"holders of client {sender} that are not others of the roster, this client among them")
+                context = self._box_context(np.array(sorted({*holders, sender}), np.uint32))
             try:
                 shares = unseal(self._channel_with(sender), row["box"].tobytes(), sender, self.client, context)
                 check_dealt(self._session, sender, self.client, shares, row["tags"].tobytes())

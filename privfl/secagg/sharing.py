@@ -48,7 +48,8 @@ def tag(session: bytes, owner: int, holder: int, kind: int, share: bytes) -> byt
 
 def tags(session: bytes, owner: int, holder: int, shares: bytes) -> bytes:
     """The tags of what one holder is dealt: a share of the seed and one of the mask key, 36 bytes each."""
-    return b"".join(tag(session, owner, holder, kind, share_of(shares, kind)) for kind in ShareKind)
+    seed, mask_key = shares[:SHARE_BYTES], shares[SHARE_BYTES:]
+    return tag(session, owner, holder, 0, seed) + tag(session, owner, holder, 1, mask_key)
 
 
 def share_of(shares: bytes, kind: ShareKind) -> bytes:
@@ -62,7 +63,7 @@ def check_dealt(session: bytes, owner: int, holder: int, shares: bytes, publishe
     Raises:
         ProtocolError: a number that is no element of the field, or a tag that is not the published one.
     """
-    if (np.frombuffer(shares, "<u2") >= PRIME).any():
+    if np.frombuffer(shares, "<u2").max() >= PRIME:
         raise ProtocolError(f"shares with a number that is not below {PRIME}; they are left out")
     if tags(session, owner, holder, shares) != published:
         raise ProtocolError("shares that are not those of its tags; they are left out")

@@ -1,4 +1,4 @@
-"""What a real server would have written down of a round: everything that reached it, and nothing else.
+"""What a real server would have written down of a round: all answers that reached it, and nothing else.
 
 Of the boxes of shares, which it cannot open, it keeps who sent one to whom and its size. Masked vectors, which are most of it,
 go to a file as they come, so that no two of them are in memory.

@@ -167,6 +167,11 @@ def test_a_minimum_is_part_of_the_certificate() -> None:
         certify(policy, 10, 12)
 
 
+def test_a_roster_that_could_not_sign_is_refused_at_once() -> None:
+    with pytest.raises(ThresholdError, match="51 of a cohort of 100 clients: 56 must sign for a sum"):
+        certify(Policy(roster_share=0.51), 51, 3, 100)
+
+
 INFEASIBLE = Policy(graph="sparse", adversary="active", max_corrupt=0.3, max_dropout=0.3)
 
 

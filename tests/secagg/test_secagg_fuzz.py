@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from secagg_cohort import COMPLETE_ACTIVE, Group, group, remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg.framing import Kind
+from privfl.secagg.framing import SERVER, Kind
 from privfl.secagg.messages import (
     Advert,
     Consent,
@@ -56,7 +56,8 @@ def stages() -> dict[Stage, tuple[Group, bytes | None, bytes]]:
 
 
 def valid() -> list[bytes]:
-    return [message for _, request, answer in stages().values() for message in (request, answer) if message is not None]
+    said = [message for _, request, answer in stages().values() for message in (request, answer) if message is not None]
+    return [*said, Refusal(3, 1, 0, 2, SERVER, "it is another roster").to_bytes()]
 
 
 @st.composite

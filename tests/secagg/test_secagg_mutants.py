@@ -233,7 +233,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "holders unchecked",
         of_floors.check_holders_are_distinct_others_of_the_roster,
-        (Edit(C, "_open_boxes", "if self._certificate.drawn and not", "if False and not"),),
+        (Edit(C, "_open_boxes", "if not {self.client} <= holders", "if False and not {self.client} <= holders"),),
     ),
     (
         "a sparse quorum that counts on corrupt clients",
@@ -293,7 +293,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "shares that are no elements of the field",
         of_liars.check_garbage_boxes_evict_nobody,
-        (Edit(client, "check_dealt", 'if (np.frombuffer(shares, "<u2") >= PRIME).any():', "if False:"),),
+        (Edit(client, "check_dealt", 'if np.frombuffer(shares, "<u2").max() >= PRIME:', "if False:"),),
     ),
     (
         "shares that are not those of their tags",
