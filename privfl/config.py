@@ -410,8 +410,9 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and what is allowed.
     """
     cohort, privacy = config.cohort, config.privacy
-    if not isinstance(cohort, AllClients) and cohort.size > clients:
-        raise contradiction("cohort.size", cohort.size, f"must be at most data.clients = {clients}")
+    size = clients if isinstance(cohort, AllClients) else cohort.size
+    if size > clients:
+        raise contradiction("cohort.size", size, f"must be at most data.clients = {clients}")
     if isinstance(cohort, SeparatedCohort) and cohort.size * cohort.separation > clients:
         raise contradiction(
             "cohort.separation",
@@ -419,22 +420,17 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
             f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {cohort.size * cohort.separation} "
             f"clients, data.clients = {clients}; lower cohort.size or cohort.separation",
         )
-    size = clients if isinstance(cohort, AllClients) else cohort.size
-    # Zeros fill up a cohort that is drawn in secret; the size of a Poisson cohort varies.
-    varies = isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral)
-    least = int(getattr(config.aggregator, "minimum_clients", 1))
-    if (clients if varies else size) < least:
+    largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
+    if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of at least {least} clients")
     if isinstance(privacy, ClientDistributed):
         corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
-        needed = privacy.survivors + corrupt
-        if needed > size - lost:
-            raise contradiction(
-                "privacy.survivors",
-                privacy.survivors,
-                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} "
-                f"aggregator.max_dropout lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort",
+        if (needed := privacy.survivors + corrupt) > size - lost:
+            allowed = (
+                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} aggregator.max_dropout "
             )
+            allowed += f"lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort"
+            raise contradiction("privacy.survivors", privacy.survivors, allowed)
     if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
         raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
     if isinstance(privacy, ClientCentral) and privacy.imagined and privacy.delta >= 1 / privacy.imagined.population:
@@ -486,11 +482,8 @@ def _require_possible_plan(config: ExperimentConfig) -> None:
                 "cohort.kind", cohort.kind, "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'"
             )
         if privacy.randomness == "secure":
-            raise contradiction(
-                "privacy.randomness",
-                "secure",
-                "correlated noise lies on no grid; set 'seeded', or take 'client_central'",
-            )
+            allowed = "correlated noise lies on no grid; set 'seeded', or take 'client_central'"
+            raise contradiction("privacy.randomness", "secure", allowed)
         if privacy.bands is not None and (privacy.factorization == "tree" or privacy.bands > cohort.separation):
             raise contradiction(
                 "privacy.bands",
