@@ -71,7 +71,7 @@ def test_prices_are_those_of_the_mechanisms() -> None:
 
 def test_a_client_that_noises_its_own_update_pays_for_its_own_rounds() -> None:
     priced = account(LOCAL)
-    cohorts = [cohort for cohort in priced.experiment.cohorts if len(cohort) >= 2]
+    cohorts = [cohort for cohort in priced.experiment.cohorts if len(cohort) >= 3]
     for client, spent in enumerate(priced.epsilon_clients):
         rounds = sum(client in cohort for cohort in cohorts)
         assert spent == accounting.epsilon(History({Gaussian(1.0): rounds}), 1e-2)
@@ -275,7 +275,7 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
 
 @pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
 def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
-    """Cohorts of nobody and of one are among these: beside the one a stand-in sends zeros, of a client's weight, and counts
+    """Cohorts of nobody and of one are among these: beside the one stand-ins send zeros, of a client's weight, and count
     nothing. They are drawn from the seed; the operating system would draw others each time."""
     config = small(
         rounds=12,
@@ -296,7 +296,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
         assert record.clipped_share is not None
         sum_D, weight = view.sums(record.round)
         assert sum_D.shape == view.model_before(record.round).shape
-        senders = max(len(record.cohort), 2) if aggregator == "secure_sum" else len(record.cohort)
+        senders = max(len(record.cohort), 3) if aggregator == "secure_sum" else len(record.cohort)
         assert weight == len(record.survivors) == senders
         within = round((1 - record.clipped_share) * len(record.cohort))
         assert view.count(record.round) == within - len(record.cohort) / 2
