@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, get_args
@@ -45,6 +46,24 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
         found += [Price(accountant=one, relation=relation, epsilon=accounting.largest(under, delta, one)) for one in able]
     return found
+
+
+def require_finite_prices(experiment: Experiment) -> None:
+    """Raise if a price that the run will state is infinite: it cannot be written down, and is known before training.
+
+    Raises:
+        ConfigError: names the noise and the price, and says what to change.
+    """
+    plan = experiment.plan
+    if isinstance(plan, NoPlan):
+        return
+    ledger = experiment.ledger(experiment.config.rounds)
+    for one in prices(ledger.histories, plan.relation, plan.delta):
+        if not math.isfinite(one.epsilon):
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: ε by {ACCOUNTANTS[one.accountant]}, "
+                f"{RELATIONS[one.relation]}, is not finite at δ = {plan.delta:g}; raise it, or give fewer rounds"
+            )
 
 
 def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:

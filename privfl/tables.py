@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from privfl.shelves import nearest
@@ -19,6 +19,13 @@ def _in_float32(value: float) -> float:
 
 Size = Annotated[PositiveFloat, AfterValidator(_in_float32)]
 """A number above 0 that float32 can be multiplied by."""
+
+
+LEAST_DELTA: Final = 1e-300
+"""A smaller δ has no price: it could not be told from 0."""
+
+Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
+"""A δ that can be priced."""
 
 
 class Frozen(BaseModel):

@@ -233,6 +233,8 @@ def _positive(mechanism: object, *names: str) -> None:
         value = getattr(mechanism, name)
         if not 0 < value < math.inf:
             raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be positive and finite")
+        if not 1e-100 <= value <= 1e100:
+            raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-100 to 1e100, to have a square")
 
 
 def _rate(mechanism: PoissonGaussian | _IntegerSum) -> None:
