@@ -40,12 +40,12 @@ class Masses:
     infinite: float
 
     @functools.cached_property
-    def loss_L(self) -> Floats:
+    def losses(self) -> Floats:
         """The loss at each point."""
-        return (self.lowest + np.arange(len(self.mass_L))) * self.interval
+        return np.asarray((self.lowest + np.arange(len(self.mass_L))) * self.interval, np.float64)
 
     @functools.cached_property
-    def log_mass_L(self) -> Floats:
+    def log_masses(self) -> Floats:
         """The logarithm of the mass at each point."""
         with np.errstate(divide="ignore"):
             return np.asarray(np.log(self.mass_L))
@@ -133,6 +133,8 @@ class Release:
     @functools.cached_property
     def deviation(self) -> float:
         """Standard deviation of the loss when the unit is removed."""
+        if self.rate == 1.0:
+            return 1 / self.noise
         z_X = np.linspace(-9.0, 9.0, 1001)
         x_X = np.concatenate((z_X * self.noise, 1 + z_X * self.noise))
         density_X = np.exp(-np.square(z_X) / 2)
@@ -204,6 +206,6 @@ def log_mgf(release: Release, exponent: int, direction: Direction, deviations: i
     part = discretised(release, exponent, direction, deviations)
     for _ in range(coarser):
         part = part.coarser
-    logs_L = order * part.loss_L + part.log_mass_L
+    logs_L = order * part.losses + part.log_masses
     largest = float(logs_L.max())
     return largest + math.log(float(np.exp(logs_L - largest).sum()))
