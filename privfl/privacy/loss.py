@@ -25,6 +25,7 @@ is no theorem. Below 1e-10 the bounds on rounding may add some percent.
 
 from __future__ import annotations
 
+import bisect
 import functools
 import math
 from collections.abc import Callable, Mapping
@@ -72,7 +73,7 @@ _POINTS, _MOST_POINTS = 2**18, 2**21
 _WINDOW: Final = 2**22
 
 # δ for which the whole curve is composed: between two of them little precision is lost.
-_CURVE: Final = (1e-2, 1e-6, 1e-11)
+_CURVE: Final = (1e-3, 1e-9)
 
 
 @dataclass(frozen=True)
@@ -144,21 +145,26 @@ class Loss:
 
     def _epsilon_on_grid(self, room: float) -> float:
         above_L, weighted_L = self._tails
-        loss_L = (self.lowest + np.arange(len(self.mass_L))) * self.interval
         # In the interval below a point the error weighs a little more than at it.
         lost = self._lost * math.exp(min(self.tilt * self.interval, _LARGEST))
-        allowed_L = np.exp(np.clip(math.log(room) - self.log_mgf + self.tilt * loss_L, -_LARGEST, _LARGEST))
-        # δ at the points, which falls; the answer lies between the last point at which it is too large and the next.
-        exceeding = np.flatnonzero(above_L - weighted_L + lost > allowed_L)
-        place = int(exceeding[-1]) + 1 if len(exceeding) else 0
-        if place == len(loss_L):
+        scaled = math.log(room) - self.log_mgf
+
+        def allowed(place: int) -> float:
+            exponent = scaled + self.tilt * (self.lowest + place) * self.interval
+            return math.exp(min(max(exponent, -_LARGEST), _LARGEST))
+
+        # δ falls; the answer lies between the last point at which it is too large and the next.
+        place = bisect.bisect_left(
+            range(len(above_L)), True, key=lambda place: float(above_L[place] - weighted_L[place]) + lost <= allowed(place)
+        )
+        loss = (self.lowest + place) * self.interval
+        if place == len(above_L):
             return math.inf
         if place == 0:
-            return float(loss_L[0])
+            return loss
         # above − exp(ε − loss) weighted + lost = allowed
-        part = float((above_L[place] + lost - allowed_L[place]) / weighted_L[place]) if weighted_L[place] > 0 else 0.0
-        below = float(loss_L[place - 1])
-        return max(below, min(float(loss_L[place]), float(loss_L[place]) + math.log(part))) if part > 0 else below
+        part = float(above_L[place] + lost - allowed(place)) / float(weighted_L[place]) if weighted_L[place] > 0 else 0.0
+        return loss + (min(0.0, max(-self.interval, math.log(part))) if part > 0 else -self.interval)
 
 
 def epsilon(history: Mapping[Mechanism, int], delta: float) -> float:
@@ -383,11 +389,9 @@ def _spectrum(
     """
     part = discretised(step, exponent, direction, deviations)
     at = log_mgf(step, exponent, direction, deviations, tilt, 0)
-    shift_L = tilt * part.losses
-    tilted_L = np.exp(shift_L + part.log_masses - at)
-    # exp is off by the rounding of its argument; a mass of zero has an infinite one, and stays zero.
-    argument_L = np.where(tilted_L > 0, np.abs(shift_L) + np.abs(part.log_masses), 0.0)
-    off = ROUNDOFF * float(tilted_L @ (2 * argument_L + abs(at) + 4))
+    tilted_L = np.exp(tilt * part.losses + part.log_masses - at)
+    # exp is off by the rounding of its argument, of a mass m by Σ m |log m| ≤ log n and what the tilt adds.
+    off = ROUNDOFF * (4 * tilt * float(tilted_L @ np.abs(part.losses)) + 2 * math.log(len(tilted_L)) + 3 * abs(at) + 8)
     if len(tilted_L) > size:
         tilted_L = np.bincount(np.arange(len(tilted_L)) % size, tilted_L, size)
     found = np.asarray(fft.rfft(tilted_L, size), np.complex128)

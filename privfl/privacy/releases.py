@@ -164,8 +164,8 @@ def _between(z_L: Floats) -> tuple[Floats, Floats]:
     larger_L = ndtr(np.where(flip_L, -lower_L, upper_L))
     smaller_L = ndtr(np.where(flip_L, -upper_L, lower_L))
     # SciPy's function is off by up to 2.5 (2 + z²) units, as its exponent −z²/2 is rounded relative to itself; z is, too.
-    nearest_L = np.where(flip_L, np.minimum(lower_L, 40.0), np.clip(upper_L, -40.0, 0.0))
-    return np.asarray(larger_L - smaller_L), np.asarray((2 + np.square(nearest_L)) * (4 * ROUNDOFF) * larger_L)
+    units_L = 8 + 4 * np.minimum(np.square(lower_L), 1600.0)
+    return np.asarray(larger_L - smaller_L), np.asarray(units_L * ROUNDOFF * larger_L)
 
 
 @functools.lru_cache(maxsize=128)
