@@ -56,6 +56,9 @@ _LEAST_RATE: Final = 1e-30
 # Tilts are the powers of two to the power of this.
 _TILTS: Final = 0.25
 
+# By how many units of roundoff one of the log₂ n stages of a transform may move a frequency, of masses that add up to 1.
+_STAGE: Final = 4.0
+
 # exp of it is less than what rounding leaves of a frequency.
 _NOTHING: Final = -50.0
 
@@ -351,10 +354,10 @@ class _Composition:
     def _rounded(self, norm: float, size: int) -> float:
         """How far rounding may move the tilted masses, in their sum: √n times the root mean square over frequencies at most.
 
-        A frequency's factor F is off by (4 log₂ n + 8) units, so that F^T is off by T |F|^(T−1) times that. If the product is
+        A frequency's factor F is off by 4 log₂ n + 8 units, so that F^T is off by T |F|^(T−1) times that. If the product is
         above exp(−50), |F| is above exp(−50/T).
         """
-        unit = (4 * math.log2(size) + 8) * ROUNDOFF
+        unit = (_STAGE * math.log2(size) + 8) * ROUNDOFF
         # A real transform has half of the frequencies.
         root, norm = math.sqrt(size), math.sqrt(2) * norm
         weights = (times * min(math.exp(min(-_NOTHING / times, _LARGEST)) * norm, root) for times in self.steps.values())
