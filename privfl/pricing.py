@@ -37,6 +37,9 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         spent: what each account went through, stated under a relation.
         first: the plan's own relation.
         delta: the δ of all of them.
+
+    Raises:
+        ConfigError: one of them is infinite.
     """
     found = []
     for relation in sorted(get_args(Relation), key=lambda one: one != first):
@@ -44,26 +47,29 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         if any(history.relation != relation for history in under):
             continue
         able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
-        found += [Price(accountant=one, relation=relation, epsilon=accounting.largest(under, delta, one)) for one in able]
+        found += [_price(under, one, relation, delta) for one in able]
     return found
 
 
+def _price(histories: Sequence[History], accountant: accounting.Accountant, relation: Relation, delta: float) -> Price:
+    epsilon = accounting.largest(histories, delta, accountant)
+    if not math.isfinite(epsilon):
+        raise ConfigError(
+            f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
+            f"δ = {delta:g}; raise it, or give fewer rounds"
+        )
+    return Price(accountant=accountant, relation=relation, epsilon=epsilon)
+
+
 def require_finite_prices(experiment: Experiment) -> None:
-    """Raise if a price that the run will state is infinite: it cannot be written down, and is known before training.
+    """Raise if a price that the run will state is infinite, which is known before training.
 
     Raises:
-        ConfigError: names the noise and the price, and says what to change.
+        ConfigError: names the price, and says what to change.
     """
     plan = experiment.plan
-    if isinstance(plan, NoPlan):
-        return
-    ledger = experiment.ledger(experiment.config.rounds)
-    for one in prices(ledger.histories, plan.relation, plan.delta):
-        if not math.isfinite(one.epsilon):
-            raise ConfigError(
-                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: ε by {ACCOUNTANTS[one.accountant]}, "
-                f"{RELATIONS[one.relation]}, is not finite at δ = {plan.delta:g}; raise it, or give fewer rounds"
-            )
+    if not isinstance(plan, NoPlan):
+        prices(experiment.ledger(experiment.config.rounds).histories, plan.relation, plan.delta)
 
 
 def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:

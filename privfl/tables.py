@@ -24,7 +24,14 @@ Size = Annotated[PositiveFloat, AfterValidator(_in_float32)]
 LEAST_DELTA: Final = 1e-300
 """A smaller δ has no price: it could not be told from 0."""
 
-Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
+
+def _priced(value: float) -> float:
+    if value < LEAST_DELTA:
+        raise PydanticCustomError("delta", "must be at least {least}, to have a price", {"least": f"{LEAST_DELTA:g}"})
+    return value
+
+
+Delta = Annotated[float, Field(gt=0, lt=1), AfterValidator(_priced)]
 """A δ that can be priced."""
 
 
