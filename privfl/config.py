@@ -25,7 +25,7 @@ from pydantic import (
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
-from privfl.tables import Frozen, Item, Size, contradiction
+from privfl.tables import Delta, Frozen, Item, Size, contradiction
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -165,7 +165,7 @@ class Promise(Frozen):
     noise_multiplier: Size | None = None
     target_epsilon: PositiveFloat | None = None
     max_epsilon: PositiveFloat | None = None
-    delta: Fraction
+    delta: Delta
     randomness: Literal["seeded", "secure"] = "seeded"
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, get_args
@@ -36,6 +37,9 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         spent: what each account went through, stated under a relation.
         first: the plan's own relation.
         delta: the δ of all of them.
+
+    Raises:
+        ConfigError: one of them is infinite.
     """
     found = []
     for relation in sorted(get_args(Relation), key=lambda one: one != first):
@@ -43,8 +47,29 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         if any(history.relation != relation for history in under):
             continue
         able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
-        found += [Price(accountant=one, relation=relation, epsilon=accounting.largest(under, delta, one)) for one in able]
+        found += [_price(under, one, relation, delta) for one in able]
     return found
+
+
+def _price(histories: Sequence[History], accountant: accounting.Accountant, relation: Relation, delta: float) -> Price:
+    epsilon = accounting.largest(histories, delta, accountant)
+    if not math.isfinite(epsilon):
+        raise ConfigError(
+            f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
+            f"δ = {delta:g}; raise it, or give fewer rounds"
+        )
+    return Price(accountant=accountant, relation=relation, epsilon=epsilon)
+
+
+def require_finite_prices(experiment: Experiment) -> None:
+    """Raise if a price that the run will state is infinite, which is known before training.
+
+    Raises:
+        ConfigError: names the price, and says what to change.
+    """
+    plan = experiment.plan
+    if not isinstance(plan, NoPlan):
+        prices(experiment.ledger(experiment.config.rounds).histories, plan.relation, plan.delta)
 
 
 def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:

@@ -21,7 +21,7 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, new_secret
-from privfl.pricing import privacy_result
+from privfl.pricing import privacy_result, require_finite_prices
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
@@ -106,6 +106,7 @@ def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer |
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
         else:
+            require_finite_prices(experiment)
             _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder
