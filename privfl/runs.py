@@ -242,7 +242,8 @@ class RunFolder:
         """
         if self.partition.digest != digest:
             raise RunFolderError(
-                f"{self.path}: the data here are not those that the run was begun with; run its config.toml anew"
+                f"{self.path}: the data here are not those that the run was begun with; "
+                "run its config.toml anew, its data set's shuffling seeded, if it has any"
             )
 
     @property
