@@ -38,7 +38,6 @@ from privfl.experiment import Experiment, assemble, build_model, narrow
 from privfl.federated import LoadedData
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan
-from privfl.vectors import load_vector
 
 EVALUATION_BATCH = 1000
 WITHIN = 0.015
@@ -79,8 +78,7 @@ class Problem:
         members = [torch.from_numpy(data.members_of(client)) for client in range(len(data.clients))]
         if [len(one) for one in members] != list(sizes):
             raise SystemExit("a client of the benchmark task does not train on all that it owns; choose another seed")
-        start = build_model(experiment.config, data)
-        load_vector(start, experiment.initial_D)
+        start = build_model(experiment.config, data, experiment.seed)
         plan = experiment.plan
         return cls(
             config=experiment.config,

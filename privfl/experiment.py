@@ -22,10 +22,11 @@ from privfl.aggregators import Aggregator, RoundContext
 from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
-from privfl.federated import FederatedData
+from privfl.federated import Examples, FederatedData
 from privfl.fingerprint import fingerprint, settings_digest, with_members
 from privfl.inputs import Inputs
 from privfl.models import Model
+from privfl.models._build import built, copied, sound
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.events import Event, NoiseShare
@@ -43,7 +44,7 @@ from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
 from privfl.training._precision import float32_products
-from privfl.vectors import Layout, load_vector, to_vector
+from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
 
@@ -197,7 +198,9 @@ class Experiment:
             seed=seed,
             secret=seed,
             data=data,
-            initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
+            # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
+            # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
+            initial_D=to_vector(build_model(self.config, data, seed)).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed),
             fingerprint=with_members(self.fingerprint, member_N),
             processes=ALONE,
@@ -233,16 +236,17 @@ def assemble(
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed)
-    initial_D = _initial_vector(config, data, seed).to(device)
+    item, few = narrow(config.model, Model), _few(data)
+    # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
+    module = sound(item, few.to(device), len(data.classes), seed / "model")
+    initial_D = to_vector(module)
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
-    model = evaluation.prepared(build_model(config, data).to(device))
+    model = evaluation.prepared(copied(item, module))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
-    local_model = build_model(config, data).to(device)
     # At the run's own weights: several processes must come to one answer.
-    load_vector(local_model, initial_D)
-    choice = choose(config.training.engine, local_model, x[:1])
+    choice = choose(config.training.engine, module, x[:1])
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -256,7 +260,7 @@ def assemble(
         plan=plan,
         model=model,
         initial_D=initial_D,
-        trainer=SHELVES["training.engine"].find(choice.engine)(local_model, config.training, plan),
+        trainer=SHELVES["training.engine"].find(choice.engine)(module, config.training, plan),
         engine=str(choice),
         aggregator=aggregator,
         server=server,
@@ -282,9 +286,15 @@ def narrow(item: object, contract: type[Contract]) -> Contract:
     return item
 
 
-def build_model(config: ExperimentConfig, data: FederatedData) -> nn.Module:
-    """The model that the configuration names, for inputs and classes of these data."""
-    return narrow(config.model, Model).build(data.pool.x.shape[1:], len(data.classes))
+def build_model(config: ExperimentConfig, data: FederatedData, seed: Seed) -> nn.Module:
+    """The model that the configuration names, for inputs and classes of these data, with that seed's initial weights."""
+    return built(narrow(config.model, Model), _few(data), len(data.classes), seed / "model")
+
+
+def _few(data: FederatedData) -> Tensor:
+    """Two inputs that are nobody's: those of the test split, whose values a model of words or of images takes."""
+    few = Examples(data.test.x[[0, -1]], data.test.y[[0, -1]])
+    return Inputs.of(few, data.pixels, torch.device("cpu"))[:]
 
 
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
@@ -466,9 +476,3 @@ def _require_possible(experiment: Experiment) -> None:
             f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
             "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
         )
-
-
-def _initial_vector(config: ExperimentConfig, data: FederatedData, seed: Seed) -> Tensor:
-    with torch.random.fork_rng(devices=()):
-        torch.set_rng_state((seed / "model").torch().get_state())
-        return to_vector(build_model(config, data))

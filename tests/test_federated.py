@@ -194,7 +194,7 @@ def with_x_of(kind: Any) -> Examples:
         (with_x_of(np.float64), r"part has x of float64; it must be float32: x\.astype\(np\.float32\)"),
         (with_x_of(np.uint8), "part has x of uint8; it must be float32: bytes go with pixels"),
         (Examples(examples(8).x[:0], examples(8).y[:0]), "part is empty"),
-        (Examples(examples(8).x, examples(8).y.tolist()), "y of list; it must be a NumPy array"),  # type: ignore[arg-type]
+        (Examples(examples(8).x, examples(8).y.tolist()), "y of list; it must be a NumPy array"),
         (Examples(np.zeros((8, 2), dtype=np.float32), examples(8).y), r"x is \(2,\) in the training part"),
     ],
 )
