@@ -23,10 +23,10 @@ from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import Examples, FederatedData
-from privfl.fingerprint import fingerprint, settings_digest, with_members
+from privfl.fingerprint import Made, fingerprint, settings_digest, with_members, with_model
 from privfl.inputs import Inputs
 from privfl.models import Model
-from privfl.models._build import built, copied, sound
+from privfl.models._build import built, constants, copied, sound
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.events import Event, NoiseShare
@@ -68,9 +68,10 @@ class Experiment:
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
             run is known before it begins.
-        fingerprint: of all settings that move the training, of the data, and of who is a member. It goes into the streams
-            of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
-            share their noise: the difference of two such releases would have none.
+        settings: a digest of those that move a message or the mechanism. It names the cohorts that a price counts on.
+        fingerprint: of the same, of the data, and of who is a member. It goes into the streams of batches and noise, so that
+            two runs with one seed and different settings, or on neighbouring data, do not share their noise: the difference of
+            two such releases would have none. Empty where nothing is promised.
         processes: those that carry the run out together.
     """
 
@@ -90,6 +91,7 @@ class Experiment:
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
+    settings: str
     fingerprint: str
     processes: Processes = ALONE
 
@@ -108,16 +110,23 @@ class Experiment:
         state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
         return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
 
-    def cohort(self, round_number: int) -> Cohort:
-        """Who takes part in that round, and what each of them trains on."""
-        sizes_K = self.data.sizes()
+    def stream(self, state: ServerState) -> Seed:
+        """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
+
+        Only the very same question gets the same noise: the model that the round begins with is part of the name.
+        """
+        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
+        return self.secret / "round" / state.round / with_model(self.fingerprint, state.global_D, told)
+
+    def cohort(self, state: ServerState) -> Cohort:
+        """Who takes part in the round that begins with that state, and what each of them trains on."""
+        sizes_K, stream = self.data.sizes(), self.stream(state)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client)
 
-        return Cohort(self.cohorts[round_number], task, self.x[:1])
+        return Cohort(self.cohorts[state.round], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
@@ -137,7 +146,7 @@ class Experiment:
     def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
         """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state.round).run(state, self.cohort(state.round), context)
+        return self._round(state).run(state, self.cohort(state), context)
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process orders, until it orders no more."""
@@ -149,7 +158,7 @@ class Experiment:
             state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
             # Whether anybody will look at the updates is for all to know: they travel or not.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
-            self._round(order.round).contribute(state, self.cohort(order.round), context)
+            self._round(state).contribute(state, self.cohort(state), context)
 
     def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
         name = self.seed / "round" / state.round
@@ -164,17 +173,17 @@ class Experiment:
             transcript=transcript,
             processes=self.processes,
             codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
-            noise_key=(self.secret / "round" / state.round / "shares" / self.fingerprint).key() if distributed else b"",
+            noise_key=(self.stream(state) / "shares").key() if distributed is not None else b"",
         )
 
-    def _round(self, number: int) -> Round:
+    def _round(self, state: ServerState) -> Round:
         return Round(
             plan=self.plan,
             trainer=self.trainer,
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
-            stream=self.secret / "round" / number / "server" / self.fingerprint,
+            stream=self.stream(state) / "server",
         )
 
     def train(self) -> Tensor:
@@ -201,7 +210,7 @@ class Experiment:
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
             initial_D=to_vector(build_model(self.config, data, seed)).to(self.x.device),
-            cohorts=_draw_cohorts(self.config, data, seed),
+            cohorts=_draw_cohorts(self.config, data, seed, self.settings),
             fingerprint=with_members(self.fingerprint, member_N),
             processes=ALONE,
         )
@@ -235,18 +244,19 @@ def assemble(
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
-    cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed)
     item, few = narrow(config.model, Model), _few(data)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
     module = sound(item, few.to(device), len(data.classes), seed / "model")
     initial_D = to_vector(module)
+    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
+    # At the run's own weights: several processes must come to one answer.
+    choice = choose(config.training.engine, module, x[:1])
+    settings = settings_digest(config, Made(choice.engine, device.type, constants(module)))
+    cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed, settings)
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
-    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
-    # At the run's own weights: several processes must come to one answer.
-    choice = choose(config.training.engine, module, x[:1])
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -265,7 +275,8 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=with_members(fingerprint(config, plan, data, choice.engine), data.member_N),
+        settings=settings,
+        fingerprint=with_members(fingerprint(settings, plan, data), data.member_N),
         processes=processes,
     )
     _require_possible(experiment)
@@ -423,12 +434,12 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed) -> tuple[tuple[int, ...], ...]:
+def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, settings: str) -> tuple[tuple[int, ...], ...]:
     stream = seed / "cohort"
     if isinstance(config.privacy, ClientCentral):
         # A price that counts on the draw adds up over runs only where each draws for itself. Of the settings alone: the
         # noise is calibrated to the cohorts, and cannot have a part in them.
-        stream /= settings_digest(config)
+        stream /= settings
     return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
 
 

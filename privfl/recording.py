@@ -140,7 +140,7 @@ class _Recorder:
             due = done % config.evaluation.every == 0 or done == config.rounds
             last = self._evaluate(outcome.state.global_D) if due else None
             evaluated = time.perf_counter() - evaluating
-            record = self._record(state.round, outcome, ledger, last)
+            record = self._record(state, outcome, ledger, last)
             cost = outcome.aggregate.cost if outcome.aggregate else None
             timing = TimingRecord(
                 round=state.round,
@@ -179,13 +179,14 @@ class _Recorder:
             clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
         )
 
-    def _record(self, round_number: int, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
+    def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         return RoundRecord(
-            round=round_number,
-            cohort=list(self.experiment.cohorts[round_number]),
+            round=state.round,
+            streams=(self.experiment.stream(state) / "name").key(8).hex(),
+            cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
             train_loss=float(np.mean(losses)) if losses else None,
