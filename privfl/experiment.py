@@ -22,11 +22,11 @@ from privfl.aggregators import Aggregator, RoundContext
 from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
-from privfl.federated import Examples, FederatedData
+from privfl.federated import FederatedData
 from privfl.fingerprint import Made, fingerprint, settings_digest, with_members, with_model
 from privfl.inputs import Inputs
 from privfl.models import Model
-from privfl.models._build import built, constants, copied, sound
+from privfl.models._build import built, constants, copied, few, sound
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.events import Event, NoiseShare
@@ -200,7 +200,7 @@ class Experiment:
             index: tells shadow models apart.
             member_N: the shadow's members among the pool.
         """
-        seed = self.seed / "shadow" / index
+        seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
         data = replace(self.data, member_N=member_N)
         return replace(
             self,
@@ -209,7 +209,7 @@ class Experiment:
             data=data,
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
-            initial_D=to_vector(build_model(self.config, data, seed)).to(self.x.device),
+            initial_D=to_vector(built(item, few(data), len(data.classes), seed / "model")).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, self.settings),
             fingerprint=with_members(self.fingerprint, member_N),
             processes=ALONE,
@@ -244,9 +244,9 @@ def assemble(
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
-    item, few = narrow(config.model, Model), _few(data)
+    item = narrow(config.model, Model)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
-    module = sound(item, few.to(device), len(data.classes), seed / "model")
+    module = sound(item, few(data).to(device), len(data.classes), seed / "model")
     initial_D = to_vector(module)
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
     # At the run's own weights: several processes must come to one answer.
@@ -295,17 +295,6 @@ def narrow(item: object, contract: type[Contract]) -> Contract:
             f"{type(item).__name__} does not derive from {contract.__module__}.{contract.__name__}; see its docstring"
         )
     return item
-
-
-def build_model(config: ExperimentConfig, data: FederatedData, seed: Seed) -> nn.Module:
-    """The model that the configuration names, for inputs and classes of these data, with that seed's initial weights."""
-    return built(narrow(config.model, Model), _few(data), len(data.classes), seed / "model")
-
-
-def _few(data: FederatedData) -> Tensor:
-    """Two inputs that are nobody's: those of the test split, whose values a model of words or of images takes."""
-    few = Examples(data.test.x[[0, -1]], data.test.y[[0, -1]])
-    return Inputs.of(few, data.pixels, torch.device("cpu"))[:]
 
 
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
