@@ -71,7 +71,7 @@ class Experiment:
         settings: a digest of those that move a message or the mechanism. It names the cohorts that a price counts on.
         fingerprint: of the same, of the data, and of who is a member. It goes into the streams of batches and noise, so that
             two runs with one seed and different settings, or on neighbouring data, do not share their noise: the difference of
-            two such releases would have none. Empty where nothing is promised.
+            two such releases would have none.
         processes: those that carry the run out together.
     """
 
@@ -113,10 +113,14 @@ class Experiment:
     def stream(self, state: ServerState) -> Seed:
         """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
 
-        Only the very same question gets the same noise: the model that the round begins with is part of the name.
+        Only the very same question gets the same noise: the model that the round begins with is part of the name. Without a
+        promise there is no noise to share, and runs of one seed are paired.
         """
+        stream = self.secret / "round" / state.round
+        if isinstance(self.plan, NoPlan):
+            return stream
         told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
-        return self.secret / "round" / state.round / with_model(self.fingerprint, state.global_D, told)
+        return stream / with_model(self.fingerprint, state.global_D, told)
 
     def cohort(self, state: ServerState) -> Cohort:
         """Who takes part in the round that begins with that state, and what each of them trains on."""

@@ -53,19 +53,20 @@ def settings_digest(config: ExperimentConfig, made: Made) -> str:
 
 
 def fingerprint(settings: str, plan: Plan, data: FederatedData) -> str:
-    """Of the settings, the plan with its noise fixed, the data and who owns them; without a promise, of nothing.
+    """Of the settings, the plan with its noise fixed, the data and who owns them.
 
     Args:
         settings: their digest.
         plan: what it is priced at (δ) and when it ends (its budget) leave each message as it is.
         data: the members are left to :func:`with_members`.
     """
-    return "" if isinstance(plan, NoPlan) else _sha256(settings, replace(plan, budget=None, delta=0.5), data.digest())
+    mechanism = plan if isinstance(plan, NoPlan) else replace(plan, budget=None, delta=0.5)
+    return _sha256(settings, mechanism, data.digest())
 
 
 def with_members(name: str, member_N: BoolArray) -> str:
     """A fingerprint, and who of the pool is a member."""
-    return name and _sha256(name, np.packbits(member_N).tobytes())
+    return _sha256(name, np.packbits(member_N).tobytes())
 
 
 def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
@@ -80,7 +81,7 @@ def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
         global_D: the model.
         told: what else the clients are told of the server's state.
     """
-    return name and _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
+    return _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
 
 
 def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
