@@ -31,6 +31,7 @@ from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, ViewError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
+from privfl.models._build import constants
 from privfl.privacy.plan import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
@@ -104,6 +105,7 @@ def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAt
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
     """The truth about membership is what the run wrote down; whatever is assembled again must agree with it."""
     folder.require_same_data(experiment.data.digest())
+    folder.require_same_constants(constants(experiment.model))
     written = read_npz(folder.path / "membership.npz")
     if any(not np.array_equal(written[name], getattr(experiment.data, name)) for name in ("candidate_N", "member_N")):
         raise RunFolderError(f"{folder.path}: membership.npz is not what this run drew; run its config.toml anew")

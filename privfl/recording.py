@@ -21,6 +21,7 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, new_secret
+from privfl.models._build import constants
 from privfl.pricing import privacy_result
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plan import NoPlan
@@ -105,6 +106,7 @@ def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer |
         if begun:
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
+            folder.require_same_constants(constants(experiment.model))
         else:
             _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
@@ -312,6 +314,7 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         counts=data.counts().tolist(),
         provenance=data.provenance,
         digest=data.digest(),
+        constants=constants(experiment.model),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

@@ -140,7 +140,8 @@ class Environment(Frozen):
 class PartitionRecord(Frozen):
     """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
 
-    ``digest`` is the SHA-256 of all the data and of who owns what; a run is resumed and attacked on the same data only.
+    ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
+    train; a run is resumed and attacked with the same only.
     """
 
     clients: list[str]
@@ -148,6 +149,7 @@ class PartitionRecord(Frozen):
     counts: list[list[int]]
     provenance: str
     digest: str
+    constants: str
 
 
 class Price(Frozen):

@@ -246,6 +246,18 @@ class RunFolder:
                 "run its config.toml anew, its data set's shuffling seeded, if it has any"
             )
 
+    def require_same_constants(self, constants: str) -> None:
+        """Raise unless the model holds, beside its weights, what that of the run held.
+
+        Raises:
+            RunFolderError: it does not.
+        """
+        if self.partition.constants != constants:
+            raise RunFolderError(
+                f"{self.path}: the model here has other constants (buffers, frozen weights, plain tensors) than the run's; "
+                "bring back the files or the code that they came from, or run its config.toml anew"
+            )
+
     @property
     def config(self) -> ExperimentConfig:
         """The resolved configuration."""
