@@ -155,12 +155,8 @@ class _Job:
 
     index: int
     member_N: BoolArray
-    of: tuple[str, str]
-    """What tells the target's settings, constants and data."""
-
-
-def _identity(experiment: Experiment) -> tuple[str, str]:
-    return experiment.settings, experiment.data.digest()
+    of: str
+    """The target's fingerprint."""
 
 
 def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
@@ -169,7 +165,7 @@ def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
     Raises:
         DataError: this process read other data than the target's, or built another model.
     """
-    if _identity(experiment) != job.of:
+    if experiment.fingerprint != job.of:
         raise DataError(
             f"shadow model {job.index}: this process read other data, or built another model, than the run; seed the shuffling "
             "of the data set, and what the model draws, and attack again"
@@ -185,7 +181,7 @@ def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArr
     done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
     if observer is not None:
         observer(len(done), len(paths))
-    jobs = [_Job(index, shadow_SN[index], _identity(experiment)) for index in range(len(paths)) if index not in done]
+    jobs = [_Job(index, shadow_SN[index], experiment.fingerprint) for index in range(len(paths)) if index not in done]
     for job, outputs in _carry_out(experiment, jobs):
         content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
         write_atomic(paths[job.index], npz(content))

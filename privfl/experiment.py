@@ -23,7 +23,7 @@ from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
-from privfl.fingerprint import Made, fingerprint, settings_digest, with_members, with_model
+from privfl.fingerprint import Made, fingerprint, with_members, with_model
 from privfl.inputs import Inputs
 from privfl.models import Model
 from privfl.models._build import built, constants, copied, few, sound
@@ -66,12 +66,11 @@ class Experiment:
         initial_D: the global model before the first round.
         trainer, aggregator, server: the items that do the work.
         engine: the trainer's name, and why it was chosen.
-        cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
-            run is known before it begins.
-        settings: a digest of those that move a message or the mechanism. It names the cohorts that a price counts on.
-        fingerprint: of the same, of the data, and of who is a member. It goes into the streams of batches and noise, so that
-            two runs with one seed and different settings, or on neighbouring data, do not share their noise: the difference of
-            two such releases would have none.
+        cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
+            whole run is known before it begins.
+        fingerprint: of all settings that move a message or the mechanism, of the data, and of who is a member. It goes into the
+            streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
+            share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
     """
 
@@ -91,7 +90,6 @@ class Experiment:
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
-    settings: str
     fingerprint: str
     processes: Processes = ALONE
 
@@ -205,7 +203,7 @@ class Experiment:
             member_N: the shadow's members among the pool.
         """
         seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
-        data = replace(self.data, member_N=member_N)
+        data, name = replace(self.data, member_N=member_N), with_members(self.fingerprint, member_N)
         return replace(
             self,
             seed=seed,
@@ -214,8 +212,8 @@ class Experiment:
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
             initial_D=to_vector(built(item, few(data), len(data.classes), seed / "model")).to(self.x.device),
-            cohorts=_draw_cohorts(self.config, data, seed, self.settings),
-            fingerprint=with_members(self.fingerprint, member_N),
+            cohorts=_draw_cohorts(self.config, data, seed, name),
+            fingerprint=name,
             processes=ALONE,
         )
 
@@ -252,15 +250,19 @@ def assemble(
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
     module = sound(item, few(data).to(device), len(data.classes), seed / "model")
     initial_D = to_vector(module)
-    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
-    # At the run's own weights: several processes must come to one answer.
-    choice = choose(config.training.engine, module, x[:1])
-    settings = settings_digest(config, Made(choice.engine, device.type, constants(module)))
-    cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed, settings)
+    cohorts = _draw_cohorts(config, data, seed, "")
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
+    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
+    # At the run's own weights: several processes must come to one answer.
+    choice = choose(config.training.engine, module, x[:1])
+    made = Made(choice.engine, device.type, constants(module))
+    name = with_members(fingerprint(config, made, plan, data), data.member_N)
+    if isinstance(config.privacy, ClientCentral):
+        # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
+        cohorts = _draw_cohorts(config, data, secret, name)
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -279,8 +281,7 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        settings=settings,
-        fingerprint=with_members(fingerprint(settings, plan, data), data.member_N),
+        fingerprint=name,
         processes=processes,
     )
     _require_possible(experiment)
@@ -427,12 +428,11 @@ def _device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, settings: str) -> tuple[tuple[int, ...], ...]:
+def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
+    """All cohorts; those that are drawn in secret by the run's name too."""
     stream = seed / "cohort"
     if isinstance(config.privacy, ClientCentral):
-        # A price that counts on the draw adds up over runs only where each draws for itself. Of the settings alone: the
-        # noise is calibrated to the cohorts, and cannot have a part in them.
-        stream /= settings
+        stream /= name
     return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
 
 

@@ -42,26 +42,19 @@ class Made:
     constants: str
 
 
-def settings_digest(config: ExperimentConfig, made: Made) -> str:
-    """Of all settings that move a message or the mechanism, and of code of somebody's own; of no data.
-
-    It names the cohorts that a price counts on, which are drawn before the noise is calibrated to them.
-    """
-    out = _left_out(config, made)
-    items = [type(getattr(config, name)).__module__ for name in ("model", "server", "aggregator") if name not in out]
-    return _sha256(config.model_dump(exclude=out), made, *_own_code([*items, made.engine]))
-
-
-def fingerprint(settings: str, plan: Plan, data: FederatedData) -> str:
-    """Of the settings, the plan with its noise fixed, the data and who owns them.
+def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: FederatedData) -> str:
+    """Of the settings, the plan with its noise fixed, the data and who owns them, and code of somebody's own.
 
     Args:
-        settings: their digest.
+        config: those of its settings count that move a message or the mechanism.
+        made: what the run chose.
         plan: what it is priced at (δ) and when it ends (its budget) leave each message as it is.
         data: the members are left to :func:`with_members`.
     """
+    out = _left_out(config, made)
+    items = [type(getattr(config, name)).__module__ for name in ("model", "server", "aggregator") if name not in out]
     mechanism = plan if isinstance(plan, NoPlan) else replace(plan, budget=None, delta=0.5)
-    return _sha256(settings, mechanism, data.digest())
+    return _sha256(config.model_dump(exclude=out), made, mechanism, data.digest(), *_own_code([*items, made.engine]))
 
 
 def with_members(name: str, member_N: BoolArray) -> str:
@@ -86,14 +79,13 @@ def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
 
 def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
     """The settings that are in no name; a new one is in it until it is listed here."""
-    out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "evaluation", "records", "attacks"), True)
+    out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
     # In the name as they were found: see Made.
     out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
     if isinstance(privacy, Promise):
-        # A run that ends early is the beginning of one that goes on; and so is a shorter one, whose price is another.
-        given = privacy.noise_multiplier is not None
-        out |= {"privacy": {"max_epsilon"} | ({"delta"} if given else set())} | ({"rounds": True} if given else {})
+        # A shorter run, or one that its budget ends, is the beginning of a longer one. What fixes the noise shows in the plan.
+        out["privacy"] = {"max_epsilon", "delta", "noise_multiplier", "target_epsilon"}
     if isinstance(privacy, ExampleLevel | ClientLocal):
         # What is done to messages that have their noise is nobody's secret. Elsewhere the noise covers what comes of the
         # aggregator, rounding and losses included: two sums under one noise would lay bare in what they differ.

@@ -24,8 +24,9 @@ from privfl import fingerprint as fingerprint_module
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.experiment import Experiment, assemble, deterministic
 from privfl.federated import FederatedData
-from privfl.fingerprint import Made, fingerprint, settings_digest, with_members
-from privfl.privacy.plan import Federation, plan_for
+from privfl.fingerprint import Made, fingerprint, with_members
+from privfl.models._build import constants
+from privfl.privacy.plan import Federation, NoPlan, plan_for
 from privfl.rounds import ServerState
 from privfl.tables import Item
 
@@ -75,12 +76,11 @@ def data() -> FederatedData:
 FUSED, OPACUS = Made("fused", "cpu", ""), Made("opacus", "cpu", "")
 
 
-def name_of(config: ExperimentConfig, data: FederatedData, made: Made = FUSED) -> str:
-    """The run's name; the noise is fixed as a target would fix it."""
+def name_of(config: ExperimentConfig, data: FederatedData, made: Made = FUSED, noise: float = 0.3) -> str:
+    """The run's name where its settings come to that noise."""
     plan = plan_for(config, Federation(10, 5, 650))
-    target = getattr(config.privacy, "target_epsilon", None)
-    plan = plan if target is None else plan.calibrated(10.0 / target)  # type: ignore[union-attr]
-    return fingerprint(settings_digest(config, made), plan, data)
+    assert not isinstance(plan, NoPlan)
+    return fingerprint(config, made, plan.calibrated(noise), data)
 
 
 # --- every setting is one kind or the other ----------------------------------------------------------------------------
@@ -107,10 +107,20 @@ def fields(model: type[BaseModel], at: str = "") -> Iterator[str]:
 
 ALL = set(fields(ExperimentConfig))
 
-NEVER = {"name", "seed", "evaluation.every", "records.views", "attacks.run", "attacks.shadow_models", "privacy.max_epsilon"}
+NEVER = {
+    "name",
+    "seed",
+    "rounds",
+    "privacy.delta",
+    "evaluation.every",
+    "records.views",
+    "attacks.run",
+    "attacks.shadow_models",
+    "privacy.max_epsilon",
+}
 AS_FOUND = {"device", "training.engine"}
 BY_ENGINE = {"training.parts", "training.memory_budget"}
-BY_NOISE = {"rounds", "privacy.delta"}
+BY_NOISE = {"privacy.noise_multiplier", "privacy.target_epsilon"}
 BY_PLAN = {"aggregator"}
 ALWAYS: dict[str, tuple[str, Table]] = {
     "data.kind": ("example", {"data__kind": "adult"}),
@@ -133,8 +143,6 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "training.proximal": ("example", {"training__proximal": 0.1}),
     "training.precision": ("example", {"training__precision": "bfloat16"}),
     "privacy.kind": ("client_central", {"privacy__kind": "client_local"}),
-    "privacy.noise_multiplier": ("example", {"privacy__noise_multiplier": 2.0}),
-    "privacy.target_epsilon": ("example", {"privacy__noise_multiplier": None, "privacy__target_epsilon": 3.0}),
     "privacy.randomness": ("example", {"privacy__randomness": "secure"}),
     "privacy.max_grad_norm": ("example", {"privacy__max_grad_norm": 2.0}),
     "privacy.sampler": ("example", {"privacy__sampler": "shuffle"}),
@@ -160,7 +168,6 @@ BASES: dict[str, Table] = {
     "privacy.imagined.population": {"privacy__imagined": {"population": 80, "cohort": 50}},
     "privacy.imagined.cohort": {"privacy__imagined": {"population": 80, "cohort": 50}},
     "training.local_steps": {"training": {"local_steps": 2, "batch_size": 16, "lr": 0.5}},
-    "privacy.target_epsilon": {"privacy__noise_multiplier": None, "privacy__target_epsilon": 2.0},
 }
 """Where a change is of something that the small run has not."""
 
@@ -175,7 +182,7 @@ def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
         "never": NEVER,
         "as it was found": AS_FOUND,
         "with the fused engine": BY_ENGINE,
-        "where a target ε fixes the noise": BY_NOISE,
+        "as the noise that they come to": BY_NOISE,
         "where the noise covers what comes of it": BY_PLAN,
         "always": set(ALWAYS),
     }
@@ -212,11 +219,19 @@ def test_what_leaves_every_message_as_it_is_is_not_in_the_name(kind: str, change
 
 
 @pytest.mark.parametrize("kind", PRIVACY)
-def test_what_fixes_the_noise_is_in_the_name_where_a_target_does(kind: str, data: FederatedData) -> None:
-    """Secret cohorts are drawn before the noise is fixed: they must be others where it is."""
-    base: Table = {"privacy__noise_multiplier": None, "privacy__target_epsilon": 2.0}
-    changes: list[Table] = [{}, {"rounds": 3}, {"privacy__delta": 1e-5}]
-    assert len({settings_digest(config_of(kind, **base, **change), FUSED) for change in changes}) == 3
+def test_the_noise_is_in_the_name_whatever_fixed_it(kind: str, data: FederatedData) -> None:
+    given, asked = config_of(kind), config_of(kind, privacy__noise_multiplier=None, privacy__target_epsilon=2.0)
+    assert name_of(given, data) == name_of(asked, data) != name_of(asked, data, noise=0.301)
+
+
+def test_secret_cohorts_are_of_the_whole_name() -> None:
+    """Cohorts that two runs share, under noise of their own, cost more than both prices add up to."""
+    changes: list[Table] = [{}, {"training__engine": "opacus"}, {"training__lr": 0.25}, {"privacy__noise_multiplier": 1.1}]
+    runs = [assemble(config_of("client_central", rounds=30, **change)) for change in changes]
+    runs.append(runs[0].shadow(0, runs[0].data.member_N))
+    assert len({run.cohorts for run in runs}) == len(runs)
+    # And a release is whole: the very cohorts where the noise is the same.
+    assert assemble(config_of("client_central", rounds=20, name="again")).cohorts == runs[0].cohorts[:20]
 
 
 def test_how_a_cohort_is_cut_is_in_the_name_where_it_moves_bits(data: FederatedData) -> None:
@@ -373,7 +388,11 @@ def neighbours(experiment: Experiment) -> Iterator[str]:
     member_N[np.flatnonzero(member_N)[0]] = False
     value, label = replace(data, pool=replace(data.pool, x=x)), replace(data, pool=replace(data.pool, y=y))
     for one in (data, value, label, replace(data, owner_N=owner_N), replace(data, member_N=member_N)):
-        yield with_members(fingerprint(experiment.settings, experiment.plan, one), one.member_N)
+        yield with_members(fingerprint(experiment.config, made_of(experiment), experiment.plan, one), one.member_N)
+
+
+def made_of(experiment: Experiment) -> Made:
+    return Made(experiment.engine.partition(":")[0], experiment.x.device.type, constants(experiment.model))
 
 
 def keys_of(experiment: Experiment) -> Iterator[bytes]:

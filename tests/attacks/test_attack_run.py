@@ -191,7 +191,7 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
 def test_a_process_that_read_other_data_trains_no_shadow() -> None:
     """Each process reads and builds for itself; what is large is not read twice at the start."""
     experiment = assemble(loads(OVERFITTED))
-    job = _run._Job(0, experiment.data.member_N[experiment.data.candidate_N], (experiment.settings, "another"))
+    job = _run._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
     with pytest.raises(DataError, match=r"shadow model 0: this process read other data, or built another model, than the run"):
         _run._train_shadow(experiment, job)
 

@@ -193,12 +193,12 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "secret cohorts are the public seed's",
         of_streams.check_secret_cohorts_are_of_no_seed,
-        Edit(experiment, "assemble", "secret if isinstance(config.privacy, ClientCentral) else seed", "seed"),
+        Edit(experiment, "assemble", "_draw_cohorts(config, data, secret, name)", "_draw_cohorts(config, data, seed, name)"),
     ),
     (
         "cohorts are those of every other setting",
         of_runs.check_runs_of_one_seed_draw_cohorts_of_their_own,
-        Edit(experiment, "_draw_cohorts", "stream /= settings", "pass"),
+        Edit(experiment, "_draw_cohorts", "stream /= name", "pass"),
     ),
     (
         "layers clipped to C each",
