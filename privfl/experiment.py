@@ -35,7 +35,7 @@ from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.own_noise_plans import DistributedPlan
 from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
 from privfl.privacy.sampling import draw_cohorts
-from privfl.processes import ALONE, Processes
+from privfl.processes import ALONE, Processes, device_named
 from privfl.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
@@ -160,7 +160,7 @@ class Experiment:
             state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
             # Whether anybody will look at the updates is for all to know: they travel or not.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
-            self._round(state).contribute(state, self.cohort(state), context)
+            self._round(state).contribute(state, self.cohort(state), context, order)
 
     def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
         name = self.seed / "round" / state.round
@@ -186,6 +186,7 @@ class Experiment:
             server=self.server,
             largest_client=int(self.data.sizes().max()),
             stream=self.stream(state) / "server",
+            run_name=self.fingerprint,
         )
 
     def train(self) -> Tensor:
@@ -241,7 +242,7 @@ def assemble(
         ConfigError, DataError, ModelError: something does not fit; nothing was trained.
     """
     seed = Seed(config.seed)
-    device = _device(config.device)
+    device = device_named(config.device)
     data = FederatedData.build(narrow(config.data, Dataset).load(), config.data, seed / "data")
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
@@ -416,16 +417,6 @@ def deterministic() -> Iterator[None]:
         torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
         if workspace is None:
             del os.environ[_WORKSPACE]
-
-
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device = 'cuda': PyTorch finds no GPU here; use 'cpu' or 'auto' (`privfl doctor` shows what it finds)"
-        )
-    return torch.device(name)
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:

@@ -1,5 +1,6 @@
 """Assembling a run: what is fixed before anything is trained."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from small_runs import SMALL, small
 
 from privfl import experiment as experiment_module
+from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.experiment import assemble, deterministic
 from privfl.inputs import Inputs
@@ -16,7 +18,8 @@ from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan, NoPlan
-from privfl.rounds import Round
+from privfl.processes import Alone
+from privfl.rounds import Order, Round
 from privfl.training import LocalTask, _choice
 from privfl.vectors import to_vector
 
@@ -99,6 +102,44 @@ def test_a_shadow_of_other_members_has_another_fingerprint() -> None:
     experiment = assemble(small())
     members = [experiment.data.redrawn(np.random.default_rng(seed)).member_N for seed in (0, 1)]
     assert experiment.shadow(0, members[0]).fingerprint != experiment.shadow(0, members[1]).fingerprint
+
+
+class Second(Alone):
+    """The second of two processes, as far as it can tell."""
+
+    rank, size = 1, 2
+
+    def __init__(self, order: Order) -> None:
+        self.orders: list[Order | None] = [order, None]
+        self.told: list[Any] = []
+
+    def share(self, value: Any = None) -> Any:
+        """See the contract."""
+        assert value is None, "the first shares"
+        return self.orders.pop(0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """See the contract."""
+        self.told.append(value)
+        return [value]
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("privacy", [SMALL["privacy"], {"kind": "none"}], ids=["example", "none"])
+def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: bool, privacy: dict[str, Any]) -> None:
+    """Its clients' updates would be of other examples, in silence."""
+    config = small(privacy=privacy)
+    processes = Second(Order(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint))
+    # Nobody else is there to train the rest of the cohort.
+    with deterministic(), suppress(ProcessError):
+        replace(assemble(config), processes=processes, aggregator=Mean(kind="mean")).assist()
+    done, failed = processes.told[0]
+    if same:
+        assert failed is None
+        return
+    assert not done.clients
+    assert isinstance(failed, DataError)
+    assert str(failed).startswith("process 1 read other data, or built another model, than the first; ")
 
 
 def test_training_learns() -> None:
