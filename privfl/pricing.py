@@ -10,10 +10,9 @@ from typing import Final, get_args
 import numpy as np
 
 from privfl import evaluation
-from privfl.config import ExperimentConfig
+from privfl.config import AllClients, ClientCentral, ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
 from privfl.experiment import Experiment, assemble, histories
-from privfl.fingerprint import settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
@@ -329,9 +328,16 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
 
 def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
     """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
-    seeded = all(getattr(one.config.privacy, "randomness", "seeded") == "seeded" for one in (folder, other))
-    if seeded and settings_digest(folder.config) == settings_digest(other.config):
+    ran, before = folder.rounds(), other.rounds()
+    common = list(zip(ran, before, strict=False))
+    if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
         raise RunFolderError(
-            f"{folder.path}: has the seed and the settings of {other.path}, and so drew the same cohorts and noise; "
-            "compose runs with different settings, or name it once"
+            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
+            "the longer of them tells all; leave the other out"
+        )
+    secret = isinstance(folder.config.privacy, ClientCentral) and not isinstance(folder.config.cohort, AllClients)
+    if secret and common and all(one.cohort == two.cohort for one, two in common):
+        raise RunFolderError(
+            f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "
+            "runs with cohorts of their own add up: leave one of the two out"
         )

@@ -199,6 +199,15 @@ def test_resume_begins_where_there_is_nothing_and_does_nothing_where_all_is_done
     assert {path: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
 
 
+def test_resume_with_other_constants_is_refused(tmp_path: Path) -> None:
+    """A round that did not finish would be computed again by another model."""
+    folder = run(small(rounds=1), tmp_path / "run")
+    (folder.path / "result.json").unlink()
+    folder.write("partition.json", folder.partition.model_copy(update={"constants": "others"}))
+    with pytest.raises(RunFolderError, match="the model here has other constants"):
+        run(small(rounds=1), tmp_path / "run", resume=True)
+
+
 def test_resume_with_another_configuration_names_the_setting(finished: RunFolder) -> None:
     with pytest.raises(RunFolderError, match=r"training\.batch_size = 16, not 8"):
         run(small(training={**SMALL["training"], "batch_size": 8}), finished.path, resume=True)

@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
+from privfl.aggregators._encoded import as_array, encoded, rounding_key, sum_of_words
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
@@ -236,10 +236,8 @@ class SecureSum(Aggregator):
     def plain(self, updates: Sequence[ClientUpdate], context: RoundContext) -> WeightedSum:
         """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^bits without any masks."""
         cohort, encoding = in_order(updates, context, self.minimum_clients), self.encoding(context)
-        total = np.zeros(context.layout.size + 1, TYPES[self.bits])
-        for update in cohort:
-            total += encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(context, update.client))[0]
-        return encoding.decode(total, len(cohort))
+        words = [encoded(encoding, update, context)[0] for update in cohort]
+        return encoding.decode(sum_of_words(words, encoding), len(cohort))
 
 
 class _Code(Protocol):
@@ -273,7 +271,7 @@ class _FixedPoint:
         return self.encoding.digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        return self.encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(self.context, update.client))
+        return encoded(self.encoding, update, self.context)
 
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
         return self.encoding.decode(sum_, clients)
@@ -298,9 +296,9 @@ class _Noised:
         return hashlib.sha256(self.codec.to_bytes()).digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        rounding = RandomStream(_rounding_key(self.context, update.client))
+        rounding = RandomStream(rounding_key(self.context, update.client))
         share = hkdf(self.context.noise_key, salt=b"privfl noise share", info=update.client.to_bytes(4, "little"))
-        words = self.codec.encode(_numpy(update.delta_D), rounding, RandomStream(share))
+        words = self.codec.encode(as_array(update.delta_D), rounding, RandomStream(share))
         return words.astype(TYPES[self.bits], copy=False), 0
 
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
@@ -320,7 +318,7 @@ class _Round:
         self._settings, self._context = settings, context
         self._updates = {update.client: update for update in cohort}
         self._parameters, self._code = settings.parameters(context, len(cohort)), _code(settings, context)
-        self._global_D = _numpy(context.global_D)
+        self._global_D = as_array(context.global_D)
         self._meters: list[Meter] = []
         self._transcripts: list[Transcript] = []
         self._clipped: dict[int, int] = {}
@@ -471,12 +469,3 @@ class _Round:
 
 def _finite(logarithm: float) -> float | None:
     return logarithm if math.isfinite(logarithm) else None
-
-
-def _rounding_key(context: RoundContext, client: int) -> bytes:
-    return hkdf(context.simulation_key, salt=b"privfl rounding", info=client.to_bytes(4, "little"))
-
-
-def _numpy(vector_D: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = vector_D.detach().cpu().numpy()
-    return array

@@ -145,6 +145,7 @@ def play(
         server=FedAvg(kind="fedavg"),
         largest_client=max(SIZES),
         stream=name / "server",
+        run_name="scripted",
     )
     return one.run(begin, Cohort(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 

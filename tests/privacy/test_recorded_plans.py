@@ -387,10 +387,10 @@ def check_runs_of_one_seed_draw_cohorts_of_their_own(kind: str = "poisson") -> N
 
 
 def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
-    """Whatever does not move the training makes no other run; noise from the operating system does."""
+    """Whatever moves no message makes no other run; noise from the operating system does."""
     again = CENTRAL.model_copy(update={"name": "again"})
     folders = [run(config, tmp_path / config.name) for config in (CENTRAL, again)]
-    with pytest.raises(RunFolderError, match=r"has the seed and the settings of .*with different settings") as caught:
+    with pytest.raises(RunFolderError, match=r"drew the same cohorts, batches and noise as .*leave the other out") as caught:
         together(folders)
     assert "\n" not in str(caught.value)
     secure = small(privacy=privacy("client_central", randomness="secure"), aggregator={"kind": "mean"})
