@@ -38,7 +38,6 @@ from privfl.processes import ALONE, Processes
 from privfl.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
-from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
@@ -242,7 +241,8 @@ def assemble(
     local_model = build_model(config, data).to(device)
     # At the run's own weights: several processes must come to one answer.
     load_vector(local_model, initial_D)
-    choice = choose(config.training.engine, local_model, x[:1])
+    # The test part's are nobody's who is trained on.
+    choice = choose(config.training, plan, local_model, test_x)
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -256,7 +256,7 @@ def assemble(
         plan=plan,
         model=model,
         initial_D=initial_D,
-        trainer=SHELVES["training.engine"].find(choice.engine)(local_model, config.training, plan),
+        trainer=choice.trainer,
         engine=str(choice),
         aggregator=aggregator,
         server=server,
