@@ -62,9 +62,9 @@ def _kinds(x: Tensor, count: int, marks: Sequence[int]) -> Iterator[Tensor]:
     if len(x) > 1:
         low, high, whole = x.amin(0), x.amax(0), whole_numbers(x)
         share = (made_up - _LOWEST) / (_HIGHEST - _LOWEST) if x.is_floating_point() else made_up
-        within = [mark for mark in marks if bool(((low <= mark) & (mark <= high) & whole).any())]
-        for some in (marks, within) if within != marks else (marks,):
-            integers = _integers(low, high, some, count)
+        # First everywhere: a padding may be in no example. But a large table's is no row of a small one.
+        for anywhere in (True, False) if marks else (True,):
+            integers = _integers(low, high, marks, count, anywhere=anywhere)
             yield integers.where(whole, made_up)
             yield integers.where(whole, low + (high - low) * share)
     elif marks:
@@ -78,7 +78,7 @@ def _kinds(x: Tensor, count: int, marks: Sequence[int]) -> Iterator[Tensor]:
         yield x[_unordered(count, len(x), x.device) % len(x)]
 
 
-def _integers(low: Tensor, high: Tensor, marks: Sequence[int], count: int) -> Tensor:
+def _integers(low: Tensor, high: Tensor, marks: Sequence[int], count: int, *, anywhere: bool = True) -> Tensor:
     """Integers from low to high, some twice in an example, and in each place each mark in some example.
 
     Args:
@@ -86,6 +86,7 @@ def _integers(low: Tensor, high: Tensor, marks: Sequence[int], count: int) -> Te
         high: the largest.
         marks: fewer than ``count``.
         count: how many examples.
+        anywhere: whether marks are also put where they are out of range.
 
     Returns:
         shape (count, ...).
@@ -95,7 +96,8 @@ def _integers(low: Tensor, high: Tensor, marks: Sequence[int], count: int) -> Te
     ranks = _unordered(count, count, low.device).view(examples.shape)
     values = (low + ((ranks * size) // count + places // 2) % size.clamp(min=1)).to(low.dtype)
     for number, mark in enumerate(marks):
-        values = values.masked_fill((examples + places) % count == number, mark)
+        fits = torch.ones_like(places, dtype=torch.bool) if anywhere else (low <= mark) & (mark <= high)
+        values = values.masked_fill(fits & ((examples + places) % count == number), mark)
     return values
 
 

@@ -20,6 +20,12 @@ from privfl.vectors import to_vector
 PLANS: list[Plan] = [plan(), NoPlan()]
 
 
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Models have the same weights in each run of a test."""
+    torch.manual_seed(0)
+
+
 class VisionTransformer(nn.Module):
     """A class token in front of the patches, both of them parameters of the model itself."""
 
@@ -185,7 +191,6 @@ def test_what_mixes_a_batch_is_trained_as_autograd_does_or_refused(
     module: Callable[[], nn.Module], x: Callable[[], Tensor]
 ) -> None:
     """torch.func would see each example alone in its batch, and train something else."""
-    torch.manual_seed(0)
     built = module()
     choice = choice_of(built, x(), NoPlan())
     assert choice.engine == "opacus"
