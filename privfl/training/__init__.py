@@ -87,7 +87,7 @@ class Trainer(ABC):
         """
 
     def how(self) -> str:
-        """What a run should say about how the model is trained; empty if that is nothing."""
+        """The way in which the model is trained, if a run should say something about it; else empty."""
         return ""
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002

@@ -74,7 +74,7 @@ def _prepared(engine: str, config: TrainingConfig, plan: Plan, model: nn.Module,
 
 
 def _refused(refusals: Mapping[str, UserError]) -> UserError:
-    """What all engines say, once if it is the same."""
+    """The error with the reasons of all engines; reasons that are the same are given once."""
     said, first = {engine: str(error) for engine, error in refusals.items()}, next(iter(refusals.values()))
     if len(set(said.values())) == 1:
         return first

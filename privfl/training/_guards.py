@@ -67,7 +67,7 @@ def require_per_example(model: nn.Module) -> None:
 
 
 def require_no_counts(model: nn.Module) -> None:
-    """Raise where the gradient that autograd finds for a batch counts the words of all its examples together.
+    """Raise if the gradient that autograd finds for a batch counts the words of all its examples together.
 
     Raises:
         ModelError: names the layer.
@@ -91,7 +91,7 @@ def require_trained(model: nn.Module) -> None:
 
 
 def logits_of(model: nn.Module, x_B: Tensor) -> Tensor:
-    """What the model gives for a batch.
+    """Logits of a batch.
 
     Raises:
         ModelError: that is no tensor of logits, shape (B, classes).
@@ -221,7 +221,7 @@ def lent_randomness(device: torch.device) -> AbstractContextManager[None]:
 def _strangers(x_B: Tensor, place: int) -> Iterator[Tensor]:
     """Other values for an example, the strangest first.
 
-    Integers may be numbers of words, also where they are kept as floats, and no table has a row for a large one: they become
+    Integers may be numbers of words, also if they are kept as floats, and no table has a row for a large one: they become
     others of the range that is met. Other numbers become large, and of both signs; at last they stay in their range too.
     """
     finite_B = x_B.where(x_B.isfinite(), 0.0) if x_B.is_floating_point() else x_B
@@ -243,7 +243,7 @@ def whole_numbers(x_B: Tensor) -> Tensor:
 def bears(model: nn.Module, x_B: Tensor, *, finite: bool = True) -> bool:
     """Whether a model takes these inputs, and, if so asked, gives finite numbers for them.
 
-    It is asked of a copy, in which a layer may keep what it likes, and on the CPU, where a number beyond a table is an
+    It is asked of a copy, in which a layer may keep what it likes, and on the CPU, on which a number beyond a table is an
     exception: on a GPU it would be the end of the process.
     """
     with suppress(Exception), torch.no_grad(), lent_randomness(torch.device("cpu")):

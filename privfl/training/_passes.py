@@ -105,14 +105,14 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
 def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *, alone: bool) -> None:
     """Raise unless, for two clients of different weights, the cohort's model has the model's gradients.
 
-    Compared are the summed gradients of each client and, where examples are clipped, the norm of each example's gradient, with
+    Compared are the summed gradients of each client and, if examples are clipped, the norm of each example's gradient, with
     what autograd finds for the model itself. Dropout is switched off for it.
 
     Args:
         model: the model for one client.
         cohort: made of it.
         x_B: at least three examples, shape (B, ...), which should tell nothing about real ones.
-        alone: whether each example's gradient is the one that it has alone in its batch, as where it is clipped; if not, the
+        alone: whether each example's gradient is the one that it has alone in its batch, as when it is clipped; if not, the
             sum is that of the whole batch, the examples of which a layer may mix.
 
     Raises:

@@ -22,7 +22,7 @@ def probe_like(x: Tensor, count: int) -> Tensor:
 
     Returns:
         shape (count, ...), numbers of both signs, by none of which four examples are in order: a layer that sorts them shows.
-        Where a model makes integers of them they are zeros and ones, and so they are where real ones are integers.
+        If a model makes integers of them they are zeros and ones, and so they are if real ones are integers.
     """
     shape = (count, *x.shape[1:])
     if not x.is_floating_point():
@@ -43,9 +43,9 @@ def probe_for(model: nn.Module, x: Tensor, count: int) -> Tensor:
 
     Args:
         model: what is to be checked.
-        x: examples, shape (n, ...). Of one, shape and type count. Of several, the range of each number counts too, and which
-            numbers are integers; and where the model bears nothing else, they are taken as they are. So these must be nobody's
-            who is trained on.
+        x: examples, shape (n, ...). If there is one, its shape and type count. If there are several, the range of each number
+            counts too, and which numbers are integers; and if the model bears nothing else, they are taken as they are. So
+            these must be nobody's who is trained on.
         count: how many examples are wanted, at least 3.
 
     Returns:
@@ -86,7 +86,7 @@ def _integers(low: Tensor, high: Tensor, marks: Sequence[int], count: int, *, an
         high: the largest.
         marks: fewer than ``count``.
         count: how many examples.
-        anywhere: whether marks are also put where they are out of range.
+        anywhere: whether marks are also put in places whose range they are out of.
 
     Returns:
         shape (count, ...).

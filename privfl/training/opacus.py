@@ -314,7 +314,7 @@ PerExample.GRAD_SAMPLERS[nn.Embedding] = looked_up
 
 
 def require_known(model: nn.Module) -> None:
-    """Raise where Opacus refuses a layer, or has no rule for it and none can be made.
+    """Raise if Opacus refuses a layer, or has no rule for it and none can be made.
 
     Raises:
         ModelError: says why, in Opacus' words.

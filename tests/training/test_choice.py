@@ -1,4 +1,4 @@
-"""Which engine trains a model, what is said about it, and what is said where none does."""
+"""Which engine trains a model, what is said about it, and what is said if none does."""
 
 from collections.abc import Callable
 from typing import Any
@@ -138,7 +138,7 @@ def test_no_engine_is_recommended_that_refuses_too(module: Callable[[], nn.Modul
     said = str(caught.value)
     assert "training.engine" not in said
     assert "\n" not in said
-    # Of two reasons each is under its engine's name; one reason is said once.
+    # Each of two reasons is under its engine's name; one reason is said once.
     assert ("opacus: " in said) == ("fused: " in said)
 
 

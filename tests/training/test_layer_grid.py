@@ -1,6 +1,6 @@
 """Both engines on a grid of layers and their settings, that of Opacus' own tests and more: autograd's gradients, or a refusal.
 
-Each row is a layer, and a shape of one example: integers below WORDS where the layer looks them up, else numbers. Both engines
+Each row is a layer, and a shape of one example: integers below WORDS if the layer looks them up, else numbers. Both engines
 are put beside a loop of autograd over single examples, in float64.
 """
 
@@ -153,7 +153,7 @@ def refused(engine: type[Trainer], name: str) -> bool:
     reasons = [reason for words, reason in REFUSED[engine].items() if re.search(words, name)]
     module, of = module.float(), plan()
     if not reasons:
-        # Of plain convolutions there are too many for that.
+        # There are too many plain convolutions for that.
         if not name.startswith("Conv") or "padding_mode" in name:
             engine(module, settings(of), of).prepare(to_vector(module), x.float())
         return False
@@ -181,7 +181,7 @@ def test_the_grid_has_its_rows() -> None:
     assert {engine: len(names) for engine, names in of.items()} == {Fused: 24, Opacus: 48}
 
 
-# Of what torch.func runs slowly, which is right all the same.
+# torch.func runs some layers slowly, and rightly all the same.
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
 @pytest.mark.parametrize("name", GRID)
 def test_fused(name: str) -> None:

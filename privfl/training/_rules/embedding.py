@@ -49,7 +49,7 @@ class _Lookup(torch.autograd.Function):
         if padding is not None:
             g_NLE = g_NLE.masked_fill((rows_NL == padding).unsqueeze(2), 0.0)
         if ctx.layer.scale_grad_by_freq:
-            # By how often a row comes in the example, as where the example is alone in its batch.
+            # By how often a row comes in the example, as if the example were alone in its batch.
             g_NLE = g_NLE / (rows_NL.unsqueeze(1) == rows_NL.unsqueeze(2)).sum(2, keepdim=True)
         ctx.layer.shared.tape.append(LookupRecord(ctx.runs, rows_NL, g_NLE, ctx.layer.names["weight"]))
         return None, None, None, None

@@ -27,7 +27,7 @@ class CohortEmbeddingBag(CohortEmbedding):
         return type(layer) is nn.EmbeddingBag and layer.max_norm is None and not layer.scale_grad_by_freq
 
     def forward(self, ids_NL: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
-        """(N, L) -> (N, width), with a weight for each word where the mode is "sum".
+        """(N, L) -> (N, width), with a weight for each word if the mode is "sum".
 
         Raises:
             ModelError: bags come one after another, in one vector.
