@@ -39,7 +39,6 @@ from privfl.processes import ALONE, Processes, device_named
 from privfl.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
-from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
@@ -258,8 +257,8 @@ def assemble(
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
-    # At the run's own weights: several processes must come to one answer.
-    choice = choose(config.training.engine, module, x[:1])
+    # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
+    choice = choose(config.training, plan, module, test_x)
     made = Made(choice.engine, device.type, constants(module))
     name = with_members(fingerprint(config, made, plan, data), data.member_N)
     if isinstance(config.privacy, ClientCentral):
@@ -278,7 +277,7 @@ def assemble(
         plan=plan,
         model=model,
         initial_D=initial_D,
-        trainer=SHELVES["training.engine"].find(choice.engine)(module, config.training, plan),
+        trainer=choice.trainer,
         engine=str(choice),
         aggregator=aggregator,
         server=server,

@@ -21,8 +21,8 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, new_secret
-from privfl.pricing import privacy_result, require_finite_prices
 from privfl.models._build import constants
+from privfl.pricing import privacy_result, require_finite_prices
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
