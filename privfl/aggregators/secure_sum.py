@@ -136,7 +136,8 @@ class SecureSum(Aggregator):
         except ConfigError as error:
             # A policy's errors begin with the setting that they are about.
             key = next((name for name in type(self).model_fields if str(error).startswith(name)), "adversary")
-            raise contradiction(key, getattr(self, key), str(error)) from None
+            allowed = str(error).removeprefix(f"{key} = {getattr(self, key)}: ")
+            raise contradiction(key, getattr(self, key), allowed) from None
         signing = self.dropout.consistency_check or any(loss.stage == "consistency_check" for loss in self.dropout.schedule)
         if signing and self.adversary != "active":
             raise contradiction(
