@@ -422,9 +422,7 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         )
     largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
-        raise contradiction(
-            "aggregator.kind", config.aggregator.kind, f"needs cohorts of {least} clients or more; enlarge them"
-        )
+        raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of {least} or more; enlarge them")
     if isinstance(privacy, ClientDistributed):
         corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
         if (needed := privacy.survivors + corrupt) > size - lost:

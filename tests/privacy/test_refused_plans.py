@@ -37,7 +37,7 @@ from privfl.recording import run
         *(
             (
                 {"privacy": {"kind": "none"}, "aggregator": "secure_sum", **few},
-                r"aggregator\.kind = 'secure_sum': needs cohorts of 3 clients or more",
+                r"aggregator\.kind = 'secure_sum': needs cohorts of 3 or more",
             )
             for few in (
                 {"cohort": {"kind": "fixed", "size": 2}},
