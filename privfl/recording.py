@@ -21,7 +21,8 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, new_secret
-from privfl.pricing import privacy_result
+from privfl.models._build import constants
+from privfl.pricing import privacy_result, require_finite_prices
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
@@ -105,7 +106,9 @@ def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer |
         if begun:
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
+            folder.require_same_constants(constants(experiment.model))
         else:
+            require_finite_prices(experiment)
             _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder
@@ -140,7 +143,7 @@ class _Recorder:
             due = done % config.evaluation.every == 0 or done == config.rounds
             last = self._evaluate(outcome.state.global_D) if due else None
             evaluated = time.perf_counter() - evaluating
-            record = self._record(state.round, outcome, ledger, last)
+            record = self._record(state, outcome, ledger, last)
             cost = outcome.aggregate.cost if outcome.aggregate else None
             timing = TimingRecord(
                 round=state.round,
@@ -179,13 +182,14 @@ class _Recorder:
             clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
         )
 
-    def _record(self, round_number: int, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
+    def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         return RoundRecord(
-            round=round_number,
-            cohort=list(self.experiment.cohorts[round_number]),
+            round=state.round,
+            streams=(self.experiment.stream(state) / "name").key(8).hex(),
+            cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
             train_loss=float(np.mean(losses)) if losses else None,
@@ -311,6 +315,7 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         counts=data.counts().tolist(),
         provenance=data.provenance,
         digest=data.digest(),
+        constants=constants(experiment.model),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

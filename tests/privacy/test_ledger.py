@@ -95,13 +95,13 @@ class Watched(dict[Account, tuple[Event, int]]):
 def test_a_thousand_clients_in_a_thousand_rounds_are_entered_and_priced_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
     """By the work that is done: an event looks at its own account, and next to no client's history needs a price."""
     priced: list[History] = []
-    original = loss.composed
+    original = loss.epsilon
 
-    def composed(history: History) -> Any:
+    def counted(history: History, delta: float) -> float:
         priced.append(history)
-        return original(history)
+        return original(history, delta)
 
-    monkeypatch.setattr(loss, "composed", composed)
+    monkeypatch.setattr(loss, "epsilon", counted)
     # A million validated entries would take a gigabyte here.
     monkeypatch.setattr(ledger_file, "Entry", namedtuple("Entry", "round account event"))
     draw = np.random.default_rng(0)
