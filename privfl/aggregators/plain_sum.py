@@ -36,7 +36,7 @@ class PlainSum(Aggregator):
 
     hides_updates = False
     linear = True
-    minimum_clients = 2
+    minimum_clients = 3
 
     def encoding(self, context: RoundContext) -> Encoding:
         """How updates become words.
