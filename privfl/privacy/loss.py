@@ -14,7 +14,7 @@ nor transform. It is written again because a cohort has a thousand histories, an
 second, all its loops being Python's.
 
 **Guarantees.** δ and ε are upper bounds, rounding included, for any δ from 1e-300 on. Each source of error has a bound that is
-added to δ: the cut tails of the noise, what falls out of the window, the rounding of masses, transforms and powers. Where
+added to δ: the cut tails of the noise, what falls out of the window, the rounding of masses, transforms and powers. If
 these bounds use up δ, Chernoff's bound at the same t is taken, which is Rényi DP at the order t + 1. A loss with a long tail
 takes a coarser grid, so that memory is bounded.
 
@@ -111,12 +111,12 @@ class Loss:
 
     @functools.cached_property
     def _lost(self) -> float:
-        """What errors of the masses, and of the sums of them, may hide of δ(ε) exp(t ε − K)."""
+        """The part of δ(ε) exp(t ε − K) that errors of the masses, and of the sums of them, may hide."""
         steps = min(float(len(self.mass_L)), 1 / (self.tilt * self.interval))
         return self.off * math.exp(_log_dearest(self.tilt)) + 4 * ROUNDOFF * (steps + 2)
 
     def hidden(self, epsilon: float) -> float:
-        """What of δ(ε) is the bound on errors."""
+        """The part of δ(ε) that is the bound on errors."""
         return self._lost * math.exp(min(self.log_mgf - self.tilt * epsilon, _LARGEST))
 
     def _scale(self, loss: Floats) -> Floats:
@@ -178,7 +178,7 @@ def epsilon(history: Mapping[Mechanism, int], delta: float) -> float:
     """
     worst = 0.0
     for composition in _compositions(history, delta):
-        # What Chernoff bounds by less than is known already needs no transform.
+        # No transform is needed if Chernoff's bound is below what is known already.
         if composition.bound > worst:
             worst = max(worst, composition.epsilon())
     return worst
@@ -297,7 +297,7 @@ class _Composition:
             found = loss.epsilon(self.delta)
             best = min(best, found)
             points = max(len(self.masses(step).mass_L) for step in self.steps)
-            # Of a small ε, what cannot be seen is worth no larger grid.
+            # A larger grid is not worth a difference of a small ε that cannot be seen.
             allowed = _TOLERANCE * (best if 2 * points <= _POINTS else max(1.0, best))
             if found > 0 and loss.hidden(found) > self.delta * -math.expm1(-self.tilt * allowed) and self._tilt_for(best):
                 continue

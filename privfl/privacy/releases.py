@@ -180,10 +180,11 @@ def discretised(release: Release, exponent: int, direction: Direction, deviation
         q_L, p_L, q_off_L, p_off_L = (part[::-1] for part in _buckets(release, exponent, "remove", -highest, -lowest))
     else:
         p_L, q_L, p_off_L, q_off_L = _buckets(release, exponent, direction, lowest, highest)
-    # What lies below the grid is rounded up to its first point, what lies above it to infinity.
-    below, inside_L, infinite = float(p_L[0]), p_L[1:-1] + p_off_L[1:-1], float(p_L[-1] + p_off_L[-1])
-    # Of a, b between losses l and l + h under P and Q, (a − b exp(l)) / (1 − exp(−h)) goes to the upper end; all of a if exp(l)
-    # is no number any more. What may have been rounded off goes up too.
+    # Below the grid all is rounded up to its first point, above it to infinity.
+    most_L = p_L + p_off_L
+    below, inside_L, infinite = float(most_L[0]), most_L[1:-1], float(most_L[-1])
+    # With a, b between losses l and l + h under P and Q, (a − b exp(l)) / (1 − exp(−h)) goes to the upper end, as does all that
+    # may have been rounded off; all of a if exp(l) is no number any more.
     kept_L = inside_L - (q_L - q_off_L)[1:-1] * np.exp(np.minimum(loss_L[:-1], _LARGEST))
     upper_L = np.where(loss_L[:-1] < _LARGEST, np.clip(kept_L / -math.expm1(-interval), 0.0, inside_L), inside_L)
     mass_L = np.zeros(len(loss_L))
