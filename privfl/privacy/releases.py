@@ -117,10 +117,14 @@ class Release:
 
     def bounds(self, direction: Direction, deviations: int) -> tuple[float, float]:
         """The smallest and the largest loss within so many standard deviations of the noise; a side that is bounded, whole."""
+        if self.rate == 1.0:
+            # The loss is normal, of standard deviation μ and mean μ²/2.
+            mu = (2.0 if direction == "replace" else 1.0) / self.noise
+            return mu**2 / 2 - deviations * mu, mu**2 / 2 + deviations * mu
         low = -1.0 if direction == "replace" else 0.0
         ends = self.loss(np.array([low - deviations * self.noise, 1 + deviations * self.noise]), direction)
         least, most = float(ends.min()), float(ends.max())
-        if self.rate == 1.0 or direction == "replace":
+        if direction == "replace":
             return least, most
         # The unit's not entering bounds the loss on one side.
         bound = math.log1p(-self.rate)
