@@ -31,6 +31,8 @@ WAYS = ("plain", "fused_nonprivate", "fused", "opacus")
 CLIENTS = 50
 MIB, GIGA, TERA = 2**20, 1e9, 1e12
 _NO_KERNELS = {getattr(torch.ops.aten, name) for name in ("empty", "empty_like", "empty_strided", "new_empty", "_unsafe_view")}
+_OVERWRITES = {getattr(torch.ops.aten, name) for name in ("copy_", "fill_", "zero_", "normal_", "uniform_", "bernoulli_")}
+_REDUCES = {getattr(torch.ops.aten, name) for name in ("sum", "mean", "prod", "linalg_vector_norm")}
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,10 @@ def ceilings(device: torch.device, size: int, bytes_copied: int) -> Ceilings:
 
 
 class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts a device's kernels, and the bytes that they read and write, each operand once; views and fresh memory are none."""
+    """Counts a device's kernels, and the bytes that they read and write; views and fresh memory are none.
+
+    What is read and written counts twice. A reduction that is asked for another type makes a whole copy of that type first.
+    """
 
     def __init__(self, device: torch.device) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -92,11 +97,28 @@ class Traffic(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """See the class."""
         found = func(*args, **(kwargs or {}))
         if not func.is_view and func.overloadpacket not in _NO_KERNELS:
-            operands = _tensors((*args, *(kwargs or {}).values(), found))
-            touched = [one for one in operands if one.device.type == self.device.type and one.numel()]
-            self.kernels += bool(touched)
-            self.moved += sum({one.data_ptr(): one.nbytes for one in touched}.values())
+            sides = [self._here(side) for side in _read_and_written(func, args, kwargs or {}, found)]
+            self.kernels += any(sides)
+            self.moved += sum(sum(side.values()) for side in sides)
+            wanted = (kwargs or {}).get("dtype")
+            if func.overloadpacket in _REDUCES and wanted not in (None, args[0].dtype) and self._here([args[0]]):
+                self.moved += 2 * args[0].numel() * wanted.itemsize
         return found
+
+    def _here(self, tensors: Sequence[Tensor]) -> dict[int, int]:
+        """The bytes of each of those tensors that are on the device, an address once."""
+        return {one.data_ptr(): one.nbytes for one in tensors if one.device.type == self.device.type and one.numel()}
+
+
+def _read_and_written(func: Any, args: Sequence[Any], kwargs: dict[str, Any], found: Any) -> tuple[list[Tensor], list[Tensor]]:
+    """What an operation reads and what it writes, by its schema: what it makes, and what it changes in place."""
+    given = [*zip(func._schema.arguments, args, strict=False), *((one, kwargs.get(one.name)) for one in func._schema.arguments)]
+    changed = [(one, value) for one, value in given if one.alias_info is not None and one.alias_info.is_write]
+    # What is only there to be written is not read: an output that was given, or what is filled anew.
+    written = _tensors([value for _, value in changed])
+    into = [] if func.overloadpacket in _OVERWRITES else _tensors([value for one, value in changed if not one.kwarg_only])
+    read = _tensors([value for one, value in given if one.alias_info is None or not one.alias_info.is_write])
+    return [*read, *into], [*written, *_tensors((found,))]
 
 
 def _tensors(values: Sequence[Any]) -> list[Tensor]:

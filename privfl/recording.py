@@ -30,6 +30,7 @@ from privfl.records import Environment, Evaluation, PartitionRecord, Result, Rou
 from privfl.rounds import Outcome, ServerState
 from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
 from privfl.seeding import Seed
+from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 
@@ -246,7 +247,7 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
-        named = {name: value.cpu().contiguous() for name, value in experiment.layout.unflatten(state.global_D).items()}
+        named = state_of(experiment.model, state.global_D)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
         members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)

@@ -13,7 +13,7 @@
     transcripts/         all that clients sent under secure aggregation, a file for each attempt at a round
     state.safetensors    the point to resume from
     noise.key            the root of noise from the operating system, while the run goes on; removed at its end
-    model.safetensors    the final model, by parameter name
+    model.safetensors    the final model, as `load_state_dict` of the model takes it
     result.json          the figures of the run
     attacks/             what the attacks found
     figures/ report.html the page

@@ -1,7 +1,8 @@
 """A model and its one flat vector: the only form in which a model or an update travels.
 
-A :class:`Layout` fixes the order, names and shapes of a model's parameters. Whatever comes back is checked against it;
-nothing is ever loaded loosely.
+A :class:`Layout` fixes the order, names and shapes of what is trained: the parameters that require a gradient. Frozen ones and
+buffers are constants, which every side has from the model itself. Whatever comes back is checked against the layout; nothing is
+ever loaded loosely.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from privfl.errors import ModelError
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Names and shapes of a model's parameters, in order; D = ``size``."""
+    """Names and shapes of a model's trained parameters, in order; D = ``size``."""
 
     names: tuple[str, ...]
     shapes: tuple[tuple[int, ...], ...]
@@ -30,20 +32,22 @@ class Layout:
         """The layout of ``model``.
 
         Raises:
-            ModelError: the model keeps state outside its parameters (buffers), which a vector would not carry.
+            ModelError: nothing is trained; or a layer keeps running means in buffers, which a vector would not carry.
         """
-        buffers = [name for name, _ in model.named_buffers()]
-        if buffers:
+        for name, module in model.named_modules():
+            if isinstance(module, _NormBase) and module.running_mean is not None:
+                raise written(f"{name}.running_mean" if name else "running_mean")
+        named = trained(model)
+        if not named:
             raise ModelError(
-                f"the model keeps state in buffers ({', '.join(buffers[:3])}); a federated update carries parameters only: "
-                "replace BatchNorm by GroupNorm, and other buffers by parameters or constants"
+                "none of the model's parameters requires a gradient, so there is nothing to train; "
+                "leave requires_grad = True with those that are to be trained"
             )
-        named = list(model.named_parameters())
-        return cls(tuple(name for name, _ in named), tuple(tuple(value.shape) for _, value in named))
+        return cls(tuple(named), tuple(tuple(value.shape) for value in named.values()))
 
     @property
     def size(self) -> int:
-        """D, the number of parameters."""
+        """D, how many numbers are trained."""
         return sum(math.prod(shape) for shape in self.shapes)
 
     def followed_by(self, name: str) -> Layout:
@@ -84,21 +88,53 @@ class Layout:
         return {name: part.view(shape) for name, shape, part in zip(self.names, self.shapes, parts, strict=True)}
 
 
+def trained(model: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that require a gradient, in order; one that several layers share comes once."""
+    return {name: parameter for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def constants(model: nn.Module) -> dict[str, Tensor]:
+    """What else a model holds: its frozen parameters and its buffers, which no vector carries."""
+    frozen = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
+    return frozen | dict(model.named_buffers())
+
+
+def written(name: str) -> ModelError:
+    """The error that a layer writes a constant."""
+    return ModelError(
+        f"{name} is written by a layer when examples go through it, and a federated update carries trained parameters only: "
+        "replace BatchNorm by GroupNorm, and whatever else keeps running values by a layer that keeps none"
+    )
+
+
 def to_vector(model: nn.Module) -> Tensor:
-    """A copy of the model's parameters as one float32 vector of length D."""
-    return Layout.of(model).flatten(dict(model.named_parameters()))
+    """A copy of the model's trained parameters as one float32 vector of length D."""
+    return Layout.of(model).flatten(trained(model))
 
 
 @torch.no_grad()
 def load_vector(model: nn.Module, vector_D: Tensor) -> None:
-    """Write a vector of length D into the model's parameters, in place.
+    """Write a vector of length D into the model's trained parameters, in place.
 
     Raises:
         ModelError: the vector's shape is not (D,).
     """
     parts = Layout.of(model).unflatten(vector_D)
-    for name, parameter in model.named_parameters():
+    for name, parameter in trained(model).items():
         parameter.copy_(parts[name])
+
+
+def state_of(model: nn.Module, vector_D: Tensor) -> dict[str, Tensor]:
+    """What ``load_state_dict`` of the model takes: these parameters, and its constants, on the CPU, each in memory of its own.
+
+    A parameter that several layers share comes under each of its names.
+    """
+    parts = Layout.of(model).unflatten(vector_D)
+    of_parameter = {id(parameter): parts[name] for name, parameter in trained(model).items()}
+    found = {name: value for name, value in model.state_dict().items() if isinstance(value, Tensor)}
+    for name, parameter in model.named_parameters(remove_duplicate=False):
+        found[name] = of_parameter.get(id(parameter), parameter)
+    return {name: value.detach().cpu().clone(memory_format=torch.contiguous_format) for name, value in found.items()}
 
 
 def are_finite(vectors: Sequence[Tensor]) -> list[bool]:

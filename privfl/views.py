@@ -66,7 +66,8 @@ class ExternalView:
         path = self.folder.path / "model.safetensors"
         if not path.is_file():
             raise ViewError(f"{self.folder.path}: has no final model yet; finish the run with --resume")
-        return self.layout.flatten(_tensors(path))
+        # Beside what was trained it has the model's constants.
+        return self.layout.flatten({name: value for name, value in _tensors(path).items() if name in self.layout.names})
 
 
 @dataclass(frozen=True)

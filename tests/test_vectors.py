@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from privfl.errors import ModelError
 from privfl.shelves import SHELVES
-from privfl.vectors import Layout, are_finite, load_vector, to_vector
+from privfl.vectors import Layout, are_finite, constants, load_vector, state_of, to_vector
 
 
 def build(kind: str, shape: tuple[int, ...] = (1, 28, 28), classes: int = 10) -> nn.Module:
@@ -113,8 +113,52 @@ def test_names_and_shapes_are_checked(model: nn.Module) -> None:
 def test_state_outside_the_parameters_is_refused(layer: nn.Module) -> None:
     stateful = nn.Sequential(nn.Linear(2, 2), layer)
     for use in (Layout.of, to_vector, lambda model: load_vector(model, torch.zeros(10))):
-        with pytest.raises(ModelError, match=r"keeps state in buffers \(1\.running_mean, .*replace BatchNorm by GroupNorm"):
+        with pytest.raises(ModelError, match=r"1\.running_mean is written by a layer .*replace BatchNorm by GroupNorm"):
             use(stateful)
+
+
+class Parts(nn.Module):
+    """A frozen layer, one that is trained, a second by its weight, and buffers, of which one is in no file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.frozen, self.first, self.second = nn.Linear(2, 2).requires_grad_(False), nn.Linear(2, 2), nn.Linear(2, 2)
+        self.second.weight = self.first.weight
+        self.register_buffer("mean", torch.randn(2))
+        self.mean: Tensor
+        self.register_buffer("angles", torch.randn(2), persistent=False)
+
+
+def test_what_is_trained_is_a_vector_and_the_rest_is_constant() -> None:
+    module = Parts()
+    layout = Layout.of(module)
+    assert layout.names == ("first.weight", "first.bias", "second.bias")
+    assert layout.size == len(to_vector(module)) == 8
+    assert set(constants(module)) == {"frozen.weight", "frozen.bias", "mean", "angles"}
+    before = {name: value.clone() for name, value in constants(module).items()}
+    load_vector(module, torch.arange(8.0))
+    assert torch.equal(to_vector(module), torch.arange(8.0))
+    assert all(torch.equal(value, before[name]) for name, value in constants(module).items())
+
+
+def test_a_state_has_a_vectors_numbers_under_each_name_and_the_constants() -> None:
+    """Whatever the module itself holds, and in memory that nothing else writes."""
+    module, other = Parts(), Parts()
+    state = state_of(module, torch.arange(8.0))
+    assert set(state) == set(module.state_dict())
+    other.load_state_dict(state)
+    assert torch.equal(to_vector(other), torch.arange(8.0))
+    assert torch.equal(other.second.weight, torch.arange(4.0).view(2, 2))
+    assert torch.equal(other.frozen.weight, module.frozen.weight)
+    assert torch.equal(other.mean, module.mean)
+    assert not torch.equal(to_vector(module), torch.arange(8.0))
+    assert len({value.untyped_storage().data_ptr() for value in state.values()}) == len(state)
+
+
+def test_a_model_that_trains_nothing_has_no_layout() -> None:
+    for module in (nn.Flatten(), nn.Linear(2, 2).requires_grad_(False)):
+        with pytest.raises(ModelError, match="none of the model's parameters requires a gradient"):
+            Layout.of(module)
 
 
 def test_digests_tell_layouts_apart(model: nn.Module) -> None:

@@ -161,9 +161,10 @@ class Pieces:
                     clipped_N, losses_N = clipped_N & counts_N, losses_N * counts_N
                     finite_N = finite_N | ~counts_N
                 factors = [of_group[id(exact_N)] for exact_N in exact_LN]
-                self.clipped_K[clients] += runs.sums(clipped_N.long())
-                self.zeroed_K[clients] += runs.sums((~finite_N).long())
-            self.losses_K[clients] += runs.sums((losses_N if share_N is None else losses_N * share_N).double())
+                # Not +=, after which Python writes the slice into itself.
+                self.clipped_K[clients].add_(runs.sums(clipped_N.long()))
+                self.zeroed_K[clients].add_(runs.sums((~finite_N).long()))
+            self.losses_K[clients].add_(runs.sums((losses_N if share_N is None else losses_N * share_N).double()))
             for record, of_record in zip(tape, factors, strict=True):
                 record.add(of_record, weights if straight else sums)
 

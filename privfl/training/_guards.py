@@ -63,7 +63,6 @@ def require_per_example(model: nn.Module) -> None:
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
                 "replace it by GroupNorm" + ("" if module.track_running_stats else ", or set privacy.kind = 'none'")
             )
-    require_trained(model)
 
 
 def require_no_counts(model: nn.Module) -> None:
@@ -77,17 +76,6 @@ def require_no_counts(model: nn.Module) -> None:
             raise ModelError(
                 f"{name} is an {type(module).__name__} with scale_grad_by_freq, which counts the words of a whole batch"
             )
-
-
-def require_trained(model: nn.Module) -> None:
-    """Raise where a parameter is frozen.
-
-    Raises:
-        ModelError: names it.
-    """
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            raise ModelError(f"{name} is frozen (requires_grad = False); make it a constant, or train it")
 
 
 def logits_of(model: nn.Module, x_B: Tensor) -> Tensor:
@@ -136,7 +124,13 @@ def require_no_mixing(model: nn.Module, x_B: Tensor) -> None:
             # There are models that cannot be moved: by a parameter under a root, say.
             continue
         if not all(torch.allclose(logits[0], found, rtol=1e-4, atol=1e-5) for found in logits[1:]):
-            raise ModelError(_MIXES)
+            raise ModelError(_MIXES + _second(model))
+
+
+def _second(model: nn.Module) -> str:
+    """Which layer takes its batch second, as PyTorch's attention and recurrent layers do by default: mostly it is that."""
+    names = [name or "the model" for name, layer in model.named_modules() if getattr(layer, "batch_first", True) is False]
+    return f" ({names[0]} takes its batch second; make it with batch_first=True if it is given it first)" if names else ""
 
 
 def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]], x_B: Tensor, place: int = 0) -> None:
@@ -200,7 +194,7 @@ def wave(tensor: Tensor) -> Tensor:
 @contextmanager
 def moved(model: nn.Module, step: float) -> Iterator[None]:
     """The model at weights a step off, for a check; afterwards they are what they were, to the bit."""
-    parameters = list(model.parameters())
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.no_grad():
         before = [parameter.clone() for parameter in parameters]
         for parameter in parameters:

@@ -104,7 +104,7 @@ class CohortNoise:
             for part in torch.split(sum_D, self._numels):
                 part.copy_(self._secure[k].added(part, deviation))
             self.draws[k] += 1
-            self._square_K[k] += torch.linalg.vector_norm(sum_D - before_D).double().square()
+            self._square_K[k].add_(torch.linalg.vector_norm(sum_D - before_D).double().square())
         return sums_KD
 
     def draw(self, noise_KD: Tensor) -> Tensor:
@@ -118,7 +118,7 @@ class CohortNoise:
             with ThreadPoolExecutor(threads) as pool:
                 shares = [range(first, clients, threads) for first in range(threads)]
                 list(pool.map(partial(self._fill, noise_KD), shares))
-        self._square_K[:clients] += torch.linalg.vector_norm(noise_KD, dim=1).double().square()
+        self._square_K[:clients].add_(torch.linalg.vector_norm(noise_KD, dim=1).double().square())
         return noise_KD
 
     def _fill(self, noise_KD: Tensor, clients: range) -> None:

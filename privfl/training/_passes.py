@@ -17,7 +17,8 @@ from privfl.errors import ModelError
 from privfl.training._conversion import CohortModel, convert
 from privfl.training._guards import STEPS, lent_randomness, unlikely, wave
 from privfl.training._rules import Record, Runs, Sums
-from privfl.training._rules.dropout import CohortDropout
+from privfl.training._rules.dropout import rate_of
+from privfl.vectors import trained
 
 
 def run_pass(
@@ -50,12 +51,25 @@ def run_pass(
     shared.runs, shared.weights, shared.generators, shared.tape = runs, weights, generators, []
     losses_N = cross_entropy(model.module(x), y, reduction="none")
     (losses_N.sum() if share_N is None else losses_N @ share_N.to(losses_N.dtype)).backward()  # type: ignore[no-untyped-call]
-    tape, shared.tape, shared.weights = shared.tape, [], {}
+    tape, shared.tape, shared.weights = _summed(shared.tape), [], {}
     names = sorted(name for record in tape for name in record.names)
     if names != sorted(weights):
         odd = sorted(name for name in {*names, *weights} if names.count(name) != 1)
         raise ModelError(f"{odd[0]} takes part {names.count(odd[0])} times in a pass; each parameter must take part once")
     return losses_N.detach(), tape
+
+
+@torch.no_grad()
+def _summed(tape: Sequence[Record]) -> list[Record]:
+    """One record for each layer, whose gradient is a sum where it was used more than once."""
+    by_key: dict[tuple[object, ...], list[Record]] = {}
+    for record in tape:
+        by_key.setdefault(record.key, []).append(record)
+    found = list[Record]()
+    for records in by_key.values():
+        both = records[0].and_also(records[1:]) if len(records) > 1 else None
+        found += records if both is None else [both]
+    return found
 
 
 @dataclass(frozen=True)
@@ -118,7 +132,7 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *
     Raises:
         ModelError: names the parameter, or says that a layer draws from PyTorch's global generator.
     """
-    with _without_dropout(model, cohort.module):
+    with _without_dropout(model, cohort):
         if _draws(model, x_B):
             raise ModelError("the model draws random numbers outside of nn.Dropout, and no client's stream can be lent to it")
         for step in STEPS:
@@ -146,17 +160,18 @@ def _draws(model: nn.Module, x_B: Tensor) -> bool:
 
 
 @contextmanager
-def _without_dropout(*models: nn.Module) -> Iterator[None]:
+def _without_dropout(model: nn.Module, cohort: CohortModel) -> Iterator[None]:
     # Those alone whose draws a client's stream is lent to; what else draws must show.
-    modules = [one for model in models for one in model.modules() if isinstance(one, CohortDropout) or CohortDropout.takes(one)]
-    was = [one.training for one in modules]
+    pairs = [(model.get_submodule(name), layer) for name, layer in cohort.drawing.items()]
+    layers = [(layer, rate_of(one)) for one, other in pairs for layer in (one, other)]
+    was = [getattr(layer, rate) for layer, rate in layers]
     try:
-        for one in modules:
-            one.eval()
+        for layer, rate in layers:
+            setattr(layer, rate, 0.0)
         yield
     finally:
-        for one, training in zip(modules, was, strict=True):
-            one.training = training
+        for (layer, rate), value in zip(layers, was, strict=True):
+            setattr(layer, rate, value)
 
 
 def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float, *, alone: bool) -> None:
@@ -169,14 +184,15 @@ def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float, *, alone: bo
     twin = copy.deepcopy(model).double()
     cohort = convert(twin)
     cohort.shared.ways_of = next(model.parameters()).dtype
-    with _without_dropout(twin, cohort.module):
+    with _without_dropout(twin, cohort):
         _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B, step, alone=alone)
 
 
 def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *, alone: bool) -> None:
     y_B = unlikely(model, x_B)
-    runs = Runs((len(x_B) - 1, 1))
-    named = {name: value.detach() + step * wave(value.detach()) for name, value in model.named_parameters()}
+    # Products go other ways where all have as many examples; each is looked at once.
+    runs = Runs((len(x_B) - 1, 1) if step else (len(x_B) // 2, len(x_B) - len(x_B) // 2))
+    named = {name: value.detach() + step * wave(value.detach()) for name, value in trained(model).items()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
     # Copies: a model may write into what it is given.
     _, tape = run_pass(cohort, weights, runs, x_B.clone(), y_B)

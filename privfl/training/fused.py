@@ -21,6 +21,7 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces, sent
+from privfl.training._constants import Constants, require_constants
 from privfl.training._conversion import convert
 from privfl.training._guards import (
     LOOKED_AT,
@@ -37,7 +38,7 @@ from privfl.training._passes import Clipping, require_same_gradients
 from privfl.training._pieces import pieces
 from privfl.training._precision import float32_products
 from privfl.training._probes import probe_for
-from privfl.vectors import Layout, load_vector
+from privfl.vectors import Layout, load_vector, trained
 
 
 class Fused(Trainer):
@@ -61,6 +62,7 @@ class Fused(Trainer):
         self._state = CohortState(self._layout, config)
         self._probe: Tensor | None = None
         self._limits: Limits | None = None
+        self._constants: Constants | None = None
         self._apart = False
 
     def prepare(self, global_D: Tensor, x: Tensor) -> None:
@@ -71,6 +73,7 @@ class Fused(Trainer):
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
                 logits_of(self.model, probe.clone())
+            require_constants(self.model, probe)
             if private:
                 require_no_mixing(self.model, probe)
             require_same_gradients(self.model, self._cohort, probe, alone=private)
@@ -111,14 +114,16 @@ class Fused(Trainer):
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         limits = self._limits = self._limits or self._measured(global_D, tasks[0].x[:1])
+        self._constants = self._constants or Constants(self._cohort.module)
         jobs = [self._job(task) for task in tasks]
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
         results: dict[int, LocalResult] = {}
         for start in range(0, len(order), limits.clients):
             group = order[start : start + limits.clients]
-            trained = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
-            results |= dict(zip(group, trained, strict=True))
+            found = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
+            results |= dict(zip(group, found, strict=True))
+        self._constants.require()
         return [results[place] for place in range(len(tasks))]
 
     def _measured(self, global_D: Tensor, x: Tensor) -> Limits:
@@ -128,7 +133,7 @@ class Fused(Trainer):
         assert self._probe is not None
         with runnable("the fused engine"):
             self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
-            weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
+            weights = {name: value.detach()[None] for name, value in trained(self.model).items()}
             return Limits.measure(self._cohort, weights, self._probe, self.config.memory_budget)
 
     def _job(self, task: LocalTask) -> _Job:

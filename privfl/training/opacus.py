@@ -34,6 +34,7 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.training import LocalResult, LocalTask, Trainer
+from privfl.training._constants import Constants, require_constants
 from privfl.training._guards import (
     LOOKED_AT,
     STEPS,
@@ -54,7 +55,7 @@ from privfl.training._passes import Clipping
 from privfl.training._precision import float32_products
 from privfl.training._probes import probe_for
 from privfl.training._rules.products import square_lengths
-from privfl.vectors import load_vector, to_vector
+from privfl.vectors import load_vector, to_vector, trained
 
 
 class Opacus(Trainer):
@@ -87,6 +88,7 @@ class Opacus(Trainer):
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
                 logits_of(self.model, probe.clone())
+            require_constants(self.model, probe)
             if self._private is not None:
                 forget(self._private)
                 require_no_mixing(self.model, probe)
@@ -101,7 +103,10 @@ class Opacus(Trainer):
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         if tasks and not self._prepared:
             self.prepare(global_D, tasks[0].x[:1])
-        return [self._train_one(global_D, task) for task in tasks]
+        constants = Constants(self.model)
+        results = [self._train_one(global_D, task) for task in tasks]
+        constants.require()
+        return results
 
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
         load_vector(self.model, global_D)
@@ -124,7 +129,7 @@ class Opacus(Trainer):
             loss_reduction="mean",
             generator=(task.seed / "noise").torch(task.x.device),
         )
-        names = [name for name, _ in self._private.named_parameters()]
+        names = list(trained(self._private))
         optimizer.groups = Clipping(todo.max_grad_norm, plan.scheme).groups(names)
         if plan.randomness == "secure":
             optimizer.secure = SecureNoise(RandomStream((task.seed / "noise").key()))
@@ -159,7 +164,7 @@ class Opacus(Trainer):
             private.zero_grad(set_to_none=True)
             with lent_randomness(x_B.device):
                 self._accumulate(x_B, y_B)
-            return [parameter.grad_sample for parameter in private.parameters()]
+            return list(_found(private).values())
 
         for step in STEPS:
             with moved(self.model, step):
@@ -173,7 +178,8 @@ class Opacus(Trainer):
         if len(y_B) == 0:
             # An empty batch has no gradient to sum, and not every layer takes one; its noise is drawn all the same.
             for parameter in self._private.parameters():
-                parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
+                if parameter.requires_grad:
+                    parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
             return 0.0
         loss_B = cross_entropy(self._private(x_B), y_B, reduction="none")
         loss_B.sum().backward()  # type: ignore[no-untyped-call]
@@ -197,7 +203,7 @@ class Opacus(Trainer):
     def _sgd(self) -> torch.optim.SGD:
         kind = partial(ProximalSGD, proximal=self.config.proximal) if self.config.proximal else torch.optim.SGD
         config = self.config
-        return kind(self.model.parameters(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        return kind(trained(self.model).values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
 
 
 class ProximalSGD(torch.optim.SGD):
@@ -312,19 +318,32 @@ def looked_up(layer: nn.Embedding, activations: list[Tensor], backprops: Tensor)
 
 PerExample.GRAD_SAMPLERS[nn.Embedding] = looked_up
 
+OWN_CLASSES = {nn.LSTM: "DPLSTM", nn.GRU: "DPGRU", nn.RNN: "DPRNN", nn.MultiheadAttention: "DPMultiheadAttention"}
+"""What Opacus has in the place of PyTorch's layers that its hooks do not bear."""
+
 
 def require_known(model: nn.Module) -> None:
     """Raise if Opacus refuses a layer, or has no rule for it and none can be made.
 
     Raises:
-        ModelError: says why, in Opacus' words.
+        ModelError: names the layer, and what Opacus has in its place.
     """
     require_no_counts(model)
     for name, module in trainable_modules(model):
         if type(module) is nn.EmbeddingBag:
             raise ModelError(f"{name} is an EmbeddingBag, in which Opacus counts a word that comes twice once")
+        if type(module) in OWN_CLASSES:
+            raise ModelError(
+                f"{name or 'the model'} is an nn.{type(module).__name__}, which Opacus' hooks do not bear; put "
+                f"opacus.layers.{OWN_CLASSES[type(module)]} in its place"
+            )
         for mistake in ModuleValidator.VALIDATORS.get(type(module), lambda _: [])(module):
             raise ModelError(f"Opacus cannot train this model privately: {str(mistake).partition('. ')[0].splitlines()[0]}")
+
+
+def _found(private: GradSampleModule) -> dict[str, Tensor]:
+    """What the hooks have left with each trained parameter: every example's gradient."""
+    return {name: parameter.grad_sample for name, parameter in private.named_parameters() if parameter.requires_grad}
 
 
 def forget(private: PerExample) -> None:
@@ -350,12 +369,12 @@ def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
     Raises:
         ModelError: names the parameter.
     """
-    named = {name.removeprefix("_module."): parameter for name, parameter in private.named_parameters()}
+    named = {name.removeprefix("_module."): parameter for name, parameter in trained(private).items()}
     with moved(private, STEPS[-1]):
         y_B = unlikely(private, x_B)
         with lent_randomness(x_B.device):
             cross_entropy(private(x_B.clone()), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
-        found = {name: parameter.grad_sample for name, parameter in named.items()}
+        found = {name.removeprefix("_module."): gradients for name, gradients in _found(private).items()}
         private.zero_grad(set_to_none=True)
         private.disable_hooks()
         try:

@@ -2,10 +2,13 @@
 
 import json
 import runpy
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+
+from privfl.training._rules.products import square_lengths
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 
@@ -36,3 +39,41 @@ def test_without_a_gpu_nothing_is_measured(capsys: pytest.CaptureFixture[str], m
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     assert runpy.run_path(str(FOLDER / "bench_gpu.py"))["main"](["--quick"]) == 0
     assert "nothing was measured" in capsys.readouterr().out
+
+
+def test_its_traffic_is_what_kernels_read_and_write(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 4,000 bytes and 40; what Python writes into itself and what is copied into another type are seen."""
+    monkeypatch.syspath_prepend(FOLDER)
+    module = runpy.run_path(str(FOLDER / "bench_gpu.py"))
+    x, y, whole = torch.zeros(1000), torch.zeros(10), torch.zeros(10, 100)
+
+    def traffic(run: Callable[[], object]) -> tuple[int, int]:
+        counted = module["Traffic"](torch.device("cpu"))
+        with counted:
+            run()
+        return counted.kernels, counted.moved
+
+    def into_a_slice() -> None:
+        x[:10] += y
+
+    assert traffic(lambda: x + x) == (1, 4000 + 4000)
+    assert traffic(lambda: x.add_(1.0)) == (1, 4000 + 4000)
+    assert traffic(lambda: x.zero_()) == (1, 4000)
+    assert traffic(lambda: y.copy_(x[:10])) == (1, 40 + 40)
+    assert traffic(lambda: torch.mul(x, 2.0, out=torch.empty(1000))) == (1, 4000 + 4000)
+    assert traffic(lambda: whole.view(1000)) == (0, 0)
+    assert traffic(lambda: x[:10].add_(y)) == (1, 3 * 40)
+    assert traffic(into_a_slice) == (2, 3 * 40 + 2 * 40)
+    assert traffic(lambda: x.sum()) == (1, 4000 + 4)
+    # Read, written as doubles, and read again.
+    assert traffic(lambda: torch.linalg.vector_norm(x, dtype=torch.float64)) == (1, 4000 + 8000 + 8000 + 8)
+
+
+def test_norms_of_gradients_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And nothing as large is written: 10 gradients of 8,000,000 bytes, of which blocks of 1,024 are added up."""
+    monkeypatch.syspath_prepend(FOLDER)
+    counted = runpy.run_path(str(FOLDER / "bench_gpu.py"))["Traffic"](torch.device("cpu"))
+    gradients = torch.zeros(10, 200_000)
+    with counted:
+        square_lengths(gradients)
+    assert gradients.nbytes <= counted.moved < 1.02 * gradients.nbytes

@@ -21,8 +21,10 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
 from privfl.training import LocalTask
+from privfl.training._budget import Limits
 from privfl.training._choice import Choice, choose
-from privfl.vectors import load_vector
+from privfl.training.fused import Fused
+from privfl.vectors import load_vector, trained
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 CharacterTransformer = runpy.run_path(str(_BENCHMARKS / "_transformer.py"))["CharacterTransformer"]
@@ -257,7 +259,10 @@ CONVOLUTIONS = [name for name in MODELS if "convolution" in name or name in ("po
 
 
 def model(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
-    shape, build = MODELS[name]
+    return built(*MODELS[name], dtype)
+
+
+def built(shape: tuple[int, ...], build: Callable[[], nn.Module], dtype: torch.dtype = torch.float32) -> nn.Module:
     torch.manual_seed(0)
     module = build()
     module(torch.zeros(2, *shape, dtype=torch.int64 if shape == WORDS else torch.float32))
@@ -267,8 +272,14 @@ def model(name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
 def cohort(
     name: str, sizes: tuple[int, ...] = (9, 2, 6), dtype: torch.dtype = torch.float32, scale: float = 2.0
 ) -> list[LocalTask]:
+    return cohort_of(MODELS[name][0], sizes, dtype, scale)
+
+
+def cohort_of(
+    shape: tuple[int, ...], sizes: tuple[int, ...] = (9, 2, 6), dtype: torch.dtype = torch.float32, scale: float = 2.0
+) -> list[LocalTask]:
     """Clients whose examples lie in one pool, in no order; the pool's first is nobody's, and no number where it can be."""
-    shape, draw, count = MODELS[name][0], torch.Generator().manual_seed(0), sum(sizes) + 1
+    draw, count = torch.Generator().manual_seed(0), sum(sizes) + 1
     if shape == WORDS:
         x = torch.randint(VOCABULARY, (count, *shape), generator=draw)
     else:
@@ -309,7 +320,8 @@ def choice_of(module: nn.Module, x: Tensor, of: Plan | None = None, engine: str 
 def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, config: TrainingConfig) -> Tensor:
     """The local weights minus the global ones, from the textbook: one example, one gradient, one clip at a time."""
     load_vector(module, global_D)
-    parameters, began = list(module.parameters()), [parameter.detach().clone() for parameter in module.parameters()]
+    parameters = list(trained(module).values())
+    began = [parameter.detach().clone() for parameter in parameters]
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
@@ -338,9 +350,26 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
     return torch.cat([(parameter.detach() - start).flatten() for parameter, start in zip(parameters, began, strict=True)])
 
 
+def farthest(
+    build: Callable[[], nn.Module], tasks: Sequence[LocalTask], of: Plan, limits: Limits | None = None, **changes: Any
+) -> float:
+    """The largest over a cohort of ‖fused − autograd‖ / ‖autograd‖."""
+    config, start_D = settings(of, **changes), starting_point(build())
+    trainer = Fused(build(), config, of)
+    trainer._limits = limits
+    found = trainer.train(start_D, tasks)
+    assert [result.client for result in found] == [task.client for task in tasks]
+    far = 0.0
+    for task, result in zip(tasks, found, strict=True):
+        expected_D = by_autograd(build(), start_D, task, of, config)
+        assert result.delta_D.dtype == start_D.dtype
+        far = max(far, float((result.delta_D - expected_D).norm() / expected_D.norm()))
+    return far
+
+
 def _factors(module: nn.Module, gradients: Sequence[Tensor], of: ExamplePlan) -> list[float]:
     """min(1, C / ‖g‖) of the whole, or min(1, C / (√L ‖g_l‖)) of each of L modules that have parameters of their own."""
-    owners = [id(owner) for owner in module.modules() for _ in owner.parameters(recurse=False)]
+    owners = [id(owner) for owner in module.modules() for one in owner.parameters(recurse=False) if one.requires_grad]
     owners = owners if of.scheme == "per_layer" else [0] * len(gradients)
     squares = dict.fromkeys(owners, 0.0)
     for owner, gradient in zip(owners, gradients, strict=True):
@@ -350,7 +379,7 @@ def _factors(module: nn.Module, gradients: Sequence[Tensor], of: ExamplePlan) ->
 
 
 def starting_point(module: nn.Module) -> Tensor:
-    return torch.cat([parameter.detach().flatten() for parameter in module.parameters()]).clone()
+    return torch.cat([parameter.detach().flatten() for parameter in trained(module).values()]).clone()
 
 
 def without_the_last(task: LocalTask) -> LocalTask:

@@ -37,7 +37,9 @@ class Kernels(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))
         out = found if isinstance(found, tuple | list) else (found,)
-        if not func.is_view and any(isinstance(one, Tensor) and one.device == META for one in out):
+        # Which gives away what was made, and launches nothing.
+        given = func is torch.ops.aten._unsafe_view.default
+        if not (func.is_view or given) and any(isinstance(one, Tensor) and one.device == META for one in out):
             self.counts[str(func)] += 1
         return found
 
@@ -83,6 +85,46 @@ def test_a_larger_cohort_is_no_more_kernels(name: str, of: Plan) -> None:
     assert many.pop("aten.normal_.default", 0) == (16 * steps if of is not PLANS[2] else 0)
     # Batches are drawn, so that in some step all may be of one length in one cohort and not in the other.
     assert abs(few.total() - many.total()) <= 3 * steps
+
+
+class Waste(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Finds what Python writes into itself (``x[...] += y``), and reductions for which a whole copy is made in another type."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.found: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func is torch.ops.aten.copy_.default and _place(args[0]) == _place(args[1]):
+            self.found.append(str(func))
+        wanted = (kwargs or {}).get("dtype")
+        if func.overloadpacket in (torch.ops.aten.linalg_vector_norm, torch.ops.aten.sum) and wanted not in (
+            None,
+            args[0].dtype,
+        ):
+            self.found.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+def _place(tensor: Tensor) -> tuple[object, ...]:
+    return tensor.untyped_storage()._cdata, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+@pytest.mark.parametrize("of", [PLANS[0], PLANS[2]], ids=["private", "plain"])
+@pytest.mark.parametrize("name", ["cnn", "convolution, blocks of a stride", "linear by ghost norms", "no rule"])
+def test_a_step_copies_nothing_onto_itself_or_whole_into_another_type(name: str, of: Plan) -> None:
+    seen = Waste()
+    with seen:
+        kernels(name, of, (9, 2, 6))
+    assert not seen.found
+
+
+def test_both_kinds_of_waste_are_found() -> None:
+    seen, x = Waste(), torch.zeros(4)
+    with seen:
+        x[:2] += 1.0
+        torch.linalg.vector_norm(x, dtype=torch.float64)
+    assert seen.found == ["aten.copy_.default", "aten.linalg_vector_norm.default"]
 
 
 # --- broken on purpose ------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import CLASSES, CONVOLUTIONS, MODELS, WORDS, by_autograd, cohort, model, plan, settings, starting_point
+from engines import CLASSES, CONVOLUTIONS, MODELS, WORDS, cohort, farthest, model, plan, settings, starting_point
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
@@ -25,19 +25,7 @@ FLOATS = list(TOLERANCES)
 
 
 def difference(name: str, of: Plan, dtype: torch.dtype, limits: Limits | None = None, **changes: Any) -> float:
-    """The largest over a cohort of ‖fused − autograd‖ / ‖autograd‖."""
-    config = settings(of, **changes)
-    start_D, tasks = starting_point(model(name, dtype)), cohort(name, dtype=dtype)
-    trainer = Fused(model(name, dtype), config, of)
-    trainer._limits = limits
-    found = trainer.train(start_D, tasks)
-    assert [result.client for result in found] == [task.client for task in tasks]
-    far = 0.0
-    for task, result in zip(tasks, found, strict=True):
-        expected_D = by_autograd(model(name, dtype), start_D, task, of, config)
-        assert result.delta_D.dtype == dtype
-        far = max(far, float((result.delta_D - expected_D).norm() / expected_D.norm()))
-    return far
+    return farthest(lambda: model(name, dtype), cohort(name, dtype=dtype), of, limits, **changes)
 
 
 @pytest.mark.parametrize("dtype", FLOATS)

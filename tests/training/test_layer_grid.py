@@ -169,7 +169,7 @@ REFUSED: dict[type[Trainer], dict[str, str]] = {
         "^Embedding.*scale_grad_by_freq=True": "scale_grad_by_freq, which counts the words of a whole batch",
         "^EmbeddingBag": "is an EmbeddingBag, in which Opacus counts a word that comes twice once",
         "LayerNorm.*bias=False": "Opacus cannot run this model",
-        r"^(LSTM|MultiheadAttention)\(": "Opacus cannot train this model privately: We do not support nn",
+        r"^(LSTM|MultiheadAttention)\(": "which Opacus' hooks do not bear; put opacus.layers.DP",
     },
 }
 

@@ -129,13 +129,6 @@ def test_weights_in_which_sums_are_rounded_beyond_the_clip_are_refused(dtype: to
         assert "make the model float32" in refused(engine, plan(), nn.Linear(INPUTS, CLASSES).to(dtype))
 
 
-@pytest.mark.parametrize("engine", ENGINES)
-def test_a_frozen_parameter_is_named(engine: type[Trainer]) -> None:
-    model = nn.Sequential(nn.Linear(INPUTS, 8), nn.Linear(8, CLASSES))
-    model[0].requires_grad_(False)
-    assert "0.weight is frozen" in refused(engine, plan(), model)
-
-
 # --- what the checks must not be blind to ----------------------------------------------------------------------------
 
 

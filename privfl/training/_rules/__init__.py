@@ -15,8 +15,9 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property, lru_cache
+from inspect import signature
 from itertools import accumulate, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +80,15 @@ class Record(ABC):
         """A parameter that the gradients are of: it tells the layer."""
         return self.names[0]
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """Records with one key are of one parameter, by layers that were used more than once."""
+        return type(self), self.names
+
+    def and_also(self, others: Sequence[Any]) -> Record | None:  # noqa: ARG002
+        """The record of the sum of this gradient and those of others with its key; None: there is no rule for that sum."""
+        return None
+
     @abstractmethod
     def square_norms(self) -> Tensor:
         """The squared L2 norm of each example's gradient over all parameters of the layer, shape (N,)."""
@@ -108,7 +118,13 @@ class Pass:
 
 
 class CohortLayer(nn.Module, ABC):
-    """A layer that runs for K clients at once. It has no parameters of its own; they are in ``shared.weights``."""
+    """A layer that runs for K clients at once. It has no parameters of its own; they are in ``shared.weights``.
+
+    Those of them that are frozen are constants, the same for every client. Nothing is found out about their gradients.
+    """
+
+    rate: ClassVar[str] = ""
+    """The setting that says with which probability the layer makes a number zero; empty where it draws nothing."""
 
     def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
         """Take the settings of a layer and the places of its parameters.
@@ -119,21 +135,26 @@ class CohortLayer(nn.Module, ABC):
             shared: the same object for all layers of a model.
         """
         super().__init__()
-        self.names = {own: f"{prefix}.{own}" if prefix else own for own, _ in layer.named_parameters()}
+        own = dict(layer.named_parameters())
+        self.names = {name: f"{prefix}.{name}" if prefix else name for name, value in own.items() if value.requires_grad}
+        self.constants = {name: value.detach() for name, value in own.items() if not value.requires_grad}
         self.shared = shared
+        self._first = next(iter(signature(layer.forward).parameters), "")
         # Settings that a model may ask its layers for, ``in_features`` and the like.
         plain = {name: value for name, value in vars(layer).items() if isinstance(value, int | float | str | tuple)}
         vars(self).update({name: value for name, value in plain.items() if not hasattr(self, name)})
 
-    def __call__(self, x: Tensor, *args: Any, **kwargs: Any) -> Any:
-        """The layer's forward pass.
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """The layer's forward pass; its input may come by the name that PyTorch gives it.
 
         Raises:
             ModelError: the rows of its input are not the batch's examples, so that they would be taken for other clients'.
         """
-        if self.names:
-            self.require_rows(x)
-        return super().__call__(x, *args, **kwargs)
+        if not args and self._first in kwargs:
+            args = (kwargs.pop(self._first),)
+        if args and (self.names or self.constants):
+            self.require_rows(args[0])
+        return super().__call__(*args, **kwargs)
 
     def require_rows(self, x: Tensor) -> None:
         """Raise unless there is a row for each example: it would be taken for another client's.
@@ -141,11 +162,7 @@ class CohortLayer(nn.Module, ABC):
         Raises:
             ModelError: says how many there are.
         """
-        if len(x) != self.shared.runs.examples:
-            raise ModelError(
-                f"{type(self).__name__.removeprefix('Cohort')}: {self.shared.runs.examples} examples came as {len(x)} rows; "
-                "keep the batch first, and whole, in every layer (what is the same for all, by .expand(len(x), -1))"
-            )
+        require_rows(type(self).__name__.removeprefix("Cohort"), len(x), self.shared.runs.examples)
 
     @staticmethod
     @abstractmethod
@@ -154,4 +171,29 @@ class CohortLayer(nn.Module, ABC):
 
     def weight(self, own: str) -> Tensor | None:
         """The parameter of that own name for all K clients, shape (K, *shape); None where the layer has none."""
+        if own in self.constants:
+            return self.constants[own].expand(len(self.shared.runs.sizes), *self.constants[own].shape)
         return self.shared.weights[self.names[own]] if own in self.names else None
+
+    def trained(self, **own: str) -> dict[str, str]:
+        """The names of those of some parameters that are trained, each by the part that it has in a record."""
+        return {part: self.names[name] for part, name in own.items() if name in self.names}
+
+
+def require_rows(layer: str, rows: int, examples: int) -> None:
+    """See :meth:`CohortLayer.require_rows`."""
+    if rows != examples:
+        raise ModelError(
+            f"{layer}: {examples} examples came as {rows} rows; keep the batch first, and whole, in every layer "
+            "(batch_first=True in attention and recurrent layers; what is the same for all, by .expand(len(x), -1))"
+        )
+
+
+def whole(x: Tensor) -> Tensor:
+    """The same numbers in the same memory, as a tensor that is no view: into one that a rule made, a model could not write.
+
+    Residual networks do write (``h += x``). Not for what is kept for a backward pass.
+    """
+    # PyTorch's own for a tensor that was made to be given away, as its linear layers have it.
+    given: Tensor = torch.ops.aten._unsafe_view(x, x.shape)
+    return given

@@ -1,43 +1,50 @@
 """The rule for ``nn.MultiheadAttention``: products for what goes in and what comes out; between them nothing has parameters.
 
-Queries, keys and values share one parameter, a third of its rows each. What is one tensor, all three in self-attention, goes
-through as one product. Shapes: N examples, L queries, S keys, E the width.
+Queries, keys and values mostly share one parameter, a third of its rows each. What is one tensor, all three in self-attention,
+then goes through as one product. Shapes: N examples, L queries, S keys, E the width.
 """
 
 from __future__ import annotations
 
 from itertools import groupby, pairwise
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.errors import ModelError
-from privfl.training._rules import CohortLayer, Pass
+from privfl.training._rules import CohortLayer, Pass, require_rows, whole
+from privfl.training._rules.dropout import dropped
 from privfl.training._rules.linear import CohortLinear
 from privfl.training._rules.products import RowsRecord, product_in
+
+_KINDS = ("q", "k", "v")
 
 
 class CohortAttention(CohortLayer):
     """The attention of client k over the sequences of client k."""
 
+    rate: ClassVar[str] = "dropout"
+
     def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
         super().__init__(layer, prefix, shared)
         assert isinstance(layer, nn.MultiheadAttention)
-        self.num_heads, self.embed_dim = layer.num_heads, layer.embed_dim
-        self.own = {kind: self.names[f"in_proj_{kind}"] for kind in ("weight", "bias") if f"in_proj_{kind}" in self.names}
+        self.num_heads, self.embed_dim, self.dropout = layer.num_heads, layer.embed_dim, layer.dropout
+        self.one_width, self.examples_first = layer._qkv_same_embed_dim, layer.batch_first
         self.out_proj = CohortLinear(layer.out_proj, f"{prefix}.out_proj" if prefix else "out_proj", shared)
         # PyTorch's transformer layers ask for both; without the bias they leave their shortcuts alone.
         self.batch_first, self.in_proj_bias = True, None
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:
-        """One width, examples first, without dropout and without keys of its own."""
-        if type(layer) is not nn.MultiheadAttention:
-            return False
-        more = layer.dropout or layer.bias_k is not None or layer.add_zero_attn
-        return bool(layer.batch_first and layer._qkv_same_embed_dim and not more)
+        """All but attention with keys of its own."""
+        return type(layer) is nn.MultiheadAttention and layer.bias_k is None and not layer.add_zero_attn
+
+    def require_rows(self, x: Tensor) -> None:
+        """See the contract; the batch may come second."""
+        rows = x.shape[0 if self.examples_first or x.dim() != 3 else 1]
+        require_rows("nn.MultiheadAttention", rows, self.shared.runs.examples)
 
     def forward(
         self,
@@ -55,29 +62,57 @@ class CohortAttention(CohortLayer):
         Raises:
             ModelError: the inputs are no batches of sequences, or ``is_causal`` comes without the mask that it is a hint for.
         """
-        if any(x.dim() != 3 for x in (query, key, value)):
+        inputs = (query, key, value)
+        if any(x.dim() != 3 for x in inputs):
             raise ModelError("nn.MultiheadAttention is given no batch; the fused engine takes (examples, positions, width)")
         if is_causal and attn_mask is None:
             raise ModelError("nn.MultiheadAttention is given is_causal without an attn_mask; give it the mask")
-        q, k, v = (x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in self._project(query, key, value))
+        if not self.examples_first:
+            # What is one tensor stays one.
+            turned = {id(x): x.transpose(0, 1) for x in inputs}
+            inputs = (turned[id(query)], turned[id(key)], turned[id(value)])
+        q, k, v = (x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in self._project(*inputs))
         mask = self._mask(attn_mask, key_padding_mask, q.dtype)
-        mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
+        # Not the library's own dropout, which draws for all clients from one generator.
+        weights = self._weights(q, k, mask) if need_weights or self._drops else None
+        if self._drops and weights is not None:
+            mixed = torch.matmul(weights, v)
+        else:
+            mixed = functional.scaled_dot_product_attention(q, k, v, attn_mask=mask)
         out: Tensor = self.out_proj(mixed.transpose(1, 2).flatten(2))
-        if not need_weights:
+        out = out if self.examples_first else whole(out.transpose(0, 1))
+        if not need_weights or weights is None:
             return out, None
-        # softmax(q kᵀ / √d + mask)
-        scores = torch.matmul(q * q.shape[3] ** -0.5, k.transpose(2, 3))
-        weights = torch.softmax(scores if mask is None else scores + mask, dim=3)
         return out, weights.mean(1) if average_attn_weights else weights
 
+    @property
+    def _drops(self) -> bool:
+        return self.dropout > 0 and self.training
+
+    def _weights(self, q: Tensor, k: Tensor, mask: Tensor | None) -> Tensor:
+        """softmax(q kᵀ / √d + mask), some of them made zeros."""
+        scores = torch.matmul(q * q.shape[3] ** -0.5, k.transpose(2, 3))
+        weights = torch.softmax(scores if mask is None else scores + mask, dim=3)
+        return dropped(weights, self.dropout, self.shared) if self._drops else weights
+
     def _project(self, *inputs: Tensor) -> list[Tensor]:
-        weight_KOE, bias_KO = self.weight("in_proj_weight"), self.weight("in_proj_bias")
-        # Neighbours that are one tensor are projected together.
-        groups = [list(group) for _, group in groupby(inputs, key=id)]
+        bias_KO = self.weight("in_proj_bias")
+        if self.one_width:
+            # Neighbours that are one tensor are projected together.
+            groups = [list(group) for _, group in groupby(inputs, key=id)]
+            weights = [self.weight("in_proj_weight")]
+        else:
+            groups = [[x] for x in inputs]
+            weights = [self.weight(f"{kind}_proj_weight") for kind in _KINDS]
         counts = [len(group) for group in groups]
         distinct = [group[0] for group in groups]
-        projected = _Projections.apply(self.shared.anchor, self, counts, weight_KOE, bias_KO, *distinct)  # type: ignore[no-untyped-call]
-        return [part for whole, count in zip(projected, counts, strict=True) for part in whole.chunk(count, dim=2)]
+        projected = _Projections.apply(self.shared.anchor, self, counts, bias_KO, *distinct, *weights)  # type: ignore[no-untyped-call]
+        return [part for wide, count in zip(projected, counts, strict=True) for part in wide.chunk(count, dim=2)]
+
+    def parts(self, place: int) -> dict[str, str]:
+        """The trained parameters of the product at that place."""
+        weight = "in_proj_weight" if self.one_width else f"{_KINDS[place]}_proj_weight"
+        return self.trained(weight=weight, bias="in_proj_bias")
 
     def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
         """What is added to the scores, to be broadcast to (N, heads, L, S)."""
@@ -95,33 +130,46 @@ class CohortAttention(CohortLayer):
 
 
 class _Projections(torch.autograd.Function):
-    """Each input times its rows of the parameter: ``counts[j]`` thirds of them for the j-th."""
+    """Each input times its matrix: one of its own, or ``counts[j]`` thirds of the only one for the j-th."""
 
     @staticmethod
     def forward(
-        ctx: Any, _anchor: Tensor, layer: CohortAttention, counts: list[int], weight_KOE: Tensor, bias_KO: Any, *inputs: Tensor
+        ctx: Any, _anchor: Tensor, layer: CohortAttention, counts: list[int], bias_KO: Tensor | None, *given: Tensor
     ) -> tuple[Tensor, ...]:
-        width, shared = layer.embed_dim, layer.shared
+        width, shared, inputs = layer.embed_dim, layer.shared, given[: len(counts)]
         ends = [0]
         for count in counts:
             ends.append(ends[-1] + count * width)
         ctx.layer, ctx.runs, ctx.rows = layer, shared.runs, [slice(*ends_of) for ends_of in pairwise(ends)]
-        ctx.save_for_backward(weight_KOE, *inputs)
+        ctx.save_for_backward(*given)
+        kernels = _kernels(layer, given[len(counts) :], ctx.rows)
         out = []
-        for x_NLE, rows in zip(inputs, ctx.rows, strict=True):
-            kernel = weight_KOE[:, None, rows].transpose(2, 3)
+        for x_NLP, kernel, rows in zip(inputs, kernels, ctx.rows, strict=True):
             bias_KGO = None if bias_KO is None else bias_KO[:, None, rows]
-            out.append(product_in(shared.product_dtype, shared.runs, x_NLE.unsqueeze(1), kernel, bias_KGO).squeeze(1))
+            out.append(
+                product_in(shared.product_dtype, shared.runs, x_NLP.unsqueeze(1), kernel.transpose(2, 3), bias_KGO).squeeze(1)
+            )
         return tuple(out)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        weight_KOE, *inputs = ctx.saved_tensors
-        layer, into = ctx.layer, list[Tensor | None]()
-        for j, (x_NLE, g_NLO, rows) in enumerate(zip(inputs, grads, ctx.rows, strict=True)):
-            a, g = x_NLE.unsqueeze(1), g_NLO.unsqueeze(1)
-            layer.shared.tape.append(RowsRecord(ctx.runs, a, g, layer.own, rows, named=j == 0))
-            wanted = ctx.needs_input_grad[5 + j]
-            kernel = weight_KOE[:, None, rows]
+        layer, number, into = ctx.layer, len(ctx.rows), list[Tensor | None]()
+        inputs, kernels = ctx.saved_tensors[:number], _kernels(layer, ctx.saved_tensors[number:], ctx.rows)
+        met: set[str] = set()
+        for j, (x_NLP, kernel, g_NLO, rows) in enumerate(zip(inputs, kernels, grads, ctx.rows, strict=True)):
+            a, g, parts = x_NLP.unsqueeze(1), g_NLO.unsqueeze(1), layer.parts(j)
+            if parts:
+                own = {"weight": rows if layer.one_width else slice(None), "bias": rows}
+                fresh = [name for name in parts.values() if name not in met]
+                met.update(fresh)
+                layer.shared.tape.append(RowsRecord(ctx.runs, a, g, parts, own, fresh))
+            wanted = ctx.needs_input_grad[4 + j]
             into.append(product_in(layer.shared.product_dtype, ctx.runs, g, kernel).squeeze(1) if wanted else None)
-        return None, None, None, None, None, *into
+        return None, None, None, None, *into, *[None] * (len(ctx.saved_tensors) - number)
+
+
+def _kernels(layer: CohortAttention, weights: tuple[Tensor, ...], rows: list[slice]) -> list[Tensor]:
+    """The matrix of each product, (K, 1, O, P)."""
+    if layer.one_width:
+        return [weights[0][:, None, own] for own in rows]
+    return [weight_KOP.unsqueeze(1) for weight_KOP in weights]

@@ -8,13 +8,15 @@ together are one product of windows and matrices.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import conv2d
 
-from privfl.training._rules import CohortLayer, Pass, Runs, Sums
+from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums, whole
+from privfl.training._rules.examples import ExamplesRecord
 from privfl.training._rules.products import (
     Product,
     WeightRecord,
@@ -55,7 +57,7 @@ class CohortConvolution(CohortLayer):
         weight, bias_KO = self.weight("weight"), self.weight("bias")
         assert weight is not None
         if x.dim() == 3:
-            return self._images(x.unsqueeze(2), weight.unsqueeze(3), bias_KO).squeeze(2)
+            return whole(self._images(x.unsqueeze(2), weight.unsqueeze(3), bias_KO).squeeze(2))
         return self._images(x, weight, bias_KO)
 
     def _images(self, x_NCHW: Tensor, weight_KOIHW: Tensor, bias_KO: Tensor | None) -> Tensor:
@@ -70,7 +72,7 @@ class CohortConvolution(CohortLayer):
         a_NGLP = self.grouped(windows_NLP, inputs)
         out_NGLO: Tensor = Product.apply(a_NGLP, self.shared.anchor, self, kernels, bias_KGO)  # type: ignore[no-untyped-call]
         rows, columns = self.window.steps((x_NCHW.shape[2], x_NCHW.shape[3]))
-        return out_NGLO.transpose(1, 2).reshape(len(x_NCHW), rows, columns, outputs).permute(0, 3, 1, 2)
+        return whole(out_NGLO.transpose(1, 2).reshape(len(x_NCHW), rows, columns, outputs).permute(0, 3, 1, 2))
 
     def grouped(self, windows_NLP: Tensor, inputs: int) -> Tensor:
         """Windows, each group's ``inputs`` channels apart, shape (N, G, L, P)."""
@@ -116,7 +118,8 @@ class _ByLibrary(torch.autograd.Function):
         x_NCHW, weight_KOIHW = ctx.saved_tensors
         g_NOHW = grads[0].contiguous(memory_format=_layout(x_NCHW))
         layer, runs = ctx.layer, ctx.runs
-        layer.shared.tape.append(ConvolutionRecord(layer, runs, x_NCHW, g_NOHW, weight_KOIHW))
+        if layer.names:
+            layer.shared.tape.append(ConvolutionRecord(layer, runs, x_NCHW, g_NOHW, weight_KOIHW))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         dtype = layer.shared.product_dtype or x_NCHW.dtype
@@ -137,23 +140,49 @@ class ConvolutionRecord(WeightRecord):
         super().__init__(runs, layer.names)
         self.layer, self.x, self.g, self._kernels = layer, x_NCHW, g_NOHW, weight_KOIHW
 
-    def square_norms(self) -> Tensor:
+    def and_also(self, others: Sequence[ConvolutionRecord]) -> Record:
+        """See the contract; every example's gradient is written out."""
+        every, found = [self, *others], dict[str, Tensor]()
+        inputs, taps = self._kernels.shape[2], math.prod(self._kernels.shape[3:])
+        if self.weight is not None:
+            outer: Tensor = sum((one._written() for one in every[1:]), self._written())
+            # A window's inputs are last in memory, a kernel's are first.
+            found[self.weight] = outer.view(len(self.x), -1, taps, inputs).transpose(2, 3).reshape(outer.shape)
+        if self.bias is not None:
+            found[self.bias] = sum((one._bias_gradients() for one in every[1:]), self._bias_gradients())
+        return ExamplesRecord(self.runs, found)
+
+    def weight_square_norms(self) -> Tensor:
         """See the class."""
-        outputs, inputs = self._kernels.shape[1] // self.layer.groups, math.prod(self._kernels.shape[2:])
-        positions = math.prod(self.g.shape[2:])
-        ghost = ghost_pays(positions, inputs, outputs)
-        outer = None if ghost else self.x.new_empty(len(self.x), self._kernels[0].numel())
-        squares, some = [], max(1, _WINDOWS // (self.layer.groups * positions * inputs))
+        squares = list[Tensor]()
+        if ghost_pays(math.prod(self.g.shape[2:]), math.prod(self._kernels.shape[2:]), self._outputs):
+            squares += [ghost_square_norms(g_NGLO, a_NGLP) for _, a_NGLP, g_NGLO in self._windows()]
+        else:
+            self._outer = self._written(squares)
+        return torch.cat(squares)
+
+    @property
+    def _outputs(self) -> int:
+        return self._kernels.shape[1] // self.layer.groups
+
+    def _windows(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
+        """Some examples at a time: which, their windows and their gradients, group by group."""
+        positions, inputs = math.prod(self.g.shape[2:]), math.prod(self._kernels.shape[2:])
+        some = max(1, _WINDOWS // (self.layer.groups * positions * inputs))
         for first in range(0, len(self.x), some):
             here = slice(first, first + some)
             a_NGLP = self.layer.grouped(unfold(self.x[here], self.layer.window), self._kernels.shape[2])
-            g_NGLO = self.layer.grouped(self.g[here].flatten(2).transpose(1, 2), outputs)
-            if outer is None:
-                squares.append(ghost_square_norms(g_NGLO, a_NGLP))
-            else:
-                squares.append(square_lengths(outer_products(g_NGLO, a_NGLP, outer[here])))
-        self._outer, weight_N = outer, torch.cat(squares)
-        return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
+            yield here, a_NGLP, self.layer.grouped(self.g[here].flatten(2).transpose(1, 2), self._outputs)
+
+    def _written(self, squares: list[Tensor] | None = None) -> Tensor:
+        """Every example's weight gradient, shape (N, numel), as windows have it; its squared norms are added to a list."""
+        outer = self.x.new_empty(len(self.x), self._kernels[0].numel())
+        for here, a_NGLP, g_NGLO in self._windows():
+            part = outer_products(g_NGLO, a_NGLP, outer[here])
+            if squares is not None:
+                # While it is in the caches.
+                squares.append(square_lengths(part))
+        return outer
 
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
@@ -163,19 +192,22 @@ class ConvolutionRecord(WeightRecord):
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
-        weight = sums[self.weight].view(self._kernels.shape)
-        if self._outer is not None:
-            with windows_last(weight) as into:
-                add_rows(self.runs, self._outer, factors, into.flatten(1))
-        else:
-            alone = isinstance(factors, float)
-            g_NOHW = self.g if alone else weighted(self.g, factors)
-            images = (torch.split(image, list(self.runs.sizes)) for image in (g_NOHW, self.x))
-            for sum_OIHW, g, x, kernel in zip(weight.unbind(), *images, self._kernels.unbind(), strict=True):
-                if len(x):
-                    sum_OIHW.add_(self.layer.transposed(g, x, kernel, "weight"), alpha=factors if alone else 1.0)
+        if self.weight is not None:
+            self._add_weight(factors, sums[self.weight].view(self._kernels.shape))
         if self.bias is not None:
             add_rows(self.runs, self._bias_gradients(), factors, sums[self.bias])
+
+    def _add_weight(self, factors: Tensor | float, sum_KOIHW: Tensor) -> None:
+        if self._outer is not None:
+            with windows_last(sum_KOIHW) as into:
+                add_rows(self.runs, self._outer, factors, into.flatten(1))
+            return
+        alone = isinstance(factors, float)
+        g_NOHW = self.g if alone else weighted(self.g, factors)
+        images = (torch.split(image, list(self.runs.sizes)) for image in (g_NOHW, self.x))
+        for sum_OIHW, g, x, kernel in zip(sum_KOIHW.unbind(), *images, self._kernels.unbind(), strict=True):
+            if len(x):
+                sum_OIHW.add_(self.layer.transposed(g, x, kernel, "weight"), alpha=factors if alone else 1.0)
 
     def _bias_gradients(self) -> Tensor:
         """Every example's bias gradient, shape (N, O)."""

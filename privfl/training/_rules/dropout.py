@@ -5,6 +5,8 @@ Where batches are padded to one length a client draws for its filling too, and s
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -13,6 +15,8 @@ from privfl.training._rules import CohortLayer, Pass
 
 class CohortDropout(CohortLayer):
     """Zeros with probability p and 1 / (1 − p) elsewhere, times the input; of the channel kind, whole channels."""
+
+    rate: ClassVar[str] = "p"
 
     def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
         super().__init__(layer, prefix, shared)
@@ -29,9 +33,28 @@ class CohortDropout(CohortLayer):
         if not self.training or self.p == 0.0:
             return x
         self.require_rows(x)
-        shape = (*x.shape[:2], *[1] * (x.dim() - 2)) if self.channels else x.shape
-        keep = torch.empty(shape, dtype=x.dtype, device=x.device)
-        for (first, last), generator in zip(self.shared.runs.spans, self.shared.generators, strict=True):
-            if last > first:
-                keep[first:last] = x.new_empty((last - first, *shape[1:])).bernoulli_(1 - self.p, generator=generator)
-        return x * keep if self.p == 1.0 else x * keep.div_(1 - self.p)
+        return dropped(x, self.p, self.shared, (*x.shape[:2], *[1] * (x.dim() - 2)) if self.channels else x.shape)
+
+
+def dropped(x: Tensor, p: float, shared: Pass, shape: tuple[int, ...] | None = None) -> Tensor:
+    """``x`` with zeros that each client draws from its own stream.
+
+    Args:
+        x: a row for each example.
+        p: the probability of a zero, above 0.
+        shared: whose generators are drawn from.
+        shape: that of what is drawn, to be broadcast over ``x``; None: its own.
+    """
+    shape = shape or x.shape
+    keep = torch.empty(shape, dtype=x.dtype, device=x.device)
+    for (first, last), generator in zip(shared.runs.spans, shared.generators, strict=True):
+        if last > first:
+            keep[first:last] = x.new_empty((last - first, *shape[1:])).bernoulli_(1 - p, generator=generator)
+    return x * keep if p == 1.0 else x * keep.div_(1 - p)
+
+
+def rate_of(layer: nn.Module) -> str:
+    """The setting that says with which probability a layer makes a number zero; empty where it draws nothing."""
+    if isinstance(layer, nn.modules.dropout._DropoutNd):
+        return CohortDropout.rate
+    return "dropout" if isinstance(layer, nn.MultiheadAttention | nn.RNNBase) else ""

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums
+from privfl.training._rules import CohortLayer, Pass, Record, Runs, Sums, whole
 from privfl.training._rules.products import weighted, without
 
 _ROUNDING = 16
@@ -32,7 +33,7 @@ class CohortEmbedding(CohortLayer):
         assert table_KVE is not None
         rows_NL = ids.reshape(len(ids), -1)
         out: Tensor = _Lookup.apply(rows_NL, self.shared.anchor, self, table_KVE)  # type: ignore[no-untyped-call]
-        return out.view(*ids.shape, table_KVE.shape[2])
+        return whole(out.view(*ids.shape, table_KVE.shape[2]))
 
 
 class _Lookup(torch.autograd.Function):
@@ -51,7 +52,8 @@ class _Lookup(torch.autograd.Function):
         if ctx.layer.scale_grad_by_freq:
             # By how often a row comes in the example, as if the example were alone in its batch.
             g_NLE = g_NLE / (rows_NL.unsqueeze(1) == rows_NL.unsqueeze(2)).sum(2, keepdim=True)
-        ctx.layer.shared.tape.append(LookupRecord(ctx.runs, rows_NL, g_NLE, ctx.layer.names["weight"]))
+        if ctx.layer.names:
+            ctx.layer.shared.tape.append(LookupRecord(ctx.runs, rows_NL, g_NLE, ctx.layer.names["weight"]))
         return None, None, None, None
 
 
@@ -60,6 +62,12 @@ class LookupRecord(Record):
 
     def __init__(self, runs: Runs, rows_NL: Tensor, g_NLE: Tensor, name: str) -> None:
         self.runs, self.rows, self.g, self.name, self.names = runs, rows_NL, g_NLE, name, (name,)
+
+    def and_also(self, others: Sequence[LookupRecord]) -> LookupRecord:
+        """See the contract: more lookups."""
+        every = [self, *others]
+        rows, g = (torch.cat([getattr(one, part) for one in every], dim=1) for part in ("rows", "g"))
+        return LookupRecord(self.runs, rows, g, self.name)
 
     def square_norms(self) -> Tensor:
         """See the class; made larger by what rounding may have made it too small, as for products.

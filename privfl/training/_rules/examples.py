@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from privfl.training._rules import Record, Runs, Sums
-from privfl.training._rules.products import add_rows, without
+from privfl.training._rules.products import add_rows, square_lengths, without
 
 
 class ExamplesRecord(Record):
@@ -14,9 +16,16 @@ class ExamplesRecord(Record):
     def __init__(self, runs: Runs, gradients: dict[str, Tensor]) -> None:
         self.runs, self.gradients, self.names = runs, gradients, tuple(gradients)
 
+    def and_also(self, others: Sequence[ExamplesRecord]) -> ExamplesRecord:
+        """See the contract."""
+        every = [one.gradients for one in (self, *others)]
+        return ExamplesRecord(
+            self.runs, {name: sum((one[name] for one in every[1:]), every[0][name]) for name in self.gradients}
+        )
+
     def square_norms(self) -> Tensor:
         """See the contract."""
-        squares = [gradient.square().sum(1) for gradient in self.gradients.values()]
+        squares = [square_lengths(gradient) for gradient in self.gradients.values()]
         return sum(squares[1:], start=squares[0])
 
     def drop(self, bad_N: Tensor) -> None:

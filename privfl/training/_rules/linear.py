@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from privfl.training._rules import CohortLayer
+from privfl.training._rules import CohortLayer, whole
 from privfl.training._rules.products import Product
 
 
@@ -23,4 +23,4 @@ class CohortLinear(CohortLayer):
         a_NGLP = x.reshape(len(x), 1, -1, x.shape[-1])
         bias_KGO = None if bias_KO is None else bias_KO.unsqueeze(1)
         out: Tensor = Product.apply(a_NGLP, self.shared.anchor, self, weight_KOP.unsqueeze(1), bias_KGO)  # type: ignore[no-untyped-call]
-        return out.view(*x.shape[:-1], weight_KOP.shape[1])
+        return whole(out.view(*x.shape[:-1], weight_KOP.shape[1]))

@@ -89,7 +89,9 @@ class _GroupNorm(torch.autograd.Function):
         found = [_gradients(ctx.positions, *part) for part in parts]
         into, *own = (joined(part) for part in zip(*found, strict=True))
         names = ctx.layer.names
-        ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, dict(zip((names["weight"], names["bias"]), own, strict=True))))
+        gradients = {names[kind]: value for kind, value in zip(("weight", "bias"), own, strict=True) if kind in names}
+        if gradients:
+            ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, gradients))
         return into.view(first.shape), None, None, None, None
 
 
@@ -117,7 +119,8 @@ class _Affine(torch.autograd.Function):
         names, g = ctx.layer.names, grads[0]
         values = {"weight": g * x, "bias": g}
         own = {name: _sum(values[key], over).reshape(len(x), -1) for key, name in names.items()}
-        ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, own))
+        if own:
+            ctx.layer.shared.tape.append(ExamplesRecord(ctx.runs, own))
         return g * weight, None, None, None, None
 
 

@@ -6,7 +6,8 @@ Shapes: N examples, G groups, L positions (1 for a plain linear layer), P inputs
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -152,20 +153,20 @@ def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
     """‖x‖² over the last axes, never too small but for rounding, in float64.
 
     The square of a tiny number vanishes, and what it will be multiplied by may be huge. And a sum of many squares is rounded in
-    one direction where they are alike, by 2e-5 for 30,000 of them; so they are added up in float64, on a CPU some at a time.
+    one direction where they are alike, by 2e-5 for 30,000 of them; so blocks are added up in their own type and their sums in
+    float64. Asked for float64 at once, the library would copy everything into it first.
     """
     flat = x.flatten(-axes)
     vanished = flat.shape[-1] * torch.finfo(x.dtype).tiny
-    if x.device.type != "cpu":
-        # Every kernel has to be launched, and this is one; a CPU would copy everything into float64 first.
-        at_once: Tensor = torch.linalg.vector_norm(flat, dim=-1, dtype=torch.float64).square() + vanished
-        return at_once
-    whole = flat.shape[-1] // _AT_ONCE * _AT_ONCE
-    found: Tensor = torch.linalg.vector_norm(flat[..., whole:], dim=-1).double().square()
-    if whole:
-        parts = flat[..., :whole].view(*flat.shape[:-1], whole // _AT_ONCE, _AT_ONCE)
-        found = found + torch.linalg.vector_norm(parts, dim=-1).double().square().sum(-1)
-    return found + vanished
+    blocks, rest = divmod(flat.shape[-1], _AT_ONCE)
+    found = []
+    if rest or not blocks:
+        found.append(torch.linalg.vector_norm(flat[..., blocks * _AT_ONCE :], dim=-1).double().square())
+    if blocks:
+        parts = flat[..., : blocks * _AT_ONCE].view(*flat.shape[:-1], blocks, _AT_ONCE)
+        found.append(torch.linalg.vector_norm(parts, dim=-1).double().square().sum(-1))
+    total: Tensor = sum(found[1:], start=found[0]) + vanished
+    return total
 
 
 def weighted(values: Tensor, factors: Tensor | float) -> Tensor:
@@ -199,31 +200,46 @@ class Product(torch.autograd.Function):
         g_NGLO = grads[0]
         a_NGLP, weight_KGOP = ctx.saved_tensors
         shared = ctx.layer.shared
-        shared.tape.append(ProductRecord(ctx.runs, a_NGLP, g_NGLO, ctx.layer.names))
+        if ctx.layer.names:
+            shared.tape.append(ProductRecord(ctx.runs, a_NGLP, g_NGLO, ctx.layer.names))
         if not ctx.needs_input_grad[0]:
             return None, None, None, None, None
         return product_in(shared.product_dtype, ctx.runs, g_NGLO, weight_KGOP), None, None, None, None
 
 
 class WeightRecord(Record):
-    """Of a layer with a weight and perhaps a bias, and what of their gradients was written out, example by example."""
+    """Of a layer's weight and bias, one of which may be missing, and what of their gradients was written out by examples."""
 
-    def __init__(self, runs: Runs, names: dict[str, str]) -> None:
+    def __init__(self, runs: Runs, names: Mapping[str, str]) -> None:
         self.runs = runs
-        self.weight, self.bias = names["weight"], names.get("bias")
-        self.names = tuple(names.values())
+        self.weight, self.bias = names.get("weight"), names.get("bias")
+        self.names, self._parts = tuple(names.values()), names
         self._outer: Tensor | None = None
         self._summed: Tensor | None = None
 
     @property
     def of(self) -> str:
         """See the contract."""
-        return self.weight
+        return self.weight or self.bias or ""
+
+    def square_norms(self) -> Tensor:
+        """See the contract."""
+        squares = [self.weight_square_norms()] if self.weight else []
+        squares += [square_lengths(self._bias_gradients())] if self.bias else []
+        return sum(squares[1:], start=squares[0])
+
+    @abstractmethod
+    def weight_square_norms(self) -> Tensor:
+        """The squared norm of each example's gradient of the weight alone, shape (N,)."""
+
+    @abstractmethod
+    def _bias_gradients(self) -> Tensor:
+        """Every example's bias gradient, shape (N, outputs)."""
 
     @property
     def _written_out(self) -> bool:
         """Whether all that will be added lies here example by example, so that nothing else is read again."""
-        return self._outer is not None and (self.bias is None or self._summed is not None)
+        return (self.weight is None or self._outer is not None) and (self.bias is None or self._summed is not None)
 
     def drop(self, bad_N: Tensor) -> None:
         """See the contract; what else a record keeps is its own to drop."""
@@ -237,20 +253,25 @@ class ProductRecord(WeightRecord):
     out, or its norm taken from Gram matrices (Li et al. 2022, arXiv 2110.05679, "ghost"), whichever is cheaper.
     """
 
-    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str]) -> None:
+    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: Mapping[str, str]) -> None:
         super().__init__(runs, names)
         self.a, self.g = a_NGLP, g_NGLO
 
-    def square_norms(self) -> Tensor:
+    def and_also(self, others: Sequence[ProductRecord]) -> Record | None:
+        """See the contract: more positions."""
+        every = [self, *others]
+        a, g = (torch.cat([getattr(one, part) for one in every], dim=2) for part in "ag")
+        return type(self)(self.runs, a, g, self._parts)
+
+    def weight_square_norms(self) -> Tensor:
         """See the class."""
         positions, inputs, outputs = self.a.shape[2], self.a.shape[3], self.g.shape[3]
         if positions == 1:
-            weight_N: Tensor = (square_lengths(self.a, 2) * square_lengths(self.g, 2)).sum(1)
-        elif ghost_pays(positions, inputs, outputs):
-            weight_N = ghost_square_norms(self.g, self.a)
-        else:
-            weight_N = square_lengths(self._outer_products())
-        return weight_N if self.bias is None else weight_N + self._bias_gradients().square().sum(1)
+            once_N: Tensor = (square_lengths(self.a, 2) * square_lengths(self.g, 2)).sum(1)
+            return once_N
+        if ghost_pays(positions, inputs, outputs):
+            return ghost_square_norms(self.g, self.a)
+        return square_lengths(self._outer_products())
 
     def drop(self, bad_N: Tensor) -> None:
         """See the contract."""
@@ -260,12 +281,13 @@ class ProductRecord(WeightRecord):
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
-        with windows_last(sums[self.weight]) as into:
-            if self._outer is not None:
-                add_rows(self.runs, self._outer, factors, into.flatten(1))
-            else:
-                shape = (len(into), self.g.shape[1], self.g.shape[3], self.a.shape[3])
-                add_outer(self.runs, self.g, self.a, factors, into.view(shape))
+        if self.weight is not None:
+            with windows_last(sums[self.weight]) as into:
+                if self._outer is not None:
+                    add_rows(self.runs, self._outer, factors, into.flatten(1))
+                else:
+                    shape = (len(into), self.g.shape[1], self.g.shape[3], self.a.shape[3])
+                    add_outer(self.runs, self.g, self.a, factors, into.view(shape))
         if self.bias is not None:
             add_rows(self.runs, self._bias_gradients(), factors, sums[self.bias])
 
@@ -283,20 +305,38 @@ class ProductRecord(WeightRecord):
 
 
 class RowsRecord(ProductRecord):
-    """A product whose matrix is some rows of a parameter.
+    """A product whose matrix and bias are some rows of parameters.
 
-    The parameter takes part once, and so only one of its records should name it: the others' ``names`` are empty. Their
-    rows are different ones, and so their square norms add up to that of the parameter's gradient.
+    A parameter takes part once, and so only one of its records should name it: ``names`` are those that this one does. The
+    others' rows are different ones, and so their square norms add up to that of the parameter's gradient.
     """
 
-    def __init__(self, runs: Runs, a_NGLP: Tensor, g_NGLO: Tensor, names: dict[str, str], rows: slice, named: bool) -> None:
-        super().__init__(runs, a_NGLP, g_NGLO, names)
-        self.rows, self.names = rows, self.names if named else ()
+    def __init__(
+        self,
+        runs: Runs,
+        a_NGLP: Tensor,
+        g_NGLO: Tensor,
+        parts: Mapping[str, str],
+        rows: Mapping[str, slice],
+        names: Sequence[str],
+    ) -> None:
+        super().__init__(runs, a_NGLP, g_NGLO, parts)
+        self.rows, self.names = rows, tuple(names)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """See the contract; two uses of a layer may cut its parameter differently, and are then no sum."""
+        return type(self), *(((name, str(self.rows[part]))) for part, name in self._parts.items())
+
+    def and_also(self, others: Sequence[ProductRecord]) -> Record | None:
+        """See the contract."""
+        both = ProductRecord(self.runs, self.a, self.g, self._parts).and_also(others)
+        assert isinstance(both, ProductRecord)
+        return RowsRecord(self.runs, both.a, both.g, self._parts, self.rows, self.names)
 
     def add(self, factors: Tensor | float, sums: Sums) -> None:
         """See the contract."""
-        own = [self.weight] if self.bias is None else [self.weight, self.bias]
-        super().add(factors, {name: sums[name][:, self.rows] for name in own})
+        super().add(factors, {name: sums[name][:, self.rows[part]] for part, name in self._parts.items()})
 
 
 def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) -> Tensor:

@@ -95,7 +95,8 @@ def fold(windows_NLP: Tensor, window: Window, shape: tuple[int, ...]) -> Tensor:
         parts = windows.view(examples, rows, columns, high // down, down, wide // across, across, channels)
         for i in range(high // down):
             for j in range(wide // across):
-                blocks[:, i : i + rows, :, j : j + columns] += parts[:, :, :, i, :, j].transpose(2, 3)
+                # Not +=, after which Python writes the slice into itself.
+                blocks[:, i : i + rows, :, j : j + columns].add_(parts[:, :, :, i, :, j].transpose(2, 3))
     else:
         image = windows.new_zeros(examples, height, width, channels)
         for i in range(high):

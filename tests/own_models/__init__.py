@@ -1,0 +1,1 @@
+"""Models of the tests' own, as a user would write them."""
