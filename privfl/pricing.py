@@ -292,7 +292,7 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
     for other in folders[: folders.index(folder)]:
         _require_own_randomness(folder, other)
-    ledger, terms_of = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
+    ledger, terms_of = (Ledger.read(one.path / "ledger.jsonl") for one in (folder, first))
     for term in ("unit", "relation", "delta"):
         here, there = getattr(ledger, term), getattr(terms_of, term)
         if here != there:

@@ -20,14 +20,14 @@ from torch import Tensor
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
-from privfl.experiment import Experiment, assemble, deterministic, new_secret
+from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, new_secret
 from privfl.pricing import privacy_result
-from privfl.privacy.ledger import Ledger
+from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.rounds import Outcome, ServerState
-from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
+from privfl.runs import FORMAT, RunFolder, append_line, write_atomic
 from privfl.seeding import Seed
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
@@ -134,7 +134,7 @@ class _Recorder:
             views = config.records.views
             transcript = self.folder.path if views == "all" else None
             outcome = self.experiment.step(state, observed=views != "final", transcript=transcript)
-            ledger.record(state.round, outcome.events)
+            entry = ledger.record(state.round, outcome.events)
             done = outcome.state.round
             evaluating = time.perf_counter()
             due = done % config.evaluation.every == 0 or done == config.rounds
@@ -152,7 +152,7 @@ class _Recorder:
                 total=time.perf_counter() - started,
                 stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
             )
-            self._commit(state, outcome, ledger, record, timing)
+            self._commit(state, outcome, entry, record, timing)
             state = outcome.state
             if observer is not None:
                 observer(record, timing)
@@ -206,12 +206,9 @@ class _Recorder:
             views.observe(self.folder, state.round, state.global_D, outcome.participants, survivors, seen)
             views.observe_transcripts(self.folder, state.round, transcripts)
 
-    def _commit(self, before: ServerState, outcome: Outcome, ledger: Ledger, record: RoundRecord, timing: TimingRecord) -> None:
+    def _commit(self, before: ServerState, outcome: Outcome, entry: Entry, record: RoundRecord, timing: TimingRecord) -> None:
         """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
-        write_json(
-            self.folder.path / "ledger.json",
-            ledger.as_json(),
-        )
+        append_line(self.folder.path / "ledger.jsonl", entry)
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
@@ -220,20 +217,20 @@ class _Recorder:
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
     def _resume_point(self) -> tuple[ServerState, Ledger]:
-        path = self.folder.path / "state.safetensors"
+        path, spent = self.folder.path / "state.safetensors", self.folder.path / "ledger.jsonl"
+        ledger = empty_ledger(self.experiment.plan)
         if not path.exists():
             self.folder.rewind(0)
-            return self.experiment.initial_state(), self.experiment.ledger(0)
+            ledger.begin(spent)
+            return self.experiment.initial_state(), ledger
         try:
             with safe_open(path, framework="pt") as file:
                 done = int(file.metadata()["round"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            ledger = Ledger.read(self.folder.path / "ledger.json", done)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             why = first_line(error)
             raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew") from None
-        if not ledger.agrees_with(self.experiment.ledger(done)):
-            raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")
+        ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
         return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger

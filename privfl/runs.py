@@ -8,7 +8,7 @@
     partition.json       clients, classes, and how many members of each class each client had
     rounds.jsonl         one RoundRecord a line; the same seed gives the same bytes
     timings.jsonl        one TimingRecord a line: seconds, which no seed repeats
-    ledger.json          every noise draw of every client, by round
+    ledger.jsonl         in the first line the terms of ε, then every noise draw of every client, a line a round
     views/               what each adversary saw, a file a round
     transcripts/         all that clients sent under secure aggregation, a file for each attempt at a round
     state.safetensors    the point to resume from
@@ -20,7 +20,7 @@
     privacy_card.json    the page's privacy card, for machines
     .lock                keeps a second process out while one is at work
 
-Every file but the two ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
+Every file but the three ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
 last in a round: whatever lies beyond it is a round that did not finish, and is dropped on resume. The round is then
 computed again from the same streams, so it releases the same values and costs no further privacy.
 """
@@ -49,7 +49,7 @@ from privfl.errors import RunFolderError, StorageError
 from privfl.loading import dump, load
 from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
 
-FORMAT = 3
+FORMAT = 4
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
@@ -103,6 +103,18 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
         except OSError:
             partial.unlink(missing_ok=True)
             raise
+
+
+def append_line(path: Path, line: BaseModel) -> None:
+    """Add a typed record as one line of JSON; on disk when this returns.
+
+    Raises:
+        RunFolderError, StorageError: as :func:`storing`.
+    """
+    with storing(path), path.open("ab") as file:
+        file.write(line.model_dump_json().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
@@ -289,18 +301,15 @@ class RunFolder:
 
     def append(self, record: RoundRecord, timing: TimingRecord) -> None:
         """Add one round's records; on disk when this returns."""
-        for name, line in (("rounds.jsonl", record), ("timings.jsonl", timing)):
-            with storing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(line.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        append_line(self.path / "rounds.jsonl", record)
+        append_line(self.path / "timings.jsonl", timing)
 
     def rewind(self, rounds: int) -> None:
         """Drop the records of all rounds from number ``rounds`` on, and a half-written last line."""
-        for name in ("rounds.jsonl", "timings.jsonl"):
+        for name, lines_before in (("ledger.jsonl", 1), ("rounds.jsonl", 0), ("timings.jsonl", 0)):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            write_atomic(path, b"".join(lines[:rounds]))
+            write_atomic(path, b"".join(lines[: lines_before + rounds]))
 
     def write(self, name: str, record: BaseModel) -> None:
         """Write one typed record as JSON."""

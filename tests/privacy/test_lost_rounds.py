@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import pytest
 from small_runs import small
 
+from privfl.privacy.ledger import Entry
 from privfl.recording import run
 from privfl.runs import RunFolder
 
@@ -44,8 +44,8 @@ def folder(plan: str, losses: str | None) -> RunFolder:
 
 
 def charges(one: RunFolder) -> list[tuple[int, Any]]:
-    entries = json.loads((one.path / "ledger.json").read_text())["entries"]
-    return [(entry["round"], entry["account"]) for entry in entries]
+    entries = map(Entry.model_validate_json, (one.path / "ledger.jsonl").read_bytes().splitlines()[1:])
+    return [(entry.round, account) for entry in entries for account in entry.events()]
 
 
 @pytest.mark.parametrize("losses", LOSSES)
@@ -57,7 +57,7 @@ def test_what_was_drawn_is_charged_once_whether_it_arrived_or_not(plan: str, los
     assert [record.secure.attempts for record in rounds if record.secure is not None] == attempts
     assert [record.round for record in rounds if not record.survivors] == lost
     # The ledger knows of no losses: the server's noise is drawn once a round, a client's own once by each of the cohort.
-    assert (one.path / "ledger.json").read_bytes() == (whole.path / "ledger.json").read_bytes()
+    assert (one.path / "ledger.jsonl").read_bytes() == (whole.path / "ledger.jsonl").read_bytes()
     accounts = [["everybody"] if plan == "client_central" else record.cohort for record in rounds]
     assert charges(one) == [(number, account) for number, some in enumerate(accounts) for account in some]
     assert [record.epsilon for record in rounds] == [record.epsilon for record in whole.rounds()]
