@@ -11,7 +11,7 @@ import numpy as np
 from privfl import evaluation
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
-from privfl.experiment import Experiment, assemble, histories
+from privfl.experiment import Experiment, assemble, busiest, histories
 from privfl.fingerprint import settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
@@ -239,7 +239,8 @@ def as_if_poisson(experiment: Experiment) -> float:
     assert isinstance(experiment.plan, ExamplePlan)
 
     plan = replace(experiment.plan, sampler="poisson")
-    return accounting.largest(histories(plan, experiment.data, experiment.cohorts, experiment.aggregator), plan.delta)
+    rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
+    return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
 
 
 @dataclass(frozen=True)

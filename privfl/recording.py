@@ -134,7 +134,7 @@ class _Recorder:
             views = config.records.views
             transcript = self.folder.path if views == "all" else None
             outcome = self.experiment.step(state, observed=views != "final", transcript=transcript)
-            entry = ledger.record(state.round, outcome.events)
+            ledger.record(state.round, outcome.events)
             done = outcome.state.round
             evaluating = time.perf_counter()
             due = done % config.evaluation.every == 0 or done == config.rounds
@@ -152,7 +152,7 @@ class _Recorder:
                 total=time.perf_counter() - started,
                 stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
             )
-            self._commit(state, outcome, entry, record, timing)
+            self._commit(state, outcome, record, timing)
             state = outcome.state
             if observer is not None:
                 observer(record, timing)
@@ -206,9 +206,9 @@ class _Recorder:
             views.observe(self.folder, state.round, state.global_D, outcome.participants, survivors, seen)
             views.observe_transcripts(self.folder, state.round, transcripts)
 
-    def _commit(self, before: ServerState, outcome: Outcome, entry: Entry, record: RoundRecord, timing: TimingRecord) -> None:
+    def _commit(self, before: ServerState, outcome: Outcome, record: RoundRecord, timing: TimingRecord) -> None:
         """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
-        append_line(self.folder.path / "ledger.jsonl", entry)
+        append_line(self.folder.path / "ledger.jsonl", Entry.of(before.round, outcome.events))
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state

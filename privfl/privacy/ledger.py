@@ -79,11 +79,8 @@ class Ledger:
     # How often each event was repeated by the account that repeated it most: no other account of that event costs more.
     _most: dict[Event, int] = field(default_factory=dict)
 
-    def record(self, round_number: int, events: Mapping[Account, Event]) -> Entry:
+    def record(self, round_number: int, events: Mapping[Account, Event]) -> None:
         """Add what a round spent, by account; a round that spent nothing is entered too.
-
-        Returns:
-            the round's entry, for the file.
 
         Raises:
             PrivacyError: another round comes next, units are mixed, or a plan changed; nothing is added.
@@ -97,7 +94,6 @@ class Ledger:
         self._most = self._most_after(after)
         self._spent.update(after)
         self.rounds += 1
-        return Entry.of(round_number, events)
 
     @property
     def unit(self) -> Unit | None:
@@ -105,7 +101,7 @@ class Ledger:
         return next(iter(self._most)).unit if self._most else None
 
     def begin(self, path: Path) -> None:
-        """Write the file of a new ledger, to which each round's entry is appended.
+        """Write the file of a new ledger, to which the :class:`Entry` of each round is appended.
 
         Raises:
             RunFolderError, StorageError: it cannot be written.

@@ -12,7 +12,7 @@ from privfl.errors import PrivacyError, RunFolderError
 from privfl.privacy import accounting, loss
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
-from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.ledger import Account, Entry, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.runs import append_line
 
@@ -54,7 +54,8 @@ def test_read_back_from_its_file_it_is_the_same(tmp_path: Path) -> None:
     ledger.begin(path)
     rounds: list[dict[Account, Event]] = [{10: training(), 1: training(), 2: training(rate=0.2)}, {}, {1: training()}]
     for number, events in enumerate(rounds):
-        append_line(path, ledger.record(number, events))
+        ledger.record(number, events)
+        append_line(path, Entry.of(number, events))
     assert Ledger.read(path) == ledger
     resumed = Ledger(DELTA)
     resumed.resume(path, 2, lambda number: rounds[number])
@@ -67,7 +68,7 @@ def test_read_back_from_its_file_it_is_the_same(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
     ledger, path = Ledger(DELTA), tmp_path / "ledger.jsonl"
     ledger.begin(path)
-    append_line(path, ledger.record(0, {1: training()}))
+    append_line(path, Entry.of(0, {1: training()}))
 
     def planned(_: int) -> dict[Account, Event]:
         return {1: training()}
