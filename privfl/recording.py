@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ProcessError, RunFolderError, first_line
-from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, new_secret
+from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, narrow, new_secret
 from privfl.pricing import privacy_result
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import NoPlan
@@ -39,6 +40,14 @@ again from the same draws and releases nothing twice; removed at the end, after 
 _MEMBERS = 4_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
+
+
+@runtime_checkable
+class _Demanding(Protocol):
+    """An attack, as this package sees it, which does not know the shelf of attacks."""
+
+    def require_possible(self, experiment: Experiment) -> None:
+        """Refuse a run that it will not be able to attack."""
 
 
 def run(
@@ -106,6 +115,8 @@ def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer |
             folder.require_same_place(environment(experiment.x.device))
             folder.require_same_data(experiment.data.digest())
         else:
+            for item in config.attacks.run:
+                narrow(item, _Demanding).require_possible(experiment)
             _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder

@@ -209,10 +209,19 @@ class RunFolder:
             RunFolderError: names the first setting that differs.
         """
         for key, before, now in _differences(self.config.model_dump(), config.model_dump(), ""):
+            way_out = "choose another --out, or begin it anew with --overwrite"
+            if key.startswith("attacks."):
+                way_out = f"then `privfl attack {self.path} {key}=...` changes that"
             raise RunFolderError(
                 f"{self.path}: was begun with {key} = {before!r}, not {now!r}; "
-                "resume with the settings in its config.toml, or choose another --out"
+                f"resume with the settings in its config.toml, {way_out}"
             )
+
+    def change_attacks(self, config: ExperimentConfig) -> None:
+        """Make ``config`` that of the folder; it may differ in its attacks, which come after the training."""
+        assert all(key.startswith("attacks.") for key, _, _ in _differences(self.config.model_dump(), config.model_dump(), ""))
+        if config != self.config:
+            write_atomic(self.path / "config.toml", dump(config).encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
