@@ -178,9 +178,10 @@ class Experiment:
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
-        state = self.initial_state()
-        while state.round < self.config.rounds:
-            state = self.step(state).state
+        state, stopped = self.initial_state(), False
+        while state.round < self.config.rounds and not stopped:
+            outcome = self.step(state)
+            state, stopped = outcome.state, outcome.aggregate is not None and outcome.aggregate.ends_run
         return state.global_D
 
     def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:

@@ -136,8 +136,8 @@ class _Recorder:
         config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None
-        stopped: str | None = None
-        while state.round < config.rounds:
+        stopped = self._stopped_before(state.round)
+        while stopped is None and state.round < config.rounds:
             stopped = self._over_budget(state.round, ledger)
             if stopped is not None:
                 break
@@ -164,10 +164,14 @@ class _Recorder:
                 stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
             )
             self._commit(state, outcome, record, timing)
-            state = outcome.state
+            state, stopped = outcome.state, record.stopped
             if observer is not None:
                 observer(record, timing)
         self._finish(state, ledger, last or self._evaluate(state.global_D), stopped)
+
+    def _stopped_before(self, rounds: int) -> str | None:
+        """Why the run ended with the last of so many rounds, where a crash came before its end was written."""
+        return self.folder.rounds()[-1].stopped if rounds else None
 
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
         """Why the next round must not begin; None where it may."""
@@ -199,6 +203,7 @@ class _Recorder:
             cohort=list(self.experiment.cohorts[round_number]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
+            stopped=f"round {round_number} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
