@@ -20,7 +20,7 @@ from torch import Tensor
 
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
-from privfl.errors import ProcessError, RunFolderError, first_line
+from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, narrow, new_secret
 from privfl.pricing import privacy_result
 from privfl.privacy.ledger import Entry, Ledger
@@ -52,9 +52,10 @@ class _Demanding(Protocol):
 
 def run(
     config: ExperimentConfig,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     observer: Observer | None = None,
     processes: Processes = ALONE,
 ) -> RunFolder:
@@ -65,6 +66,7 @@ def run(
         out: the run folder.
         resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
             there is none.
+        overwrite: replace the run in ``out``, once it is sure that the new one begins.
         observer: called after each round, for progress.
         processes: those that carry the run out together, of which this is the first; the others call :func:`assist`.
 
@@ -72,8 +74,10 @@ def run(
         ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
         ProcessError: another process is gone; the same.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite: a run goes on, or it is begun anew; give one of them")
     with _dismissing(processes):
-        return _run(config, out, resume, observer, processes)
+        return _run(config, Path(out), resume, overwrite, observer, processes)
 
 
 def assist(config: ExperimentConfig, processes: Processes) -> None:
@@ -99,25 +103,35 @@ def _dismissing(processes: Processes) -> Iterator[None]:
     processes.share(None)
 
 
-def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer | None, processes: Processes) -> RunFolder:
-    begun = resume and (out / "config.toml").exists()
-    folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
-    with folder.locked(), deterministic():
-        if begun:
-            folder.require_same(config)
-            if folder.finished:
-                (folder.path / _SECRET).unlink(missing_ok=True)
-                return folder
-        secret = (_kept_secret(folder) if begun else None) or new_secret()
+def _run(
+    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: Observer | None, processes: Processes
+) -> RunFolder:
+    if resume and (out / "config.toml").exists():
+        return _go_on(RunFolder.open(out), config, observer, processes)
+    with RunFolder.reserving(out, overwrite) as folder, deterministic():
+        secret = new_secret()
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
-        if begun:
-            folder.require_same_place(environment(experiment.x.device))
-            folder.require_same_data(experiment.data.digest())
-        else:
-            for item in config.attacks.run:
-                narrow(item, _Demanding).require_possible(experiment)
-            _begin(folder, experiment)
+        for item in config.attacks.run:
+            narrow(item, _Demanding).require_possible(experiment)
+        if overwrite:
+            folder.clear()
+        _begin(folder, experiment)
+        _Recorder(experiment, folder).run(observer)
+    return folder
+
+
+def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | None, processes: Processes) -> RunFolder:
+    with folder.locked(), deterministic():
+        folder.require_same(config)
+        if folder.finished:
+            (folder.path / _SECRET).unlink(missing_ok=True)
+            return folder
+        secret = _kept_secret(folder) or new_secret()
+        processes.share(secret.root)
+        experiment = assemble(config, secret=secret, processes=processes)
+        folder.require_same_place(environment(experiment.x.device))
+        folder.require_same_data(experiment.data.digest())
         _Recorder(experiment, folder).run(observer)
     return folder
 
@@ -245,7 +259,7 @@ class _Recorder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             why = first_line(error)
-            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew") from None
+            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
         ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
@@ -299,7 +313,9 @@ def _kept_secret(folder: RunFolder) -> Seed | None:
     try:
         return Seed(int.from_bytes((folder.path / _SECRET).read_bytes(), "big"))
     except OSError:
-        raise RunFolderError(f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew") from None
+        raise RunFolderError(
+            f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew with --overwrite"
+        ) from None
 
 
 def environment(device: torch.device) -> Environment:

@@ -31,10 +31,11 @@ import errno
 import io
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,7 +46,7 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from privfl.config import ExperimentConfig
-from privfl.errors import RunFolderError, StorageError
+from privfl.errors import ConfigError, RunFolderError, StorageError
 from privfl.loading import dump, load
 from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
 
@@ -53,6 +54,10 @@ FORMAT = 4
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
+_LATER = {
+    *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
+    *("model.safetensors", "result.json", "attacks", "figures", "report.html", "privacy_card.json"),
+}
 
 _DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -149,9 +154,47 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        # A path may be given as text.
+        object.__setattr__(self, "path", Path(self.path))
+
     @classmethod
-    def reserve(cls, path: Path) -> RunFolder:
-        """An empty folder for a new run, or one in which a run had barely begun when it crashed.
+    @contextmanager
+    def reserving(cls, path: Path, overwrite: bool = False) -> Iterator[RunFolder]:
+        """A folder for a new run, from which other processes are kept out; of a run that does not begin nothing is left.
+
+        Args:
+            path: where.
+            overwrite: a run that is there may be replaced by :meth:`clear`.
+
+        Raises:
+            RunFolderError: there is something else at ``path`` already, or it cannot be written.
+        """
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        folder = cls.reserve(path, overwrite)
+        with folder.locked():
+            try:
+                yield folder
+            finally:
+                if not (path / "config.toml").exists():
+                    folder._withdraw(made)
+
+    def _withdraw(self, made: Iterable[Path]) -> None:
+        """Remove what was written before the run began, and the folders ``made`` for it, the innermost first."""
+        for entry in self.path.iterdir():
+            entry.unlink()
+        for folder in made:
+            # Another run may have been put beside this one.
+            with suppress(OSError):
+                folder.rmdir()
+
+    @classmethod
+    def reserve(cls, path: Path, overwrite: bool = False) -> RunFolder:
+        """A folder for a new run: an empty one, or one in which a run had barely begun when it crashed.
+
+        Args:
+            path: where.
+            overwrite: a run may be there, with nothing beside it that no run writes.
 
         Raises:
             RunFolderError: there is something else at ``path`` already, or it cannot be written.
@@ -160,10 +203,32 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             found = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
         if (path / "config.toml").exists():
-            raise RunFolderError(f"{path}: holds a run; go on with it by --resume, or choose another folder with --out")
-        if found - _BEGINNING:
+            if not overwrite:
+                raise RunFolderError(
+                    f"{path}: holds a run; go on with it by --resume, begin it anew with --overwrite, "
+                    "or choose another folder with --out"
+                )
+            foreign = sorted(found - _BEGINNING - _LATER)
+            if foreign:
+                raise RunFolderError(
+                    f"{path}: holds {foreign[0]!r}, which no run writes; move it away, or choose another folder with --out"
+                )
+        elif found - _BEGINNING:
             raise RunFolderError(f"{path}: is neither empty nor a run folder; choose another folder with --out")
         return cls(path)
+
+    def clear(self) -> None:
+        """Remove the run that is here, and keep its lock. ``config.toml`` goes last: until then it can be cleared again.
+
+        Raises:
+            RunFolderError, StorageError: as :func:`storing`.
+        """
+        with storing(self.path):
+            for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "config.toml"):
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != ".lock":
+                    entry.unlink()
 
     def begin(
         self, config: ExperimentConfig, environment: Environment, who: Mapping[str, NDArray[Any]], partition: PartitionRecord
@@ -182,12 +247,13 @@ class RunFolder:
         write_atomic(self.path / "config.toml", dump(config).encode())
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path | str) -> RunFolder:
         """An existing run folder.
 
         Raises:
             RunFolderError: it is none, or was written in another version of this format.
         """
+        path = Path(path)
         folder = cls(path)
         if not (path / "config.toml").is_file():
             raise RunFolderError(f"{path}: is not a run folder (no config.toml in it); give a folder that `privfl run` made")
@@ -201,6 +267,22 @@ class RunFolder:
                 "run its config.toml again, or use the privfl that wrote it"
             )
         return folder
+
+    @classmethod
+    def of(cls, given: RunFolder | Path | str) -> RunFolder:
+        """The folder itself, or the one that lies at a path.
+
+        Raises:
+            RunFolderError: as :meth:`open`.
+        """
+        return given if isinstance(given, RunFolder) else cls.open(given)
+
+    def is_of(self, config: ExperimentConfig) -> bool:
+        """Whether the run was begun with ``config``; not where its own cannot be read."""
+        try:
+            return self.config == config
+        except ConfigError:
+            return False
 
     def require_same(self, config: ExperimentConfig) -> None:
         """Raise unless ``config`` is the one that this folder was begun with.
@@ -252,7 +334,8 @@ class RunFolder:
         for key, before, now in _differences(self.environment.model_dump(), here.model_dump(), ""):
             if key.startswith(("device", "packages.", "python")):
                 raise RunFolderError(
-                    f"{self.path}: was begun with {key} {before}, here it is {now}; go on there, or begin it anew"
+                    f"{self.path}: was begun with {key} {before}, here it is {now}; "
+                    "go on there, or begin it anew with --overwrite"
                 )
 
     def require_same_data(self, digest: str) -> None:

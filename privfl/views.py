@@ -162,8 +162,13 @@ View = TypeVar("View", bound=ExternalView)
 _VIEWS: dict[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
 
 
-def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> ExternalView:
+def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layout) -> ExternalView:
     """The view of that adversary on a run.
+
+    Args:
+        folder: the run, or where it lies.
+        adversary: whose view.
+        layout: names and shapes of the model's parameters.
 
     Raises:
         ViewError: no such adversary was part of the run.
@@ -172,7 +177,7 @@ def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> Extern
         raise ViewError(
             f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(_VIEWS)}"
         )
-    return _VIEWS[adversary](folder, layout)
+    return _VIEWS[adversary](RunFolder.of(folder), layout)
 
 
 def observe(

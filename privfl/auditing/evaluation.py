@@ -147,7 +147,7 @@ def require_both_kinds(member_N: BoolArray, generator: np.random.Generator) -> N
         DataError: a half is without members, or without others.
     """
     if not len(member_N):
-        raise DataError("no candidates, as data.holdout = 0 leaves none; raise it")
+        raise DataError("no candidates, as nothing is held out; raise data.holdout")
     chosen_N = _half(len(member_N), generator)
     for half_N in (member_N[chosen_N], member_N[~chosen_N]):
         if half_N.all() or not half_N.any():

@@ -136,7 +136,7 @@ class Ledger:
             RunFolderError: the file is missing, damaged or too short, or holds something else.
         """
         lines = _lines(path)
-        foreign = RunFolderError(f"{path}: is not what {rounds} rounds of this run spent; begin it anew")
+        foreign = RunFolderError(f"{path}: is not what {rounds} rounds of this run spent; begin it anew with --overwrite")
         if _terms(path, lines) != Terms(delta=self.delta, relation=self.relation):
             raise foreign
         for number in range(rounds):
@@ -234,7 +234,7 @@ def _terms(path: Path, lines: Iterator[bytes]) -> Terms:
 
 def _damaged(path: Path, error: OSError | ValidationError | PrivacyError) -> RunFolderError:
     why = error.errors()[0]["msg"] if isinstance(error, ValidationError) else first_line(error)
-    return RunFolderError(f"{path}: is missing or damaged ({why}); begin the run anew")
+    return RunFolderError(f"{path}: is missing or damaged ({why}); begin the run anew with --overwrite")
 
 
 @functools.lru_cache(maxsize=4096)
