@@ -1,8 +1,8 @@
 """Does a round cost more as rounds go by, or with more clients, a larger cohort or more parameters? By all but training.
 
 The engine trains nothing, the data are made up; all else is a run as any, of which only the final model's view is kept. Each
-case is a process of its own, so that its memory is its own. Beside the seconds stand counts that no busy machine moves: bytes
-that a round writes, and prices that it has the accountant compute. ``GROWTH`` says how each grows.
+case is a process of its own, so that its memory and its processor's seconds are its own. Beside them stand counts that no busy
+machine moves: bytes that a round writes, and prices that it has the accountant compute. ``GROWTH`` says how each grows.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ class Measured:
 
     @property
     def ms(self) -> float:
-        """Milliseconds of the median round."""
+        """Milliseconds of the processor, of the median round."""
         return float(np.median(self.seconds_R)) * 1e3
 
     @property
@@ -111,16 +111,16 @@ def measure(case: Case) -> Measured:
     accounting.epsilon.cache_clear()
     before, found = peak_mib(), Measured()
     with TemporaryDirectory() as folder, _written_bytes() as written:
-        at, octets, prices = time.perf_counter(), written[0], _prices()
+        at, octets, prices = time.process_time(), written[0], _prices()
 
         def observe(*_: object) -> None:
             nonlocal at, octets, prices
             # The round's files are written, the next has not begun.
-            found.seconds_R.append(time.perf_counter() - at)
+            found.seconds_R.append(time.process_time() - at)
             found.bytes_R.append(written[0] - octets)
             found.prices_R.append(_prices() - prices)
             found.mib = peak_mib() - before
-            at, octets, prices = time.perf_counter(), written[0], _prices()
+            at, octets, prices = time.process_time(), written[0], _prices()
 
         recording.run(case.config(), Path(folder) / "run", observer=observe)
     return Measured(found.seconds_R[1:-1], found.bytes_R[1:-1], found.prices_R[1:-1], found.mib)
@@ -190,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     for axis, sizes in _cases(chosen.quick).items():
         columns = _table(axis, sizes, flat)
         if chosen.json is None:
-            print_table(f"A round by {axis}, without training: ms; MiB; kB written; ε computed", columns)
+            print_table(f"A round by {axis}, without training: CPU ms; MiB; kB written; ε computed", columns)
     long = in_own_process(Case(rounds=100 if chosen.quick else 300, clients=2_000, cohort=100))
     flat["last_over_first_round"] = long.last_over_first
     if chosen.json is not None:

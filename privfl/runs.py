@@ -293,7 +293,7 @@ class RunFolder:
         for key, before, now in _differences(self.config.model_dump(), config.model_dump(), ""):
             way_out = "choose another --out, or begin it anew with --overwrite"
             if key.startswith("attacks."):
-                way_out = f"then `privfl attack {self.path} {key}=...` changes that"
+                way_out = f"then `privfl attack {self.path} {key}={now if isinstance(now, int) else '...'}` changes that"
             raise RunFolderError(
                 f"{self.path}: was begun with {key} = {before!r}, not {now!r}; "
                 f"resume with the settings in its config.toml, {way_out}"

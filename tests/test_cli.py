@@ -157,6 +157,8 @@ def test_without_arguments_there_is_help(privfl: Call) -> None:
             ["run", "{config}", "--out", "{finished}"],
             "holds a run; go on with it by --resume, begin it anew with --overwrite, or",
         ),
+        (["attack", "{finished}", "training.lr=1"], "override 'training.lr=1': the run was trained without it; only attacks.*"),
+        (["run", "{config}", "--out", "{new}", "--resume", "--overwrite"], "--resume and --overwrite: a run goes on, or"),
         (["run", "{config}", "--out", "{parent}"], "is neither empty nor a run folder; choose another folder with --out"),
         (["run", "{config}", "--out", "{config}"], "cannot be written (File exists); choose another place with --out"),
         (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
@@ -220,7 +222,7 @@ def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pyte
         page = tmp_path / "runs" / folder / "report.html"
         assert out.splitlines()[-1] == f"page: {page}"
         assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
-        code, out, err = privfl("attack", f"runs/{folder}", "membership/loss")
+        code, out, err = privfl("attack", f"runs/{folder}", "membership/loss", "attacks.shadow_models=0")
         assert code == 0, err
         code, out, err = privfl("report", f"runs/{folder}")
         assert (code, err) == (0, "")

@@ -77,6 +77,7 @@ def test_a_refused_command_does_not_lead_resume_astray(tmp_path: Path, monkeypat
     Path("runs/small-2").mkdir()
     Path("runs/small-2/.lock").touch()
     assert cli._default_folder(plain(), resume=True, overwrite=False) == Path("runs/small")
+    assert cli._default_folder(plain(seed=7), resume=True, overwrite=False) == Path("runs/small")
     assert cli._default_folder(plain(), resume=False, overwrite=False) == Path("runs/small-3")
     assert cli._default_folder(plain(), resume=False, overwrite=True) == Path("runs/small")
 
