@@ -31,9 +31,10 @@ from attacks.membership._coins import Candidates
 from attacks.membership._harness import Outputs, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
 from privfl.config import ExperimentConfig
-from privfl.errors import ConfigError, PrivflError, RunFolderError
+from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.loading import load
+from privfl.models._build import constants
 from privfl.privacy.plan import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
@@ -137,6 +138,7 @@ def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAt
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
     """The truth about membership is what the run wrote down; whatever is assembled again must agree with it."""
     folder.require_same_data(experiment.data.digest())
+    folder.require_same_constants(constants(experiment.model))
     written = read_npz(folder.path / "membership.npz")
     if any(not np.array_equal(written[name], getattr(experiment.data, name)) for name in ("candidate_N", "member_N")):
         raise RunFolderError(f"{folder.path}: membership.npz is not what this run drew; run its config.toml anew")
@@ -179,10 +181,21 @@ class _Job:
 
     index: int
     member_N: BoolArray
+    of: str
+    """The target's fingerprint."""
 
 
 def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
-    """Train one shadow by the target's own procedure: same code, same plan, other members, other randomness."""
+    """Train one shadow by the target's own procedure: same code, same plan, other members, other randomness.
+
+    Raises:
+        DataError: this process read other data than the target's, or built another model.
+    """
+    if experiment.fingerprint != job.of:
+        raise DataError(
+            f"shadow model {job.index}: this process read other data, or built another model, than the run; seed the shuffling "
+            "of the data set, and what the model draws, and attack again"
+        )
     candidates = np.flatnonzero(experiment.data.candidate_N)
     members = np.ones(len(experiment.data.pool), dtype=bool)
     members[candidates] = job.member_N
@@ -208,7 +221,7 @@ def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArr
     done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
     if observer is not None:
         observer(len(done), len(paths))
-    jobs = [_Job(index, shadow_SN[index]) for index in range(len(paths)) if index not in done]
+    jobs = [_Job(index, shadow_SN[index], experiment.fingerprint) for index in range(len(paths)) if index not in done]
     for job, outputs in _carry_out(experiment, jobs):
         content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
         write_atomic(paths[job.index], npz(content))

@@ -34,11 +34,12 @@ from torch import Tensor, nn
 from privfl import recording
 from privfl.config import ExperimentConfig
 from privfl.datasets import Dataset
-from privfl.experiment import Experiment, assemble, build_model, narrow
+from privfl.experiment import Experiment, assemble, narrow
 from privfl.federated import LoadedData
+from privfl.models import Model
+from privfl.models._build import built, few
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan
-from privfl.vectors import load_vector
 
 EVALUATION_BATCH = 1000
 WITHIN = 0.015
@@ -79,8 +80,8 @@ class Problem:
         members = [torch.from_numpy(data.members_of(client)) for client in range(len(data.clients))]
         if [len(one) for one in members] != list(sizes):
             raise SystemExit("a client of the benchmark task does not train on all that it owns; choose another seed")
-        start = build_model(experiment.config, data)
-        load_vector(start, experiment.initial_D)
+        item = narrow(experiment.config.model, Model)
+        start = built(item, few(data), len(data.classes), experiment.seed / "model")
         plan = experiment.plan
         return cls(
             config=experiment.config,

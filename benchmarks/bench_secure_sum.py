@@ -24,7 +24,7 @@ FULL = ((CNN, 10), (CNN, 100), (1_000_000, 10), (1_000_000, 30))
 
 def measure(dimension: int, clients: int, repeats: int) -> dict[str, Sample]:
     """All figures for one size of model and cohort."""
-    context = RoundContext(0, torch.zeros(dimension), Layout(("weight",), ((dimension,),)), 100, bytes(32))
+    context = RoundContext(0, torch.zeros(dimension), Layout(("weight",), ((dimension,),)), 100, bytes(32), "bench")
     generator = torch.Generator().manual_seed(0)
     updates = [ClientUpdate(k, 0.01 * torch.randn(dimension, generator=generator), 1.0) for k in range(clients)]
     secure, mean = _Recorder(SecureSum(kind="secure_sum"), updates, context), _Recorder(Mean(kind="mean"), updates, context)

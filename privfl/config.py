@@ -25,7 +25,7 @@ from pydantic import (
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
-from privfl.tables import Frozen, Item, Size, contradiction
+from privfl.tables import Delta, Frozen, Item, Size, contradiction
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -166,7 +166,7 @@ class Promise(Frozen):
     noise_multiplier: Size | None = None
     target_epsilon: PositiveFloat | None = None
     max_epsilon: PositiveFloat | None = None
-    delta: Fraction
+    delta: Delta
     randomness: Literal["seeded", "secure"] = "seeded"
 
     @model_validator(mode="after")
@@ -421,32 +421,27 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and what is allowed.
     """
     cohort, privacy = config.cohort, config.privacy
-    if not isinstance(cohort, AllClients) and cohort.size > clients:
-        raise contradiction("cohort.size", cohort.size, f"must be at most data.clients = {clients}")
+    size = clients if isinstance(cohort, AllClients) else cohort.size
+    if size > clients:
+        raise contradiction("cohort.size", size, f"must be at most data.clients = {clients}")
     if isinstance(cohort, SeparatedCohort) and cohort.size * cohort.separation > clients:
-        least = cohort.size * cohort.separation
         raise contradiction(
             "cohort.separation",
             cohort.separation,
-            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {least} clients, "
-            f"data.clients = {clients}; lower cohort.size or cohort.separation",
+            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {cohort.size * cohort.separation} "
+            f"clients, data.clients = {clients}; lower cohort.size or cohort.separation",
         )
+    largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
+    if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
+        raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of {least} or more; enlarge them")
     if isinstance(privacy, ClientDistributed):
-        size = clients if isinstance(cohort, AllClients) else cohort.size
-        corrupt, lost = (int(getattr(config.aggregator, name, 0.0) * size + 1e-9) for name in ("max_corrupt", "max_dropout"))
-        if privacy.survivors + corrupt > size:
-            raise contradiction(
-                "privacy.survivors",
-                privacy.survivors,
-                f"with {corrupt} corrupt clients must be at most the cohort of {size}; lower it, or enlarge the cohort",
+        corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
+        if (needed := privacy.survivors + corrupt) > size - lost:
+            allowed = (
+                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} aggregator.max_dropout "
             )
-        if privacy.survivors + corrupt > size - lost:
-            raise contradiction(
-                "privacy.survivors",
-                privacy.survivors,
-                f"with {corrupt} corrupt clients needs {privacy.survivors + corrupt} in the sum, but of a cohort of {size} "
-                f"aggregator.max_dropout lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort",
-            )
+            allowed += f"lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort"
+            raise contradiction("privacy.survivors", privacy.survivors, allowed)
     if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
         raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
     if isinstance(privacy, ClientCentral) and privacy.imagined and privacy.delta >= 1 / privacy.imagined.population:
@@ -498,11 +493,8 @@ def _require_possible_plan(config: ExperimentConfig) -> None:
                 "cohort.kind", cohort.kind, "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'"
             )
         if privacy.randomness == "secure":
-            raise contradiction(
-                "privacy.randomness",
-                "secure",
-                "correlated noise lies on no grid; set 'seeded', or take 'client_central'",
-            )
+            allowed = "correlated noise lies on no grid; set 'seeded', or take 'client_central'"
+            raise contradiction("privacy.randomness", "secure", allowed)
         if privacy.bands is not None and (privacy.factorization == "tree" or privacy.bands > cohort.separation):
             raise contradiction(
                 "privacy.bands",

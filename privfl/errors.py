@@ -65,7 +65,7 @@ class ProtocolError(PrivflError):
     Args:
         reason: what was found, what is allowed, what to do.
         stage: the stage of the protocol, where there is one.
-        peer: whose message or share it was: ``"server"`` or ``"client 7"``.
+        peer: who is at fault, as far as the one who raises can tell: ``"server"`` or ``"client 7"``.
     """
 
     def __init__(self, reason: str, *, stage: str | None = None, peer: str | None = None) -> None:

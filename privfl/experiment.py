@@ -23,9 +23,10 @@ from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
-from privfl.fingerprint import fingerprint, settings_digest, with_members
+from privfl.fingerprint import Made, fingerprint, with_members, with_model
 from privfl.inputs import Inputs
 from privfl.models import Model
+from privfl.models._build import built, constants, copied, few, sound
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.events import Event, NoiseShare
@@ -34,16 +35,15 @@ from privfl.privacy.mechanisms import History
 from privfl.privacy.own_noise_plans import DistributedPlan
 from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
 from privfl.privacy.sampling import draw_cohorts
-from privfl.processes import ALONE, Processes
+from privfl.processes import ALONE, Processes, device_named
 from privfl.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
 from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
-from privfl.shelves import SHELVES
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
 from privfl.training._memory import keep_freed_memory
 from privfl.training._precision import float32_products
-from privfl.vectors import Layout, load_vector, to_vector
+from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
 
@@ -65,10 +65,10 @@ class Experiment:
         initial_D: the global model before the first round.
         trainer, aggregator, server: the items that do the work.
         engine: the trainer's name, and why it was chosen.
-        cohorts: who takes part, round by round. Drawn beforehand: it depends on no data, and so the price of the whole
-            run is known before it begins.
-        fingerprint: of all settings that move the training, of the data, and of who is a member. It goes into the streams
-            of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
+        cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
+            whole run is known before it begins.
+        fingerprint: of all settings that move a message or the mechanism, of the data, and of who is a member. It goes into the
+            streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
             share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
     """
@@ -107,16 +107,27 @@ class Experiment:
         state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
         return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
 
-    def cohort(self, round_number: int) -> Cohort:
-        """Who takes part in that round, and what each of them trains on."""
-        sizes_K = self.data.sizes()
+    def stream(self, state: ServerState) -> Seed:
+        """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
+
+        Only the very same question gets the same noise: the model that the round begins with is part of the name. Without a
+        promise there is no noise to share, and runs of one seed are paired.
+        """
+        stream = self.secret / "round" / state.round
+        if isinstance(self.plan, NoPlan):
+            return stream
+        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
+        return stream / with_model(self.fingerprint, state.global_D, told)
+
+    def cohort(self, state: ServerState) -> Cohort:
+        """Who takes part in the round that begins with that state, and what each of them trains on."""
+        sizes_K, stream = self.data.sizes(), self.stream(state)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            stream = self.secret / "round" / round_number / "client" / client / self.fingerprint
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client)
 
-        return Cohort(self.cohorts[round_number], task, self.x[:1])
+        return Cohort(self.cohorts[state.round], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
@@ -136,7 +147,7 @@ class Experiment:
     def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
         """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state.round).run(state, self.cohort(state.round), context)
+        return self._round(state).run(state, self.cohort(state), context)
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process orders, until it orders no more."""
@@ -148,7 +159,7 @@ class Experiment:
             state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
             # Whether anybody will look at the updates is for all to know: they travel or not.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
-            self._round(order.round).contribute(state, self.cohort(order.round), context)
+            self._round(state).contribute(state, self.cohort(state), context, order)
 
     def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
         name = self.seed / "round" / state.round
@@ -159,21 +170,23 @@ class Experiment:
             layout=self.layout,
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
+            run=f"{self.config.name} {self.fingerprint}",
             observed=observed,
             transcript=transcript,
             processes=self.processes,
             codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
-            noise_key=(self.secret / "round" / state.round / "shares" / self.fingerprint).key() if distributed else b"",
+            noise_key=(self.stream(state) / "shares").key() if distributed is not None else b"",
         )
 
-    def _round(self, number: int) -> Round:
+    def _round(self, state: ServerState) -> Round:
         return Round(
             plan=self.plan,
             trainer=self.trainer,
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
-            stream=self.secret / "round" / number / "server" / self.fingerprint,
+            stream=self.stream(state) / "server",
+            run_name=self.fingerprint,
         )
 
     def train(self) -> Tensor:
@@ -191,16 +204,18 @@ class Experiment:
             index: tells shadow models apart.
             member_N: the shadow's members among the pool.
         """
-        seed = self.seed / "shadow" / index
-        data = replace(self.data, member_N=member_N)
+        seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
+        data, name = replace(self.data, member_N=member_N), with_members(self.fingerprint, member_N)
         return replace(
             self,
             seed=seed,
             secret=seed,
             data=data,
-            initial_D=_initial_vector(self.config, data, seed).to(self.x.device),
-            cohorts=_draw_cohorts(self.config, data, seed),
-            fingerprint=with_members(self.fingerprint, member_N),
+            # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
+            # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
+            initial_D=to_vector(built(item, few(data), len(data.classes), seed / "model")).to(self.x.device),
+            cohorts=_draw_cohorts(self.config, data, seed, name),
+            fingerprint=name,
             processes=ALONE,
         )
 
@@ -228,22 +243,28 @@ def assemble(
         ConfigError, DataError, ModelError: something does not fit; nothing was trained.
     """
     seed = Seed(config.seed)
-    device = _device(config.device)
+    device = device_named(config.device)
     data = FederatedData.build(narrow(config.data, Dataset).load(), config.data, seed / "data")
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
-    cohorts = _draw_cohorts(config, data, secret if isinstance(config.privacy, ClientCentral) else seed)
-    initial_D = _initial_vector(config, data, seed).to(device)
+    item = narrow(config.model, Model)
+    # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
+    module = sound(item, few(data).to(device), len(data.classes), seed / "model")
+    initial_D = to_vector(module)
+    cohorts = _draw_cohorts(config, data, seed, "")
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
     plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
-    model = evaluation.prepared(build_model(config, data).to(device))
+    model = evaluation.prepared(copied(item, module))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
-    local_model = build_model(config, data).to(device)
-    # At the run's own weights: several processes must come to one answer.
-    load_vector(local_model, initial_D)
-    choice = choose(config.training.engine, local_model, x[:1])
+    # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
+    choice = choose(config.training, plan, module, test_x)
+    made = Made(choice.engine, device.type, constants(module))
+    name = with_members(fingerprint(config, made, plan, data), data.member_N)
+    if isinstance(config.privacy, ClientCentral):
+        # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
+        cohorts = _draw_cohorts(config, data, secret, name)
     server = narrow(config.server, ServerOptimizer)
     experiment = Experiment(
         config=config,
@@ -257,12 +278,12 @@ def assemble(
         plan=plan,
         model=model,
         initial_D=initial_D,
-        trainer=SHELVES["training.engine"].find(choice.engine)(local_model, config.training, plan),
+        trainer=choice.trainer,
         engine=str(choice),
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=with_members(fingerprint(config, plan, data, choice.engine), data.member_N),
+        fingerprint=name,
         processes=processes,
     )
     _require_possible(experiment)
@@ -281,11 +302,6 @@ def narrow(item: object, contract: type[Contract]) -> Contract:
             f"{type(item).__name__} does not derive from {contract.__module__}.{contract.__name__}; see its docstring"
         )
     return item
-
-
-def build_model(config: ExperimentConfig, data: FederatedData) -> nn.Module:
-    """The model that the configuration names, for inputs and classes of these data."""
-    return narrow(config.model, Model).build(data.pool.x.shape[1:], len(data.classes))
 
 
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
@@ -422,22 +438,11 @@ def deterministic() -> Iterator[None]:
             del os.environ[_WORKSPACE]
 
 
-def _device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    if name == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(
-            "device = 'cuda': PyTorch finds no GPU here; use 'cpu' or 'auto' (`privfl doctor` shows what it finds)"
-        )
-    return torch.device(name)
-
-
-def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed) -> tuple[tuple[int, ...], ...]:
+def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
+    """All cohorts; those that are drawn in secret by the run's name too."""
     stream = seed / "cohort"
     if isinstance(config.privacy, ClientCentral):
-        # A price that counts on the draw adds up over runs only where each draws for itself. Of the settings alone: the
-        # noise is calibrated to the cohorts, and cannot have a part in them.
-        stream /= settings_digest(config)
+        stream /= name
     return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
 
 
@@ -485,9 +490,3 @@ def _require_possible(experiment: Experiment) -> None:
             f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
             "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
         )
-
-
-def _initial_vector(config: ExperimentConfig, data: FederatedData, seed: Seed) -> Tensor:
-    with torch.random.fork_rng(devices=()):
-        torch.set_rng_state((seed / "model").torch().get_state())
-        return to_vector(build_model(config, data))

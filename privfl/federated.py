@@ -80,6 +80,16 @@ class LoadedData:
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
 
+    @property
+    def nbytes(self) -> int:
+        """The memory that its arrays take."""
+        return self.train.x.nbytes + self.train.y.nbytes + self.test.x.nbytes + self.test.y.nbytes
+
+    def digest(self) -> str:
+        """SHA-256 of all its examples and of the clients that the data name: whether two readings gave the same."""
+        named = () if self.natural_N is None else (self.natural_N,)
+        return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
+
 
 @dataclass(frozen=True)
 class FederatedData:
@@ -181,17 +191,21 @@ class FederatedData:
 
     @functools.cached_property
     def _digest(self) -> str:
-        sha = hashlib.sha256(repr(self.pixels).encode() if self.pixels else b"")
-        for array in (self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N):
-            sha.update(str((array.dtype, array.shape)).encode())
-            sha.update(np.ascontiguousarray(array).data)
-        return sha.hexdigest()
+        return _sha256(self.pixels, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
 
     def counts(self) -> NDArray[np.int64]:
         """How many members of each class each client has, of shape (K, classes)."""
         table: NDArray[Any] = np.zeros((len(self.clients), len(self.classes)), dtype=np.int64)
         np.add.at(table, (self.owner_N[self.member_N], self.pool.y[self.member_N]), 1)
         return table
+
+
+def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
+    sha = hashlib.sha256(repr(pixels).encode() if pixels else b"")
+    for array in arrays:
+        sha.update(str((array.dtype, array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
 
 
 def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
@@ -215,11 +229,17 @@ def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generato
 
 def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -> None:
     x, y = examples.x, examples.y
+    for name, array in (("x", x), ("y", y)):
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{part} has {name} of {type(array).__name__}; it must be a NumPy array: np.asarray({name})")
+    if x.shape[:1] == y.shape[:1] == (0,):
+        raise DataError(f"{part} is empty; there must be at least one example in it: give it some")
     wanted = "float32" if pixels is None else "uint8"
-    if x.dtype != wanted or y.dtype != np.int64:
-        rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else "convert them"
-        raise DataError(f"{part} has x of {x.dtype} and y of {y.dtype}; they must be {wanted} and int64: {rule}")
-    if y.ndim != 1 or not len(y) or len(x) != len(y):
+    if x.dtype != wanted:
+        rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else f"x.astype(np.{wanted})"
+        raise DataError(f"{part} has x of {x.dtype}; it must be {wanted}: {rule}")
+    _check_labels(part, y)
+    if x.shape[:1] != y.shape:
         raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
     if pixels is not None:
         _check_pixels(part, x, pixels)
@@ -228,6 +248,23 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     if not _within(y, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
+
+
+def _check_labels(part: str, y: NDArray[Any]) -> None:
+    """Raise unless there is one class for each example, as int64; the error names the cast where one makes it so."""
+    here = f"{part} has y of {y.dtype}" + (f" and shape {y.shape}" if y.ndim != 1 else "")
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{here}; labels must be int64: np.unique(y, return_inverse=True)[1] numbers them")
+    if y.ndim != 1:
+        if y.ndim == 2 and y.shape[1] == 1:
+            raise DataError(f"{here}; labels must be of shape (N,): y[:, 0].astype(np.int64)")
+        if y.ndim == 2 and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(f"{here}, one-hot; labels must be of shape (N,): y.argmax(axis=1).astype(np.int64)")
+        raise DataError(f"{here}; privfl trains classifiers with one label an example: several cannot be learned")
+    if y.dtype.kind == "f" and not bool((y == np.rint(y)).all()):
+        raise DataError(f"{here} that are no whole numbers; privfl trains classifiers: a number cannot be learned, a class can")
+    if y.dtype != np.int64:
+        raise DataError(f"{here}; labels must be int64: y.astype(np.int64)")
 
 
 def _check_pixels(part: str, x: NDArray[Any], pixels: Pixels) -> None:

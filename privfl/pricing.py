@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, get_args
@@ -9,10 +10,9 @@ from typing import Final, get_args
 import numpy as np
 
 from privfl import evaluation
-from privfl.config import ExperimentConfig
+from privfl.config import AllClients, ClientCentral, ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
 from privfl.experiment import Experiment, assemble, busiest, histories
-from privfl.fingerprint import settings_digest
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
@@ -36,6 +36,9 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         spent: what each account went through, stated under a relation.
         first: the plan's own relation.
         delta: the δ of all of them.
+
+    Raises:
+        ConfigError: one of them is infinite.
     """
     found = []
     for relation in sorted(get_args(Relation), key=lambda one: one != first):
@@ -43,8 +46,29 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
         if any(history.relation != relation for history in under):
             continue
         able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
-        found += [Price(accountant=one, relation=relation, epsilon=accounting.largest(under, delta, one)) for one in able]
+        found += [_price(under, one, relation, delta) for one in able]
     return found
+
+
+def _price(histories: Sequence[History], accountant: accounting.Accountant, relation: Relation, delta: float) -> Price:
+    epsilon = accounting.largest(histories, delta, accountant)
+    if not math.isfinite(epsilon):
+        raise ConfigError(
+            f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
+            f"δ = {delta:g}; raise it, or give fewer rounds"
+        )
+    return Price(accountant=accountant, relation=relation, epsilon=epsilon)
+
+
+def require_finite_prices(experiment: Experiment) -> None:
+    """Raise if a price that the run will state is infinite, which is known before training.
+
+    Raises:
+        ConfigError: names the price, and says what to change.
+    """
+    plan = experiment.plan
+    if not isinstance(plan, NoPlan):
+        prices(experiment.ledger(experiment.config.rounds).histories, plan.relation, plan.delta)
 
 
 def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:
@@ -305,9 +329,16 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
 
 def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
     """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
-    seeded = all(getattr(one.config.privacy, "randomness", "seeded") == "seeded" for one in (folder, other))
-    if seeded and settings_digest(folder.config) == settings_digest(other.config):
+    ran, before = folder.rounds(), other.rounds()
+    common = list(zip(ran, before, strict=False))
+    if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
         raise RunFolderError(
-            f"{folder.path}: has the seed and the settings of {other.path}, and so drew the same cohorts and noise; "
-            "compose runs with different settings, or name it once"
+            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
+            "the longer of them tells all; leave the other out"
+        )
+    secret = isinstance(folder.config.privacy, ClientCentral) and not isinstance(folder.config.cohort, AllClients)
+    if secret and common and all(one.cohort == two.cohort for one, two in common):
+        raise RunFolderError(
+            f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "
+            "runs with cohorts of their own add up: leave one of the two out"
         )

@@ -39,6 +39,21 @@ def threads() -> int:
     return max(1, int(told)) if told.isdecimal() else cores()
 
 
+def device_named(name: str) -> torch.device:
+    """The device that this process computes on: ``cpu``, ``cuda``, or with ``auto`` what there is.
+
+    Raises:
+        ConfigError: there is no such device here.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(
+            "device = 'cuda': PyTorch finds no GPU here; use 'cpu' or 'auto' (`privfl doctor` shows what it finds)"
+        )
+    return torch.device(name)
+
+
 def share_of_threads(processes: int) -> dict[str, str]:
     """What to add to the environment of each of so many processes, so that together they have this one's threads."""
     return {_THREADS: str(max(1, threads() // processes))}

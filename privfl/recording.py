@@ -22,7 +22,8 @@ from privfl import evaluation, views
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
 from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, narrow, new_secret
-from privfl.pricing import privacy_result
+from privfl.models._build import constants
+from privfl.pricing import privacy_result, require_finite_prices
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
@@ -112,6 +113,7 @@ def _run(
         secret = new_secret()
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
+        require_finite_prices(experiment)
         for item in config.attacks.run:
             narrow(item, _Demanding).require_possible(experiment)
         if overwrite:
@@ -132,6 +134,7 @@ def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | Non
         experiment = assemble(config, secret=secret, processes=processes)
         folder.require_same_place(environment(experiment.x.device))
         folder.require_same_data(experiment.data.digest())
+        folder.require_same_constants(constants(experiment.model))
         _Recorder(experiment, folder).run(observer)
     return folder
 
@@ -165,7 +168,7 @@ class _Recorder:
             due = done % config.evaluation.every == 0 or done == config.rounds
             last = self._evaluate(outcome.state.global_D) if due else None
             evaluated = time.perf_counter() - evaluating
-            record = self._record(state.round, outcome, ledger, last)
+            record = self._record(state, outcome, ledger, last)
             cost = outcome.aggregate.cost if outcome.aggregate else None
             timing = TimingRecord(
                 round=state.round,
@@ -208,16 +211,17 @@ class _Recorder:
             clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
         )
 
-    def _record(self, round_number: int, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
+    def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         return RoundRecord(
-            round=round_number,
-            cohort=list(self.experiment.cohorts[round_number]),
+            round=state.round,
+            streams=(self.experiment.stream(state) / "name").key(8).hex(),
+            cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=f"round {round_number} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
+            stopped=f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -340,6 +344,7 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         counts=data.counts().tolist(),
         provenance=data.provenance,
         digest=data.digest(),
+        constants=constants(experiment.model),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

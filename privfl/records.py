@@ -82,10 +82,13 @@ class RoundRecord(Frozen):
     are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
     largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
     gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
-    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them.
+    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``streams`` is a name of what
+    the round drew its batches and noise from: where it is the same in two runs, and the cohort too, they sent the same
+    messages, or, without a promise, had the same chance.
     """
 
     round: int
+    streams: str | None = None
     cohort: list[int]
     survivors: list[int]
     skipped: str | None
@@ -139,7 +142,8 @@ class Environment(Frozen):
 class PartitionRecord(Frozen):
     """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
 
-    ``digest`` is the SHA-256 of all the data and of who owns what; a run is resumed and attacked on the same data only.
+    ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
+    train; a run is resumed and attacked with the same only.
     """
 
     clients: list[str]
@@ -147,6 +151,7 @@ class PartitionRecord(Frozen):
     counts: list[list[int]]
     provenance: str
     digest: str
+    constants: str
 
 
 class Price(Frozen):

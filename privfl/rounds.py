@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.errors import ModelError, PrivacyError, ProcessError
+from privfl.errors import DataError, ModelError, PrivacyError, ProcessError
 from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
 from privfl.privacy.events import CohortSum, Event
 from privfl.privacy.ledger import Account
@@ -48,10 +48,11 @@ class Cohort:
 
 @dataclass(frozen=True)
 class Order:
-    """What the first process tells the others to begin a round with, beside the global model."""
+    """What the first process tells the others to begin a round with, beside the global model, and its run's fingerprint."""
 
     round: int
     plan: PlanState
+    run_name: str
 
 
 @dataclass
@@ -153,6 +154,7 @@ class Round:
         server: moves the global model.
         largest_client: the size of the largest client of all.
         stream: the server's own randomness of this round.
+        run_name: the run's fingerprint.
     """
 
     plan: Plan
@@ -161,6 +163,7 @@ class Round:
     server: ServerOptimizer
     largest_client: int
     stream: Seed
+    run_name: str
 
     def run(self, state: ServerState, cohort: Cohort, context: RoundContext) -> Outcome:
         """Local training, aggregation and the server's step; of several processes, by the first.
@@ -184,17 +187,25 @@ class Round:
                 "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
             )
         told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
-        context.processes.share(Order(state.round, told))
+        context.processes.share(Order(state.round, told, self.run_name))
         context.processes.share_vector(state.global_D)
         done, aggregate = self.contribute(state, cohort, context)
         if isinstance(self.plan, ClientPlan):
             return self._of_clients(self.plan, state, done, aggregate)
         return self._of_examples(state, done, aggregate)
 
-    def contribute(self, state: ServerState, cohort: Cohort, context: RoundContext) -> tuple[Done, Aggregate | None]:
+    def contribute(
+        self, state: ServerState, cohort: Cohort, context: RoundContext, order: Order | None = None
+    ) -> tuple[Done, Aggregate | None]:
         """What every process does in a round: train its share of the cohort, and have it aggregated.
 
         The cohort is cut into parts that depend on nothing but its size, and each part is trained by itself, wherever.
+
+        Args:
+            state: what the round begins with.
+            cohort: who takes part.
+            context: what both ends of the aggregation know.
+            order: the first process' own, at the others.
 
         Returns:
             what the clients did, and, at the first process alone, the aggregate; None where nobody came.
@@ -202,6 +213,11 @@ class Round:
         mine, updates = Done(), list[ClientUpdate]()
         failed: Exception | None = None
         try:
+            if order is not None and order.run_name != self.run_name:
+                raise DataError(
+                    f"process {context.processes.rank} read other data, or built another model, than the first; give all the "
+                    "same files, and seed the shuffling of the data set and what the model draws"
+                )
             for part in self._parts(state, cohort, context):
                 self._train(part, state, context, mine, updates)
         except Exception as error:

@@ -346,7 +346,20 @@ class RunFolder:
         """
         if self.partition.digest != digest:
             raise RunFolderError(
-                f"{self.path}: the data here are not those that the run was begun with; run its config.toml anew"
+                f"{self.path}: the data here are not those that the run was begun with; "
+                "run its config.toml anew, its data set's shuffling seeded, if it has any"
+            )
+
+    def require_same_constants(self, constants: str) -> None:
+        """Raise unless the model holds, beside its weights, what that of the run held.
+
+        Raises:
+            RunFolderError: it does not.
+        """
+        if self.partition.constants != constants:
+            raise RunFolderError(
+                f"{self.path}: the model here has other constants (buffers, frozen weights, plain tensors) than the run's; "
+                "bring back the files or the code that they came from, or run its config.toml anew"
             )
 
     @property

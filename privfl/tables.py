@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, PositiveFloat, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
 from pydantic_core import PydanticCustomError
 
 from privfl.shelves import nearest
@@ -19,6 +19,20 @@ def _in_float32(value: float) -> float:
 
 Size = Annotated[PositiveFloat, AfterValidator(_in_float32)]
 """A number above 0 that float32 can be multiplied by."""
+
+
+LEAST_DELTA: Final = 1e-300
+"""A smaller δ has no price: it could not be told from 0."""
+
+
+def _priced(value: float) -> float:
+    if value < LEAST_DELTA:
+        raise PydanticCustomError("delta", "must be at least {least}, to have a price", {"least": f"{LEAST_DELTA:g}"})
+    return value
+
+
+Delta = Annotated[float, Field(gt=0, lt=1), AfterValidator(_priced)]
+"""A δ that can be priced."""
 
 
 class Frozen(BaseModel):

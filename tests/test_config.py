@@ -384,7 +384,7 @@ TABLES = st.fixed_dictionaries(
             st.fixed_dictionaries({"kind": st.just("mlp"), "hidden": st.lists(st.integers(1, 99), max_size=3)}),
         ),
         "cohort": st.one_of(
-            st.just({"kind": "all"}), st.fixed_dictionaries({"kind": st.just("fixed"), "size": st.integers(1, 5)})
+            st.just({"kind": "all"}), st.fixed_dictionaries({"kind": st.just("fixed"), "size": st.integers(3, 5)})
         ),
         "training": st.fixed_dictionaries({"local_epochs": st.integers(1, 9), "batch_size": st.integers(1, 99), "lr": FLOATS}),
         "privacy": st.one_of(

@@ -1,5 +1,6 @@
 """Assembling a run: what is fixed before anything is trained."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -12,13 +13,13 @@ from privfl import experiment as experiment_module
 from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.experiment import assemble, deterministic
-from privfl.fingerprint import fingerprint, with_members
 from privfl.inputs import Inputs
 from privfl.pricing import account
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan, NoPlan
-from privfl.rounds import Round
+from privfl.processes import Alone
+from privfl.rounds import Order, Round
 from privfl.training import LocalTask, _choice
 from privfl.vectors import to_vector
 
@@ -37,7 +38,7 @@ def test_schedule_counts_each_client_s_rounds_and_not_the_skipped_ones() -> None
     config = small(rounds=40, cohort={"kind": "poisson", "size": 2})
     experiment = assemble(config)
     prices = account(config)
-    trained = [cohort for cohort in experiment.cohorts if len(cohort) >= 2]
+    trained = [cohort for cohort in experiment.cohorts if len(cohort) >= 3]
     assert len(trained) < 40
     plan = experiment.plan
     assert isinstance(plan, ExamplePlan)
@@ -86,54 +87,59 @@ def test_training_reads_members_only() -> None:
         assert torch.equal(replace(experiment, x=Inputs(x)).train(), experiment.train())
 
 
-def test_secure_sum_and_mean_train_the_same_model_up_to_rounding() -> None:
-    experiment = assemble(small(server={"kind": "fedavg"}))
-    with deterministic():
-        secure, plain = experiment.train(), replace(experiment, aggregator=Mean(kind="mean")).train()
-    assert torch.allclose(secure, plain, atol=1e-4)
-    assert not torch.equal(secure, plain)
-
-
 def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:
     """Were the noise the same but for its scale, 2 Δ(σ) − Δ(2σ) would have none."""
     deltas = []
     for noise in (5.0, 10.0):
         experiment = assemble(small(privacy={**SMALL["privacy"], "noise_multiplier": noise}))
-        task = experiment.cohort(0).task(experiment.cohorts[0][0])
+        task = experiment.cohort(experiment.initial_state()).task(experiment.cohorts[0][0])
         deltas.append(experiment.trainer.train(experiment.initial_D, [task])[0].delta_D)
     cancelled = 2 * deltas[0] - deltas[1]
     assert float(cancelled.norm()) > float(deltas[0].norm())
-
-
-@pytest.mark.parametrize("change", ["members", "a value"])
-def test_neighbouring_data_with_one_seed_do_not_share_their_noise(change: str) -> None:
-    """Were batches and noise the same, the difference of two releases on neighbouring data would be all signal."""
-    experiment = assemble(small())
-    member_N = experiment.data.member_N.copy()
-    if change == "members":
-        client = experiment.cohorts[0][0]
-        member_N[experiment.data.members_of(client)[-1]] = False
-        other = replace(experiment.data, member_N=member_N)
-    else:
-        x = experiment.data.pool.x.copy()
-        x[0] += 1
-        other = replace(experiment.data, pool=replace(experiment.data.pool, x=x))
-    named = [
-        with_members(fingerprint(experiment.config, experiment.plan, data, "fused"), data.member_N)
-        for data in (experiment.data, other)
-    ]
-    assert named[0] == experiment.fingerprint != named[1]
-    streams = [replace(experiment, fingerprint=name) for name in named]
-    for name in ("noise", "batches"):
-        keys = [(one.cohort(0).task(one.cohorts[0][0]).seed / name).key() for one in streams]
-        assert keys[0] != keys[1]
-    assert streams[0]._round(0).stream.key() != streams[1]._round(0).stream.key()
 
 
 def test_a_shadow_of_other_members_has_another_fingerprint() -> None:
     experiment = assemble(small())
     members = [experiment.data.redrawn(np.random.default_rng(seed)).member_N for seed in (0, 1)]
     assert experiment.shadow(0, members[0]).fingerprint != experiment.shadow(0, members[1]).fingerprint
+
+
+class Second(Alone):
+    """The second of two processes, as far as it can tell."""
+
+    rank, size = 1, 2
+
+    def __init__(self, order: Order) -> None:
+        self.orders: list[Order | None] = [order, None]
+        self.told: list[Any] = []
+
+    def share(self, value: Any = None) -> Any:
+        """See the contract."""
+        assert value is None, "the first shares"
+        return self.orders.pop(0)
+
+    def gather(self, value: Any) -> list[Any]:
+        """See the contract."""
+        self.told.append(value)
+        return [value]
+
+
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.parametrize("privacy", [SMALL["privacy"], {"kind": "none"}], ids=["example", "none"])
+def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: bool, privacy: dict[str, Any]) -> None:
+    """Its clients' updates would be of other examples, in silence."""
+    config = small(privacy=privacy)
+    processes = Second(Order(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint))
+    # Nobody else is there to train the rest of the cohort.
+    with deterministic(), suppress(ProcessError):
+        replace(assemble(config), processes=processes, aggregator=Mean(kind="mean")).assist()
+    done, failed = processes.told[0]
+    if same:
+        assert failed is None
+        return
+    assert not done.clients
+    assert isinstance(failed, DataError)
+    assert str(failed).startswith("process 1 read other data, or built another model, than the first; ")
 
 
 def test_training_learns() -> None:
@@ -170,26 +176,14 @@ def test_a_diverged_client_is_named() -> None:
         assemble(config).train()
 
 
-def test_another_way_to_compute_a_cohort_has_other_noise() -> None:
-    """Dropout's zeros and which example overflows may move with it: the difference of two such runs would have no noise."""
-    usual = small()
-    named = assemble(usual).fingerprint
-    assert assemble(small(training={**SMALL["training"], "engine": "fused"})).fingerprint == named
-    changes: list[dict[str, Any]] = [{"engine": "opacus"}, {"parts": 2}, {"memory_budget": 100}]
-    others = [assemble(small(training={**SMALL["training"], **change})).fingerprint for change in changes]
-    assert len({named, *others}) == 4
-    same = assemble(usual)
-    assert fingerprint(same.config, same.plan, same.data, "opacus") != fingerprint(same.config, same.plan, same.data, "fused")
-
-
 def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.MonkeyPatch) -> None:
     """Weights of each process' own could make each choose another engine, where a model's way depends on its numbers."""
     seen: list[torch.Tensor] = []
     real = _choice.choose
 
-    def spy(asked: str, model: torch.nn.Module, x: torch.Tensor) -> object:
+    def spy(config: Any, plan: Any, model: torch.nn.Module, x: Any) -> object:
         seen.append(to_vector(model))
-        return real(asked, model, x)
+        return real(config, plan, model, x)
 
     monkeypatch.setattr(experiment_module, "choose", spy)
     assert torch.equal(assemble(small()).initial_D, seen[0])

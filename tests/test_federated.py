@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,10 @@ def with_x(value: float) -> Examples:
     return Examples(x, examples(8).y)
 
 
+def with_x_of(kind: Any) -> Examples:
+    return Examples(examples(8).x.astype(kind), examples(8).y)
+
+
 @pytest.mark.parametrize(
     ("train", "says"),
     [
@@ -186,9 +191,10 @@ def with_x(value: float) -> Examples:
         (Examples(examples(8).x, examples(8).y + 1), "labels from 1 to 4; there are 4 classes"),
         (Examples(examples(8).x, examples(8).y - 1), "labels from -1"),
         (Examples(examples(8).x, examples(7).y), "one label for each example"),
-        (Examples(examples(8).x.astype(np.float64), examples(8).y), "must be float32 and int64: convert"),  # type: ignore[arg-type]
-        (Examples(examples(8).x.astype(np.uint8), examples(8).y), "must be float32 and int64: bytes go with pixels"),
-        (Examples(examples(8).x[:0], examples(8).y[:0]), "one label for each example"),
+        (with_x_of(np.float64), r"part has x of float64; it must be float32: x\.astype\(np\.float32\)"),
+        (with_x_of(np.uint8), "part has x of uint8; it must be float32: bytes go with pixels"),
+        (Examples(examples(8).x[:0], examples(8).y[:0]), "part is empty"),
+        (Examples(examples(8).x, examples(8).y.tolist()), "y of list; it must be a NumPy array"),
         (Examples(np.zeros((8, 2), dtype=np.float32), examples(8).y), r"x is \(2,\) in the training part"),
     ],
 )
@@ -201,6 +207,48 @@ def test_unfit_data_are_refused_in_one_line(train: Examples, says: str) -> None:
             LoadedData(examples(8), train, ("a", "b", "c", "d"), "made up")
 
 
+CAST = r"labels must be int64: y\.astype\(np\.int64\)"
+
+
+@pytest.mark.parametrize(
+    ("kept", "says"),
+    [
+        (lambda y: y.astype(np.int32), f"y of int32; {CAST}"),
+        (lambda y: y.astype(np.uint8), f"y of uint8; {CAST}"),
+        (lambda y: y > 1, f"y of bool; {CAST}"),
+        (lambda y: y.astype(np.float32), f"y of float32; {CAST}"),
+        (lambda y: y[:, None], r"y of int64 and shape \(8, 1\); .*: y\[:, 0\]\.astype\(np\.int64\)"),
+        (lambda y: np.eye(4, dtype=np.float32)[y], r"shape \(8, 4\), one-hot; .*: y\.argmax\(axis=1\)\.astype\(np\.int64\)"),
+        (lambda y: np.ones((8, 4), np.int64), "classifiers with one label an example: several cannot be learned"),
+        (lambda y: y * 0.37 + 1, "classifiers: a number cannot be learned"),
+        (lambda y: np.full(8, np.nan), "classifiers: a number cannot be learned"),
+        (lambda y: np.array(list("abcd"))[y], r"y of <U1; .*: np\.unique\(y, return_inverse=True\)\[1\]"),
+    ],
+)
+def test_labels_of_another_kind_are_told_the_cast(kept: Callable[[Any], Any], says: str) -> None:
+    whole, other = examples(8), Examples(examples(8).x, kept(examples(8).y))
+    for train, test, part in ((other, whole, "training"), (whole, other, "test")):
+        with pytest.raises(DataError, match=says) as caught:
+            LoadedData(train, test, ("a", "b", "c", "d"), "made up")
+        assert str(caught.value).startswith(f"the {part} part has y of")
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("kept", "cast"),
+    [
+        (lambda y: y[:, None], lambda y: y[:, 0].astype(np.int64)),
+        (lambda y: np.eye(4, dtype=np.float32)[y], lambda y: y.argmax(axis=1).astype(np.int64)),
+        (lambda y: y.astype(np.float32), lambda y: y.astype(np.int64)),
+        (lambda y: np.array(list("abcd"))[y], lambda y: np.unique(y, return_inverse=True)[1]),
+    ],
+)
+def test_the_casts_that_are_named_work(kept: Callable[[Any], Any], cast: Callable[[Any], Any]) -> None:
+    whole = examples(8)
+    mended = Examples(whole.x, cast(kept(whole.y)))
+    assert np.array_equal(LoadedData(mended, whole, ("a", "b", "c", "d"), "made up").train.y, whole.y)
+
+
 @pytest.mark.parametrize(
     ("shape", "dtype", "pixels", "says"),
     [
@@ -208,7 +256,7 @@ def test_unfit_data_are_refused_in_one_line(train: Examples, says: str) -> None:
             (8, 2, 3, 3),
             np.float32,
             Pixels((0.5, 0.5), (1.0, 1.0)),
-            "must be uint8 and int64: bytes go with pixels",
+            "x of float32; it must be uint8: bytes go with pixels",
         ),
         ((8, 2, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 1.0)), r"is for \(N, C, H, W\)"),
         ((8, 3, 3, 3), np.uint8, Pixels((0.5, 0.5), (1.0, 1.0)), "a mean and a deviation a channel"),

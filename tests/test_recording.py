@@ -83,7 +83,7 @@ def test_rounds_and_timings_are_whole(finished: RunFolder) -> None:
 
 
 def test_the_server_s_view_holds_sums_that_make_the_next_model(finished: RunFolder, tmp_path: Path) -> None:
-    folder = run(small(server={"kind": "fedavg"}), tmp_path / "fedavg")
+    folder = run(small(server={"kind": "fedavg"}, cohort={"kind": "fixed", "size": 3}), tmp_path / "fedavg")
     from privfl.experiment import assemble
 
     view = open_view(folder, "server", assemble(folder.config).layout)
@@ -117,12 +117,12 @@ def test_a_run_stops_before_it_exceeds_its_budget(tmp_path: Path) -> None:
     assert nothing.privacy.epsilon == 0.0
 
 
-def test_a_cohort_of_one_is_not_trained_under_secure_aggregation(tmp_path: Path) -> None:
-    folder = run(small(rounds=12, cohort={"kind": "poisson", "size": 1}), tmp_path / "run")
+def test_a_cohort_of_two_is_not_trained_under_secure_aggregation(tmp_path: Path) -> None:
+    folder = run(small(rounds=12, cohort={"kind": "poisson", "size": 2}), tmp_path / "run")
     records = folder.rounds()
-    assert any(len(record.cohort) == 1 for record in records)
+    assert any(len(record.cohort) == 2 for record in records)
     for record in records:
-        assert (record.skipped is not None) == (len(record.cohort) < 2)
+        assert (record.skipped is not None) == (len(record.cohort) < 3)
         assert (record.bytes_up == 0) == (record.skipped is not None)
     assert set(spent_in(folder.path)) == {client for record in records if record.skipped is None for client in record.cohort}
 
@@ -206,6 +206,15 @@ def test_resume_begins_where_there_is_nothing_and_does_nothing_where_all_is_done
     before = {path: path.stat().st_mtime_ns for path in folder.path.iterdir()}
     assert run(small(), tmp_path / "run", resume=True).result == folder.result
     assert {path: path.stat().st_mtime_ns for path in folder.path.iterdir()} == before
+
+
+def test_resume_with_other_constants_is_refused(tmp_path: Path) -> None:
+    """A round that did not finish would be computed again by another model."""
+    folder = run(small(rounds=1), tmp_path / "run")
+    (folder.path / "result.json").unlink()
+    folder.write("partition.json", folder.partition.model_copy(update={"constants": "others"}))
+    with pytest.raises(RunFolderError, match="the model here has other constants"):
+        run(small(rounds=1), tmp_path / "run", resume=True)
 
 
 def test_resume_with_another_configuration_names_the_setting(finished: RunFolder) -> None:

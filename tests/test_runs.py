@@ -22,7 +22,7 @@ from privfl.runs import FORMAT, RunFolder, npz, write_atomic, write_json
 ENVIRONMENT = Environment(
     format=FORMAT, privfl="0", python="3.11", platform="any", processor="any", device="cpu", packages={"torch": "2.11"}
 )
-PARTITION = PartitionRecord(clients=["a"], classes=["0", "1"], counts=[[1, 2]], provenance="made up", digest="0")
+PARTITION = PartitionRecord(clients=["a"], classes=["0", "1"], counts=[[1, 2]], provenance="made up", digest="0", constants="0")
 WHO = {"owner_N": np.zeros(3, np.int64), "candidate_N": np.ones(3, bool), "member_N": np.ones(3, bool)}
 
 

@@ -42,6 +42,7 @@ class RoundContext:
         population: the number of clients there are; no cohort is larger.
         simulation_key: 32 bytes for what of the round is simulated and must be repeatable: the rounding, and who is
             lost. Of this run and round alone; keys and masks are not made from it.
+        run: names the run, so that nothing that a client signs in it passes in another.
         transcript: a folder for what is too large for memory of all that the server is sent under secure aggregation; None
             where it is not kept. No name is left in it.
         observed: whether anybody will ask what the server saw; ``Aggregate.seen`` may be empty where not.
@@ -56,6 +57,7 @@ class RoundContext:
     layout: Layout
     population: int
     simulation_key: bytes
+    run: str
     transcript: Path | None = None
     observed: bool = True
     processes: Processes = ALONE
@@ -137,6 +139,10 @@ class Aggregator(Item, ABC):
         super().__init_subclass__(**kwargs)
         if {"aggregate", "collect"} & vars(cls).keys() and "linear" not in vars(cls):
             cls.linear = False
+
+    def allowed(self, clients: int) -> tuple[int, int]:  # noqa: ARG002
+        """How many of so many clients may be corrupt, and how many may be lost, without harm to what is promised."""
+        return 0, 0
 
     def rounding_norm(self, context: RoundContext) -> float:  # noqa: ARG002
         """How far the encoding may move one client's weighted update, in L2; 0 where it is handed in as it is."""

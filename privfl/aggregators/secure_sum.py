@@ -14,12 +14,12 @@ from typing import Annotated, Any, Literal, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
+from privfl.aggregators._encoded import as_array, encoded, rounding_key, sum_of_words
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
@@ -29,8 +29,9 @@ from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
 from privfl.secagg.encoding import Encoding, WeightedSum
-from privfl.secagg.identity import Identity
+from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.losses import drawn_losses
+from privfl.secagg.memory import Memory
 from privfl.secagg.packing import TYPES, Bits, narrow_bits
 from privfl.secagg.play import Meter, play
 from privfl.secagg.prg import Words
@@ -40,7 +41,6 @@ from privfl.secagg.transcript import Transcript
 from privfl.tables import Frozen, contradiction
 
 Rate = Annotated[float, Field(ge=0, le=1)]
-Share = Annotated[float, Field(ge=0, lt=1)]
 
 
 class Loss(Frozen):
@@ -90,11 +90,11 @@ class SecureSum(Aggregator):
     with them), 64 hold any population. Under a plan of distributed noise its codec makes the words, ``clip`` and ``bits`` are
     the plan's, and every weight is 1.
 
-    ``graph``, ``adversary``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``, ``neighbours`` and
-    ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is who is lost in
-    the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in all, and then
-    skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with this round (``"stop"``). It is not begun
-    again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
+    ``graph``, ``adversary``, ``roster_share``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``,
+    ``neighbours`` and ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is
+    who is lost in the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in
+    all, and then skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with this round (``"stop"``). It is
+    not begun again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
 
     The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
     key is HKDF(key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
@@ -104,16 +104,17 @@ class SecureSum(Aggregator):
     reveal anything, and a client that helped to release a sum refuses every other attempt at the round: two sums over
     different clients would give away the updates in which they differ.
 
-    Edges: fewer than two clients, an update that is not finite and weights that add up to zero are refused; a zero
-    update is masked like any other.
+    Edges: fewer than three clients (one of two could take its own update from their sum), an update that is not finite and
+    weights that add up to zero are refused; a zero update is masked like any other.
     """
 
     clip: PositiveFloat = 8.0
     bits: Literal[16, 20, 24, 32, 64] = 32
     graph: Literal["auto", "complete", "sparse"] = "auto"
-    adversary: Literal["semi_honest", "active"] = "semi_honest"
-    max_corrupt: Share = 0.1
-    max_dropout: Share = 0.1
+    adversary: Literal["semi_honest", "active"] = "active"
+    roster_share: Rate = 2 / 3
+    max_corrupt: Rate = 0.1
+    max_dropout: Rate = 0.1
     security_bits: PositiveInt = 40
     recovery_bits: PositiveInt = 30
     neighbours: PositiveInt | None = None
@@ -126,14 +127,17 @@ class SecureSum(Aggregator):
     hides_updates = True
     linear = True
     uses_codec = True
-    minimum_clients = 2
+    minimum_clients = 3
 
     @model_validator(mode="after")
     def _sound(self) -> SecureSum:
         try:
             _ = self.policy
         except ConfigError as error:
-            raise contradiction("adversary", self.adversary, str(error)) from None
+            # A policy's errors begin with the setting that they are about.
+            key = next((name for name in type(self).model_fields if str(error).startswith(name)), "adversary")
+            allowed = str(error).removeprefix(f"{key} = {getattr(self, key)}: ")
+            raise contradiction(key, getattr(self, key), allowed) from None
         signing = self.dropout.consistency_check or any(loss.stage == "consistency_check" for loss in self.dropout.schedule)
         if signing and self.adversary != "active":
             raise contradiction(
@@ -153,6 +157,7 @@ class SecureSum(Aggregator):
         return Policy(
             graph=self.graph,
             adversary=self.adversary,
+            roster_share=self.roster_share,
             max_corrupt=self.max_corrupt,
             max_dropout=self.max_dropout,
             security_bits=self.security_bits,
@@ -160,6 +165,10 @@ class SecureSum(Aggregator):
             neighbours=self.neighbours,
             threshold=self.threshold,
         )
+
+    def allowed(self, clients: int) -> tuple[int, int]:
+        """By ``max_corrupt``, rounded up and at least one, and ``max_dropout``."""
+        return self.policy.corrupt(clients), self.policy.lost(clients)
 
     def encoding(self, context: RoundContext) -> Encoding:
         """How updates become words, where their noise is not distributed.
@@ -188,12 +197,14 @@ class SecureSum(Aggregator):
         """
         code, least = _code(self, context), self.minimum_clients
         if context.codec is not None:
-            least = max(least, context.codec.survivors + math.floor(self.max_corrupt * invited + 1e-9))
+            least = max(least, context.codec.survivors + self.policy.corrupt(invited))
         return Parameters(
+            run=context.run,
             round=context.round,
             length=code.length,
             bits=code.bits,
             population=max(context.population, least),
+            cohort=invited,
             context=hashlib.sha256(context.layout.digest() + code.digest()).digest(),
             minimum_clients=least,
             policy=self.policy,
@@ -220,10 +231,8 @@ class SecureSum(Aggregator):
     def plain(self, updates: Sequence[ClientUpdate], context: RoundContext) -> WeightedSum:
         """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^bits without any masks."""
         cohort, encoding = in_order(updates, context, self.minimum_clients), self.encoding(context)
-        total = np.zeros(context.layout.size + 1, TYPES[self.bits])
-        for update in cohort:
-            total += encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(context, update.client))[0]
-        return encoding.decode(total, len(cohort))
+        words = [encoded(encoding, update, context)[0] for update in cohort]
+        return encoding.decode(sum_of_words(words, encoding), len(cohort))
 
 
 class _Code(Protocol):
@@ -257,7 +266,7 @@ class _FixedPoint:
         return self.encoding.digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        return self.encoding.encode(_numpy(update.delta_D), update.weight, _rounding_key(self.context, update.client))
+        return encoded(self.encoding, update, self.context)
 
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
         return self.encoding.decode(sum_, clients)
@@ -282,9 +291,9 @@ class _Noised:
         return hashlib.sha256(self.codec.to_bytes()).digest()
 
     def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        rounding = RandomStream(_rounding_key(self.context, update.client))
+        rounding = RandomStream(rounding_key(self.context, update.client))
         share = hkdf(self.context.noise_key, salt=b"privfl noise share", info=update.client.to_bytes(4, "little"))
-        words = self.codec.encode(_numpy(update.delta_D), rounding, RandomStream(share))
+        words = self.codec.encode(as_array(update.delta_D), rounding, RandomStream(share))
         return words.astype(TYPES[self.bits], copy=False), 0
 
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
@@ -304,14 +313,15 @@ class _Round:
         self._settings, self._context = settings, context
         self._updates = {update.client: update for update in cohort}
         self._parameters, self._code = settings.parameters(context, len(cohort)), _code(settings, context)
-        self._global_D = _numpy(context.global_D)
+        self._global_D = as_array(context.global_D)
         self._meters: list[Meter] = []
         self._transcripts: list[Transcript] = []
         self._clipped: dict[int, int] = {}
         self._masks_clients = self._masks_server = 0
         self._certificate: Certificate | None = None
         self._lost: dict[int, Stage] = {}
-        self._released: dict[int, set[int]] = {client: set() for client in self._updates}
+        # Of a simulated client its round is all that it can be asked about again; a real one has a StoredMemory.
+        self._memories = {client: Memory() for client in self._updates}
         self.releasing = False
         """Whether anybody was asked to help release a sum: then the round must not be begun again."""
 
@@ -323,16 +333,16 @@ class _Round:
         self._meters.append(meter)
         if self._context.transcript is not None:
             meter.heard = self._listener(self._context.transcript)
-        directory: dict[int, bytes] | None = None
+        directory: Directory | None = None
         identities: dict[int, Identity] = {}
         if self._parameters.active:
             # In a deployment these are long-lived, and the directory does not come from the server.
             identities = {client: Identity(os.urandom(32)) for client in self._updates}
-            directory = {client: identity.public for client, identity in identities.items()}
+            directory = Directory({client: identity.public for client, identity in identities.items()})
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
         clients = {
-            client: Client(client, parameters, self._global_D, identity=identities.get(client), released=memory, **shared)
-            for client, memory in self._released.items()
+            client: Client(client, parameters, self._global_D, identity=identities.get(client), memory=memory, **shared)
+            for client, memory in self._memories.items()
         }
         server = Server(parameters, list(self._updates), self._global_D, **shared)
         try:
@@ -454,12 +464,3 @@ class _Round:
 
 def _finite(logarithm: float) -> float | None:
     return logarithm if math.isfinite(logarithm) else None
-
-
-def _rounding_key(context: RoundContext, client: int) -> bytes:
-    return hkdf(context.simulation_key, salt=b"privfl rounding", info=client.to_bytes(4, "little"))
-
-
-def _numpy(vector_D: Tensor) -> NDArray[Any]:
-    array: NDArray[Any] = vector_D.detach().cpu().numpy()
-    return array

@@ -20,6 +20,10 @@ from privfl.federated import LoadedData
 __all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form", "Npm", "Pip", "Source", "Url"]
 
 
+_READ_TWICE = 2**28
+"""Bytes of data that are soon read again."""
+
+
 @dataclass(frozen=True)
 class About:
     """What is known of a data set before it is loaded.
@@ -63,10 +67,21 @@ class Dataset(DataConfig, ABC):
     def load(self) -> LoadedData:
         """The data, checked: known content, finite, and as many examples and classes as there should be.
 
+        A data set of somebody's own is read twice, where it is small: one that is shuffled without a seed would be another in
+        every process and at every resumption, and no run of it could be repeated.
+
         Raises:
-            DataError: missing (the message says the one command to type), truncated, of a wrong hash, or not finite.
+            DataError: missing (the message says the one command to type), truncated, of a wrong hash, or not finite; or other
+                data at each reading.
         """
-        return self.check(self.read())
+        loaded = self.check(self.read())
+        own = not type(self).__module__.startswith(f"{__name__}.")
+        if own and loaded.nbytes <= _READ_TWICE and self.read().digest() != loaded.digest():
+            raise DataError(
+                f"{self.kind}: reads other data each time, so that no run of it could be repeated, resumed or attacked; "
+                "seed its shuffling (random_state=0, or np.random.default_rng(0))"
+            )
+        return loaded
 
     def check(self, loaded: LoadedData) -> LoadedData:
         """The same data, if they have as many examples and classes as they should.

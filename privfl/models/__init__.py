@@ -19,7 +19,9 @@ class Model(Item, ABC):
     def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
         """A module from (B, *input_shape) to logits of shape (B, classes), with PyTorch's default initialisation.
 
-        The caller sets the global generator's seed around this call, so that the initial weights are repeatable.
+        The caller sets the seed of the global generators of PyTorch, NumPy and Python around this call, so that initial
+        weights, and constants that are drawn beside them, are repeatable: each process calls it for itself. Lazy layers are
+        made whole by an example, and what comes is checked before anything is trained (:mod:`privfl.models._build`).
 
         Raises:
             ModelError: the model cannot take inputs of that shape.

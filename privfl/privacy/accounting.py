@@ -3,7 +3,7 @@
 The accountants:
 
 - ``pld``: the privacy loss distribution (:mod:`privfl.privacy.loss`), the headline: an upper bound that exceeds the exact
-  value by the discretisation only.
+  value by less than 2e-4. After very many releases, if rounding has used it up, the smaller of it and ``rdp``.
 - ``rdp``: Rényi DP (:mod:`privfl.privacy.renyi`), the cross-check, and the headline where no PLD is known: sampling without
   replacement, and the integer mechanisms.
 - ``zcdp``: concentrated DP, for mechanisms without sampling.
@@ -18,7 +18,7 @@ import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
-from typing import Literal, assert_never
+from typing import Final, Literal, assert_never
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -37,6 +37,10 @@ from privfl.privacy.mechanisms import (
     ShuffledEpoch,
     SkellamSum,
 )
+from privfl.tables import LEAST_DELTA
+
+# After so many releases rounding may use up what a PLD gains over Rényi DP.
+_MANY: Final = 10**7
 
 Accountant = Literal["pld", "rdp", "zcdp", "papers"]
 
@@ -85,19 +89,23 @@ def epsilon(history: History, delta: float, accountant: Accountant | None = None
 
     Args:
         history: everything that was released about one unit.
-        delta: in (0, 1).
+        delta: from 1e-300, below 1.
         accountant: who prices it; None: the first of :func:`accountants`.
 
     Raises:
-        PrivacyError: that accountant cannot price it, or δ is not in (0, 1).
+        PrivacyError: that accountant cannot price it, or δ is out of its range.
     """
-    if not 0 < delta < 1:
-        raise PrivacyError(f"δ = {delta}: must be above 0 and below 1; take less than one over the number of units")
+    if not LEAST_DELTA <= delta < 1:
+        raise PrivacyError(
+            f"δ = {delta}: must be at least {LEAST_DELTA:g} and below 1; take less than one over the number of units"
+        )
     match chosen(history, accountant):
         case _ if not history:
             return 0.0
         case "pld":
-            return loss.composed(history).epsilon(delta)
+            found = loss.epsilon(history, delta)
+            compared = sum(history.values()) > _MANY and "rdp" in accountants(history)
+            return min(found, renyi.epsilon(renyi.composed(history), delta)) if compared else found
         case "rdp":
             return renyi.epsilon(renyi.composed(history), delta)
         case "papers":
@@ -160,7 +168,7 @@ def curve(histories: Iterable[History], epsilons: ArrayLike) -> NDArray[np.float
     for one in dominating(histories):
         if one:
             by_pld = chosen(one, None) == "pld"
-            found = loss.composed(one).delta(grid) if by_pld else renyi.delta(renyi.composed(one), grid)
+            found = loss.curve(one, grid) if by_pld else renyi.delta(renyi.composed(one), grid)
             deltas = np.maximum(deltas, found)
     return deltas
 
@@ -220,7 +228,7 @@ def calibrate(
         digits: decimals of the result.
 
     Raises:
-        ConfigError: no noise multiplier up to 1,000 reaches the target.
+        ConfigError: no noise multiplier up to 1,000 reaches the target, or has a finite price.
     """
     unit = 10.0**-digits
 
@@ -243,14 +251,23 @@ def calibrate(
     while True:
         found = _first_true(functools.partial(enough, binding, accountant), 1, most, guess)
         if found is None:
-            raise ConfigError(
-                f"privacy.target_epsilon = {target_epsilon:g}: no noise multiplier up to 1000 reaches it; "
-                "allow a larger ε or fewer rounds"
-            )
+            raise _unreachable(max(epsilon(at(most)[place], delta, accountant) for place in binding), target_epsilon, delta)
         above = [place for place in exceeding(found) if place not in binding]
         if not above:
             return round(found * unit, digits)
         binding, guess = [*binding, *above], found
+
+
+def _unreachable(least: float, target_epsilon: float, delta: float) -> ConfigError:
+    """Why no noise multiplier up to 1,000 suffices, ``least`` being ε at that one."""
+    if not math.isfinite(least):
+        return ConfigError(
+            f"privacy.delta = {delta:g}: at a noise multiplier of 1000 ε is not finite; give fewer rounds, or raise delta"
+        )
+    return ConfigError(
+        f"privacy.target_epsilon = {target_epsilon:g}: no noise multiplier up to 1000 reaches it, which costs ε = {least:.3g} "
+        f"at δ = {delta:g}; allow a larger ε or fewer rounds"
+    )
 
 
 def _dearest(histories: Sequence[History], delta: float) -> int:

@@ -233,6 +233,10 @@ def _positive(mechanism: object, *names: str) -> None:
         value = getattr(mechanism, name)
         if not 0 < value < math.inf:
             raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be positive and finite")
+        if not 1e-70 <= value <= 1e70:
+            raise PrivacyError(
+                f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-70 to 1e70, or its powers are no numbers"
+            )
 
 
 def _rate(mechanism: PoissonGaussian | _IntegerSum) -> None:

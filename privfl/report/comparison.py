@@ -28,11 +28,12 @@ Cell = tuple[str, str]
 
 @dataclass(frozen=True)
 class Row:
-    """One run in the table; ``link`` is the page of that run, where there is one."""
+    """One run in the table; ``link`` is the page of that run, where there is one, ``paired`` with which other run it is."""
 
     tag: str
     name: str
     link: str | None
+    paired: str
     accuracy: Cell
     promised: Cell
     found: Cell
@@ -47,7 +48,7 @@ def tagged(runs: Sequence[Run]) -> Tagged:
     ]
 
 
-def row(run: Run, tag: str, link: str | None) -> Row:
+def row(run: Run, tag: str, link: str | None, paired: str = "") -> Row:
     """The figures of one run."""
     result = run.result
     accuracy = result.evaluation.accuracy
@@ -66,7 +67,9 @@ def row(run: Run, tag: str, link: str | None) -> Row:
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    return Row(tag, run.title, link, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead)
+    return Row(
+        tag, run.title, link, paired, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead
+    )
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:

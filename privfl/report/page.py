@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from privfl.loading import dump
 from privfl.records import RateAt
-from privfl.report import adversaries, comparison, cost, curves, dealt, headline, roc, wording
+from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Run
@@ -67,7 +67,10 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
         "comparison.html.j2",
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
-        rows=[comparison.row(run, tag, _link(run, out)) for tag, run in tagged],
+        rows=[
+            comparison.row(run, tag, _link(run, out), paired)
+            for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
+        ],
         differences=comparison.differences(runs),
         drawings=drawings,
         warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],

@@ -7,13 +7,17 @@ Chapters, in reading order::
     encoding     real vectors become integers modulo 2^bits, where sums are exact and masks are perfect
     field        numbers in which secrets are shared
     shamir       shares of a secret
+    sharing      tags by which a share that is shown later is known
     agreement    two clients agree on a secret that the server, who carries their messages, does not have
     identity     who is who, against a server that may lie
     certificate  how many neighbours and shares are enough, and with which probability they are not
     graph        who holds whose shares, and who masks with whom
-    messages     what travels, byte by byte
+    framing      the one encoding of what travels: a header, and tables of rows
+    messages     what travels, message by message
     session      what everybody must agree on, bound into every key
+    memory       what a client remembers from one attempt to the next
     client       the client's side of one round, a state machine
+    boxes        shares on their way through the server
     unmasking    secrets put together from shares, masks taken from the sum
     server       the server's side
     play         all roles in one process
@@ -26,8 +30,9 @@ Overhead", CCS 2020), against a semi-honest server or an active one.
 
 Guarantees:
     Up to breaking X25519, HKDF-SHA256, AES-256, ChaCha20-Poly1305 or Ed25519, and up to the probability in the round's
-    certificate, a server in league with at most as many clients of the roster as the policy allows for learns the survivors'
-    *sum* and public data, and nothing else about the other clients' vectors. ``docs/secagg.md`` has the assumptions.
+    certificate, a server in league with at most as many clients of the roster as the policy allows for, and one at the least,
+    learns the survivors' *sum* and public data, and nothing else about the other clients' vectors. ``docs/secagg.md`` has the
+    assumptions.
 
     Not promised: protection against poisoned inputs; secrecy of the one among corrupt others. Secure aggregation hides *who*,
     not *whether*: a sum over few clients, or of the same clients round after round, still leaks, and only differential

@@ -30,14 +30,16 @@ CHANNEL: Final = b"privfl secagg channel"
 SELF: Final = b"privfl secagg self"
 COMMITMENT: Final = b"privfl secagg commitment"
 
-_FIELD: Final = 2**255 - 19
+FIELD: Final = 2**255 - 19
+"""The prime of Curve25519."""
+
 _LOW_ORDER: Final = frozenset(
     {
         0,
         1,
         0x00B8495F16056286FDB1329CEB8D09DA6AC49FF1FAE35616AEB8413B7C7AEBE0,
         0x57119FD0DD4E22D8868E1C58C45C44045BEF839C55B1D0B1248C50A3BC959C5F,
-        _FIELD - 1,
+        FIELD - 1,
     }
 )
 """The points of order 1, 2, 4 and 8 of the curve and its twist, by their only coordinate (Bernstein, cr.yp.to/ecdh.html)."""
@@ -80,7 +82,7 @@ def check_public_key(key: bytes) -> None:
             one client's key could then pass for two. Or a point of low order, for which the secret would be zero whatever
             the private key: the server refuses it from the one client, lest all others refuse the roster.
     """
-    if len(key) != KEY_BYTES or int.from_bytes(key, "little") >= _FIELD:
+    if len(key) != KEY_BYTES or int.from_bytes(key, "little") >= FIELD:
         raise ProtocolError(f"public key {key.hex()}: must be 32 bytes, below 2^255 - 19 as a little-endian number")
     if int.from_bytes(key, "little") in _LOW_ORDER:
         raise ProtocolError(f"public key {key.hex()}: is a point of low order; only an attacker sends one")
@@ -116,9 +118,7 @@ def unseal(key: bytes, box: bytes, sender: int, receiver: int, context: bytes) -
     try:
         return ChaCha20Poly1305(key).decrypt(_nonce(sender), box, _bound(sender, receiver, context))
     except InvalidTag:
-        raise ProtocolError(
-            "its box of shares was not sealed by it for this client and session; take no further part"
-        ) from None
+        raise ProtocolError("its box of shares was not sealed by it for this client and session; it is left out") from None
 
 
 def hkdf(secret: bytes, *, salt: bytes, info: bytes) -> bytes:

@@ -1,26 +1,31 @@
 """How many neighbours and how large a threshold are enough, and the probabilities with which they are not.
 
-n clients are in the roster; at most ⌊γn⌋ are corrupt and at most ⌊δn⌋ are lost, and who they are does not depend on the
-graph (against an active server, who is lost may). Three things may fail:
+n of the N clients of a cohort are in the roster; at most c = max(1, ⌈γn⌉) of them are corrupt and at most l = ⌊δn⌋ are lost,
+and who they are does not depend on the graph (against an active server, who is lost may). Three things may fail:
 
-shares        ⌊γn⌋ corrupt clients hold t shares of some client's secrets
+shares        c corrupt clients hold t shares of some client's secrets
 disconnected  the honest survivors fall apart into parts that do not mask each other, and the server learns their sums apart
 recovery      fewer than t holders of some client's shares survive, and the round is lost
 
 **Semi-honest server, sparse.** A circulant graph over a random order of the clients (Bell et al. 2020, "Secure Single-Server
 Aggregation with (Poly)Logarithmic Overhead", section 3): it falls apart only where two runs of k/2 neighbours on the
-ring are all corrupt or lost, of which there are n (n − k − 1) / 2 pairs.
+ring are all corrupt or lost, of which there are n (n − k − 1) / 2 pairs. A server that lies once, and says of a client to one
+half of its neighbours that it is lost and to the other that it is not, would have t shares of both of its secrets if 2t were
+no more than the k + 1 holders: 2t > k + 1 always.
 
 **Active server, sparse.** Every client draws k others as holders of its shares and exchanges masks with those it drew and
 those who drew it. The server may choose who is lost. But nobody answers about a client of whose holders fewer than t
 signed for the survivors, so a part of s honest clients is cut off from the rest only if each of the s drew at least t
 holders among the s − 1 others and the corrupt. A union bound over all parts of up to half of the honest:
 
-    Σ_s C(h, s) · P[Hypergeometric(n − 1, s − 1 + ⌊γn⌋, k) ≥ t]^s
+    Σ_s C(h, s) · P[Hypergeometric(n − 1, s − 1 + c, k) ≥ t]^s        for s − 1 + c ≥ t: nobody draws t of fewer
 
-**Complete.** Everyone holds a share of everyone's secrets, and nothing is left to chance: t > ⌊γn⌋ shares are safe, and
-n − ⌊δn⌋ ≥ t are left. Against an active server t > (n + ⌊γn⌋)/2, so that no two answers to different questions can both be
-complete (Bonawitz et al. 2017, theorem 6.5, where ⌊γn⌋ is n/3).
+**Complete.** Everyone holds a share of everyone's secrets, and nothing is left to chance: t > n/2 > c shares are safe, and
+n − l ≥ t are left. Against an active server t > (n + c)/2, so that no two answers to different questions can both be
+complete (Bonawitz et al. 2017, theorem 6.5, where c is n/3).
+
+**One sum of a round.** Against an active server the quorum is above (N + C)/2 as well, where C = max(1, ⌈γN⌉): the signers of
+two attempts at one round, whatever their rosters, have an honest client in common, and that client signs once.
 """
 
 from __future__ import annotations
@@ -39,6 +44,9 @@ from privfl.errors import ConfigError, ThresholdError
 # Below this, a complete graph costs little and loses fewer rounds.
 _SMALL: Final = 64
 
+LEAST_SECURITY_BITS: Final = 40
+"""No policy may ask for less."""
+
 Logs = NDArray[np.float64]
 
 GraphKind = Literal["complete", "sparse"]
@@ -52,9 +60,11 @@ class Policy:
     Args:
         graph: who masks with whom; ``auto`` takes ``sparse`` where it halves the work.
         adversary: what the server may do.
-        max_corrupt: γ, the largest share of clients in league with the server.
+        roster_share: the share of the cohort that a roster must have, above one half: a server that could cut a cohort into
+            several rosters would have a sum of each.
+        max_corrupt: γ, the largest share of clients in league with the server, rounded up; one always may be.
         max_dropout: δ, the largest share of the roster that may be lost on the way.
-        security_bits: σ; the secrets are lost with a probability of at most 2^-σ.
+        security_bits: σ, at least 40; the secrets are lost with a probability of at most 2^-σ.
         recovery_bits: η; the round is lost with a probability of at most 2^-η, unless ``threshold`` is given.
         neighbours: k, where it is to be given.
         threshold: t, where it is to be given; numbers that do not keep the secrets with 1 − 2^-σ are refused all the same.
@@ -64,7 +74,8 @@ class Policy:
     """
 
     graph: Literal["auto", "complete", "sparse"] = "auto"
-    adversary: ServerModel = "semi_honest"
+    adversary: ServerModel = "active"
+    roster_share: float = 2 / 3
     max_corrupt: float = 0.1
     max_dropout: float = 0.1
     security_bits: int = 40
@@ -73,8 +84,35 @@ class Policy:
     threshold: int | None = None
 
     def __post_init__(self) -> None:
-        if not (0 <= self.max_corrupt < 1 and 0 <= self.max_dropout < 1):
-            raise ConfigError(f"max_corrupt = {self.max_corrupt}, max_dropout = {self.max_dropout}: both must be in [0, 1)")
+        self._check_shares()
+        if not LEAST_SECURITY_BITS <= self.security_bits <= 128:
+            raise ConfigError(
+                f"security_bits = {self.security_bits}: must be in [{LEAST_SECURITY_BITS}, 128]; with fewer the secrets of a "
+                "round would be lost too often"
+            )
+        if not 1 <= self.recovery_bits <= 128:
+            raise ConfigError(f"recovery_bits = {self.recovery_bits}: must be in [1, 128]")
+        if self.threshold is not None and self.threshold < 2:
+            raise ConfigError(f"threshold = {self.threshold}: must be at least 2, or one client alone could reveal another")
+        if self.neighbours is not None and (self.neighbours < 2 or self.graph == "complete"):
+            raise ConfigError(f"neighbours = {self.neighbours}: must be at least 2, and is for graph = 'sparse' only")
+        if self.neighbours is not None and self.threshold is not None and 2 * self.threshold <= self.neighbours + 1:
+            least = (self.neighbours + 1) // 2 + 1
+            raise ConfigError(
+                f"threshold = {self.threshold} with neighbours = {self.neighbours}: must be at least {least}, "
+                "or a server that lies once has enough shares of both secrets of a client"
+            )
+
+    def _check_shares(self) -> None:
+        if not 0.5 < self.roster_share <= 1:
+            raise ConfigError(
+                f"roster_share = {self.roster_share:g}: must be in (0.5, 1], or a cohort could be cut into several rosters"
+            )
+        if not (0 <= self.max_corrupt < 1 and 0 <= self.max_dropout < 0.5):
+            raise ConfigError(
+                f"max_corrupt = {self.max_corrupt}, max_dropout = {self.max_dropout}: must be in [0, 1) and in [0, 0.5), since "
+                "a majority of the holders of a secret must be left"
+            )
         if self.max_corrupt + self.max_dropout >= 1:
             raise ConfigError(
                 f"max_corrupt + max_dropout = {self.max_corrupt + self.max_dropout:g}: must be below 1; lower one of them"
@@ -84,14 +122,23 @@ class Policy:
                 f"max_corrupt = {self.max_corrupt:g} and max_dropout = {self.max_dropout:g} against an active server: "
                 "(1 + max_corrupt)/2 + max_dropout must be below 1, or the survivors are no majority; lower one of them"
             )
-        if not (1 <= self.security_bits <= 128 and 1 <= self.recovery_bits <= 128):
-            raise ConfigError(
-                f"security_bits = {self.security_bits}, recovery_bits = {self.recovery_bits}: must be in [1, 128]"
-            )
-        if self.threshold is not None and self.threshold < 2:
-            raise ConfigError(f"threshold = {self.threshold}: must be at least 2, or one client alone could reveal another")
-        if self.neighbours is not None and (self.neighbours < 2 or self.graph == "complete"):
-            raise ConfigError(f"neighbours = {self.neighbours}: must be at least 2, and is for graph = 'sparse' only")
+
+    def corrupt(self, clients: int) -> int:
+        """c: how many of so many clients may be in league with the server. One always may."""
+        # 0.1 · 30 is 3, whatever binary fractions make of it.
+        return max(1, math.ceil(self.max_corrupt * clients - 1e-9))
+
+    def lost(self, clients: int) -> int:
+        """l: how many of a roster of so many clients may be lost on the way."""
+        return math.floor(self.max_dropout * clients + 1e-9)
+
+    def least_roster(self, cohort: int) -> int:
+        """How many of a cohort of that size must be in a roster."""
+        return math.ceil(self.roster_share * cohort - 1e-9)
+
+    def quorum(self, clients: int) -> int:
+        """How many of so many must sign, so that any two such sets have an honest client in common."""
+        return (clients + self.corrupt(clients)) // 2 + 1
 
 
 @dataclass(frozen=True)
@@ -136,34 +183,43 @@ class Certificate:
         return self.graph == "complete" or self.adversary == "active"
 
 
-def certify(policy: Policy, clients: int, minimum_clients: int = 2) -> Certificate:
+def certify(policy: Policy, clients: int, minimum_clients: int = 3, cohort: int | None = None) -> Certificate:
     """The numbers for a roster of that many clients: given ones, or the first that the search finds to be enough.
 
     Args:
         policy: what the round must withstand.
         clients: n.
         minimum_clients: no sum over fewer may be revealed, whatever the policy allows.
+        cohort: N, how many were invited; n where it is not given.
 
     Raises:
         ThresholdError: so few clients cannot withstand what the policy asks.
     """
-    found = _certified(policy, clients, minimum_clients)
+    found = _certified(policy, clients, minimum_clients, clients if cohort is None else cohort)
     if isinstance(found, str):
         raise ThresholdError(found)
     return found
 
 
 @functools.lru_cache(maxsize=1024)
-def _certified(policy: Policy, clients: int, minimum_clients: int) -> Certificate | str:
+def _certified(policy: Policy, clients: int, minimum_clients: int, cohort: int) -> Certificate | str:
     """A certificate, or why there is none: both take a search, and both are kept."""
-    corrupt, _ = _worst(policy, clients)
+    corrupt = policy.corrupt(clients)
+    least = max(corrupt + 2, minimum_clients)
     try:
-        if clients < max(corrupt + 2, minimum_clients):
+        if clients < least:
             raise ThresholdError(
-                f"{clients} clients of which {corrupt} may be corrupt: must be at least {minimum_clients}, at least two of "
-                "them honest, or their sum is one's vector; lower max_corrupt or wait for more clients"
+                f"{clients} clients of which {corrupt} may be corrupt: must be at least {least}, at least two of them honest, "
+                "or their sum is one's vector; lower max_corrupt or wait for more clients"
             )
-        return _chosen(policy, clients, minimum_clients)
+        if policy.adversary == "active":
+            least = max(least, policy.quorum(clients), policy.quorum(cohort))
+        if clients < least:
+            raise ThresholdError(
+                f"{clients} of a cohort of {cohort} clients: {least} must sign for a sum, so that no other of this round has "
+                "as many; wait for more clients"
+            )
+        return _chosen(policy, clients, least)
     except ThresholdError as error:
         return error.reason
 
@@ -184,18 +240,16 @@ def _chosen(policy: Policy, clients: int, least: int) -> Certificate:
 
 
 def _complete(policy: Policy, clients: int, least: int) -> Certificate:
-    corrupt, lost = _worst(policy, clients)
-    majority = (clients + (corrupt if policy.adversary == "active" else 0)) // 2 + 1
-    floor = max(2, corrupt + 1 if policy.adversary == "semi_honest" else majority)
-    # An honest majority is asked for unless so many may be lost that it cannot be.
-    usual = min(max(floor, majority), max(floor, clients - lost))
-    threshold = policy.threshold or usual
+    floor = max(2, policy.corrupt(clients) + 1, clients // 2 + 1)
+    if policy.adversary == "active":
+        floor = max(floor, policy.quorum(clients))
+    threshold = policy.threshold or floor
     if not floor <= threshold <= clients:
         raise ThresholdError(
             f"a threshold of {threshold} for {clients} clients: must be from {floor} to {clients}; "
             "change threshold or max_corrupt, or wait for more clients"
         )
-    survivors = max(threshold, corrupt + 2, least)
+    survivors = max(threshold, least)
     return Certificate(
         clients=clients,
         graph="complete",
@@ -206,7 +260,7 @@ def _complete(policy: Policy, clients: int, least: int) -> Certificate:
         quorum=survivors if policy.adversary == "active" else 0,
         log2_shares=-math.inf,
         log2_disconnected=-math.inf,
-        log2_recovery=-math.inf if clients - lost >= survivors else 0.0,
+        log2_recovery=-math.inf if clients - policy.lost(clients) >= survivors else 0.0,
     )
 
 
@@ -257,25 +311,25 @@ def _enough(policy: Policy, found: Certificate) -> bool:
     # certificate says; it may not lose secrets.
     insecure = max(found.log2_shares, found.log2_disconnected)
     recovered = policy.threshold is not None or found.log2_recovery <= -policy.recovery_bits
-    return 2 <= found.threshold <= found.neighbours and insecure <= -(policy.security_bits + 1) and recovered
+    safe = found.holders < 2 * found.threshold <= 2 * found.neighbours
+    return safe and insecure <= -(policy.security_bits + 1) and recovered
 
 
 def _sparse_with(policy: Policy, clients: int, least: int, degree: int) -> Certificate:
     """The numbers for k = ``degree``.
 
     A semi-honest server is held off by the smallest threshold that keeps the shares safe, and it is the cheapest; against an
-    active one the largest that lets the round survive.
+    active one the largest that lets the round survive. Either is a majority of the holders.
     """
-    corrupt, lost = _worst(policy, clients)
+    corrupt, lost = policy.corrupt(clients), policy.lost(clients)
     active = policy.adversary == "active"
     if policy.threshold is not None:
         threshold = policy.threshold
     elif active:
         threshold = max(1, _largest_recoverable(policy.recovery_bits, clients, lost, degree))
     else:
-        threshold = max(2, _most_corrupt(policy.security_bits + 1, clients, corrupt, degree) + 1)
-    # Against an active server that is above (n + ⌊γn⌋)/2, since a policy has (1 + γ)/2 + δ < 1.
-    survivors = max(corrupt + 2, clients - lost, least)
+        threshold = max(degree // 2 + 1, _most_corrupt(policy.security_bits + 1, clients, corrupt, degree) + 1)
+    survivors = max(clients - lost, least)
     return Certificate(
         clients=clients,
         graph="sparse",
@@ -290,11 +344,6 @@ def _sparse_with(policy: Policy, clients: int, least: int, degree: int) -> Certi
         else _log2_ring_apart(clients, corrupt + lost, degree),
         log2_recovery=_log2_lost(clients, lost, degree, threshold) if clients - lost >= survivors else 0.0,
     )
-
-
-def _worst(policy: Policy, clients: int) -> tuple[int, int]:
-    """The largest numbers of corrupt and of lost clients. 0.1 · 30 is 3, whatever binary fractions make of it."""
-    return math.floor(policy.max_corrupt * clients + 1e-9), math.floor(policy.max_dropout * clients + 1e-9)
 
 
 def _most_corrupt(bits: int, clients: int, corrupt: int, degree: int) -> int:
@@ -338,9 +387,12 @@ def _log2_drawn_apart(clients: int, corrupt: int, degree: int, threshold: int) -
     if len(sizes) == 0 or threshold > degree:
         return -math.inf
     choices = gammaln(honest + 1) - gammaln(sizes + 1) - gammaln(honest - sizes + 1)
-    share, hit = threshold / degree, (sizes - 1 + corrupt) / (clients - 1)
+    marked = sizes - 1 + corrupt
+    share, hit = threshold / degree, marked / (clients - 1)
     divergence = np.where(share > hit, rel_entr(share, hit) + rel_entr(1 - share, 1 - hit), 0.0)
-    return min(0.0, _log2(float(logsumexp(choices - sizes * degree * divergence))))
+    # Nobody draws t of fewer.
+    terms = np.where(marked < threshold, -np.inf, choices - sizes * degree * divergence)
+    return min(0.0, _log2(float(logsumexp(terms))))
 
 
 def _log_up_to(total: int, marked: int, drawn: int) -> Logs:

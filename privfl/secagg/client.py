@@ -24,11 +24,12 @@ from privfl.errors import ProtocolError, ThresholdError
 from privfl.secagg import graph, prg, shamir
 from privfl.secagg.agreement import CHANNEL, MASK, Entropy, KeyPair, commitment, seal, self_mask_key, unseal
 from privfl.secagg.certificate import Certificate
+from privfl.secagg.framing import SERVER
 from privfl.secagg.graph import Clients
-from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, Identity, verify
+from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, Identity
+from privfl.secagg.memory import Memory
 from privfl.secagg.messages import (
     BOX,
-    SERVER,
     SHARE,
     SIGNED_MEMBER,
     Advert,
@@ -36,18 +37,21 @@ from privfl.secagg.messages import (
     Consents,
     Delivery,
     MaskedInput,
+    Refusal,
     Reveal,
     Roster,
-    ShareKind,
     Shares,
     Survivors,
+    Table,
     survivors_statement,
 )
 from privfl.secagg.packing import TYPES, pack
 from privfl.secagg.prg import Words
 from privfl.secagg.session import Parameters, Stage, check_members, check_model, masking_id, roster_digest, session_id
+from privfl.secagg.sharing import ShareKind, check_dealt, share_of, tags
 
 _SERVER: Final = "server"
+_SECRETS: Final = ("_channel", "_mask", "_seed", "_channels", "_held")
 
 
 class Client:
@@ -56,25 +60,25 @@ class Client:
     Guarantees: at most one masked vector leaves this object, under its own mask and those shared with at least
     ``threshold`` others; about each client whose shares it holds it reveals at most one share, of the seed if that
     client survived and of the mask key if not; against an active server only after a quorum signed for the very set of
-    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more. Once it
-    helped to release a sum it takes part in no other attempt at that round: the same update in two sums over different
-    clients would give away their difference, which may be one client's update.
+    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more but that it
+    refused (:meth:`refusal`). Once it helped to release a sum it takes part in no other attempt at that round: the same
+    update in two sums over different clients would give away their difference, which may be one client's update. When the
+    round is over for it, it holds no secret any more; Python's memory may hold copies until it is used again.
 
     Edges: a zero vector is masked like any other. A roster, a delivery or a set of survivors that is too small for
-    the certificate of its size is refused.
+    the certificate of its size is refused. A box that does not open, or holds shares that do not fit their tags, is left out;
+    more of them than there may be corrupt clients are refused.
 
     Args:
         client: this client's number, in [0, 2^32 - 1).
         parameters: the round's, from this client's own configuration.
         global_D: the global model as this client was sent it, float32 of length D.
+        memory: what this client took part in before; the same for as long as its identity and the run last. For a real client
+            :class:`privfl.secagg.memory.StoredMemory`.
         identity: this client's; against an active server only.
         directory: everyone's identities, not from the server; against an active server only.
         entropy: fresh randomness; asked for, in this order, channel key, mask key, seed, polynomials and, where each client
             draws its own holders, the draw: 32 bytes each.
-        released: the rounds in which this client helped to release a sum: against a semi-honest server revealed shares,
-            against an active one signed for the survivors, on which others reveal. The client adds to it and never takes
-            away. Whoever makes a second object for a round hands it the same set, which must live as long as any update
-            may be sent twice under one round's number; of its own where none is given.
         threads: how many cores may expand masks.
 
     Raises:
@@ -87,10 +91,10 @@ class Client:
         parameters: Parameters,
         global_D: NDArray[np.float32],
         *,
+        memory: Memory,
         identity: Identity | None = None,
         directory: Directory | None = None,
         entropy: Entropy = os.urandom,
-        released: set[int] | None = None,
         threads: int = 1,
     ) -> None:
         if not 0 <= client < SERVER:
@@ -99,9 +103,8 @@ class Client:
             raise ProtocolError(f"client {client}: against an active server it needs an identity and a directory of all")
         check_model(global_D)
         self.client, self.parameters, self._global_D = client, parameters, global_D
-        self._identity, self._directory, self._entropy, self._threads = identity, directory or {}, entropy, threads
-        self._released: set[int] = set() if released is None else released
-        self._releasing = False
+        self._identity, self._directory, self._entropy, self._threads = identity, directory, entropy, threads
+        self._memory, self._releasing = memory, False
         self.masks_expanded = 0
         """How many masks this client made."""
         self._stage: Stage | None = None
@@ -113,9 +116,12 @@ class Client:
         """An :class:`Advert` with two fresh public keys.
 
         Raises:
-            ProtocolError: it was sent already, or this client helped to release a sum of this round in another attempt.
+            ProtocolError: it was sent already, this client took part in this attempt or a later one, or it helped to release a
+                sum of this round in another attempt.
+            StorageError: the memory cannot be kept; nothing is sent.
         """
         with self._turn(None, Stage.ADVERTISE_KEYS):
+            self._memory.begin(self.parameters.run, self.parameters.round, self.parameters.attempt)
             self._channel, self._mask = KeyPair(self._entropy(32)), KeyPair(self._entropy(32))
             advert = Advert(self.parameters.round, self.client, self._channel.public, self._mask.public)
             if self._identity is not None and self.parameters.active:
@@ -141,16 +147,19 @@ class Client:
             boxes = np.empty(len(self._holders) - 1, BOX)
             context = self._box_context(self._holders)
             self._held: dict[int, tuple[bytes, frozenset[int]]] = {}
-            place = 0
-            for holder, share in zip(self._holders.tolist(), shares, strict=True):
+            place, own_tags = 0, b""
+            for holder, row in zip(self._holders.tolist(), shares, strict=True):
+                share = row.tobytes()
+                published = tags(self._session, self.client, holder, share)
                 if holder == self.client:
-                    self._held[holder] = (share.tobytes(), frozenset(self._holders.tolist()) - {holder})
+                    own_tags = published
+                    self._held[holder] = (share, frozenset(self._holders.tolist()) - {holder})
                     continue
-                boxes[place] = (holder, seal(self._channel_with(holder), share.tobytes(), self.client, holder, context))
+                sealed = seal(self._channel_with(holder), share, self.client, holder, context)
+                boxes[place] = (holder, sealed, published)
                 place += 1
-            return Shares(
-                self.parameters.round, self.client, self._session, commitment(self._seed, self._session), boxes
-            ).to_bytes()
+            head = (self.parameters.round, self.client, self._session)
+            return Shares(*head, commitment(self._seed, self._session), own_tags, boxes).to_bytes()
 
     def masked_input(self, delivery: bytes, words_D: Words) -> bytes:
         """A :class:`MaskedInput` of the vector, in answer to the :class:`Delivery`.
@@ -211,10 +220,14 @@ class Client:
             for place, owner in enumerate(owners):
                 kind = ShareKind.SEED if owner in survivors else ShareKind.MASK_KEY
                 both, _ = self._held[owner]
-                start = kind * shamir.SHARE_BYTES
-                shares[place] = (owner, kind, np.frombuffer(both[start : start + shamir.SHARE_BYTES], "<u2"))
-            self._held = {}
+                shares[place] = (owner, kind, np.frombuffer(share_of(both, kind), "<u2"))
             return Reveal(self.parameters.round, self.client, self._session, shares).to_bytes()
+
+    def refusal(self, error: ProtocolError) -> bytes:
+        """A :class:`Refusal`: what to send to the server where a stage raised, so that it does not wait in vain."""
+        stage = list(Stage).index(Stage(error.stage or Stage.ADVERTISE_KEYS)) + 1
+        at_fault = SERVER if error.peer == _SERVER else self.client
+        return Refusal(self.parameters.round, self.client, self.parameters.attempt, stage, at_fault, error.reason).to_bytes()
 
     # --- what is checked ----------------------------------------------------------------------------------------------
 
@@ -228,33 +241,49 @@ class Client:
                 stage=following,
                 peer=f"client {self.client}",
             )
-        if self.parameters.round in self._released and not self._releasing:
-            raise ProtocolError(
-                f"this client helped to release a sum of round {self.parameters.round} in another attempt, and a second one "
-                "could tell updates apart; go on with the next round",
-                stage=following,
-                peer=f"client {self.client}",
-            )
+        if not self._releasing:
+            with self._blaming(following, f"client {self.client}"):
+                self._memory.check(self.parameters.run, self.parameters.round)
         self._stage, self._over = following, True
+        try:
+            with self._blaming(following, _SERVER if stage is not None else f"client {self.client}"):
+                yield
+            self._over = following is Stage.UNMASKING
+        finally:
+            if self._over:
+                self._forget()
+
+    @contextmanager
+    def _blaming(self, stage: Stage, peer: str) -> Iterator[None]:
+        """Say in an error where it happened, and whose fault it is unless that is known better."""
         try:
             yield
         except ProtocolError as error:
-            raise type(error)(error.reason, stage=following, peer=error.peer or _SERVER) from None
-        self._over = following is Stage.UNMASKING
+            raise type(error)(error.reason, stage=stage, peer=error.peer or peer) from None
+
+    def _forget(self) -> None:
+        """Drop all secrets of the round. Their bytes are gone once Python uses that memory again, and no sooner."""
+        for name in _SECRETS:
+            vars(self).pop(name, None)
 
     def _release(self) -> None:
-        """From here on this client takes part in no other attempt at the round; said before the answer is made."""
+        """From here on this client takes part in no other attempt at the round; kept before the answer is made."""
+        if not self._releasing:
+            self._memory.release(self.parameters.run, self.parameters.round)
         self._releasing = True
-        self._released.add(self.parameters.round)
 
     def _read_roster(self, roster: Roster) -> None:
         self._check_round(roster.round)
-        self._certificate: Certificate = self.parameters.certificate(roster.clients)
         members = roster.members
         own = members[members["client"] == self.client]
         keys = [(row["channel_key"].tobytes(), row["mask_key"].tobytes()) for row in own]
         if keys != [(self._channel.public, self._mask.public)]:
             raise ProtocolError("a roster without this client or with other keys than its own; take no part")
+        # Counted before a certificate is searched for, which takes time.
+        all_listed = self.parameters.active or self.parameters.policy.graph == "complete"
+        if len(members) > roster.clients or (all_listed and len(members) < roster.clients):
+            raise ProtocolError(f"a roster that lists {len(members)} of {roster.clients} clients: must list {roster.clients}")
+        self._certificate: Certificate = self.parameters.certificate(roster.clients)
         whole = self._certificate.whole
         expected = roster.clients if whole else self._certificate.holders
         if len(members) != expected:
@@ -270,13 +299,13 @@ class Client:
     def _check_signatures(self, roster: Roster) -> None:
         if (roster.members.dtype == SIGNED_MEMBER) != self.parameters.active:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
-        if not self.parameters.active:
+        if self._directory is None or not self.parameters.active:
             return
         digest = self.parameters.digest()
         for row in roster.members:
             client = int(row["client"])
             advert = Advert(roster.round, client, row["channel_key"].tobytes(), row["mask_key"].tobytes())
-            verify(self._directory, client, ADVERT, advert.statement(digest), row["signature"].tobytes())
+            self._directory.verify(client, ADVERT, advert.statement(digest), row["signature"].tobytes())
 
     def _choose_holders(self) -> Clients:
         """Who holds this client's shares, itself included, ascending: holder number x is the x-th."""
@@ -307,26 +336,36 @@ class Client:
                 f"{len(holders)} others are left who hold this client's shares: must be at least {least}; begin the round again"
             )
         self._peers = holders | senders
-        for row in delivery.boxes:
-            self._open_box(int(row["client"]), row["box"].tobytes(), row["holders"])
+        self._open_boxes(delivery.boxes)
         self._masking = masking_id(self.parameters, self._session, delivery.sharers)
         self._sharers = sharers | {self.client}
 
-    def _open_box(self, sender: int, box: bytes, drawn: Clients) -> None:
-        """Take in the shares that a peer made for this client; ``drawn`` are the holders that it drew, if it did."""
-        holders = frozenset(drawn.tolist())
-        if self._certificate.drawn and (
-            len(holders) != len(drawn) or self.client not in holders or not holders <= self._members.keys() - {sender}
-        ):
+    def _open_boxes(self, boxes: Table) -> None:
+        """Take in the shares that peers made for this client. A box of garbage costs its sender a share, and nobody the round.
+
+        Whoever has another roster, model or other parameters can open none, so that no more may fail than corrupt clients.
+        """
+        failed: list[str] = []
+        for row in boxes:
+            sender, holders, context = int(row["client"]), frozenset[int](), self._session
+            if self._certificate.drawn:
+                holders = frozenset(row["holders"].tolist())
+                if not {self.client} <= holders <= self._members.keys() - {sender}:
+                    raise ProtocolError(f"holders of client {sender} that are not others of the roster, this client among them")
+                context = self._box_context(np.array(sorted({*holders, sender}), np.uint32))
+            try:
+                shares = unseal(self._channel_with(sender), row["box"].tobytes(), sender, self.client, context)
+                check_dealt(self._session, sender, self.client, shares, row["tags"].tobytes())
+            except ProtocolError as error:
+                failed.append(f"client {sender}: {error.reason}")
+                continue
+            self._held[sender] = (shares, holders)
+        allowed = self.parameters.policy.corrupt(self._certificate.clients)
+        if len(failed) > allowed:
             raise ProtocolError(
-                "its holders are not distinct others of the roster, this client among them", peer=f"client {sender}"
+                f"{len(failed)} of {len(boxes)} boxes hold no shares, where {allowed} may be corrupt: roster, parameters "
+                f"or global model must differ; discard the round ({failed[0]})"
             )
-        context = self._box_context(np.sort(np.append(drawn, np.uint32(sender))))
-        try:
-            shares = unseal(self._channel_with(sender), box, sender, self.client, context)
-        except ProtocolError as error:
-            raise ProtocolError(error.reason, peer=f"client {sender}") from None
-        self._held[sender] = (shares, holders)
 
     def _box_context(self, holders: Clients) -> bytes:
         """What a box is bound to: the session and, where each client drew its own, the holders of the sender's shares."""
@@ -362,8 +401,9 @@ class Client:
                 f"{self._certificate.quorum}; skip the round"
             )
         statement = survivors_statement(self._session, self._survivors)
+        assert self._directory is not None
         for row in consents.signatures:
-            verify(self._directory, int(row["client"]), SURVIVORS, statement, row["signature"].tobytes())
+            self._directory.verify(int(row["client"]), SURVIVORS, statement, row["signature"].tobytes())
         self._signers = frozenset(consents.signatures["client"].tolist())
 
     def _may_answer(self, holders: frozenset[int]) -> bool:

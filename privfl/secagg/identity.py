@@ -14,14 +14,13 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from privfl.errors import ProtocolError
+from privfl.errors import ConfigError, ProtocolError
+from privfl.secagg.agreement import FIELD
 
 SIGNATURE_BYTES: Final = 64
+_KEY_BYTES: Final = 32
 ADVERT: Final = b"privfl secagg advert"
 SURVIVORS: Final = b"privfl secagg survivors"
-
-Directory = Mapping[int, bytes]
-"""Each client's public identity, 32 bytes."""
 
 
 class Identity:
@@ -40,17 +39,45 @@ class Identity:
         return self._key.sign(label + statement)
 
 
-def verify(directory: Directory, client: int, label: bytes, statement: bytes, signature: bytes) -> None:
-    """Refuse a statement that the client did not sign.
+class Directory:
+    """Everyone's public identity, by the client's number. It must not come from the server.
+
+    Args:
+        keys: 32 bytes each.
 
     Raises:
-        ProtocolError: the client is not in the directory, or the signature is not its own.
+        ConfigError: a key that is none, or one identity under two numbers: whoever has it could sign for two.
     """
-    if client not in directory:
-        raise ProtocolError("is not in the directory of identities; only its clients take part", peer=f"client {client}")
-    try:
-        Ed25519PublicKey.from_public_bytes(directory[client]).verify(signature, label + statement)
-    except InvalidSignature:
-        raise ProtocolError(
-            f"did not sign this ({label.decode()}); somebody in between altered it, discard the round", peer=f"client {client}"
-        ) from None
+
+    def __init__(self, keys: Mapping[int, bytes]) -> None:
+        owners: dict[bytes, int] = {}
+        for client, key in keys.items():
+            # The highest bit is the sign of x; the rest is y, of which an alias above the prime would be a second name.
+            if len(key) != _KEY_BYTES or int.from_bytes(key, "little") % 2**255 >= FIELD:
+                raise ConfigError(
+                    f"the identity of client {client}: must be an Ed25519 public key, 32 bytes, with y below 2^255 - 19"
+                )
+            if key in owners:
+                raise ConfigError(
+                    f"clients {owners[key]} and {client} have one identity: must have one each; mend the directory"
+                )
+            owners[key] = client
+        self._keys: Final = {client: Ed25519PublicKey.from_public_bytes(key) for client, key in keys.items()}
+
+    def __contains__(self, client: int) -> bool:
+        return client in self._keys
+
+    def verify(self, client: int, label: bytes, statement: bytes, signature: bytes) -> None:
+        """Refuse a statement that the client did not sign.
+
+        Raises:
+            ProtocolError: the client is not in the directory, or the signature is not its own.
+        """
+        if client not in self._keys:
+            raise ProtocolError(f"client {client} is not in the directory of identities; only its clients take part")
+        try:
+            self._keys[client].verify(signature, label + statement)
+        except InvalidSignature:
+            raise ProtocolError(
+                f"client {client} did not sign this ({label.decode()}); somebody in between altered it, discard the round"
+            ) from None

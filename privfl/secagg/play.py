@@ -38,7 +38,7 @@ class Meter:
     heard: Callable[[Stage, int, bytes], None] | None = None
     stages: dict[Stage, StageCost] = field(default_factory=dict)
     refused: dict[int, ProtocolError] = field(default_factory=dict)
-    """Who dropped out because it refused a message, or its own was refused, and why."""
+    """Who dropped out because it refused a message, or its own was refused, and why; who revealed a wrong share."""
 
     def of(self, stage: Stage) -> StageCost:
         """The stage's cost so far."""
@@ -84,7 +84,7 @@ def play(
 ) -> Unmasked:
     """One round from beginning to end.
 
-    A client that refuses a message, or whose message is refused, is out of the round like one that is lost.
+    A client that refuses a message says so and is out of the round, as is one whose message is refused.
 
     Args:
         server: a new one.
@@ -109,13 +109,21 @@ def play(
             try:
                 with meter.client(stage, number):
                     answer = _answer(clients[number], stage, request, vector)
-                meter.answered(stage, number, answer)
+            except ProtocolError as error:
+                meter.refused[number] = error
+                refusal = clients[number].refusal(error)
+                meter.of(stage).bytes_up += len(refusal)
+                server.receive(number, refusal)
+                continue
+            meter.answered(stage, number, answer)
+            try:
                 with meter.server(stage):
-                    server.receive(answer)
+                    server.receive(number, answer)
             except ProtocolError as error:
                 meter.refused[number] = error
         with meter.server(stage):
             server.close()
+    meter.refused |= server.liars
     return server.result()
 
 

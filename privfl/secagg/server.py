@@ -21,12 +21,14 @@ from typing import assert_never
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.errors import ProtocolError, ThresholdError
-from privfl.secagg import graph, messages
+from privfl.errors import ConfigError, ProtocolError, ThresholdError
+from privfl.secagg import graph
 from privfl.secagg.agreement import Entropy, KeyPair, check_public_key, commitment, self_mask_key
+from privfl.secagg.boxes import Boxes
 from privfl.secagg.certificate import Certificate
+from privfl.secagg.framing import Kind, kind_of, sender_of
 from privfl.secagg.graph import Clients
-from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, verify
+from privfl.secagg.identity import ADVERT, SURVIVORS, Directory
 from privfl.secagg.messages import (
     MEMBER,
     SIGNATURE,
@@ -36,9 +38,9 @@ from privfl.secagg.messages import (
     Consents,
     Delivery,
     MaskedInput,
+    Refusal,
     Reveal,
     Roster,
-    ShareKind,
     Shares,
     Survivors,
     survivors_statement,
@@ -46,9 +48,10 @@ from privfl.secagg.messages import (
 from privfl.secagg.packing import TYPES, unpack
 from privfl.secagg.prg import Words
 from privfl.secagg.session import Parameters, Stage, check_model, masking_id, roster_digest, session_id
-from privfl.secagg.unmasking import RevealedShares, pairwise, recover, remove_masks
+from privfl.secagg.sharing import ShareKind
+from privfl.secagg.unmasking import Dealt, RevealedShares, pairwise, recover, remove_masks
 
-_Answer = Advert | Shares | MaskedInput | Consent | Reveal
+_Answer = Advert | Shares | MaskedInput | Consent | Reveal | Refusal
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,9 @@ class Server:
 
     Guarantees: a sum is returned only if it is, as far as the survivors' own vectors and secrets are honest, the exact sum of
     the vectors of exactly ``survivors``: every seed is checked against its commitment and every mask key against its public
-    half. A message that is refused leaves the server as it was. Masked vectors are added as they come and not kept; memory
-    is of the order of one vector and of the boxes of shares on their way.
+    half. A share that is wrong costs its holder's shares and nobody else's, as long as enough are left. A message that is
+    refused leaves the server as it was. Masked vectors are added as they come and not kept; memory is of the order of one
+    vector and of the boxes of shares on their way.
 
     Edges: whoever does not answer a stage is out of the round; below the certificate's numbers the round ends.
 
@@ -78,7 +82,8 @@ class Server:
         threads: how many cores may expand masks.
 
     Raises:
-        ProtocolError: the model is no vector.
+        ProtocolError: the model is no vector, or there is no directory against an active server.
+        ConfigError: more were invited than the cohort that its clients know of.
     """
 
     def __init__(
@@ -92,8 +97,12 @@ class Server:
         threads: int = 1,
     ) -> None:
         check_model(global_D)
+        if parameters.active and directory is None:
+            raise ProtocolError("against an active server there must be a directory of all clients' identities")
+        if len(invited) > parameters.cohort:
+            raise ConfigError(f"{len(invited)} clients are invited: must be at most the cohort of {parameters.cohort}")
         self.parameters, self._global_D = parameters, global_D
-        self._directory, self._entropy, self._threads = directory or {}, entropy, threads
+        self._directory, self._entropy, self._threads = directory, entropy, threads
         self.stage: Stage | None = Stage.ADVERTISE_KEYS
         """What the server waits for; None when the round is over."""
         self.awaited = frozenset(invited)
@@ -103,6 +112,10 @@ class Server:
         self.releasing = False
         """Whether clients are asked to reveal shares, or to sign for survivors, on which others reveal. From here on the sum
         counts as released, whatever becomes of this attempt, and the round must not be begun again."""
+        self.refusals: dict[int, Refusal] = {}
+        """Who refused to go on, and why: what they say, which nobody checked."""
+        self.liars: dict[int, ProtocolError] = {}
+        """Who revealed shares that nobody dealt it; known when the round is over."""
         self._answered: set[int] = set()
         self._keys: set[bytes] = set()
         self._adverts: dict[int, Advert] = {}
@@ -140,18 +153,27 @@ class Server:
             case _:
                 assert_never(self.stage)
 
-    def receive(self, message: bytes) -> None:
+    def receive(self, peer: int, message: bytes) -> None:
         """Take in one client's answer.
 
+        Args:
+            peer: who sent it, as the transport knows.
+            message: what it sent.
+
         Raises:
-            ProtocolError: damaged, out of turn, of another round or session, from a stranger, a second one, or wrong in
-                itself. The client is out unless it answers rightly before the stage is closed.
+            ProtocolError: damaged, in another's name, out of turn, of another round or session, from a stranger, a second one,
+                or wrong in itself. The client is out unless it answers rightly before the stage is closed.
         """
-        sender = messages.sender_of(message)
-        with self._blaming(None if sender is None else f"client {sender}"):
+        with self._blaming(f"client {peer}"):
+            if self.stage is None:
+                raise ProtocolError("came after the round was over; begin a new one")
+            sender = sender_of(message)
+            if sender not in (None, peer):
+                raise ProtocolError(f"sent a message in the name of sender {sender}: must be in its own; it is refused")
+            if kind_of(message) == Kind.REFUSAL:
+                self._take_refusal(Refusal.from_bytes(message))
+                return
             match self.stage:
-                case None:
-                    raise ProtocolError("came after the round was over; begin a new one")
                 case Stage.ADVERTISE_KEYS:
                     self._take_advert(Advert.from_bytes(message))
                 case Stage.SHARE_KEYS:
@@ -207,14 +229,21 @@ class Server:
             raise ProtocolError("there is no sum: the round is not over, or it was given up")
         return self._result
 
+    def _take_refusal(self, refusal: Refusal) -> None:
+        self._check_sender(refusal)
+        if refusal.attempt != self.parameters.attempt:
+            raise ProtocolError(f"refuses attempt {refusal.attempt}: this one is {self.parameters.attempt}")
+        self.refusals[refusal.sender] = refusal
+        self.awaited -= {refusal.sender}
+
     # --- keys ---------------------------------------------------------------------------------------------------------
 
     def _take_advert(self, advert: Advert) -> None:
         self._check_sender(advert)
         if bool(advert.signature) != self.parameters.active:
             raise ProtocolError("adverts must be signed against an active server, and against no other; use one configuration")
-        if self.parameters.active:
-            verify(self._directory, advert.sender, ADVERT, advert.statement(self.parameters.digest()), advert.signature)
+        if self._directory is not None and self.parameters.active:
+            self._directory.verify(advert.sender, ADVERT, advert.statement(self.parameters.digest()), advert.signature)
         keys = (advert.channel_key, advert.mask_key)
         for key in keys:
             check_public_key(key)
@@ -276,27 +305,10 @@ class Server:
             self._peers = {
                 sender: found[np.isin(found, self._everyone)] for sender, found in zip(senders, receivers, strict=True)
             }
-        # All boxes by receiver and then by sender: one sort instead of a dictionary of lists.
-        sender_R = np.repeat(self._everyone, [len(found) for found in receivers])
-        receiver_R = np.concatenate(receivers)
-        order = np.lexsort((sender_R, receiver_R))
-        self._sender_R, self._receiver_R = sender_R[order], receiver_R[order]
-        self._box_R = np.concatenate([self._shares[sender].boxes["box"] for sender in senders])[order]
-        self._point_R = np.concatenate([self._points(sender, found) for sender, found in zip(senders, receivers, strict=True)])[
-            order
-        ]
+        self._boxes = Boxes({sender: self._shares[sender] for sender in senders})
         self._masking = masking_id(self.parameters, self._session, self._everyone)
         self._commitments = {sender: self._shares[sender].commitment for sender in senders}
         self._shares.clear()
-
-    def _points(self, owner: int, holders: Clients) -> NDArray[np.int64]:
-        """Which holder of the owner's shares each is: its place among all of them and the owner itself, from 1."""
-        return np.arange(1, len(holders) + 1) + (holders > owner)
-
-    def _boxes_of(self, client: int) -> slice:
-        # A number of another type would have the whole column converted at every call.
-        receiver, column = np.uint32(client), self._receiver_R
-        return slice(int(np.searchsorted(column, receiver)), int(np.searchsorted(column, receiver, "right")))
 
     def _peers_of(self, client: int) -> Clients:
         """Whom a client masks with."""
@@ -306,12 +318,8 @@ class Server:
         return self._peers[client]
 
     def _delivery_for(self, client: int) -> bytes:
-        rows = self._boxes_of(client)
-        senders = self._sender_R[rows]
-        boxes = np.empty(len(senders), messages.box_type(self._certificate.neighbours if self._certificate.drawn else 0))
-        boxes["client"], boxes["box"] = senders, self._box_R[rows]
-        if self._certificate.drawn and len(senders):
-            boxes["holders"] = np.stack([self._neighbours[sender] for sender in senders.tolist()])
+        drawn = self._certificate.drawn
+        boxes = self._boxes.to(client, self._neighbours if drawn else None, self._certificate.neighbours if drawn else 0)
         sharers = self._everyone if self.parameters.active else self._peers_of(client)
         return Delivery(self.parameters.round, self._session, sharers, boxes).to_bytes()
 
@@ -339,7 +347,8 @@ class Server:
     def _take_consent(self, consent: Consent) -> None:
         self._check_sender(consent, consent.session)
         statement = survivors_statement(self._session, self._survivors)
-        verify(self._directory, consent.sender, SURVIVORS, statement, consent.signature)
+        assert self._directory is not None
+        self._directory.verify(consent.sender, SURVIVORS, statement, consent.signature)
         self._signatures[consent.sender] = consent.signature
         self._answered.add(consent.sender)
 
@@ -354,11 +363,7 @@ class Server:
 
     def _take_reveal(self, reveal: Reveal) -> None:
         self._check_sender(reveal, reveal.session)
-        rows = self._boxes_of(reveal.sender)
-        own = int(np.searchsorted(self._sender_R[rows], reveal.sender))
-        owner_R = np.insert(self._sender_R[rows], own, reveal.sender)
-        own_point = 1 + int(np.searchsorted(self._holders_of(reveal.sender), reveal.sender))
-        point_R = np.insert(self._point_R[rows], own, own_point)
+        owner_R, point_R = self._boxes.points(reveal.sender, self._holders_of(reveal.sender))
         owners, kinds = reveal.shares["client"], reveal.shares["kind"]
         if not np.isin(owners, owner_R).all():
             raise ProtocolError("revealed shares that it was never sent; they are refused")
@@ -366,7 +371,10 @@ class Server:
             raise ProtocolError("revealed a share of the wrong kind: of survivors the seed, of lost clients the key; refused")
         self._reveals.append(
             RevealedShares(
-                owners.astype(np.uint32), point_R[np.searchsorted(owner_R, owners)], reveal.shares["share"].astype(np.uint16)
+                owners.astype(np.uint32),
+                np.full(len(owners), reveal.sender, np.uint32),
+                point_R[np.searchsorted(owner_R, owners)],
+                reveal.shares["share"].astype(np.uint16),
             )
         )
         self._answered.add(reveal.sender)
@@ -380,26 +388,24 @@ class Server:
         survivors_of = {client: [peer for peer in self._peers_of(client).tolist() if peer in self.survivors] for client in lost}
         # Two lost clients made no mask with each other that is in the sum.
         needed = [client for client in lost if survivors_of[client]]
-        revealed = RevealedShares(
-            np.concatenate([one.owner_R for one in self._reveals]) if self._reveals else np.empty(0, np.uint32),
-            np.concatenate([one.point_R for one in self._reveals]) if self._reveals else np.empty(0, np.int64),
-            np.concatenate([one.share_R for one in self._reveals]) if self._reveals else np.empty((0, 18), np.uint16),
-        )
-        secrets = recover(revealed, [*sorted(self.survivors), *needed], self._certificate.threshold)
+        revealed = RevealedShares.joined(self._reveals)
+        self._reveals = []
+        dealt = Dealt(self._session, frozenset(self.survivors), self._boxes.published, self._is_secret)
+        secrets, self.liars = recover(revealed, [*sorted(self.survivors), *needed], self._certificate.threshold, dealt)
         seeds = {client: secrets[client] for client in sorted(self.survivors)}
-        for client, seed in seeds.items():
-            if commitment(seed, self._session) != self._commitments[client]:
-                raise self._misfit(client, "seed", "commitment")
         pairs = {client: KeyPair(secrets[client]) for client in needed}
-        for client, pair in pairs.items():
-            if pair.public != self._adverts[client].mask_key:
-                raise self._misfit(client, "mask key", "public half")
         public = {client: self._adverts[client].mask_key for client in self.survivors}
         self.masks_expanded = remove_masks(self._sum_D, self._masks(seeds, pairs, survivors_of, public), self._threads)
         spare = 8 * self._sum_D.itemsize - self.parameters.bits
         if spare:
             self._sum_D &= self._sum_D.dtype.type((1 << self.parameters.bits) - 1)
         self._result = Unmasked(self._sum_D, tuple(sorted(self.survivors)))
+
+    def _is_secret(self, client: int, secret: bytes) -> bool:
+        """Whether this is the seed that a survivor committed itself to, or the mask key of a lost client."""
+        if client in self.survivors:
+            return commitment(secret, self._session) == self._commitments[client]
+        return KeyPair(secret).public == self._adverts[client].mask_key
 
     def _masks(
         self, seeds: dict[int, bytes], pairs: dict[int, KeyPair], survivors_of: dict[int, list[int]], public: dict[int, bytes]
@@ -412,9 +418,11 @@ class Server:
 
     def _require(self, answered: frozenset[int], least: int, deed: str) -> None:
         if len(answered) < least:
+            refused = "".join(f"; client {one} refused: {said.reason}" for one, said in sorted(self.refusals.items())[:1])
             raise ThresholdError(
                 f"{len(answered)} clients {deed}: must be at least {least}; "
                 + ("skip the round" if self.releasing else "begin the round again or skip it")
+                + refused
             )
 
     def _check_sender(self, message: _Answer, session: bytes | None = None) -> None:
@@ -424,12 +432,6 @@ class Server:
             raise ProtocolError("is not awaited or answered twice; its message is refused")
         if session is not None and session != self._session:
             raise ProtocolError("is in another session: its roster, parameters or global model differ; it is left out")
-
-    def _misfit(self, client: int, secret: str, check: str) -> ProtocolError:
-        return ProtocolError(
-            f"the {secret} that its shares make does not fit its {check}: somebody lied; discard the round",
-            peer=f"client {client}",
-        )
 
     @contextmanager
     def _blaming(self, peer: str | None, stage: Stage | None = None) -> Iterator[None]:

@@ -20,16 +20,18 @@ from numpy.typing import NDArray
 from privfl.errors import ConfigError, ProtocolError, ThresholdError
 from privfl.secagg.agreement import check_public_key
 from privfl.secagg.certificate import Certificate, Policy, certify
+from privfl.secagg.framing import SERVER, VERSION
 from privfl.secagg.graph import Clients
-from privfl.secagg.messages import MEMBER, SERVER, VERSION, Table
+from privfl.secagg.messages import MEMBER, Table
 from privfl.secagg.packing import TYPES, Bits, packed_bytes
 
 _LABEL: Final = b"privfl secagg session"
 _PARAMETERS_LABEL: Final = b"privfl secagg parameters"
 _ROSTER_LABEL: Final = b"privfl secagg roster"
 _SHARERS_LABEL: Final = b"privfl secagg sharers"
-_PARAMETERS: Final = struct.Struct("<BIIQBQQ32s")
-_POLICY: Final = struct.Struct("<BBddIIQQ")
+_RUN_LABEL: Final = b"privfl secagg run"
+_PARAMETERS: Final = struct.Struct("<B32sIIQBQQQ32s")
+_POLICY: Final = struct.Struct("<BBdddIIQQ")
 
 
 class Stage(StrEnum):
@@ -47,12 +49,16 @@ class Parameters:
     """What is fixed before a round begins. Each client holds its own copy and takes none of it from the server.
 
     Args:
+        run: names the run among all in which its clients use their identities, so that nothing of one passes in another.
         round: the round's number, from 0.
         length: how many words a vector has.
         bits: of each word; sums are modulo 2^bits.
-        population: the number of clients there are; no roster is longer. The encoding made room for so many.
+        population: the number of clients there are. The encoding made room for so many.
+        cohort: how many of them were chosen for this round, as its clients knew before it began. No roster is longer, and none
+            is shorter than the policy's share of it.
         context: 32 bytes, a digest of what the words mean: their encoding, the model's names and shapes.
-        minimum_clients: a roster shorter than this, and a sum over fewer, is refused; at least 2.
+        minimum_clients: a roster shorter than this, and a sum over fewer, is refused; at least 2. One of two could take its
+            own vector from their sum: the certificate asks for three at the least.
         policy: what the round must withstand.
         attempt: at this round, from 0; a client uses each number once.
 
@@ -60,16 +66,22 @@ class Parameters:
         ConfigError: a value is out of range.
     """
 
+    run: str
     round: int
     length: int
     bits: Bits
     population: int
+    cohort: int
     context: bytes
-    minimum_clients: int = 2
+    minimum_clients: int = 3
     policy: Policy = field(default_factory=Policy)
     attempt: int = 0
 
     def __post_init__(self) -> None:
+        if not self.run:
+            raise ConfigError(
+                "a run without a name: must have one, such as that of its folder, or one run's messages pass in another"
+            )
         if not 0 <= self.attempt < 2**32:
             raise ConfigError(f"attempt {self.attempt}: must be in [0, 2^32)")
         if not (0 <= self.round < 2**32 and self.length >= 1 and len(self.context) == 32 and self.bits in TYPES):
@@ -81,6 +93,10 @@ class Parameters:
             raise ConfigError(
                 f"minimum_clients = {self.minimum_clients} of {self.population} clients: "
                 "must be at least 2 and at most the population; one client alone has nobody to hide among"
+            )
+        if not 1 <= self.cohort <= self.population:
+            raise ConfigError(
+                f"a cohort of {self.cohort} of {self.population} clients: must be at least 1 and at most all of them"
             )
 
     @property
@@ -104,21 +120,32 @@ class Parameters:
         Raises:
             ThresholdError: too few or too many clients.
         """
-        if not self.minimum_clients <= clients <= self.population:
+        least = max(self.minimum_clients, self.policy.least_roster(self.cohort))
+        if not least <= clients <= self.cohort:
             raise ThresholdError(
-                f"a roster of {clients} clients: must be at least {self.minimum_clients} "
-                f"and at most {self.population}; skip this round or begin it again"
+                f"a roster of {clients} clients: must be at least {least} and at most the cohort of {self.cohort}; "
+                "skip this round or begin it again"
             )
-        return certify(self.policy, clients, self.minimum_clients)
+        return certify(self.policy, clients, self.minimum_clients, self.cohort)
 
     def to_bytes(self) -> bytes:
         """The one encoding of the parameters and of the protocol's version."""
         policy = self.policy
         return _PARAMETERS.pack(
-            VERSION, self.round, self.attempt, self.length, self.bits, self.population, self.minimum_clients, self.context
+            VERSION,
+            hashlib.sha256(_RUN_LABEL + self.run.encode()).digest(),
+            self.round,
+            self.attempt,
+            self.length,
+            self.bits,
+            self.population,
+            self.cohort,
+            self.minimum_clients,
+            self.context,
         ) + _POLICY.pack(
             ("auto", "complete", "sparse").index(policy.graph),
             self.active,
+            policy.roster_share,
             policy.max_corrupt,
             policy.max_dropout,
             policy.security_bits,

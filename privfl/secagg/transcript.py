@@ -1,4 +1,4 @@
-"""What a real server would have written down of a round: everything that reached it, and nothing else.
+"""What a real server would have written down of a round: all answers that reached it, and nothing else.
 
 Of the boxes of shares, which it cannot open, it keeps who sent one to whom and its size. Masked vectors, which are most of it,
 go to a file as they come, so that no two of them are in memory.
@@ -12,7 +12,8 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.secagg.messages import BOX_BYTES, SERVER, Advert, MaskedInput, Reveal, Shares
+from privfl.secagg.framing import SERVER
+from privfl.secagg.messages import BOX_BYTES, Advert, MaskedInput, Reveal, Shares
 from privfl.secagg.packing import TYPES, Bits, unpack
 from privfl.secagg.session import Stage
 

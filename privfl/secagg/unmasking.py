@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
@@ -14,6 +14,7 @@ from privfl.errors import ProtocolError, ThresholdError
 from privfl.secagg import field, prg, shamir
 from privfl.secagg.agreement import MASK, KeyPair
 from privfl.secagg.prg import Words
+from privfl.secagg.sharing import TAG_BYTES, ShareKind, tag
 
 # Keys whose masks pass over the vector together: more save memory traffic, fewer save memory.
 _TOGETHER = 128
@@ -21,42 +22,121 @@ _TOGETHER = 128
 
 @dataclass(frozen=True)
 class RevealedShares:
-    """R shares as they came: whose secret, the holder's number from 1, and the share."""
+    """R shares as they came: whose secret, who revealed it, that holder's number from 1, and the share."""
 
     owner_R: NDArray[np.uint32]
+    holder_R: NDArray[np.uint32]
     point_R: NDArray[np.int64]
     share_R: NDArray[np.uint16]
 
+    @classmethod
+    def joined(cls, reveals: Sequence[RevealedShares]) -> RevealedShares:
+        """All of them, by owner and then by holder."""
+        owner_R = np.concatenate([one.owner_R for one in reveals]) if reveals else np.empty(0, np.uint32)
+        holder_R = np.concatenate([one.holder_R for one in reveals]) if reveals else np.empty(0, np.uint32)
+        point_R = np.concatenate([one.point_R for one in reveals]) if reveals else np.empty(0, np.int64)
+        share_R = np.concatenate([one.share_R for one in reveals]) if reveals else np.empty((0, field.LIMBS), np.uint16)
+        order = np.lexsort((point_R, owner_R))
+        return cls(owner_R[order], holder_R[order], point_R[order], share_R[order])
 
-def recover(revealed: RevealedShares, owners: Iterable[int], threshold: int) -> dict[int, bytes]:
-    """Each owner's secret, from exactly ``threshold`` of its shares.
+    def of(self, owner: int) -> range:
+        """The rows that are about one owner, where they are sorted."""
+        number = np.uint32(owner)
+        return range(int(np.searchsorted(self.owner_R, number)), int(np.searchsorted(self.owner_R, number, "right")))
 
-    Owners whose shares come from the same holders are put together in one product.
+
+@dataclass(frozen=True)
+class Dealt:
+    """What a server knows of the secrets and shares that it must put together.
+
+    Args:
+        session: the session id.
+        survivors: those of whom the seed is revealed; of the others the mask key.
+        published: gives the tags of the shares that an owner dealt a holder.
+        is_secret: whether a secret is the owner's.
+    """
+
+    session: bytes
+    survivors: frozenset[int]
+    published: Callable[[int, int], bytes]
+    is_secret: Callable[[int, bytes], bool]
+
+    def fits(self, owner: int, holder: int, share: bytes) -> bool:
+        """Whether this is the share that the owner dealt the holder."""
+        kind = ShareKind.SEED if owner in self.survivors else ShareKind.MASK_KEY
+        published = self.published(owner, holder)[kind * TAG_BYTES : (kind + 1) * TAG_BYTES]
+        return tag(self.session, owner, holder, kind, share) == published
+
+
+def recover(
+    revealed: RevealedShares, owners: Iterable[int], threshold: int, dealt: Dealt
+) -> tuple[dict[int, bytes], dict[int, ProtocolError]]:
+    """Each owner's secret, from exactly ``threshold`` of its shares, and who revealed shares that it was not dealt.
+
+    Owners whose shares come from the same holders are put together in one product. Tags are looked at only where that gives
+    no secret of the owner's: then they tell the wrong shares, and the others are put together.
+
+    Args:
+        revealed: sorted (:meth:`RevealedShares.joined`).
+        owners: whose secrets are needed.
+        threshold: t.
+        dealt: what the shares and secrets must fit.
 
     Raises:
         ThresholdError: somebody has too few shares left.
-        ProtocolError: somebody's shares make no secret.
+        ProtocolError: somebody dealt shares that make no secret of its own.
     """
-    order = np.lexsort((revealed.point_R, revealed.owner_R))
-    owner_R, point_R = revealed.owner_R[order], revealed.point_R[order]
-    groups: dict[tuple[int, ...], list[tuple[int, int]]] = defaultdict(list)
-    for owner in owners:
-        first, last = np.searchsorted(owner_R, np.uint32(owner)), np.searchsorted(owner_R, np.uint32(owner), "right")
-        if last - first < threshold:
+    rows = {owner: list(revealed.of(owner)) for owner in owners}
+    secrets = _put_together(revealed, rows, threshold, {})
+    liars: dict[int, ProtocolError] = {}
+    for owner, secret in list(secrets.items()):
+        if secret is not None and dealt.is_secret(owner, secret):
+            continue
+        right = []
+        for row in rows[owner]:
+            holder = int(revealed.holder_R[row])
+            if dealt.fits(owner, holder, revealed.share_R[row].astype("<u2").tobytes()):
+                right.append(row)
+            else:
+                liars[holder] = ProtocolError(f"revealed a share that client {owner} did not deal it", peer=f"client {holder}")
+        if len(right) == len(rows[owner]):
+            raise _of_its_own_making(owner)
+        (secret,) = _put_together(revealed, {owner: right}, threshold, liars).values()
+        if secret is None or not dealt.is_secret(owner, secret):
+            raise _of_its_own_making(owner)
+        secrets[owner] = secret
+    return {owner: secret for owner, secret in secrets.items() if secret is not None}, liars
+
+
+def _of_its_own_making(owner: int) -> ProtocolError:
+    return ProtocolError(
+        "dealt shares, each as its tag says, that make no secret of its own; it spoiled the round, discard it",
+        peer=f"client {owner}",
+    )
+
+
+def _put_together(
+    revealed: RevealedShares, rows: Mapping[int, Sequence[int]], threshold: int, liars: Mapping[int, ProtocolError]
+) -> dict[int, bytes | None]:
+    """Each owner's secret from the first shares about it; None where they make none."""
+    groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+    for owner, found in rows.items():
+        if len(found) < threshold:
+            lied = f"; {', '.join(f'client {one}' for one in sorted(liars))} revealed a wrong one" if liars else ""
             raise ThresholdError(
-                f"{last - first} shares of its secret were revealed: must be at least {threshold}; skip the round",
+                f"{len(found)} shares of its secret were revealed: must be at least {threshold}{lied}; skip the round",
                 peer=f"client {owner}",
             )
-        groups[tuple(point_R[first : first + threshold].tolist())].append((owner, int(first)))
-    secrets: dict[int, bytes] = {}
+        groups[tuple(revealed.point_R[list(found[:threshold])].tolist())].append(owner)
+    secrets: dict[int, bytes | None] = {}
     for points, members in groups.items():
-        rows = np.array([first for _, first in members])[None, :] + np.arange(threshold)[:, None]
-        limbs = shamir.combine(points, revealed.share_R[order[rows]].reshape(threshold, -1)).reshape(len(members), field.LIMBS)
-        for (owner, _), one in zip(members, limbs, strict=True):
+        chosen = np.array([rows[owner][:threshold] for owner in members]).T
+        limbs = shamir.combine(points, revealed.share_R[chosen].reshape(threshold, -1)).reshape(len(members), field.LIMBS)
+        for owner, one in zip(members, limbs, strict=True):
             try:
                 secrets[owner] = field.secret(one)
-            except ProtocolError as error:
-                raise ProtocolError(error.reason, peer=f"client {owner}") from None
+            except ProtocolError:
+                secrets[owner] = None
     return secrets
 
 

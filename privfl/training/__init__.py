@@ -75,6 +75,21 @@ class Trainer(ABC):
             PrivacyError: a step would have broken the promise.
         """
 
+    def prepare(self, global_D: Tensor, x: Tensor) -> None:  # noqa: B027
+        """Make sure, before any data are looked at, that this engine trains the model.
+
+        Args:
+            global_D: the model to begin with.
+            x: inputs, shape (n, ...), to make probes like; see :func:`privfl.training._probes.probe_for`.
+
+        Raises:
+            ModelError: it does not; says why, and nothing of other engines.
+        """
+
+    def how(self) -> str:
+        """The way in which the model is trained, if a run should say something about it; else empty."""
+        return ""
+
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002
         """Into how many parts a cohort is cut, each trained by a call of its own, so that processes can share them out.
 

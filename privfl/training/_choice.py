@@ -1,53 +1,81 @@
-"""Which engine "auto" is: the fused one for every model of which it can be sure, the reference otherwise."""
+"""Which engine trains a model: the one that was asked for, or the first that can."""
 
 from __future__ import annotations
 
+import copy
+from collections.abc import Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
-from privfl.errors import first_line
-from privfl.training._conversion import convert
-from privfl.training._guards import probe_for
-from privfl.training._passes import require_same_gradients
+from privfl.config import TrainingConfig
+from privfl.errors import ConfigError, ModelError, UserError
+from privfl.inputs import Inputs
+from privfl.privacy.plan import Plan
+from privfl.shelves import SHELVES
+from privfl.training import Trainer
+from privfl.training._guards import runnable
+from privfl.vectors import to_vector
+
+_ENGINES = ("fused", "opacus")
+"""In the order in which "auto" tries them."""
+
+_RANGED = 256
+"""Examples that are enough to see in which range each number is."""
 
 
 @dataclass(frozen=True)
 class Choice:
-    """An engine's name, and why it was taken."""
+    """An engine's name, why it was taken, and the trainer, which has made sure of the model."""
 
     engine: str
     why: str
+    trainer: Trainer
 
     def __str__(self) -> str:
         return f"{self.engine}: {self.why}"
 
 
-def choose(asked: str, model: nn.Module, x: Tensor) -> Choice:
-    """The engine that a configuration asks for; "auto" takes "fused" where each layer has a rule that gives true gradients.
+def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Tensor) -> Choice:
+    """The engine that a configuration asks for; of "auto" the first that trains the model rightly.
 
     Args:
-        asked: ``training.engine``.
-        model: what is to be trained, with any weights.
-        x: inputs of the right shape and type; their values are not looked at.
+        config: ``engine`` is a name or "auto".
+        plan: what training promises.
+        model: what is to be trained, with the run's own weights; it is left as it is.
+        x: inputs of nobody who is trained on, shape (n, ...): checks are made with their like.
+
+    Raises:
+        ModelError, ConfigError: the model cannot be trained so; names an engine only if that one was seen to train it.
     """
-    if asked != "auto":
-        return Choice(asked, "as configured" + _caveat(asked, model))
-    try:
-        cohort = convert(model)
-        if cohort.by_vmap:
-            return Choice("opacus", f"the fused engine has no rule for {', '.join(cohort.by_vmap)}")
-        require_same_gradients(model, cohort, probe_for(model, x, 4))
-    except torch.OutOfMemoryError:
-        # That says nothing about the model; the reference would not fare better.
-        raise
-    except Exception as error:
-        # A model of the user's own may do anything to a batch; the reference will say what is wrong with it, if anything is.
-        return Choice("opacus", f"the fused engine cannot be used, {first_line(error)}")
-    return Choice("fused", "each layer has a rule")
+    asked, refusals = config.engine, dict[str, UserError]()
+    for engine in _ENGINES if asked == "auto" else (asked, *(name for name in _ENGINES if name != asked)):
+        try:
+            trainer = _prepared(engine, config, plan, model, x[:_RANGED])
+        except (ModelError, ConfigError) as error:
+            refusals[engine] = error
+            continue
+        if asked == engine:
+            return Choice(engine, "; ".join(filter(None, ("as configured", trainer.how()))), trainer)
+        if asked == "auto":
+            before = [f"the {name} engine cannot be used, {error}" for name, error in refusals.items()]
+            return Choice(engine, "; ".join([*before, trainer.how()] if trainer.how() else before), trainer)
+        refusal = refusals[asked]
+        raise type(refusal)(f"{refusal}; set training.engine = {engine!r}, which trains this model")
+    raise _refused(refusals)
 
 
-def _caveat(asked: str, model: nn.Module) -> str:
-    by_vmap = convert(model).by_vmap if asked == "fused" else ()
-    return f"; torch.func runs {', '.join(by_vmap)}, for which there is no rule" if by_vmap else ""
+def _prepared(engine: str, config: TrainingConfig, plan: Plan, model: nn.Module, x: Tensor) -> Trainer:
+    """The trainer of that engine, which has made sure of a copy of the model: a trial may leave something in it."""
+    with runnable(f"the {engine} engine"):
+        trainer: Trainer = SHELVES["training.engine"].find(engine)(copy.deepcopy(model), config, plan)
+        trainer.prepare(to_vector(model), x)
+    return trainer
+
+
+def _refused(refusals: Mapping[str, UserError]) -> UserError:
+    """The error with the reasons of all engines; reasons that are the same are given once."""
+    said, first = {engine: str(error) for engine, error in refusals.items()}, next(iter(refusals.values()))
+    if len(set(said.values())) == 1:
+        return first
+    return type(first)("; ".join(f"{engine}: {why}" for engine, why in said.items()))

@@ -15,6 +15,7 @@ from privfl.training._rules.by_vmap import CohortByVmap
 from privfl.training._rules.convolution import CohortConvolution
 from privfl.training._rules.dropout import CohortDropout
 from privfl.training._rules.embedding import CohortEmbedding
+from privfl.training._rules.embedding_bag import CohortEmbeddingBag
 from privfl.training._rules.linear import CohortLinear
 from privfl.training._rules.normalisation import CohortNormalisation
 from privfl.training._rules.recurrent import CohortLSTM
@@ -25,6 +26,7 @@ RULES: tuple[type[CohortLayer], ...] = (
     CohortConvolution,
     CohortNormalisation,
     CohortEmbedding,
+    CohortEmbeddingBag,
     CohortDropout,
     CohortTanh,
     CohortLSTM,
@@ -47,11 +49,6 @@ class CohortModel:
     shared: Pass
     by_vmap: tuple[str, ...]
     draws: bool
-
-
-def has_rule(layer: nn.Module) -> bool:
-    """Whether some rule is for this layer, with the settings that it has."""
-    return any(rule.takes(layer) for rule in RULES)
 
 
 def convert(model: nn.Module) -> CohortModel:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import copy
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -10,8 +10,6 @@ from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 
 import numpy as np
 import torch
-from opacus.utils.module_utils import trainable_modules
-from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privfl.errors import ModelError, PrivflError, first_line
@@ -29,9 +27,6 @@ STEPS = (0.0, 0.05)
 nothing is seen.
 """
 
-_LEVELS = (0.8, 1.25, -0.45, 0.3)
-"""Further apart than what differs on them is high, and in no order."""
-
 LOOKED_AT = 16
 """Examples of a batch that are enough to see whether it is mixed."""
 
@@ -43,14 +38,10 @@ _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
 """What PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
 
 
-def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = lambda _: False) -> None:
-    """Raise unless each example's output, and so its gradient, depends on that example alone.
+def require_per_example(model: nn.Module) -> None:
+    """Raise unless each example's output, and so its gradient, depends on that example alone, as far as layers' types tell.
 
     Opacus' validator lets a BatchNorm pass whose affine parameters are absent or frozen, though it mixes the batch.
-
-    Args:
-        model: what is to be trained.
-        known: which layers the engine has rules for: Opacus refuses some only because its hooks do not bear them.
 
     Raises:
         ModelError: names the layer and what to use instead.
@@ -70,17 +61,22 @@ def require_per_example(model: nn.Module, known: Callable[[nn.Module], bool] = l
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             raise ModelError(
                 f"{name} is a {type(module).__name__}, which mixes the examples of a batch: no per-example clipping is sound; "
-                "replace it by GroupNorm, or set privacy.kind = 'none'"
+                "replace it by GroupNorm" + ("" if module.track_running_stats else ", or set privacy.kind = 'none'")
             )
     require_trained(model)
-    mistakes = [
-        mistake
-        for _, module in trainable_modules(model)
-        if type(module) in ModuleValidator.VALIDATORS and not known(module)
-        for mistake in ModuleValidator.VALIDATORS[type(module)](module)
-    ]
-    if mistakes:
-        raise ModelError(f"Opacus cannot train this model privately: {str(mistakes[0]).splitlines()[0]}")
+
+
+def require_no_counts(model: nn.Module) -> None:
+    """Raise if the gradient that autograd finds for a batch counts the words of all its examples together.
+
+    Raises:
+        ModelError: names the layer.
+    """
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Embedding | nn.EmbeddingBag) and module.scale_grad_by_freq:
+            raise ModelError(
+                f"{name} is an {type(module).__name__} with scale_grad_by_freq, which counts the words of a whole batch"
+            )
 
 
 def require_trained(model: nn.Module) -> None:
@@ -94,13 +90,38 @@ def require_trained(model: nn.Module) -> None:
             raise ModelError(f"{name} is frozen (requires_grad = False); make it a constant, or train it")
 
 
+def logits_of(model: nn.Module, x_B: Tensor) -> Tensor:
+    """Logits of a batch.
+
+    Raises:
+        ModelError: that is no tensor of logits, shape (B, classes).
+    """
+    found: object = model(x_B)
+    if not isinstance(found, Tensor):
+        raise ModelError(
+            f"the model gives a {type(found).__name__}; return the logits alone, a tensor of shape (examples, classes)"
+        )
+    if found.dim() != 2 or len(found) != len(x_B):
+        raise ModelError(
+            f"the model gives shape {tuple(found.shape)} for {len(x_B)} examples; return logits of shape (examples, classes)"
+        )
+    return found
+
+
 @torch.no_grad()
-def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
+def unlikely(model: nn.Module, x_B: Tensor) -> Tensor:
+    """A label for each example, shape (B,): the class that it is the least taken for, with which no gradient vanishes."""
+    with lent_randomness(x_B.device):
+        return logits_of(model, x_B.clone()).argmin(1)
+
+
+@torch.no_grad()
+def require_no_mixing(model: nn.Module, x_B: Tensor) -> None:
     """Raise when an example's logits change with its neighbour in the batch: what no list of layer types can rule out.
 
     Args:
         model: in training mode.
-        x_1: one example, shape (1, ...).
+        x_B: at least three examples, shape (B, ...); the first has each of the others for a neighbour.
 
     Raises:
         ModelError: some layer mixes the examples of a batch.
@@ -108,13 +129,13 @@ def require_no_mixing(model: nn.Module, x_1: Tensor) -> None:
     for step in STEPS:
         logits = []
         with moved(model, step):
-            for neighbour in (torch.zeros_like(x_1), torch.ones_like(x_1)):
-                with lent_randomness(x_1.device), _stateless(model):
-                    logits.append(model(torch.cat([x_1, neighbour]))[0])
+            for neighbour in x_B[1:]:
+                with lent_randomness(x_B.device), _stateless(model):
+                    logits.append(logits_of(model, torch.stack([x_B[0], neighbour]))[0])
         if step and not all(bool(found.isfinite().all()) for found in logits):
             # There are models that cannot be moved: by a parameter under a root, say.
             continue
-        if not torch.allclose(logits[0], logits[1], rtol=1e-4, atol=1e-5):
+        if not all(torch.allclose(logits[0], found, rtol=1e-4, atol=1e-5) for found in logits[1:]):
             raise ModelError(_MIXES)
 
 
@@ -123,6 +144,7 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
 
     A layer may mix the batch for such inputs only as no probe has: cut all to the longest, sort by length. Therefore all
     others are exchanged for the one, too: as it is, and as a shorter one, the second half of which is zeros.
+    Such a stranger is only made of what the model bears by itself: a table has no row for a large number.
     The error is the same whatever the data are.
 
     Args:
@@ -135,7 +157,9 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
         ModelError: some layer mixes the examples of a batch, or remembers them.
     """
     other_B = x_B.clone()
-    other_B[place] = _stranger(x_B, place)
+    other_B[place] = next(
+        (other for other in _strangers(x_B, place) if bears(model, other[None], finite=False)), x_B[place - 1]
+    )
     with lent_randomness(x_B.device), torch.no_grad():
         for batch in (x_B, other_B):
             with _stateless(model):
@@ -143,7 +167,8 @@ def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]
     here_B = torch.arange(len(x_B), device=x_B.device) == place
     # Copies: a model may write into what it is given.
     _require_still(measure(x_B.clone()), measure(other_B.clone()), ~here_B)
-    for own in (x_B[place], _shorter(x_B[place])):
+    shorter = _shorter(x_B[place])
+    for own in (x_B[place], shorter) if bears(model, shorter[None], finite=False) else (x_B[place],):
         among, alike = x_B.clone(), own.expand_as(x_B).clone()
         among[place] = own
         _require_still(measure(among), measure(alike), here_B)
@@ -193,17 +218,38 @@ def lent_randomness(device: torch.device) -> AbstractContextManager[None]:
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
-def _stranger(x_B: Tensor, place: int) -> Tensor:
-    """Another value for an example: large and of both signs; where all inputs are integers, another of those there are.
+def _strangers(x_B: Tensor, place: int) -> Iterator[Tensor]:
+    """Other values for an example, the strangest first.
 
-    Integers may be numbers of words, also where they are kept as floats, and no table has a row for a large one.
+    Integers may be numbers of words, also if they are kept as floats, and no table has a row for a large one: they become
+    others of the range that is met. Other numbers become large, and of both signs; at last they stay in their range too.
     """
-    one = x_B[place]
-    if not x_B.is_floating_point() or bool((x_B == x_B.round()).all()):
-        return x_B.max() + x_B.min() - one
-    wave = torch.arange(one.numel(), dtype=x_B.dtype, device=x_B.device).cos().view(one.shape)
-    finite_B = x_B.where(x_B.isfinite(), 0.0)
-    return finite_B[place] + _LARGE * finite_B.abs().max().clamp(min=1.0) * wave
+    finite_B = x_B.where(x_B.isfinite(), 0.0) if x_B.is_floating_point() else x_B
+    one, whole = finite_B[place], whole_numbers(finite_B)
+    mirrored = finite_B.amax(0) + finite_B.amin(0) - one
+    if bool(whole.all()):
+        yield finite_B.max() + finite_B.min() - one
+    else:
+        wave = torch.arange(one.numel(), dtype=x_B.dtype, device=x_B.device).cos().view(one.shape)
+        yield mirrored.where(whole, one + _LARGE * finite_B.abs().max().clamp(min=1.0) * wave)
+    yield mirrored
+
+
+def whole_numbers(x_B: Tensor) -> Tensor:
+    """Which numbers of an example, shape (...), are integers in every example of a batch (B, ...)."""
+    return (x_B == x_B.round()).all(0) if x_B.is_floating_point() else torch.ones_like(x_B[0], dtype=torch.bool)
+
+
+def bears(model: nn.Module, x_B: Tensor, *, finite: bool = True) -> bool:
+    """Whether a model takes these inputs, and, if so asked, gives finite numbers for them.
+
+    It is asked of a copy, in which a layer may keep what it likes, and on the CPU, on which a number beyond a table is an
+    exception: on a GPU it would be the end of the process.
+    """
+    with suppress(Exception), torch.no_grad(), lent_randomness(torch.device("cpu")):
+        found = copy.deepcopy(model).cpu()(x_B.detach().cpu().clone())
+        return not finite or bool(found.isfinite().all())
+    return False
 
 
 @contextmanager
@@ -220,7 +266,7 @@ def _stateless(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def runnable(engine: str, way_out: str) -> Iterator[None]:
+def runnable(engine: str) -> Iterator[None]:
     """Say in one line that an engine does not bear a model, whatever its layers, or the engine's, raise.
 
     Raises:
@@ -231,7 +277,7 @@ def runnable(engine: str, way_out: str) -> Iterator[None]:
     except (PrivflError, MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:
-        raise ModelError(f"{engine} cannot run this model ({first_line(error)[:200]}); {way_out}") from error
+        raise ModelError(f"{engine} cannot run this model ({first_line(error)[:200]})") from error
 
 
 class Unwritten:
@@ -303,31 +349,3 @@ def _same(one: object, other: object) -> bool:
     if isinstance(one, np.ndarray) and isinstance(other, np.ndarray):
         return one.tobytes() == other.tobytes()
     return type(one) is type(other) and (one == other or one != one)
-
-
-def probe_like(x: Tensor, count: int) -> Tensor:
-    """Inputs of the shape of real ones that tell nothing about them, so that no check depends on private data.
-
-    Returns:
-        shape (count, ...), numbers of both signs, by none of which four examples are in order: a layer that sorts them shows.
-        Where a model makes integers of them they are zeros and ones, and so they are where real ones are integers.
-    """
-    shape = (count, *x.shape[1:])
-    numbers = torch.arange(math.prod(shape), dtype=x.dtype, device=x.device)
-    if not x.is_floating_point():
-        return (numbers % 2).view(shape)
-    levels = x.new_tensor([_LEVELS[i % len(_LEVELS)] for i in range(count)]).view(count, *[1] * (x.dim() - 1))
-    # By the same for all examples, and by less than levels are apart.
-    alike = numbers[: math.prod(shape[1:])].sin().view(1, *shape[1:])
-    return levels + 0.3 * alike + 0.1 * numbers.cos().view(shape)
-
-
-@torch.no_grad()
-def probe_for(model: nn.Module, x: Tensor, count: int) -> Tensor:
-    """:func:`probe_like`, or ones and twos, if the model bears only these: to some, zeros are no words but empty places."""
-    probe = probe_like(x, count)
-    for found in (probe, torch.arange(probe.numel(), dtype=x.dtype, device=x.device).remainder(2).view(probe.shape) + 1):
-        with suppress(Exception), lent_randomness(x.device):
-            if bool(model(found.clone()).isfinite().all()):
-                return found
-    return probe

@@ -15,7 +15,7 @@ from torch.nn.functional import cross_entropy
 
 from privfl.errors import ModelError
 from privfl.training._conversion import CohortModel, convert
-from privfl.training._guards import STEPS, lent_randomness, wave
+from privfl.training._guards import STEPS, lent_randomness, unlikely, wave
 from privfl.training._rules import Record, Runs, Sums
 from privfl.training._rules.dropout import CohortDropout
 
@@ -102,16 +102,18 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
     return factors, torch.stack([norms_N > limit for norms_N in norms]).any(0), finite_N
 
 
-def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -> None:
+def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *, alone: bool) -> None:
     """Raise unless, for two clients of different weights, the cohort's model has the model's gradients.
 
-    Compared are the summed gradients of each client and the norm of each example's gradient, with what autograd finds
-    for the model itself. Dropout is switched off for it.
+    Compared are the summed gradients of each client and, if examples are clipped, the norm of each example's gradient, with
+    what autograd finds for the model itself. Dropout is switched off for it.
 
     Args:
         model: the model for one client.
         cohort: made of it.
         x_B: at least three examples, shape (B, ...), which should tell nothing about real ones.
+        alone: whether each example's gradient is the one that it has alone in its batch, as when it is clipped; if not, the
+            sum is that of the whole batch, the examples of which a layer may mix.
 
     Raises:
         ModelError: names the parameter, or says that a layer draws from PyTorch's global generator.
@@ -121,10 +123,10 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor) -
             raise ModelError("the model draws random numbers outside of nn.Dropout, and no client's stream can be lent to it")
         for step in STEPS:
             try:
-                _compare(model, cohort, x_B, step)
+                _compare(model, cohort, x_B, step, alone=alone)
             except ModelError as in_floats:
                 try:
-                    _compare_in_doubles(model, x_B, step)
+                    _compare_in_doubles(model, x_B, step, alone=alone)
                 except (RuntimeError, TypeError, ValueError):
                     # A model of the user's own may hold floats that no double goes with.
                     raise in_floats from None
@@ -157,7 +159,7 @@ def _without_dropout(*models: nn.Module) -> Iterator[None]:
             one.training = training
 
 
-def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float) -> None:
+def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float, *, alone: bool) -> None:
     """Decides where floats differ.
 
     A unit can be so close to the edge of a ReLU that rounding puts it on one side here and on the other there, which moves a
@@ -168,11 +170,11 @@ def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float) -> None:
     cohort = convert(twin)
     cohort.shared.ways_of = next(model.parameters()).dtype
     with _without_dropout(twin, cohort.module):
-        _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B, step)
+        _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B, step, alone=alone)
 
 
-def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float) -> None:
-    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
+def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *, alone: bool) -> None:
+    y_B = unlikely(model, x_B)
     runs = Runs((len(x_B) - 1, 1))
     named = {name: value.detach() + step * wave(value.detach()) for name, value in model.named_parameters()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
@@ -188,23 +190,27 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float) ->
         return
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
-        rows = [_autograd(model, own, x_B[i : i + 1].clone(), y_B[i : i + 1]) for i in range(first, last)]
+        spans = [slice(i, i + 1) for i in range(first, last)] if alone else [slice(first, last)]
+        rows = [_autograd(model, own, x_B[span].clone(), y_B[span]) for span in spans]
         for name in named:
             _require_close(name, sums[name][k], torch.stack([row[name] for row in rows]).sum(0))
+        if not alone:
+            continue
         norms_n = torch.stack([torch.stack([value.square().sum() for value in row.values()]).sum() for row in rows])
         _require_close("the norm of an example's gradient", squares_N[first:last].sqrt(), norms_n.sqrt())
 
 
 def _autograd(model: nn.Module, weights: Sums, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
-    loss = cross_entropy(torch.func.functional_call(model, leaves, (x,)), y)
-    return dict(zip(leaves, torch.autograd.grad(loss, list(leaves.values())), strict=True))
+    loss = cross_entropy(torch.func.functional_call(model, leaves, (x,)), y, reduction="sum")
+    found = torch.autograd.grad(loss, list(leaves.values()))
+    # A table may be told to have a sparse one.
+    return {name: gradient.to_dense() for name, gradient in zip(leaves, found, strict=True)}
 
 
 def _require_close(what: str, found: Tensor, expected: Tensor) -> None:
     difference, size = (found - expected).norm(), expected.norm()
     if not difference <= 1e-3 * size + 1e-6:
         raise ModelError(
-            f"{what}: the fused engine finds another gradient than autograd (off by {float(difference / (size + 1e-12)):.1%}); "
-            "set training.engine = 'opacus', and report the model"
+            f"{what}: the fused engine finds another gradient than autograd (off by {float(difference / (size + 1e-12)):.1%})"
         )

@@ -21,13 +21,22 @@ from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.training._budget import Limits
 from privfl.training._cohort import CohortState, Pieces, sent
-from privfl.training._conversion import convert, has_rule
-from privfl.training._guards import LOOKED_AT, probe_for, require_no_mixing, require_per_example, runnable
+from privfl.training._conversion import convert
+from privfl.training._guards import (
+    LOOKED_AT,
+    lent_randomness,
+    logits_of,
+    require_no_counts,
+    require_no_mixing,
+    require_per_example,
+    runnable,
+)
 from privfl.training._memory import memory_named
 from privfl.training._noise import CohortNoise
 from privfl.training._passes import Clipping, require_same_gradients
 from privfl.training._pieces import pieces
 from privfl.training._precision import float32_products
+from privfl.training._probes import probe_for
 from privfl.vectors import Layout, load_vector
 
 
@@ -43,13 +52,35 @@ class Fused(Trainer):
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
         super().__init__(model, config, plan)
         if isinstance(plan, ExamplePlan):
-            require_per_example(model, has_rule)
+            require_per_example(model)
+        else:
+            require_no_counts(model)
         self._layout = Layout.of(model)
-        with runnable("the fused engine", "set training.engine = 'opacus'"):
+        with runnable("the fused engine"):
             self._cohort = convert(model)
         self._state = CohortState(self._layout, config)
+        self._probe: Tensor | None = None
         self._limits: Limits | None = None
         self._apart = False
+
+    def prepare(self, global_D: Tensor, x: Tensor) -> None:
+        """See the contract: the converted model is the model."""
+        load_vector(self.model, global_D)
+        private = isinstance(self.plan, ExamplePlan)
+        with runnable("the fused engine"), float32_products():
+            probe = probe_for(self.model.train(), x, 4)
+            with lent_randomness(x.device):
+                logits_of(self.model, probe.clone())
+            if private:
+                require_no_mixing(self.model, probe)
+            require_same_gradients(self.model, self._cohort, probe, alone=private)
+        self._probe = probe
+
+    def how(self) -> str:
+        """Whether some layers have no rule."""
+        if not self._cohort.by_vmap:
+            return "each layer has a rule"
+        return f"torch.func runs {', '.join(self._cohort.by_vmap)}, for which there is no rule"
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:
         """``training.parts``; else the power of two at which a part's step goes through the model at once, about.
@@ -58,7 +89,7 @@ class Fused(Trainer):
         """
         if self.config.parts is not None:
             return self.config.parts
-        limits = self._limits = self._limits or self._prepare(global_D, x)
+        limits = self._limits = self._limits or self._measured(global_D, x)
         if x.is_cuda:
             return 1
         pieces = clients * self.config.batch_size / limits.examples
@@ -79,7 +110,7 @@ class Fused(Trainer):
             return self._train(global_D, tasks)
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
-        limits = self._limits = self._limits or self._prepare(global_D, tasks[0].x[:1])
+        limits = self._limits = self._limits or self._measured(global_D, tasks[0].x[:1])
         jobs = [self._job(task) for task in tasks]
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
@@ -90,17 +121,15 @@ class Fused(Trainer):
             results |= dict(zip(group, trained, strict=True))
         return [results[place] for place in range(len(tasks))]
 
-    def _prepare(self, global_D: Tensor, x: Tensor) -> Limits:
-        """Make sure, without looking at any data, that the converted model is the model; measure what it takes."""
-        load_vector(self.model, global_D)
-        probe = probe_for(self.model, x, 4)
-        with runnable("the fused engine", "set training.engine = 'opacus'"):
-            if isinstance(self.plan, ExamplePlan):
-                require_no_mixing(self.model.train(), probe[:1])
-            require_same_gradients(self.model, self._cohort, probe)
+    def _measured(self, global_D: Tensor, x: Tensor) -> Limits:
+        """How much of a cohort goes through the model at once."""
+        if self._probe is None:
+            self.prepare(global_D, x)
+        assert self._probe is not None
+        with runnable("the fused engine"):
             self._cohort.shared.product_dtype = torch.bfloat16 if self.config.precision == "bfloat16" else None
             weights = {name: value.detach()[None] for name, value in self.model.named_parameters()}
-            return Limits.measure(self._cohort, weights, probe, self.config.memory_budget)
+            return Limits.measure(self._cohort, weights, self._probe, self.config.memory_budget)
 
     def _job(self, task: LocalTask) -> _Job:
         # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.

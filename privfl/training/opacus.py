@@ -12,12 +12,15 @@ import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from opacus.grad_sample import GradSampleModule
+from opacus.grad_sample.embedding import compute_embedding_grad_sample
 from opacus.optimizers import DPOptimizer
 from opacus.optimizers.optimizer import _mark_as_processed
+from opacus.utils.module_utils import trainable_modules
+from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
@@ -36,17 +39,20 @@ from privfl.training._guards import (
     STEPS,
     Unwritten,
     lent_randomness,
+    logits_of,
     moved,
-    probe_for,
     require_apart,
+    require_no_counts,
     require_no_mixing,
     require_per_example,
     runnable,
+    unlikely,
 )
 from privfl.training._memory import memory_named
 from privfl.training._noise import fill, require_noise
 from privfl.training._passes import Clipping
 from privfl.training._precision import float32_products
+from privfl.training._probes import probe_for
 from privfl.training._rules.products import square_lengths
 from privfl.vectors import load_vector, to_vector
 
@@ -64,20 +70,37 @@ class Opacus(Trainer):
         if config.precision != "float32":
             raise ConfigError(
                 f"training.precision = {config.precision!r}: the opacus engine computes in float32 only; "
-                "set training.engine = 'fused', or take the precision away"
+                "take the precision away"
             )
-        self._private: GradSampleModule | None = None
-        self._probed = self._apart = False
+        self._private: PerExample | None = None
+        self._prepared = self._apart = False
         if isinstance(plan, ExamplePlan):
             require_per_example(model)
-            self._private = GradSampleModule(model, loss_reduction="sum")
+            require_known(model)
+            with runnable("Opacus"):
+                self._private = PerExample(model, loss_reduction="sum")
+
+    def prepare(self, global_D: Tensor, x: Tensor) -> None:
+        """See the contract: what the hooks find is every example's own gradient. Without privacy there are no hooks."""
+        load_vector(self.model, global_D)
+        with runnable("Opacus"), _quiet(), float32_products():
+            probe = probe_for(self.model.train(), x, 4)
+            with lent_randomness(x.device):
+                logits_of(self.model, probe.clone())
+            if self._private is not None:
+                forget(self._private)
+                require_no_mixing(self.model, probe)
+                require_true_gradients(self._private, probe)
+        self._prepared = True
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """One client after another."""
-        with memory_named(self.config, "set a smaller training.batch_size, or training.engine = 'fused'"), float32_products():
+        with memory_named(self.config, "set a smaller training.batch_size"), float32_products():
             return self._train(global_D, tasks)
 
     def _train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        if tasks and not self._prepared:
+            self.prepare(global_D, tasks[0].x[:1])
         return [self._train_one(global_D, task) for task in tasks]
 
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
@@ -92,12 +115,6 @@ class Opacus(Trainer):
     def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
-        if not self._probed:
-            with runnable("Opacus", "mend the model, or set training.engine = 'fused'"):
-                probe = probe_for(self.model, task.x[:1], 4)
-                require_no_mixing(self.model, probe[:1])
-                require_true_gradients(self._private, probe)
-            self._probed = True
         todo = plan.local_training(task.size)
         optimizer = CountingDPOptimizer(
             self._sgd(),
@@ -274,7 +291,43 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         require_noise(draws, steps, numbers, self.noise_square, self.noise_multiplier * self.max_grad_norm)
 
 
-def forget(private: GradSampleModule) -> None:
+class PerExample(GradSampleModule):  # type: ignore[misc]
+    """Opacus' hooks without the rules that find other gradients than autograd.
+
+    Opacus 1.6 trains a table's padding, and counts a word that comes twice in a bag once.
+    """
+
+    GRAD_SAMPLERS: ClassVar[dict[type[nn.Module], Any]] = {
+        kind: rule for kind, rule in GradSampleModule.GRAD_SAMPLERS.items() if kind is not nn.EmbeddingBag
+    }
+
+
+def looked_up(layer: nn.Embedding, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
+    """Gradients of every example's table, in which a padding's row is not trained."""
+    found: dict[Tensor, Tensor] = compute_embedding_grad_sample(layer, activations, backprops)
+    if layer.padding_idx is not None and layer.weight in found:
+        found[layer.weight][:, layer.padding_idx] = 0.0
+    return found
+
+
+PerExample.GRAD_SAMPLERS[nn.Embedding] = looked_up
+
+
+def require_known(model: nn.Module) -> None:
+    """Raise if Opacus refuses a layer, or has no rule for it and none can be made.
+
+    Raises:
+        ModelError: says why, in Opacus' words.
+    """
+    require_no_counts(model)
+    for name, module in trainable_modules(model):
+        if type(module) is nn.EmbeddingBag:
+            raise ModelError(f"{name} is an EmbeddingBag, in which Opacus counts a word that comes twice once")
+        for mistake in ModuleValidator.VALIDATORS.get(type(module), lambda _: [])(module):
+            raise ModelError(f"Opacus cannot train this model privately: {str(mistake).partition('. ')[0].splitlines()[0]}")
+
+
+def forget(private: PerExample) -> None:
     """Take away what a pass that broke off has left in the hooks: it would be added to the next client's gradients."""
     private.zero_grad(set_to_none=True)
     for parameter in private.parameters():
@@ -286,7 +339,7 @@ def forget(private: GradSampleModule) -> None:
             module.activations = []
 
 
-def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
+def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
     """Raise unless what the hooks find is every example's own gradient, at weights a little off the model's.
 
     A model that folds its positions into the batch, or has its batch second, gives Opacus rows that are no examples: each
@@ -297,9 +350,9 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
     Raises:
         ModelError: names the parameter.
     """
-    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
     named = {name.removeprefix("_module."): parameter for name, parameter in private.named_parameters()}
     with moved(private, STEPS[-1]):
+        y_B = unlikely(private, x_B)
         with lent_randomness(x_B.device):
             cross_entropy(private(x_B.clone()), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
         found = {name: parameter.grad_sample for name, parameter in named.items()}
@@ -324,25 +377,31 @@ def require_true_gradients(private: GradSampleModule, x_B: Tensor) -> None:
                 f"{name}: of {len(x_B)} examples Opacus finds {len(found[name])} gradients, each of which would be clipped for "
                 "itself; keep the batch first, and whole, in every layer"
             )
-        expected = torch.stack(own)
+        # A table may be told to have a sparse one.
+        expected = torch.stack([gradient.to_dense() for gradient in own])
         difference, size = (found[name] - expected).flatten().norm(), expected.flatten().norm()
         # A bias in front of a norm has no gradient but rounding, which is that of all the others.
         if difference > 1e-3 * size + 1e-5 * whole + 1e-6:
             off = float(difference / (size + 1e-12))
             raise ModelError(
                 f"{name}: Opacus' per-example gradients are others than autograd's (off by {off:.0%}); "
-                "use contiguous tensors, not channels_last, padding with zeros, and no parameter twice, or set "
-                "training.engine = 'fused'"
+                "use contiguous tensors, not channels_last, padding with zeros, and no parameter twice"
             )
 
 
 @contextmanager
 def _layer_randomness(seed: Seed, device: torch.device) -> Iterator[None]:
     """Layers such as Dropout draw from PyTorch's global generators: lend them a stream, and give the old state back."""
-    with lent_randomness(device), warnings.catch_warnings():
-        # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
-        warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
+    with lent_randomness(device), _quiet():
         torch.set_rng_state(seed.torch().get_state())
         if device.type == "cuda":
             torch.cuda.set_rng_state(seed.torch(device).get_state(), device)
+        yield
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    with warnings.catch_warnings():
+        # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
+        warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         yield

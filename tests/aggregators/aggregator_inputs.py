@@ -10,7 +10,7 @@ from privfl.vectors import Layout
 
 
 def context(size: int = 12, population: int = 20, key: bytes = b"r" * 32, number: int = 2) -> RoundContext:
-    return RoundContext(number, torch.linspace(-1, 1, size), Layout(("weight",), ((size,),)), population, key)
+    return RoundContext(number, torch.linspace(-1, 1, size), Layout(("weight",), ((size,),)), population, key, "tests")
 
 
 def updates(clients: int = 4, size: int = 12, seed: int = 0) -> list[ClientUpdate]:

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from attacks import _run
 from attacks._run import run_attacks
-from privfl.errors import ConfigError, PrivflError, RunFolderError, ViewError
-from privfl.experiment import Experiment
+from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, ViewError
+from privfl.experiment import Experiment, assemble
 from privfl.loading import loads
 from privfl.privacy.plan import ExamplePlan
 from privfl.recording import run
@@ -25,7 +25,7 @@ ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]
 OVERFITTED: dict[str, Any] = {
     "name": "overfitted",
     "rounds": 1,
-    "data": {"kind": "digits", "clients": 2, "holdout": 0.5},
+    "data": {"kind": "digits", "clients": 3, "holdout": 0.5},
     "model": {"kind": "mlp", "hidden": [64]},
     "cohort": {"kind": "all"},
     "training": {"local_epochs": 60, "batch_size": 16, "lr": 0.2},
@@ -65,7 +65,7 @@ def test_a_model_that_memorises_is_found_out(attacked: RunFolder) -> None:
     assert {one.attack for one in found.attacks} == set(ATTACKS)
     assert found.shadow_models == 4
     auc = {f"{one.attack} {one.variant}": one.auc for one in found.attacks}
-    # Two clients, sixty epochs on 700 digits: every attack is above chance, beyond its interval.
+    # Three clients, sixty epochs on 700 digits: every attack is above chance, beyond its interval.
     assert all(one.low > 0.5 for name, one in auc.items() if "entropy" not in name), auc
     assert found.members + found.nonmembers <= 1438
     assert found.members + found.nonmembers > 1400
@@ -169,6 +169,14 @@ def test_attacks_can_be_named_and_need_what_they_need(tmp_path: Path) -> None:
 
 def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Path) -> None:
     folder = begin(tmp_path / "run", training={**OVERFITTED["training"], "local_epochs": 1})
+    written = folder.partition
+    folder.write("partition.json", written.model_copy(update={"constants": "others"}))
+    with pytest.raises(RunFolderError, match=r"the model here has other constants .* than the run's"):
+        run_attacks(folder)
+    folder.write("partition.json", written.model_copy(update={"digest": "another"}))
+    with pytest.raises(RunFolderError, match=r"the data here are not those .* its data set's shuffling seeded"):
+        run_attacks(folder)
+    folder.write("partition.json", written)
     with np.load(folder.path / "membership.npz") as written:
         arrays = {name: written[name] for name in written.files}
     arrays["member_N"][:] = ~arrays["member_N"]
@@ -178,6 +186,14 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
     (folder.path / "membership.npz").write_bytes(b"PK half")
     with pytest.raises(RunFolderError, match="missing or damaged"):
         run_attacks(folder)
+
+
+def test_a_process_that_read_other_data_trains_no_shadow() -> None:
+    """Each process reads and builds for itself; what is large is not read twice at the start."""
+    experiment = assemble(loads(OVERFITTED))
+    job = _run._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
+    with pytest.raises(DataError, match=r"shadow model 0: this process read other data, or built another model, than the run"):
+        _run._train_shadow(experiment, job)
 
 
 def test_attacks_run_one_by_one_are_judged_together(tmp_path: Path) -> None:

@@ -36,6 +36,18 @@ def test_stand_ins_leave_the_server_its_work(bench: dict[str, Any]) -> None:
     }
 
 
+def test_safety_is_measured_each_way(bench: dict[str, Any], capsys: pytest.CaptureFixture[str]) -> None:
+    flat: dict[str, float] = {}
+    bench["safety"](flat, 1, (10,), 50)
+    assert flat["active_over_semi_honest.client"] == flat["active_over_semi_honest.client_n10"] > 0
+    assert flat["active_over_semi_honest.server"] > 0
+    # Tags of ten shares, and of those in nine boxes; of ten clients nine answered to the end.
+    up, down = (flat[f"safety_n10_semi_honest_{way}_bytes"] - flat[f"safety_n10_before_{way}_bytes"] for way in ("up", "down"))
+    assert (up, down) == pytest.approx((32 * 10 * 10 / 9, 32 * 9 * 10 / 9))
+    assert flat["safety_n10_active_up_bytes"] > flat["safety_n10_semi_honest_up_bytes"]
+    assert "10, before" in capsys.readouterr().out
+
+
 class _WRONG:
     words_D = [0] * 51
     survivors = range(8)

@@ -134,6 +134,7 @@ def play(
         layout=LAYOUT,
         population=POPULATION,
         simulation_key=bytes(32),
+        run="tests",
         codec=plan.codec(bytes(32)) if isinstance(plan, DistributedPlan) else None,
         noise_key=(name / "shares").key(),
     )
@@ -144,6 +145,7 @@ def play(
         server=FedAvg(kind="fedavg"),
         largest_client=max(SIZES),
         stream=name / "server",
+        run_name="scripted",
     )
     return one.run(begin, Cohort(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 

@@ -111,7 +111,7 @@ def test_the_count_travels_with_the_update_and_arrives_as_it_is() -> None:
         assert float(secure.aggregate.seen["count"]) == float((within - 0.5).sum())
         assert torch.equal(secure.state.plan["norm"], clear.state.plan["norm"])
     alone = play(plan, updates(1), aggregator=SecureSum(kind="secure_sum"))
-    assert alone.participants == [0, 1]
+    assert alone.participants == [0, 1, 2]
     assert torch.equal(alone.state.plan["norm"], play(plan, updates(1)).state.plan["norm"])
 
 

@@ -301,7 +301,7 @@ def test_a_cohort_too_small_to_hide_is_filled_up_with_zeros() -> None:
     """A skipped round would tell who was not there. Two zeros stand in; the sum is the one client's."""
     plan, one = central(), updates(1)
     outcome = play(plan, one, aggregator=SecureSum(kind="secure_sum"))
-    assert outcome.participants == [0, 1]
+    assert outcome.participants == [0, 1, 2]
     assert outcome.skipped is None
     assert torch.allclose(outcome.state.global_D, play(plan, one).state.global_D, atol=1e-5)
 
@@ -373,13 +373,13 @@ def test_a_central_sum_is_as_sensitive_as_it_is_priced_in_coarse_words_too() -> 
     secure = SecureSum(kind="secure_sum", bits=16, clip=0.5)
     plan = central(max_update_norm=0.3, noise_multiplier=1e-9)
     layout = Layout(("w",), ((40,),))
-    where = RoundContext(0, torch.zeros(40), layout, 20, b"k" * 32)
+    where = RoundContext(0, torch.zeros(40), layout, 20, b"k" * 32, "tests")
     worst = 0.0
     for number in range(50):
         delta_D = torch.from_numpy(np.random.default_rng(number).normal(size=40)).float()
         handed_in = plan.at_client(delta_D, layout, {}, Seed(number), secure.rounding_norm(where))
-        other = ClientUpdate(1, torch.zeros(40), 1.0)
-        sum_D = secure.plain([ClientUpdate(0, handed_in.delta_D, 1.0), other], where).sum_D
+        others = [ClientUpdate(client, torch.zeros(40), 1.0) for client in (1, 2)]
+        sum_D = secure.plain([ClientUpdate(0, handed_in.delta_D, 1.0), *others], where).sum_D
         worst = max(worst, float(np.linalg.norm(sum_D)))
     assert 0.25 < worst <= 0.3 * (1 + 1e-5)
 

@@ -3,7 +3,6 @@
 import json
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -128,19 +127,19 @@ def test_a_round_costs_no_more_as_rounds_go_by(monkeypatch: pytest.MonkeyPatch) 
     """
     handed_over: list[int] = []
     priced: list[History] = []
-    dominating, composed = accounting.dominating, loss.composed
+    dominating, original = accounting.dominating, loss.epsilon
 
     def spied_dominating(histories: Iterable[History]) -> list[History]:
         found = list(histories)
         handed_over.append(len(found))
         return dominating(found)
 
-    def spied_composed(history: History) -> Any:
+    def counted(history: History, delta: float) -> float:
         priced.append(history)
-        return composed(history)
+        return original(history, delta)
 
     monkeypatch.setattr(accounting, "dominating", spied_dominating)
-    monkeypatch.setattr(loss, "composed", spied_composed)
+    monkeypatch.setattr(loss, "epsilon", counted)
     draw = np.random.default_rng(0)
     each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 140, 1000).tolist()]
     ledger = Ledger(DELTA)

@@ -60,6 +60,8 @@ def test_uses_cannot_be_taken_back() -> None:
         lambda: PoissonGaussian(0.5, 0.0),
         lambda: Gaussian(-1.0),
         lambda: Gaussian(math.inf),
+        lambda: Gaussian(1e-71),
+        lambda: Gaussian(1e71),
         lambda: FixedSizeGaussian(10, 11, 1.0),
         lambda: FixedSizeGaussian(10, 0, 1.0),
         lambda: ShuffledEpoch(math.nan),

@@ -13,6 +13,7 @@ from small_runs import small
 from privfl import experiment
 from privfl.config import ExperimentConfig
 from privfl.experiment import Experiment
+from privfl.rounds import ServerState
 from privfl.seeding import Seed
 
 
@@ -32,24 +33,29 @@ def assembled(plan: dict[str, Any], randomness: str = "seeded", **changes: Any) 
     return experiment.assemble(config, secret=ROOT)
 
 
+def states(one: Experiment) -> Iterator[ServerState]:
+    """Of three rounds that begin with the same model."""
+    for number in range(3):
+        yield replace(one.initial_state(), round=number)
+
+
 def keys_of_clients(one: Experiment) -> Iterator[bytes]:
     """Of every stream that a client draws from, in three rounds with everybody."""
-    for number in range(3):
-        cohort = one.cohort(number)
+    for state in states(one):
+        cohort = one.cohort(state)
         for client in cohort.clients:
             for name in ("noise", "batches", "layers"):
                 yield (cohort.task(client).seed / name).key()
 
 
 def keys_of_the_server(one: Experiment) -> Iterator[bytes]:
-    for number in range(3):
+    for state in states(one):
         for name in ("noise", "count"):
-            yield (one._round(number).stream / name).key()
+            yield (one._round(state).stream / name).key()
 
 
 def keys_of_shares(one: Experiment) -> Iterator[bytes]:
-    for number in range(3):
-        state = replace(one.initial_state(), round=number)
+    for state in states(one):
         yield one._context(state, observed=False, transcript=None).noise_key
 
 

@@ -51,6 +51,9 @@ def mutate(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
 
 Central, Local = client_plans.CentralPlan, own_noise_plans.LocalPlan
 
+EVERY_ROUND = Edit(experiment.Experiment, "stream", '"round" / state.round', '"round"')
+PUBLIC_SEED = Edit(experiment.Experiment, "stream", "self.secret", "self.seed")
+
 MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "drop the clip",
@@ -155,47 +158,47 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "a client's streams are those of every round",
         of_streams.check_clients_streams_are_apart,
-        Edit(experiment.Experiment, "cohort", '"round" / round_number / "client"', '"round" / "client"'),
+        EVERY_ROUND,
     ),
     (
         "all clients have one stream",
         of_streams.check_clients_streams_are_apart,
-        Edit(experiment.Experiment, "cohort", '"client" / client / self', '"client" / self'),
+        Edit(experiment.Experiment, "cohort", 'stream / "client" / client', 'stream / "client"'),
     ),
     (
         "clients' streams are the public seed's",
         of_streams.check_clients_streams_are_apart,
-        Edit(experiment.Experiment, "cohort", 'self.secret / "round"', 'self.seed / "round"'),
+        PUBLIC_SEED,
     ),
     (
         "the server's noise is that of every round",
         of_streams.check_server_streams_are_apart,
-        Edit(experiment.Experiment, "_round", '"round" / number / "server"', '"round" / "server"'),
+        EVERY_ROUND,
     ),
     (
         "the server's noise is the public seed's",
         of_streams.check_server_streams_are_apart,
-        Edit(experiment.Experiment, "_round", 'self.secret / "round"', 'self.seed / "round"'),
+        PUBLIC_SEED,
     ),
     (
         "shares are those of every round",
         of_streams.check_shares_are_apart,
-        Edit(experiment.Experiment, "_context", '"round" / state.round / "shares"', '"round" / "shares"'),
+        EVERY_ROUND,
     ),
     (
         "shares are the public seed's",
         of_streams.check_shares_are_apart,
-        Edit(experiment.Experiment, "_context", "(self.secret / ", "(self.seed / "),
+        PUBLIC_SEED,
     ),
     (
         "secret cohorts are the public seed's",
         of_streams.check_secret_cohorts_are_of_no_seed,
-        Edit(experiment, "assemble", "secret if isinstance(config.privacy, ClientCentral) else seed", "seed"),
+        Edit(experiment, "assemble", "_draw_cohorts(config, data, secret, name)", "_draw_cohorts(config, data, seed, name)"),
     ),
     (
         "cohorts are those of every other setting",
         of_runs.check_runs_of_one_seed_draw_cohorts_of_their_own,
-        Edit(experiment, "_draw_cohorts", "stream /= settings_digest(config)", "pass"),
+        Edit(experiment, "_draw_cohorts", "stream /= name", "pass"),
     ),
     (
         "layers clipped to C each",

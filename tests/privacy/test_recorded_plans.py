@@ -71,7 +71,7 @@ def test_prices_are_those_of_the_mechanisms() -> None:
 
 def test_a_client_that_noises_its_own_update_pays_for_its_own_rounds() -> None:
     priced = account(LOCAL)
-    cohorts = [cohort for cohort in priced.experiment.cohorts if len(cohort) >= 2]
+    cohorts = [cohort for cohort in priced.experiment.cohorts if len(cohort) >= 3]
     for client, spent in enumerate(priced.epsilon_clients):
         rounds = sum(client in cohort for cohort in cohorts)
         assert spent == accounting.epsilon(History({Gaussian(1.0): rounds}), 1e-2)
@@ -274,7 +274,7 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
 
 @pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
 def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
-    """Cohorts of nobody and of one are among these: beside the one a stand-in sends zeros, of a client's weight, and counts
+    """Cohorts of nobody and of one are among these: beside the one stand-ins send zeros, of a client's weight, and count
     nothing. They are drawn from the seed; the operating system would draw others each time."""
     config = small(
         rounds=12,
@@ -295,7 +295,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
         assert record.clipped_share is not None
         sum_D, weight = view.sums(record.round)
         assert sum_D.shape == view.model_before(record.round).shape
-        senders = max(len(record.cohort), 2) if aggregator == "secure_sum" else len(record.cohort)
+        senders = max(len(record.cohort), 3) if aggregator == "secure_sum" else len(record.cohort)
         assert weight == len(record.survivors) == senders
         within = round((1 - record.clipped_share) * len(record.cohort))
         assert view.count(record.round) == within - len(record.cohort) / 2
@@ -386,10 +386,10 @@ def check_runs_of_one_seed_draw_cohorts_of_their_own(kind: str = "poisson") -> N
 
 
 def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
-    """Whatever does not move the training makes no other run; noise from the operating system does."""
+    """Whatever moves no message makes no other run; noise from the operating system does."""
     again = CENTRAL.model_copy(update={"name": "again"})
     folders = [run(config, tmp_path / config.name) for config in (CENTRAL, again)]
-    with pytest.raises(RunFolderError, match=r"has the seed and the settings of .*with different settings") as caught:
+    with pytest.raises(RunFolderError, match=r"drew the same cohorts, batches and noise as .*leave the other out") as caught:
         together(folders)
     assert "\n" not in str(caught.value)
     secure = small(privacy=privacy("client_central", randomness="secure"), aggregator={"kind": "mean"})

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -10,6 +12,8 @@ from test_recorded_plans import DPFTRL, privacy
 
 from privfl.errors import ConfigError
 from privfl.experiment import assemble
+from privfl.pricing import account
+from privfl.recording import run
 
 
 @pytest.mark.parametrize(
@@ -21,14 +25,32 @@ from privfl.experiment import assemble
         ),
         (
             {"privacy": privacy("client_distributed", survivors=6)},
-            r"privacy\.survivors = 6: with 0 corrupt clients must be at most the cohort of 5",
+            r"privacy\.survivors = 6: with 1 corrupt clients needs 7 in the sum, but of a cohort of 5",
         ),
         (
             {
                 "privacy": privacy("client_distributed", survivors=4),
                 "aggregator": {"kind": "secure_sum", "max_dropout": 0.4, "max_corrupt": 0.0},
             },
-            r"survivors = 4: .* needs 4 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
+            r"survivors = 4: .* needs 5 in the sum, but of a cohort of 5 aggregator\.max_dropout lets 2 be lost; lower it",
+        ),
+        *(
+            (
+                {"privacy": {"kind": "none"}, "aggregator": "secure_sum", **few},
+                r"aggregator\.kind = 'secure_sum': needs cohorts of 3 or more",
+            )
+            for few in (
+                {"cohort": {"kind": "fixed", "size": 2}},
+                {"cohort": {"kind": "all"}, "data": {"kind": "digits", "clients": 2}},
+            )
+        ),
+        (
+            {"privacy": {"kind": "none"}, "aggregator": {"kind": "secure_sum", "security_bits": 20}},
+            r"aggregator\.security_bits = 20: .*must be in \[40, 128\]",
+        ),
+        (
+            {"privacy": {"kind": "none"}, "aggregator": {"kind": "secure_sum", "roster_share": 0.4}},
+            r"aggregator\.roster_share = 0.4: .*must be in \(0.5, 1\]",
         ),
         ({"privacy": privacy("client_local", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*client_central"),
         ({"privacy": privacy("client_dpftrl", clipping="adaptive")}, r"clipping\.kind = 'adaptive'.*one norm"),
@@ -112,3 +134,20 @@ def test_what_the_data_or_the_price_forbid_is_refused_before_training(changes: d
     with pytest.raises(ConfigError, match=words) as caught:
         assemble(small(**changes))
     assert "\n" not in str(caught.value)
+
+
+def test_a_price_that_is_not_finite_is_refused_before_a_round(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr("privfl.privacy.accounting.epsilon", lambda *_: math.inf)
+    with pytest.raises(ConfigError, match=r"^privacy.noise_multiplier: ε by PLD, .*, is not finite at δ = 0.0001"):
+        run(small(), tmp_path / "run")
+    assert not (tmp_path / "run" / "config.toml").exists()
+
+
+def test_a_tiny_delta_is_priced_whole_and_a_smaller_one_named() -> None:
+    """At 1e-18 ε was infinite under replacement, which was found out after training."""
+    privacy = {**SMALL["privacy"], "delta": 1e-18}
+    priced = account(small(privacy=privacy)).prices
+    assert {one.relation for one in priced} == {"add_or_remove_one", "replace_one"}
+    assert all(0 < one.epsilon < 1000 for one in priced)
+    with pytest.raises(ConfigError, match=r"privacy\.delta = 1e-301: must be at least 1e-300"):
+        small(privacy={**privacy, "delta": 1e-301})

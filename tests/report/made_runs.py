@@ -195,6 +195,7 @@ def partition(made: Made, generator: np.random.Generator) -> PartitionRecord:
         counts=counts.tolist(),
         provenance="Fashion-MNIST (Zalando Research, 2017), the original files, with its own test split.",
         digest="0" * 64,
+        constants="0" * 64,
     )
 
 

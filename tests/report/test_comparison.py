@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from made_runs import Made, make
 from page_reader import Reader
+from small_runs import small
 
+from privfl.recording import run as begin
 from privfl.records import Extrapolated
 from privfl.report import write_report
 from privfl.report.comparison import differences, drawings, row, tagged
 from privfl.report.drawing import style
+from privfl.report.pairing import pairings
 from privfl.report.recorded import Run
 from privfl.runs import RunFolder
 
@@ -84,3 +89,58 @@ def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: 
     result.write_text(imagined.result.model_dump_json())
     text = Reader(write_report([quickstart, RunFolder(made)], tmp_path / "sides.html").read_text()).text
     assert "the extrapolated ε = 2.04 is of no run" in text
+
+
+def with_streams(run: Run, names: Sequence[str | None]) -> Run:
+    """The run's first rounds, with those names of their randomness and one cohort."""
+    records = [
+        record.model_copy(update={"streams": name, "cohort": [1, 2]}) for record, name in zip(run.rounds, names, strict=False)
+    ]
+    return replace(run, rounds=records)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("abcd", "paired with A"),
+        ("ab", "paired with A"),
+        ("abcx", "paired with A in the first 3 rounds of 4, unpaired from there"),
+        ("axcd", "paired with A in the first round of 4, unpaired from there"),
+        ("xbcd", "unpaired"),
+        ([None] * 4, "unpaired"),
+    ],
+)
+def test_runs_of_one_chance_are_said_to_be_paired(names: Sequence[str | None], said: str, quickstart: RunFolder) -> None:
+    run = Run.read(quickstart)
+    first, other = with_streams(run, "abcd"), with_streams(run, names)
+    assert pairings(tagged([first, other])) == ["", said]
+    # Of several the one with which it has most in common, whatever comes between them.
+    between = with_streams(run, "stuv")
+    assert pairings(tagged([first, between, other])) == ["", "unpaired", said]
+
+
+def test_other_cohorts_or_other_data_are_no_pair(quickstart: RunFolder) -> None:
+    run = with_streams(Run.read(quickstart), "abcd")
+    elsewhere = replace(run, rounds=[record.model_copy(update={"cohort": [3]}) for record in run.rounds])
+    grown = replace(run, partition=run.partition.model_copy(update={"digest": "another"}))
+    assert pairings(tagged([run, elsewhere, grown])) == ["", "unpaired", "unpaired"]
+    assert pairings([]) == []
+
+
+def test_the_page_says_which_runs_are_paired(tmp_path: Path) -> None:
+    """A run and the same evaluated less often; and one whose aggregator rounds otherwise, from the second round on."""
+    changes: list[dict[str, Any]] = [
+        {},
+        {"evaluation": {"every": 2}},
+        {"aggregator": {"kind": "mean"}},
+        {"privacy": {"kind": "none"}},
+    ]
+    folders = [begin(small(rounds=2, **change), tmp_path / str(place)) for place, change in enumerate(changes)]
+    text = Reader(write_report(folders, tmp_path / "sides.html").read_text()).text
+    for said in ("paired with A", "paired with A in the first round of 2, unpaired from there", "unpaired"):
+        assert said in text
+    assert pairings(tagged([Run.read(folder) for folder in folders]))[1:] == [
+        "paired with A",
+        "paired with A in the first round of 2, unpaired from there",
+        "unpaired",
+    ]

@@ -24,8 +24,10 @@ from privfl.errors import ProtocolError, ThresholdError
 from privfl.secagg import agreement, identity
 from privfl.secagg.certificate import Policy
 from privfl.secagg.client import Client
-from privfl.secagg.identity import Identity
-from privfl.secagg.messages import SERVER, MaskedInput
+from privfl.secagg.framing import SERVER, sender_of
+from privfl.secagg.identity import Directory, Identity
+from privfl.secagg.memory import Memory
+from privfl.secagg.messages import MaskedInput
 from privfl.secagg.packing import TYPES, Bits, unpack
 from privfl.secagg.prg import Keystream, Words
 from privfl.secagg.server import Server, Unmasked
@@ -37,13 +39,28 @@ Answers = dict[int, bytes]
 # How often a test of uniformity fails although nothing is wrong, if entropy were fresh.
 ERROR_RATE = 1e-9
 
-COMPLETE = Policy(graph="complete")
-COMPLETE_ACTIVE = Policy(graph="complete", adversary="active")
-# So few clients cannot be certified at 2^-40; what is tested here is what happens, not how likely it is.
-SPARSE = Policy(graph="sparse", neighbours=2, threshold=2, max_corrupt=0, max_dropout=0.25, security_bits=2)
-SPARSE_ACTIVE = Policy(
-    graph="sparse", adversary="active", neighbours=2, threshold=2, max_corrupt=0, max_dropout=0.4, security_bits=2
-)
+
+@dataclass(frozen=True)
+class Weak(Policy):
+    """A policy that no client accepts: four clients on a sparse graph cannot be certified at 2^-40.
+
+    It tests what happens, not how likely it is.
+    """
+
+    max_corrupt: float = 0.0
+    security_bits: int = 2
+
+    def __post_init__(self) -> None:
+        pass
+
+    def corrupt(self, clients: int) -> int:
+        return int(self.max_corrupt * clients)
+
+
+COMPLETE = Policy(graph="complete", adversary="semi_honest")
+COMPLETE_ACTIVE = Policy(graph="complete")
+SPARSE = Weak(graph="sparse", adversary="semi_honest", neighbours=2, threshold=2, max_dropout=0.25)
+SPARSE_ACTIVE = Weak(graph="sparse", neighbours=2, threshold=2, max_dropout=0.4)
 POLICIES = {
     "complete": COMPLETE,
     "complete, active": COMPLETE_ACTIVE,
@@ -54,10 +71,13 @@ POLICIES = {
 
 def parameters(policy: Policy = COMPLETE, **changes: Any) -> Parameters:
     values: dict[str, Any] = {
+        "run": "tests",
         "round": 3,
         "length": 5,
         "bits": 32,
         "population": 10,
+        "cohort": 4,
+        "minimum_clients": 2,
         "context": bytes(range(32)),
         "policy": policy,
     }
@@ -85,7 +105,15 @@ def entropy(*name: object) -> Entropy:
 
 @functools.cache
 def identity_of(client: int) -> Identity:
-    return Identity(entropy("identity", client)(32))
+    return Identity(identity_private(client))
+
+
+def identity_private(client: int) -> bytes:
+    return entropy("identity", client)(32)
+
+
+def directory_of(clients: Iterable[int]) -> Directory:
+    return Directory({client: identity_of(client).public for client in clients})
 
 
 def vector_of(client: int, length: int, bits: Bits) -> Words:
@@ -106,11 +134,11 @@ class Group:
     seed: str = "group"
     models: Mapping[int, Vector] = field(default_factory=dict)
     zero: bool = False
-    released: Mapping[int, set[int]] = field(default_factory=dict)
+    memories: Mapping[int, Memory] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         model = np.zeros(3, np.float32)
-        directory = {number: identity_of(number).public for number in self.numbers} if self.parameters.active else None
+        directory = directory_of(self.numbers) if self.parameters.active else None
         self.clients = {
             number: Client(
                 number,
@@ -119,7 +147,7 @@ class Group:
                 identity=identity_of(number) if self.parameters.active else None,
                 directory=directory,
                 entropy=entropy(self.seed, number),
-                released=self.released.get(number),
+                memory=self.memories.get(number) or Memory(),
             )
             for number in self.numbers
         }
@@ -150,9 +178,15 @@ class Group:
             number: self.answer(number, self.server.request(number)) for number in sorted(self.server.awaited - set(silent))
         }
 
+    def receive(self, message: bytes, peer: int | None = None) -> None:
+        """The server takes a message from whoever says that it sent it, or from another peer."""
+        sender = sender_of(message)
+        assert peer is not None or sender is not None
+        self.server.receive(sender if peer is None else peer, message)  # type: ignore[arg-type]
+
     def close(self, answers: Answers) -> None:
-        for message in answers.values():
-            self.server.receive(message)
+        for number, message in answers.items():
+            self.server.receive(number, message)
         self.server.close()
 
     def to(self, stage: Stage, lost: Mapping[int, Stage] | None = None) -> Group:
@@ -195,11 +229,13 @@ def _fork(machine: Machine) -> Machine:
     for name, value in vars(machine).items():
         if isinstance(value, dict | set | list | np.ndarray | Entropy):
             setattr(twin, name, value.copy())
+        elif isinstance(value, Memory):
+            setattr(twin, name, copy.deepcopy(value))
     return twin
 
 
 def group(policy: Policy = COMPLETE, clients: int = 4, seed: str = "group", **changes: Any) -> Group:
-    return Group(parameters(policy, **changes), tuple(range(clients)), seed)
+    return Group(parameters(policy, **{"cohort": clients, **changes}), tuple(range(clients)), seed)
 
 
 def refused(

@@ -15,11 +15,11 @@ from privfl.errors import ConfigError, ThresholdError
 from privfl.secagg import certificate, graph
 from privfl.secagg.certificate import Policy, certify
 
-SPARSE = Policy(graph="sparse")
+SPARSE = Policy(graph="sparse", adversary="semi_honest")
 
-# Degree and threshold by Bell's criterion with σ = 40 and η = 30, for (γ, δ); recomputed apart from this project.
+# Degree and threshold by Bell's criterion with σ = 40, η = 30 and 2t > k + 1, for (γ, δ); recomputed apart from this project.
 TABLE = {
-    100: [(12, 6), (22, 11), (26, 20), (42, 21), (34, 29)],
+    100: [(12, 7), (22, 12), (26, 20), (42, 22), (36, 30)],
     1_000: [(34, 18), (52, 28), (60, 40), (112, 59), (86, 64)],
     10_000: [(38, 21), (60, 32), (68, 46), (136, 71), (104, 77)],
     1_000_000: [(44, 24), (70, 37), (80, 53), (160, 83), (120, 88)],
@@ -47,7 +47,7 @@ def test_the_numbers_found_are_the_first_that_are_enough(adversary: str) -> None
         given = certify(replace(policy, neighbours=found.neighbours, threshold=found.threshold), clients)
         assert given == found
         with pytest.raises(ThresholdError, match="does not withstand"):
-            certify(replace(policy, neighbours=found.neighbours, threshold=2), clients)
+            certify(replace(policy, neighbours=found.neighbours, threshold=found.neighbours + 1), clients)
 
 
 def test_more_to_withstand_takes_more_neighbours() -> None:
@@ -63,14 +63,7 @@ def test_a_count_of_broken_graphs_stays_below_the_certificate() -> None:
     4,000 draws; if the bound were exactly the truth, a count above the limit would come with a chance of 1e-9.
     """
     clients, degree, threshold, corrupt, lost, draws = 24, 4, 3, 6, 3, 4000
-    policy = Policy(
-        graph="sparse",
-        max_corrupt=corrupt / clients,
-        max_dropout=lost / clients,
-        neighbours=degree,
-        threshold=threshold,
-        security_bits=1,
-    )
+    policy = replace(SPARSE, max_corrupt=corrupt / clients, max_dropout=lost / clients, neighbours=degree, threshold=threshold)
     with pytest.raises(ThresholdError, match=r"2\^[-\d.]+ insecure"):
         certify(policy, clients)
     found = certificate._sparse_with(policy, clients, 2, degree)
@@ -136,7 +129,7 @@ def check_the_union_bound_is_that_of_the_chapter() -> None:
     """Σ_s C(h, s) exp(−s k KL(t/k ‖ (s − 1 + c)/(n − 1))), added up one by one."""
     for clients, corrupt, degree, threshold in ((100, 10, 36, 26), (1000, 100, 90, 58), (50, 0, 20, 15)):
         honest, total, share = clients - corrupt, 0.0, threshold / degree
-        for size in range(1, honest // 2 + 1):
+        for size in range(max(1, threshold - corrupt + 1), honest // 2 + 1):
             hit = (size - 1 + corrupt) / (clients - 1)
             kl = math.inf
             if 0 < hit < share:
@@ -174,6 +167,11 @@ def test_a_minimum_is_part_of_the_certificate() -> None:
         certify(policy, 10, 12)
 
 
+def test_a_roster_that_could_not_sign_is_refused_at_once() -> None:
+    with pytest.raises(ThresholdError, match="51 of a cohort of 100 clients: 56 must sign for a sum"):
+        certify(Policy(roster_share=0.51), 51, 3, 100)
+
+
 INFEASIBLE = Policy(graph="sparse", adversary="active", max_corrupt=0.3, max_dropout=0.3)
 
 
@@ -188,7 +186,7 @@ def test_any_roster_has_its_numbers_within_two_seconds(policy: Policy, clients: 
 
 def test_a_refusal_is_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
     # No other test asks for these.
-    policy, refusals = replace(INFEASIBLE, max_corrupt=0.29), set[str]()
+    policy, refusals = replace(INFEASIBLE, max_corrupt=0.29, neighbours=20), set[str]()
     for _ in range(2):
         with pytest.raises(ThresholdError, match="does not withstand") as caught:
             certify(policy, 50)
@@ -221,13 +219,14 @@ def connected(near: dict[int, set[int]]) -> bool:
 # --- complete graphs and floors ---------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clients", [2, 3, 4, 5, 10, 33, 100])
+@pytest.mark.parametrize("clients", [3, 4, 5, 9, 10, 33, 100])
 def test_a_complete_graph_leaves_nothing_to_chance(clients: int) -> None:
     for corrupt in (0.0, 0.1, 0.25):
-        semi = certify(Policy(graph="complete", max_corrupt=corrupt), clients)
-        active = certify(Policy(graph="complete", max_corrupt=corrupt, adversary="active"), clients)
-        bad = math.floor(corrupt * clients + 1e-9)
+        semi = certify(Policy(graph="complete", max_corrupt=corrupt, adversary="semi_honest"), clients)
+        active = certify(Policy(graph="complete", max_corrupt=corrupt), clients)
+        bad = max(1, math.ceil(corrupt * clients - 1e-9))
         assert semi.threshold > bad
+        assert 2 * semi.threshold > clients, "a server that lies once would have shares of both secrets"
         assert 2 * active.threshold > clients + bad
         assert 2 * active.quorum > clients + bad
         assert semi.quorum == 0
@@ -246,23 +245,29 @@ def test_at_least_two_honest_clients_are_in_a_sum() -> None:
     for graph_kind in ("complete", "auto"):
         for clients in range(4, 40):
             for corrupt in (0.0, 0.1, 0.3):
-                found = certify(Policy(graph=graph_kind, max_corrupt=corrupt, max_dropout=0.6), clients)
-                assert found.survivors - math.floor(corrupt * clients + 1e-9) >= 2
+                policy = Policy(graph=graph_kind, adversary="semi_honest", max_corrupt=corrupt, max_dropout=0.45)
+                assert certify(policy, clients).survivors - max(1, math.ceil(corrupt * clients - 1e-9)) >= 2
 
 
 def test_auto_is_complete_for_few_and_sparse_for_many() -> None:
-    assert [certify(Policy(), clients).graph for clients in (2, 63, 100, 1000)] == ["complete", "complete", "sparse", "sparse"]
-    assert certify(Policy(adversary="active"), 100).graph == "complete"
-    assert certify(Policy(adversary="active"), 2000).graph == "sparse"
+    looking = Policy(adversary="semi_honest")
+    assert [certify(looking, clients).graph for clients in (3, 63, 100, 1000)] == ["complete", "complete", "sparse", "sparse"]
+    assert certify(Policy(), 100).graph == "complete"
+    assert certify(Policy(), 2000).graph == "sparse"
 
 
 @pytest.mark.parametrize(
     ("policy", "match"),
     [
         ({"max_corrupt": 1.0}, r"must be in \[0, 1\)"),
-        ({"max_corrupt": 0.5, "max_dropout": 0.5}, "must be below 1"),
+        ({"max_corrupt": 0.6, "max_dropout": 0.45}, "must be below 1"),
+        ({"max_dropout": 0.5}, r"in \[0, 0.5\)"),
         ({"adversary": "active", "max_dropout": 0.45}, "no majority"),
-        ({"security_bits": 0}, r"must be in \[1, 128\]"),
+        ({"security_bits": 39}, r"must be in \[40, 128\]"),
+        ({"recovery_bits": 0}, r"must be in \[1, 128\]"),
+        ({"roster_share": 0.5}, r"must be in \(0.5, 1\]"),
+        ({"neighbours": 22, "threshold": 11}, "must be at least 12"),
+        ({"neighbours": 21, "threshold": 11}, "must be at least 12"),
         ({"threshold": 1}, "at least 2"),
         ({"neighbours": 1}, "at least 2"),
         ({"graph": "complete", "neighbours": 4}, "for graph = 'sparse' only"),
@@ -276,9 +281,9 @@ def test_senseless_policies_are_refused(policy: dict[str, object], match: str) -
 
 def test_numbers_that_do_not_fit_the_roster_are_refused() -> None:
     with pytest.raises(ThresholdError, match="must be below 10 and even"):
-        certify(Policy(graph="sparse", neighbours=10), 10)
+        certify(replace(SPARSE, neighbours=10), 10)
     with pytest.raises(ThresholdError, match="and even"):
-        certify(Policy(graph="sparse", neighbours=5), 10)
+        certify(replace(SPARSE, neighbours=5), 10)
     with pytest.raises(ThresholdError, match="a threshold of 11 for 10 clients"):
         certify(Policy(graph="complete", threshold=11), 10)
     with pytest.raises(ThresholdError, match="a threshold of 5 for 10 clients: must be from 6"):

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from secagg_cohort import refused
 
-from privfl.secagg.identity import ADVERT, SURVIVORS, Identity, verify
+from privfl.errors import ConfigError
+from privfl.secagg.identity import ADVERT, SURVIVORS, Directory, Identity
 
 # RFC 8032, section 7.1, test 2
 PRIVATE = bytes.fromhex("4ccd089b28ff96da9db6c346ec114e0f5b8a319f35aba624da8cf6ed4fb8a6fb")
@@ -17,29 +18,47 @@ def test_ed25519_gives_the_answer_of_rfc_8032() -> None:
     one = Identity(PRIVATE)
     assert one.public == PUBLIC
     assert one.sign(b"", b"\x72") == SIGNATURE
-    verify({7: PUBLIC}, 7, b"", b"\x72", SIGNATURE)
+    Directory({7: PUBLIC}).verify(7, b"", b"\x72", SIGNATURE)
 
 
 def test_the_label_is_signed_too() -> None:
     signature = Identity(PRIVATE).sign(ADVERT, b"statement")
-    verify({7: PUBLIC}, 7, ADVERT, b"statement", signature)
-    refused(verify, {7: PUBLIC}, 7, SURVIVORS, b"statement", signature, match="did not sign", peer="client 7")
+    Directory({7: PUBLIC}).verify(7, ADVERT, b"statement", signature)
+    refused(Directory({7: PUBLIC}).verify, 7, SURVIVORS, b"statement", signature, match="client 7 did not sign")
 
 
 @pytest.mark.parametrize("at", [0, 31, 32, 63])
 def test_an_altered_signature_is_refused(at: int) -> None:
     signature = bytearray(Identity(PRIVATE).sign(ADVERT, b"statement"))
     signature[at] ^= 1
-    refused(verify, {7: PUBLIC}, 7, ADVERT, b"statement", bytes(signature), match="did not sign")
+    refused(Directory({7: PUBLIC}).verify, 7, ADVERT, b"statement", bytes(signature), match="did not sign")
 
 
 def test_another_s_statement_or_signature_is_refused() -> None:
     signature, other = Identity(PRIVATE).sign(ADVERT, b"statement"), Identity(b"o" * 32)
-    directory = {7: PUBLIC, 8: other.public}
-    refused(verify, directory, 7, ADVERT, b"another", signature, match="did not sign")
-    refused(verify, directory, 8, ADVERT, b"statement", signature, match="did not sign", peer="client 8")
-    refused(verify, directory, 9, ADVERT, b"statement", signature, match="not in the directory", peer="client 9")
-    refused(verify, directory, 7, ADVERT, b"statement", b"", match="did not sign")
+    directory = Directory({7: PUBLIC, 8: other.public})
+    refused(directory.verify, 7, ADVERT, b"another", signature, match="did not sign")
+    refused(directory.verify, 8, ADVERT, b"statement", signature, match="client 8 did not sign")
+    refused(directory.verify, 9, ADVERT, b"statement", signature, match="client 9 is not in the directory")
+    refused(directory.verify, 7, ADVERT, b"statement", b"", match="did not sign")
+
+
+def check_nobody_has_two_numbers() -> None:
+    """Whoever has one identity under two numbers signs twice, and is counted twice in a quorum."""
+    with pytest.raises(ConfigError, match="clients 7 and 9 have one identity"):
+        Directory({7: PUBLIC, 8: Identity(b"o" * 32).public, 9: PUBLIC})
+
+
+def test_nobody_has_two_numbers() -> None:
+    check_nobody_has_two_numbers()
+
+
+@pytest.mark.parametrize(
+    "key", [b"", PUBLIC[:31], b"\xff" * 32, (2**255 - 19).to_bytes(32, "little")], ids=["none", "short", "y", "p"]
+)
+def test_a_directory_takes_canonical_keys_only(key: bytes) -> None:
+    with pytest.raises(ConfigError, match="the identity of client 3"):
+        Directory({3: key})
 
 
 def test_no_private_key_is_shown() -> None:

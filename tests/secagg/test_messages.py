@@ -14,11 +14,10 @@ from hypothesis import strategies as st
 from secagg_cohort import COMPLETE, POLICIES, Group, group, patched, refused, remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg import messages
+from privfl.secagg.framing import SERVER, VERSION, sender_of
 from privfl.secagg.messages import (
     BOX,
     MEMBER,
-    SERVER,
     SHARE,
     SIGNATURE,
     SIGNED_MEMBER,
@@ -27,6 +26,7 @@ from privfl.secagg.messages import (
     Consents,
     Delivery,
     MaskedInput,
+    Refusal,
     Reveal,
     Roster,
     Shares,
@@ -47,32 +47,39 @@ def rows(kind: np.dtype[Any], *clients: int) -> Any:
     return table
 
 
+def drawn_rows(*clients: int) -> Any:
+    table = rows(box_type(2), *clients)
+    table["holders"] = [2, 4]
+    return table
+
+
 NUMBERS = np.dtype("<u4")
 EVERY: dict[str, Any] = {
     "Advert": Advert(7, 3, b"c" * 32, b"m" * 32),
     "Advert, signed": Advert(7, 3, b"c" * 32, b"m" * 32, b"g" * 64),
     "Roster": Roster(7, 9, b"d" * 32, rows(MEMBER, 1, 2, 5)),
     "Roster, signed": Roster(7, 9, b"d" * 32, rows(SIGNED_MEMBER, 1, 2, 5)),
-    "Shares": Shares(7, 3, SESSION, b"o" * 32, rows(BOX, 1, 2, 5)),
+    "Shares": Shares(7, 3, SESSION, b"o" * 32, b"t" * 32, rows(BOX, 1, 2, 5)),
     "Delivery": Delivery(7, SESSION, rows(NUMBERS, 1, 2, 5), rows(box_type(0), 1, 5)),
-    "Delivery, drawn": Delivery(7, SESSION, rows(NUMBERS, 1, 2, 5), rows(box_type(2), 1, 5)),
+    "Delivery, drawn": Delivery(7, SESSION, rows(NUMBERS, 1, 2, 5), drawn_rows(1, 5)),
     "MaskedInput": MaskedInput(7, 3, SESSION, memoryview(bytes(range(20)))),
     "Survivors": Survivors(7, SESSION, 5, rows(NUMBERS, 1, 2, 5)),
     "Consent": Consent(7, 3, SESSION, b"g" * 64),
     "Consents": Consents(7, SESSION, rows(SIGNATURE, 1, 2, 5)),
     "Reveal": Reveal(7, 3, SESSION, rows(SHARE, 1, 2, 5)),
+    "Refusal": Refusal(7, 3, 1, 5, 2, "too few survived"),
 }
 FROM_SERVER = (Roster, Delivery, Survivors, Consents)
 every = pytest.mark.parametrize("name", EVERY)
 
 
 def test_the_bytes_are_as_documented() -> None:
-    assert EVERY["Advert"].to_bytes() == b"pf\x01\x01\x07\0\0\0\x03\0\0\0\x40" + bytes(7) + b"c" * 32 + b"m" * 32
+    assert EVERY["Advert"].to_bytes() == b"pf\x02\x01\x07\0\0\0\x03\0\0\0\x40" + bytes(7) + b"c" * 32 + b"m" * 32
     roster = EVERY["Roster, signed"].to_bytes()
     assert roster[8:12] == b"\xff" * 4
     assert roster[HEADER : HEADER + 41] == b"\x09\0\0\0\x01" + b"d" * 32 + b"\x03\0\0\0"
-    assert EVERY["Shares"].to_bytes()[HEADER:] == SESSION + b"o" * 32 + b"\x03\0\0\0" + b"".join(
-        bytes([one, 0, 0, 0]) + bytes(88) for one in (1, 2, 5)
+    assert EVERY["Shares"].to_bytes()[HEADER:] == SESSION + b"o" * 32 + b"t" * 32 + b"\x03\0\0\0" + b"".join(
+        bytes([one, 0, 0, 0]) + bytes(88 + 32) for one in (1, 2, 5)
     )
     assert EVERY["Reveal"].to_bytes()[HEADER + 32 : HEADER + 32 + 45] == b"\x03\0\0\0\x01\0\0\0" + bytes(37)
 
@@ -84,14 +91,15 @@ def test_the_bytes_are_as_documented() -> None:
         ("Advert, signed", 1, 148),
         ("Roster", 2, 20 + 37 + 4 + 3 * 68),
         ("Roster, signed", 2, 20 + 37 + 4 + 3 * 132),
-        ("Shares", 3, 20 + 64 + 4 + 3 * 92),
-        ("Delivery", 4, 20 + 32 + 4 + 3 * 4 + 4 + 4 + 2 * 92),
-        ("Delivery, drawn", 4, 20 + 32 + 4 + 3 * 4 + 4 + 4 + 2 * 100),
+        ("Shares", 3, 20 + 96 + 4 + 3 * 124),
+        ("Delivery", 4, 20 + 32 + 4 + 3 * 4 + 4 + 4 + 2 * 124),
+        ("Delivery, drawn", 4, 20 + 32 + 4 + 3 * 4 + 4 + 4 + 2 * 132),
         ("MaskedInput", 5, 20 + 32 + 20),
         ("Survivors", 6, 20 + 32 + 4 + 4 + 3 * 4),
         ("Consent", 7, 20 + 32 + 64),
         ("Consents", 8, 20 + 32 + 4 + 3 * 68),
         ("Reveal", 9, 20 + 32 + 4 + 3 * 41),
+        ("Refusal", 10, 20 + 9 + 16),
     ],
 )
 def test_the_sizes_are_as_documented(name: str, kind: int, size: int) -> None:
@@ -112,7 +120,7 @@ def test_anything_short_or_extra_is_refused(name: str) -> None:
         refused(read, whole[:length])
     for extra in (b"\0", bytes(4), bytes(36), whole):
         refused(read, whole + extra)
-    if name == "MaskedInput":
+    if name in ("MaskedInput", "Refusal"):
         return
     for length in (1, 4):
         # Even where the header announces it.
@@ -123,7 +131,7 @@ def test_anything_short_or_extra_is_refused(name: str) -> None:
 
 @every
 @pytest.mark.parametrize(
-    ("at", "value"), [(0, b"x"), (1, b"x"), (2, b"\0"), (2, b"\x02"), (3, b"\0"), (3, b"\x0a"), (12, b"\xff"), (19, b"\x80")]
+    ("at", "value"), [(0, b"x"), (1, b"x"), (2, b"\0"), (2, b"\x01"), (3, b"\0"), (3, b"\x0b"), (12, b"\xff"), (19, b"\x80")]
 )
 def test_a_foreign_header_is_refused(name: str, at: int, value: bytes) -> None:
     refused(type(EVERY[name]).from_bytes, patched(EVERY[name].to_bytes(), at, value))
@@ -148,7 +156,7 @@ def test_every_table_is_strictly_ascending(name: str, clients: tuple[int, ...]) 
     makers: dict[str, Callable[[], Any]] = {
         "Roster": lambda: Roster(7, 9, b"d" * 32, rows(MEMBER, *clients)),
         "Roster, signed": lambda: Roster(7, 9, b"d" * 32, rows(SIGNED_MEMBER, *clients)),
-        "Shares": lambda: Shares(7, 3, SESSION, b"o" * 32, rows(BOX, *clients)),
+        "Shares": lambda: Shares(7, 3, SESSION, b"o" * 32, b"t" * 32, rows(BOX, *clients)),
         "Consents": lambda: Consents(7, SESSION, rows(SIGNATURE, *clients)),
         "Reveal": lambda: Reveal(7, 3, SESSION, rows(SHARE, *clients)),
         "Survivors": lambda: Survivors(7, SESSION, 3, rows(NUMBERS, *clients)),
@@ -160,7 +168,7 @@ def test_every_table_is_strictly_ascending(name: str, clients: tuple[int, ...]) 
 
 
 @pytest.mark.parametrize("count", [0, 2, 4, 2**31, 2**32 - 1])
-@pytest.mark.parametrize(("name", "at"), [("Roster", 57), ("Shares", 84), ("Delivery", 52), ("Survivors", 56), ("Reveal", 52)])
+@pytest.mark.parametrize(("name", "at"), [("Roster", 57), ("Shares", 116), ("Delivery", 52), ("Survivors", 56), ("Reveal", 52)])
 def test_a_count_that_lies_is_refused_before_anything_is_made_room_for(name: str, at: int, count: int) -> None:
     refused(type(EVERY[name]).from_bytes, patched(EVERY[name].to_bytes(), at, count.to_bytes(4, "little")))
 
@@ -171,17 +179,31 @@ def test_a_degree_that_lies_is_refused() -> None:
         refused(Delivery.from_bytes, message)
 
 
-def test_a_message_too_short_to_name_its_sender_names_nobody() -> None:
+def test_a_message_too_short_to_name_its_sender_is_its_peer_s() -> None:
     with pytest.raises(ProtocolError) as caught:
-        group(COMPLETE).server.receive(bytes(19))
-    assert caught.value.peer is None
-    assert str(caught.value).startswith("advertise_keys: a message of 19 bytes")
+        group(COMPLETE).server.receive(2, bytes(19))
+    assert caught.value.peer == "client 2"
+    assert str(caught.value).startswith("advertise_keys, client 2: a message of 19 bytes")
+
+
+@pytest.mark.parametrize(
+    "reason", ["", "two\nlines", "\x1b[2J", b"\xff\xfe", "x" * 1001], ids=["none", "lines", "control", "no UTF-8", "long"]
+)
+def test_a_reason_is_a_line_of_text(reason: str | bytes) -> None:
+    octets = reason.encode() if isinstance(reason, str) else reason
+    message = EVERY["Refusal"].to_bytes()[: 20 + 9] + octets
+    refused(Refusal.from_bytes, patched(message, 12, (9 + len(octets)).to_bytes(8, "little")), match="no REFUSAL")
+
+
+def test_a_long_reason_is_cut_between_letters() -> None:
+    made = Refusal(7, 3, 1, 5, 2, "ü" * 700)
+    assert Refusal.from_bytes(made.to_bytes()).reason == "ü" * 500
 
 
 def test_a_degree_that_no_row_can_have_is_refused_even_if_the_message_is_as_long() -> None:
     """A row of 2^31 bytes is more than NumPy makes. The message is of pages that are never touched."""
     with mmap.mmap(-1, 20 + 32 + 12 + 2**29) as message:
-        message[:20] = struct.pack("<2sBBIIQ", b"pf", 1, 4, 7, SERVER, len(message) - 20)
+        message[:20] = struct.pack("<2sBBIIQ", b"pf", VERSION, 4, 7, SERVER, len(message) - 20)
         for degree in (2**24 + 1, 2**29):
             message[56:60] = struct.pack("<I", degree)
             refused(Delivery.from_bytes, message, match=f"{degree} holders of each client")
@@ -286,7 +308,7 @@ def test_a_server_takes_no_message_for_another(kind: str, stage: Stage, data: st
     message = data.draw(mutated(answers[1], [*everything_said_once(kind), *answers.values()]))
     before = {name: repr(value) for name, value in vars(made.server).items()}
     try:
-        made.server.receive(message)
+        made.receive(message, 1)
     except ProtocolError as error:
         assert "\n" not in str(error)  # noqa: PT017
         assert error.stage == stage  # noqa: PT017
@@ -295,11 +317,12 @@ def test_a_server_takes_no_message_for_another(kind: str, stage: Stage, data: st
         made.close(answers)
         assert np.array_equal(made.end().words_D, made.plain(made.numbers))
         return
-    sender = messages.sender_of(message)
+    sender = sender_of(message)
     assert sender in answers
     for number, answer in answers.items():
         if number != sender:
-            made.server.receive(answer)
+            # A client that came first with another's keys has them.
+            accepted(lambda answer=answer: made.receive(answer))  # type: ignore[misc]
     found = accepted(lambda: finish(made))
     if found is None or message == answers[sender] or stage is Stage.MASKED_INPUT:
         # Nobody can tell one masked vector from another: what such a client spoils is the sum, not a secret.
@@ -314,7 +337,7 @@ def finish(made: Group) -> Any:
         for number in sorted(made.server.awaited):
             answer = accepted(lambda number=number: made.answer(number, made.server.request(number)))  # type: ignore[misc]
             if answer is not None:
-                made.server.receive(answer)
+                made.receive(answer)
         made.server.close()
     return made.server.result()
 
@@ -355,6 +378,6 @@ def everything_said_once(kind: str) -> list[bytes]:
 
 
 def test_a_short_message_says_nothing_of_its_sender() -> None:
-    assert messages.sender_of(b"pf") is None
-    assert messages.sender_of(EVERY["Consent"].to_bytes()) == 3
-    refused(group(COMPLETE).server.receive, b"pf", match="cut short", stage="advertise_keys")
+    assert sender_of(b"pf") is None
+    assert sender_of(EVERY["Consent"].to_bytes()) == 3
+    refused(group(COMPLETE).server.receive, 0, b"pf", match="cut short", stage="advertise_keys", peer="client 0")

@@ -37,13 +37,13 @@ from privfl.secagg.messages import (
     Delivery,
     Reveal,
     Roster,
-    ShareKind,
     Shares,
     Survivors,
     survivors_statement,
 )
 from privfl.secagg.prg import mask
 from privfl.secagg.session import Stage, roster_digest
+from privfl.secagg.sharing import ShareKind
 
 WORDS = 20_000
 every_policy = pytest.mark.parametrize("kind", POLICIES)
@@ -149,9 +149,9 @@ def check_contradicting_survivors_cannot_both_be_signed() -> None:
     session = made.server._session
     rows = [(number, Consent.from_bytes(message).signature) for number, message in consents.items()]
     every = Consents(3, session, table(rows[:4], SIGNATURE)).to_bytes()
-    refused(made.answer, 0, every, Stage.UNMASKING, match="did not sign", peer="client 2")
+    refused(made.answer, 0, every, Stage.UNMASKING, match="client 2 did not sign", peer="server")
     few = Consents(3, session, table(rows[:2], SIGNATURE)).to_bytes()
-    below(made.answer, 1, few, Stage.UNMASKING, match="2 signatures for this set of survivors: must be at least 3")
+    below(made.answer, 1, few, Stage.UNMASKING, match="2 signatures for this set of survivors: must be at least 4")
 
 
 def check_signatures_of_another_set_do_not_pass() -> None:
@@ -236,7 +236,8 @@ def check_a_forged_signature_is_refused() -> None:
     consents = Consents.from_bytes(made.server._consents)
     rows = consents.signatures.copy()
     rows["signature"][2] = rows["signature"][1]
-    refused(made.answer, 0, replace(consents, signatures=rows).to_bytes(), match="did not sign", peer="client 2")
+    forged = replace(consents, signatures=rows).to_bytes()
+    refused(made.answer, 0, forged, match="client 2 did not sign", peer="server")
 
 
 def test_a_quorum_must_sign() -> None:
@@ -260,13 +261,13 @@ def test_nobody_consents_where_nothing_is_signed() -> None:
 # --- the server shows different things to different clients -----------------------------------------------------------
 
 
-def sum_of_a_liar(made: Group, requests: dict[int, bytes] | None = None) -> NDArray[Any]:
+def sum_of_a_liar(made: Group, requests: dict[int, bytes] | None = None, among: list[int] | None = None) -> NDArray[Any]:
     """The sum that a server gets that ignores every difference between sessions and takes off all self masks.
 
     It is given all seeds, more than any run of the protocol reveals; what is left are the masks between clients.
     """
     total = np.zeros(made.parameters.length, np.uint32)
-    for number in made.numbers:
+    for number in among or made.numbers:
         message = made.answer(number, (requests or {}).get(number) or made.server.request(number), Stage.MASKED_INPUT)
         words, one = made.words(message).copy(), made.clients[number]
         mask(words, [], [self_mask_key(one._seed, one._masking)])
@@ -293,12 +294,22 @@ def deliveries(made: Group) -> dict[int, bytes]:
 
 
 def check_a_split_view_of_the_model_is_noise() -> None:
-    """Clients that were sent different models cannot even open each other's boxes; a server that skips boxes gets noise."""
+    """Clients that were sent different models cannot open each other's boxes.
+
+    Two of four models: each client opens one box of three, and goes no further. One of four: that client opens none; to the
+    others it may be a corrupt client that sends garbage, and their vectors are noise.
+    """
     honest, other = np.zeros(3, np.float32), np.ones(3, np.float32)
-    made = Group(parameters(), models={0: honest, 1: honest, 2: honest, 3: other})
-    made.to(Stage.SHARE_KEYS)
-    share_with(made, {number: made.server.request(number) or b"" for number in made.numbers})
-    refused(made.answer, 0, deliveries(made)[0], Stage.MASKED_INPUT, match="not sealed by it", peer="client 3")
+    for models in ({0: honest, 1: honest, 2: other, 3: other}, {0: honest, 1: honest, 2: honest, 3: other}):
+        made = Group(parameters(length=WORDS), models=models, zero=True).to(Stage.SHARE_KEYS)
+        share_with(made, {number: made.server.request(number) or b"" for number in made.numbers})
+        requests = deliveries(made)
+        alone = [number for number in made.numbers if sum(models[number] is one for one in models.values()) < 3]
+        for number in alone:
+            refused(made.answer, number, requests[number], Stage.MASKED_INPUT, match="global model must differ", peer="server")
+        together = [number for number in made.numbers if number not in alone]
+        if together:
+            assert_uniform(sum_of_a_liar(made, requests, together))
 
 
 def check_models_are_bound_into_masks() -> None:
@@ -323,7 +334,7 @@ def whole_of(made: Group, client: int) -> bytes:
 def check_sharers_are_bound_into_masks() -> None:
     """An active server tells two clients different things about who shared their keys: their masks do not cancel."""
     for policy in (COMPLETE_ACTIVE,):
-        made = Group(parameters(policy, length=WORDS), (0, 1, 2, 3, 4), zero=True).to(Stage.MASKED_INPUT)
+        made = Group(parameters(policy, length=WORDS, cohort=5), (0, 1, 2, 3, 4), zero=True).to(Stage.MASKED_INPUT)
         whole = made.server.request(0)
         assert whole is not None
         delivery = Delivery.from_bytes(whole)
@@ -350,8 +361,8 @@ def test_sharers_are_bound_into_masks() -> None:
 
 def test_an_honest_server_notices_another_model_at_once() -> None:
     made = Group(parameters(), models={3: np.ones(3, np.float32)}).to(Stage.SHARE_KEYS)
-    refused(made.server.receive, made.answer(3, made.server.request(3)), match="global model differ", peer="client 3")
-    made.server.receive(made.answer(0, made.server.request(0)))
+    refused(made.receive, made.answer(3, made.server.request(3)), match="global model differ", peer="client 3")
+    made.receive(made.answer(0, made.server.request(0)))
 
 
 @pytest.mark.parametrize("change", ["two keys swapped", "a client left out"])
@@ -370,7 +381,7 @@ def test_clients_with_different_rosters_do_not_open_each_other_s_boxes(change: s
         made.answer(3, other)
         return
     share_with(made, {number: other if number == 3 else request for number in made.numbers})
-    refused(made.answer, 0, deliveries(made)[0], Stage.MASKED_INPUT, match="not sealed by it", peer="client 3")
+    refused(made.answer, 3, deliveries(made)[3], Stage.MASKED_INPUT, match="roster, parameters or global model must differ")
 
 
 def test_a_roster_must_be_that_of_its_digest() -> None:
@@ -456,9 +467,8 @@ def check_holders_cannot_be_chosen_by_the_server() -> None:
             other = next(one for one in made.numbers if one not in drawn and one not in (sender, number))
             boxes["holders"][row] = sorted({number, other})
             trial = made.fork()
-            refused(
-                trial.answer, number, replace(delivery, boxes=boxes).to_bytes(), match="not sealed", peer=f"client {sender}"
-            )
+            forged = replace(delivery, boxes=boxes).to_bytes()
+            refused(trial.answer, number, forged, match=f"client {sender}: its box of shares was not sealed", peer="server")
 
 
 def test_a_client_that_is_cut_off_is_not_answered_for() -> None:

@@ -7,6 +7,7 @@ import pytest
 from secagg_cohort import POLICIES, Group, parameters, refused, remember
 
 from privfl.errors import ThresholdError
+from privfl.secagg.memory import Memory, Progress
 from privfl.secagg.session import Stage
 
 every_policy = pytest.mark.parametrize("kind", POLICIES)
@@ -19,8 +20,11 @@ def _fast(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def attempts(kind: str, count: int = 2) -> list[Group]:
     """Attempts at one round by clients who remember what they did; the server has nobody's word that one failed."""
-    memory: dict[int, set[int]] = {number: set() for number in range(4)}
-    return [Group(parameters(POLICIES[kind]), seed=f"attempt {number}", released=memory) for number in range(count)]
+    memories = {number: Memory() for number in range(4)}
+    return [
+        Group(parameters(POLICIES[kind], attempt=number), seed=f"attempt {number}", memories=memories)
+        for number in range(count)
+    ]
 
 
 def check_a_client_that_revealed_takes_part_in_no_other_attempt(kind: str) -> None:
@@ -35,8 +39,8 @@ def check_of_attempts_side_by_side_one_is_answered(kind: str) -> None:
     """Both attempts are played up to the survivors before anything is asked for in either."""
     first, second = attempts(kind)
     stage = Stage.CONSISTENCY_CHECK if first.parameters.active else Stage.UNMASKING
-    second.to(stage, {3: Stage.MASKED_INPUT})
     first.to(stage)
+    second.to(stage, {3: Stage.MASKED_INPUT})
     assert first.end().survivors == first.numbers
     for number in (0, 1, 2):
         refused(second.answer, number, second.server.request(number), match="in another attempt", stage=stage)
@@ -83,6 +87,6 @@ def test_an_attempt_in_which_nothing_was_asked_for_may_be_followed_by_another(ki
 def test_the_next_round_is_another_matter(kind: str) -> None:
     (first,) = attempts(kind, 1)
     first.end()
-    following = Group(parameters(POLICIES[kind], round=4), released=first.released)
+    following = Group(parameters(POLICIES[kind], round=4), memories=first.memories)
     assert following.end().survivors == following.numbers
-    assert dict(first.released) == {number: {3, 4} for number in first.numbers}
+    assert {memory.of("tests") for memory in first.memories.values()} == {Progress(4, 0, 4)}

@@ -10,7 +10,7 @@ from secagg_cohort import COMPLETE, COMPLETE_ACTIVE, POLICIES, SPARSE_ACTIVE, Gr
 from test_secagg_attacks import clients, signed, told
 from test_secagg_liars import delivery_to
 
-from privfl.errors import ThresholdError
+from privfl.errors import ConfigError, ThresholdError
 from privfl.secagg.agreement import seal
 from privfl.secagg.messages import Advert, Roster
 from privfl.secagg.session import Stage, roster_digest
@@ -52,14 +52,15 @@ def check_the_server_waits_for_as_many_signatures() -> None:
 
 
 def check_no_roster_is_longer_than_the_population() -> None:
-    """The encoding made room for so many and no more: a sum over one more may wrap around."""
-    made = group(COMPLETE, 5, population=4)
-    below(made.close, made.answers(), match="a roster of 5 clients: must be at least 2 and at most 4")
+    """The encoding made room for the population: a sum over more may wrap around. No cohort is larger than that."""
+    with pytest.raises(ConfigError, match="5 clients are invited: must be at most the cohort of 4"):
+        group(COMPLETE, 5, cohort=4)
+    with pytest.raises(ConfigError, match="a cohort of 5 of 4 clients"):
+        group(COMPLETE, 5, population=4)
     # To a client, by a server that does not mind.
-    made, other = group(COMPLETE, 5, population=4), group(COMPLETE, 5)
-    made.answers()
-    roster = other.to(Stage.SHARE_KEYS).server.request(0)
-    below(made.answer, 0, roster, Stage.SHARE_KEYS, match="at most 4")
+    other, made = group(COMPLETE, 5), group(COMPLETE, 4)
+    other.close({**other.answers([0]), 0: made.answer(0, None)})
+    below(made.answer, 0, other.server.request(0), Stage.SHARE_KEYS, match="a roster of 5 clients: must be at least 3 and")
 
 
 def test_a_client_keeps_to_its_minimum() -> None:
@@ -90,10 +91,10 @@ def test_the_server_keeps_to_the_minimum(kind: str) -> None:
 
 def check_an_advert_is_good_for_one_attempt() -> None:
     """An advert of a client that was lost in one attempt, its mask key revealed, makes no ghost in another."""
-    for changes in ({"attempt": 1}, {"minimum_clients": 3}, {"context": bytes(32)}):
+    for changes in ({"attempt": 1}, {"minimum_clients": 3}, {"context": bytes(32)}, {"run": "another"}):
         old = group(COMPLETE_ACTIVE).answers()
         made = Group(parameters(COMPLETE_ACTIVE, **changes))
-        refused(made.server.receive, old[2], match="did not sign", stage="advertise_keys", peer="client 2")
+        refused(made.receive, old[2], match="did not sign", stage="advertise_keys", peer="client 2")
         # To a client, by a server that does not mind.
         made.to(Stage.SHARE_KEYS)
         roster, ghost = (
@@ -103,7 +104,7 @@ def check_an_advert_is_good_for_one_attempt() -> None:
         members = roster.members.copy()
         members[2] = (2, ghost.channel_key, ghost.mask_key, ghost.signature)
         forged = Roster(3, 4, roster_digest(members), members).to_bytes()
-        refused(made.answer, 0, forged, match="did not sign", stage="share_keys", peer="client 2")
+        refused(made.answer, 0, forged, match="client 2 did not sign", stage="share_keys", peer="server")
 
 
 def test_an_advert_is_good_for_one_attempt() -> None:
@@ -134,14 +135,14 @@ def check_the_server_takes_no_key_twice() -> None:
     made = group(clients=5)
     answers = made.answers()
     first, copied = Advert.from_bytes(answers[1]), Advert.from_bytes(answers[2])
-    made.server.receive(answers[1])
+    made.receive(answers[1])
     for altered in (
         replace(copied, mask_key=first.mask_key),
         replace(copied, channel_key=first.channel_key),
         replace(copied, channel_key=first.mask_key),
     ):
-        refused(made.server.receive, altered.to_bytes(), match="another client's", stage="advertise_keys", peer="client 2")
-    made.server.receive(answers[2])
+        refused(made.receive, altered.to_bytes(), match="another client's", stage="advertise_keys", peer="client 2")
+    made.receive(answers[2])
 
 
 def check_holders_are_distinct_others_of_the_roster() -> None:
@@ -152,16 +153,15 @@ def check_holders_are_distinct_others_of_the_roster() -> None:
     sender = int(delivery.boxes["client"][0])
     others = [one for one in made.numbers if one not in (receiver, sender)]
     liar = made.clients[sender]
-    for holders in ([receiver, receiver], others[:2], sorted([receiver, sender]), [receiver, 9]):
+    for holders in ([receiver, receiver], others[:2][::-1], others[:2], sorted([receiver, sender]), [receiver, 9]):
         drawn = np.array(holders, np.uint32)
         context = liar._box_context(np.sort(np.append(drawn, np.uint32(sender))))
         boxes = delivery.boxes.copy()
         boxes["holders"][0] = drawn
         boxes["box"][0] = np.void(seal(liar._channel_with(receiver), bytes(72), sender, receiver, context))
         forged = replace(delivery, boxes=boxes).to_bytes()
-        refused(
-            made.fork().answer, receiver, forged, match="not distinct others", stage="masked_input", peer=f"client {sender}"
-        )
+        match = "that are not others" if holders[0] < holders[1] else "holders of a box twice or out of order"
+        refused(made.fork().answer, receiver, forged, match=match, stage="masked_input", peer="server")
 
 
 def test_a_client_looks_at_every_key() -> None:

@@ -13,7 +13,19 @@ from hypothesis import strategies as st
 from secagg_cohort import COMPLETE_ACTIVE, Group, group, remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg.messages import Advert, Consent, Consents, Delivery, Kind, MaskedInput, Reveal, Roster, Shares, Survivors
+from privfl.secagg.framing import SERVER, Kind
+from privfl.secagg.messages import (
+    Advert,
+    Consent,
+    Consents,
+    Delivery,
+    MaskedInput,
+    Refusal,
+    Reveal,
+    Roster,
+    Shares,
+    Survivors,
+)
 from privfl.secagg.session import Stage
 
 PARSERS: dict[Kind, Any] = {
@@ -26,6 +38,7 @@ PARSERS: dict[Kind, Any] = {
     Kind.CONSENT: Consent,
     Kind.CONSENTS: Consents,
     Kind.REVEAL: Reveal,
+    Kind.REFUSAL: Refusal,
 }
 
 
@@ -43,7 +56,8 @@ def stages() -> dict[Stage, tuple[Group, bytes | None, bytes]]:
 
 
 def valid() -> list[bytes]:
-    return [message for _, request, answer in stages().values() for message in (request, answer) if message is not None]
+    said = [message for _, request, answer in stages().values() for message in (request, answer) if message is not None]
+    return [*said, Refusal(3, 1, 0, 2, SERVER, "it is another roster").to_bytes()]
 
 
 @st.composite
@@ -92,14 +106,14 @@ def test_a_server_refuses_what_it_cannot_use_and_stays_as_it_was(message: bytes,
     one = stages()[stage][0].fork()
     before, total = one.server.answered, one.server._sum_D.copy()
     try:
-        one.server.receive(message)
+        one.receive(message, 1)
     except ProtocolError as error:
         assert error.stage == stage  # noqa: PT017
         assert "\n" not in str(error)  # noqa: PT017
         assert one.server.answered == before
         assert np.array_equal(one.server._sum_D, total)
     else:
-        assert len(one.server.answered) == len(before) + 1
+        assert len(one.server.answered) == len(before) + (message[3] != Kind.REFUSAL)
 
 
 @settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow], max_examples=250)

@@ -7,15 +7,19 @@ cannot outlive the code that it was made for.
 from __future__ import annotations
 
 import inspect
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import pytest
 import test_agreement as of_agreement
 import test_certificate as of_certificate
+import test_identity as of_identity
 import test_secagg_attacks as of_attacks
 import test_secagg_attempts as of_attempts
+import test_secagg_deployment as of_deployment
 import test_secagg_floors as of_floors
 import test_secagg_liars as of_liars
 import test_secagg_protocol as of_protocol
@@ -23,8 +27,8 @@ import test_shamir as of_shamir
 from secagg_cohort import remember
 
 from privfl.errors import ProtocolError
-from privfl.secagg import agreement, certificate, client, messages, prg, server, session, shamir
-from privfl.secagg.messages import ShareKind
+from privfl.secagg import agreement, certificate, client, identity, memory, messages, prg, server, session, shamir, unmasking
+from privfl.secagg.sharing import ShareKind
 
 RED = (AssertionError, ProtocolError, pytest.fail.Exception, KeyError)
 
@@ -113,19 +117,22 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
         "both shares at once",
         of_attacks.check_a_peer_gives_one_kind_of_share,
         (
-            Edit(C, "reveal", "self._held = {}", "pass"),
+            Edit(C, "_turn", "if self._over:", "if False:"),
             Edit(C, "_turn", "if self._over or self._stage is not stage:", "if False:"),
         ),
     ),
     (
         "a released sum is forgotten",
         lambda: of_attempts.check_a_client_that_revealed_takes_part_in_no_other_attempt("complete"),
-        (Edit(C, "_release", "self._released.add(self.parameters.round)", "pass"),),
+        (Edit(C, "_release", "self._memory.release(self.parameters.run, self.parameters.round)", "pass"),),
     ),
     (
         "a released sum is looked up at the beginning only",
         lambda: of_attempts.check_of_attempts_side_by_side_one_is_answered("complete"),
-        (Edit(C, "_turn", "and not self._releasing", "and stage is None"),),
+        (
+            Edit(C, "_turn", "if not self._releasing:", "if stage is None:"),
+            Edit(C, "_release", "self._memory.release(self.parameters.run, self.parameters.round)", "pass"),
+        ),
     ),
     (
         "a signature is forgotten",
@@ -191,7 +198,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "a client without a minimum of its own",
         of_floors.check_a_client_keeps_to_its_minimum,
-        (Edit(session.Parameters, "certificate", ", self.minimum_clients)", ")"),),
+        (Edit(session.Parameters, "certificate", ", self.minimum_clients, self.cohort)", ")"),),
     ),
     (
         "ghosts fill up a sum",
@@ -206,7 +213,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "rosters of any length",
         of_floors.check_no_roster_is_longer_than_the_population,
-        (Edit(session.Parameters, "certificate", "<= clients <= self.population", "<= clients"),),
+        (Edit(session.Parameters, "certificate", "<= clients <= self.cohort", "<= clients"),),
     ),
     (
         "adverts for every attempt",
@@ -226,7 +233,7 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "holders unchecked",
         of_floors.check_holders_are_distinct_others_of_the_roster,
-        (Edit(C, "_open_box", "if self._certificate.drawn and (", "if False and ("),),
+        (Edit(C, "_open_boxes", "if not {self.client} <= holders", "if False and not {self.client} <= holders"),),
     ),
     (
         "a sparse quorum that counts on corrupt clients",
@@ -236,12 +243,12 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
         "a sparse graph with any number of survivors",
         of_certificate.check_survivors_of_a_sparse_graph,
-        (Edit(certificate, "_sparse_with", "max(corrupt + 2, clients - lost, least)", "max(corrupt + 2, least)"),),
+        (Edit(certificate, "_sparse_with", "max(clients - lost, least)", "least"),),
     ),
     (
         "corrupt holders that keep nobody together",
         of_certificate.check_the_union_bound_is_that_of_the_chapter,
-        (Edit(certificate, "_log2_drawn_apart", "(sizes - 1 + corrupt)", "(sizes - 1)"),),
+        (Edit(certificate, "_log2_drawn_apart", "marked = sizes - 1 + corrupt", "marked = sizes - 1"),),
     ),
     (
         "holders not bound into boxes",
@@ -255,18 +262,101 @@ MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     ),
     (
         "seeds unchecked",
-        lambda: of_liars.check_a_lying_share_is_noticed(ShareKind.SEED),
-        (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
+        lambda: of_liars.check_a_wrong_secret_is_never_used(ShareKind.SEED),
+        (Edit(S, "_is_secret", "return commitment(secret, self._session) == self._commitments[client]", "return True"),),
     ),
     (
         "mask keys unchecked",
-        lambda: of_liars.check_a_lying_share_is_noticed(ShareKind.MASK_KEY),
-        (Edit(S, "_unmask", "if pair.public != self._adverts[client].mask_key:", "if False:"),),
+        lambda: of_liars.check_a_wrong_secret_is_never_used(ShareKind.MASK_KEY),
+        (Edit(S, "_is_secret", "return KeyPair(secret).public == self._adverts[client].mask_key", "return True"),),
     ),
     (
         "commitments unchecked",
         of_liars.check_another_seed_than_committed_is_noticed,
-        (Edit(S, "_unmask", "if commitment(seed, self._session) != self._commitments[client]:", "if False:"),),
+        (Edit(S, "_is_secret", "return commitment(secret, self._session) == self._commitments[client]", "return True"),),
+    ),
+    (
+        "wrong shares not told from right ones",
+        lambda: of_liars.check_wrong_shares_cost_their_holders_alone(ShareKind.SEED),
+        (Edit(unmasking.Dealt, "fits", "tag(self.session, owner, holder, kind, share) == published", "True"),),
+    ),
+    (
+        "garbage evicts whoever it is for",
+        of_liars.check_garbage_boxes_evict_nobody,
+        (Edit(C, "_open_boxes", "if len(failed) > allowed:", "if failed:"),),
+    ),
+    (
+        "any number of boxes may be garbage",
+        of_attacks.check_a_split_view_of_the_model_is_noise,
+        (Edit(C, "_open_boxes", "if len(failed) > allowed:", "if False:"),),
+    ),
+    (
+        "shares that are no elements of the field",
+        of_liars.check_garbage_boxes_evict_nobody,
+        (Edit(client, "check_dealt", 'if np.frombuffer(shares, "<u2").max() >= PRIME:', "if False:"),),
+    ),
+    (
+        "shares that are not those of their tags",
+        of_liars.check_garbage_boxes_evict_nobody,
+        (Edit(client, "check_dealt", "if tags(session, owner, holder, shares) != published:", "if False:"),),
+    ),
+    (
+        "rosters of any part of the cohort",
+        of_deployment.check_a_cohort_is_not_cut_into_pairs,
+        (Edit(session.Parameters, "certificate", "max(self.minimum_clients, self.policy.least_roster(self.cohort))", "2"),),
+    ),
+    (
+        "what is left of a cohort makes a roster",
+        of_deployment.check_nobody_is_left_to_begin_again_with,
+        (Edit(session.Parameters, "certificate", "max(self.minimum_clients, self.policy.least_roster(self.cohort))", "2"),),
+    ),
+    (
+        "a quorum of the roster and not of the cohort",
+        of_deployment.check_two_rosters_of_one_cohort_share_an_honest_signer,
+        (Edit(certificate, "_certified", ", policy.quorum(cohort))", ")"),),
+    ),
+    (
+        "nobody of nine is corrupt",
+        of_deployment.check_one_of_nine_may_be_corrupt,
+        (Edit(certificate.Policy, "corrupt", "max(1, math.ceil(", "max(0, math.floor("),),
+    ),
+    (
+        "half of the neighbours are enough",
+        of_deployment.check_one_lie_gives_no_two_secrets,
+        (
+            Edit(certificate, "_sparse_with", "max(degree // 2 + 1,", "max(2,"),
+            Edit(certificate, "_enough", "found.holders < 2 * found.threshold", "3 < 2 * found.threshold"),
+        ),
+    ),
+    (
+        "rosters that are searched for before they are counted",
+        of_deployment.check_a_roster_is_counted_before_numbers_are_searched_for,
+        (Edit(C, "_read_roster", "if len(members) > roster.clients or (all_listed", "if len(members) > 9**9 or (False"),),
+    ),
+    (
+        "attempts that are used twice",
+        of_deployment.check_an_attempt_s_number_is_used_once,
+        (Edit(memory.Memory, "begin", "if (number, attempt) <= (last.round, last.attempt):", "if False:"),),
+    ),
+    (
+        "a memory that does not outlive its process",
+        lambda: of_deployment.check_a_restart_forgets_nothing(Path(tempfile.mkdtemp())),
+        (Edit(memory.StoredMemory, "_read", "json.loads(self._path.read_bytes())", '{"format": _FORMAT, "runs": {}}'),),
+    ),
+    (
+        "messages in another's name",
+        of_deployment.check_a_message_is_its_sender_s,
+        (Edit(S, "receive", "if sender not in (None, peer):", "if False:"),),
+    ),
+    (
+        "one identity under two numbers",
+        of_identity.check_nobody_has_two_numbers,
+        (Edit(identity.Directory, "__init__", "if key in owners:", "if False:"),),
+    ),
+    (
+        "secrets that are kept",
+        of_deployment.check_secrets_do_not_outlive_their_round,
+        (Edit(C, "_forget", "vars(self).pop(name, None)", "pass"),),
     ),
     (
         "keystream without a key",

@@ -21,6 +21,7 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
 from privfl.training import LocalTask
+from privfl.training._choice import Choice, choose
 from privfl.vectors import load_vector
 
 _BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -298,6 +299,11 @@ def plan(**changes: Any) -> ExamplePlan:
             **changes,
         }
     )
+
+
+def choice_of(module: nn.Module, x: Tensor, of: Plan | None = None, engine: str = "auto") -> Choice:
+    of = of or plan()
+    return choose(settings(of, engine=engine), of, module, x)
 
 
 def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, config: TrainingConfig) -> Tensor:

@@ -2,14 +2,13 @@
 
 import os
 import platform
-import re
 import subprocess
 import sys
 from typing import Any
 
 import pytest
 import torch
-from engines import CLASSES, MODELS, WORDS, Heads, LastState, cohort, model, plan, settings, starting_point
+from engines import CLASSES, MODELS, WORDS, Heads, LastState, choice_of, cohort, model, plan, settings, starting_point
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -18,7 +17,6 @@ from privfl.errors import ConfigError, ModelError
 from privfl.privacy.plan import NoPlan
 from privfl.training import Trainer, _cohort
 from privfl.training._budget import Limits, example_bytes
-from privfl.training._choice import choose
 from privfl.training._conversion import convert
 from privfl.training._pieces import pieces
 from privfl.training._rules import Runs
@@ -35,12 +33,9 @@ def inputs(name: str) -> Tensor:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_auto_takes_the_fused_engine_where_every_layer_has_a_rule(name: str) -> None:
-    choice = choose("auto", model(name), inputs(name))
-    if name == "no rule":
-        assert str(choice) == "opacus: the fused engine has no rule for 1 (Unruly)"
-    else:
-        assert str(choice) == "fused: each layer has a rule"
+def test_auto_takes_the_fused_engine_with_rules_or_without(name: str) -> None:
+    said = "torch.func runs 1 (Unruly), for which there is no rule" if name == "no rule" else "each layer has a rule"
+    assert str(choice_of(model(name), inputs(name))) == f"fused: {said}"
 
 
 def test_tanh_is_left_to_the_reference_where_its_digits_are_needed() -> None:
@@ -49,15 +44,15 @@ def test_tanh_is_left_to_the_reference_where_its_digits_are_needed() -> None:
     with torch.no_grad():
         for parameter in module[1].parameters():
             parameter.mul_(1e-7)
-    choice = choose("auto", module, torch.zeros(3, 6))
+    choice = choice_of(module, torch.zeros(3, 6))
     assert choice.engine == "opacus"
     assert "another gradient than autograd" in choice.why
 
 
 def test_what_was_asked_for_is_taken_and_says_what_it_costs() -> None:
-    assert str(choose("opacus", model("no rule"), inputs("no rule"))) == "opacus: as configured"
+    assert str(choice_of(model("no rule"), inputs("no rule"), engine="opacus")) == "opacus: as configured"
     why = "fused: as configured; torch.func runs 1 (Unruly), for which there is no rule"
-    assert str(choose("fused", model("no rule"), inputs("no rule"))) == why
+    assert str(choice_of(model("no rule"), inputs("no rule"), engine="fused")) == why
 
 
 def lstm(**changes: Any) -> nn.Module:
@@ -80,12 +75,9 @@ def lstm(**changes: Any) -> nn.Module:
 )
 def test_settings_that_a_rule_does_not_take_are_the_references(module: nn.Module, layer: str) -> None:
     x = torch.zeros(3, 5, dtype=torch.int64) if isinstance(module, Heads) else torch.zeros(3, 2, 15)
-    choice = choose("auto", module, x)
-    assert choice.engine == "opacus"
-    assert f"no rule for {layer}" in choice.why
-    # Its guard knows that Opacus' hooks do not bear them either.
-    with pytest.raises(ModelError, match=r"Opacus cannot train this model privately: .* do not support nn"):
-        Fused(module, settings(plan()), plan())
+    with pytest.raises(ModelError, match=r"^fused: .*; opacus: Opacus cannot train this model privately: .* do not support nn"):
+        choice_of(module, x)
+    assert layer in convert(module).by_vmap
 
 
 class Stateful(LastState):
@@ -101,13 +93,15 @@ class Stateful(LastState):
     ("module", "words"),
     [
         (Stateful(nn.LSTM(15, 5, 2, batch_first=True)), "nn.LSTM is given an initial state"),
-        (nn.Sequential(nn.Flatten(), LastState(nn.LSTM(30, 5, batch_first=True))), r"nn.LSTM is given \(.*, 30\); the fused"),
+        (
+            nn.Sequential(nn.Flatten(), LastState(nn.LSTM(30, 5, batch_first=True))),
+            r"the model gives shape \(4,\) for 4 examples",
+        ),
     ],
 )
 def test_a_call_that_a_rule_does_not_take_is_the_references(module: nn.Module, words: str) -> None:
-    choice = choose("auto", module, inputs("lstm"))
-    assert choice.engine == "opacus"
-    assert re.search(words, choice.why)
+    with pytest.raises(ModelError, match=rf"^fused: .*{words}"):
+        choice_of(module, inputs("lstm"))
 
 
 def test_attention_wants_batches_and_the_mask_that_it_is_told_of() -> None:
@@ -167,9 +161,13 @@ def tied() -> nn.Module:
 )
 def test_what_it_cannot_be_sure_of_it_leaves_to_the_reference_and_refuses_when_asked(module: nn.Module, words: str) -> None:
     x = torch.zeros(3, 6)
-    choice = choose("auto", module, x)
-    assert choice.engine == "opacus"
-    assert words in choice.why
+    if "frozen" in words:
+        with pytest.raises(ModelError, match=words):
+            choice_of(module, x)
+    else:
+        choice = choice_of(module, x)
+        assert choice.engine == "opacus"
+        assert words in choice.why
     with pytest.raises(ModelError, match=words):
         Fused(module, settings(NoPlan()), NoPlan()).train(starting_point(module), cohort("linear"))
 
@@ -187,9 +185,9 @@ class Edges(nn.Module):
 
 
 def test_what_only_rounding_tells_apart_is_decided_in_doubles() -> None:
-    x, end = torch.zeros(3, 6), nn.Sequential(nn.Dropout(0.5), nn.Linear(6, CLASSES))
-    assert choose("auto", nn.Sequential(Edges(torch.float32), end), x).engine == "fused"
-    wrong = choose("auto", nn.Sequential(Edges(torch.float32, torch.float64), end), x)
+    x, end = torch.zeros(1, 6), nn.Sequential(nn.Dropout(0.5), nn.Linear(6, CLASSES))
+    assert choice_of(nn.Sequential(Edges(torch.float32), end), x).engine == "fused"
+    wrong = choice_of(nn.Sequential(Edges(torch.float32, torch.float64), end), x)
     assert wrong.engine == "opacus"
     assert "another gradient than autograd (off by 1." in wrong.why
 
@@ -212,7 +210,7 @@ def test_doubles_go_the_ways_of_floats(monkeypatch: pytest.MonkeyPatch) -> None:
     """What is wrong in the library's convolutions, which only floats take, is found in doubles too."""
     original = ConvolutionRecord.add
     monkeypatch.setattr(ConvolutionRecord, "add", lambda self, factors, sums: original(self, 1.01 * factors, sums))
-    assert "another gradient than autograd (off by 1." in choose("auto", model("convolution"), inputs("convolution")).why
+    assert "another gradient than autograd (off by 1." in choice_of(model("convolution"), inputs("convolution")).why
 
 
 def test_a_batch_norm_is_refused_under_a_promise() -> None:
@@ -319,7 +317,7 @@ def test_products_may_be_less_exact_and_the_clip_may_not(name: str, precision: s
 
 
 def test_the_reference_has_one_precision() -> None:
-    with pytest.raises(ConfigError, match=r"training\.precision = 'bfloat16': .*set training\.engine = 'fused'"):
+    with pytest.raises(ConfigError, match=r"training\.precision = 'bfloat16': .*take the precision away"):
         Opacus(model("linear"), TrainingConfig(local_steps=1, batch_size=1, lr=1.0, precision="bfloat16"), NoPlan())
 
 
@@ -345,7 +343,7 @@ def test_a_lack_of_memory_is_said_with_the_way_out(
     with pytest.raises(ConfigError if named else RuntimeError) as caught:
         trainer.train(starting_point(module), cohort("linear"))
     if named:
-        words = "more training.parts" if engine is Fused else "training.engine = 'fused'"
+        words = "more training.parts" if engine is Fused else "set a smaller training.batch_size"
         assert "training.batch_size = 4: training ran out of memory" in str(caught.value)
         assert words in str(caught.value)
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from engines import choice_of
 from promises import CLASSES, INPUTS, plan, task, train
 from torch import Tensor, nn
 from torch.nn import functional
@@ -14,7 +15,6 @@ from privfl.errors import ModelError
 from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan, Plan
 from privfl.training import LocalTask, Trainer, opacus
-from privfl.training._choice import choose
 from privfl.training._guards import STEPS, moved
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
@@ -152,7 +152,7 @@ def test_what_draws_without_a_rule_is_the_references(layer: Callable[[], nn.Modu
         torch.manual_seed(0)
         return nn.Sequential(nn.Linear(INPUTS, 8), layer(), nn.Linear(8, CLASSES))
 
-    choice = choose("auto", model(), task().x[:1])
+    choice = choice_of(model(), task().x[:1])
     assert choice.engine == "opacus"
     assert "draws random numbers outside of nn.Dropout" in choice.why
     assert "draws random numbers" in refused(Fused, plan(), model())
@@ -280,7 +280,7 @@ class Block(nn.Module):
 
 def test_a_sum_may_be_taken_in_place() -> None:
     images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
-    assert choose("auto", Block(), images.x[:1]).engine == "fused"
+    assert choice_of(Block(), images.x[:1]).engine == "fused"
     assert train(Fused, plan(), images, model=Block())
 
 
@@ -352,14 +352,15 @@ class Iterates(Asks):
 
 
 def test_a_model_that_asks_for_its_layers_settings_is_told() -> None:
-    assert choose("auto", Asks(), task().x[:1]).engine == "fused"
+    assert choice_of(Asks(), task().x[:1]).engine == "fused"
 
 
 @pytest.mark.parametrize("model", [Reads, Iterates])
 def test_a_model_that_asks_for_its_parameters_is_the_references(model: Callable[[], nn.Module]) -> None:
-    assert choose("auto", model(), task().x[:1]).engine == "opacus"
+    assert choice_of(model(), task().x[:1], NoPlan()).engine == "opacus"
     assert train(Opacus, NoPlan(), task(), model=model())
-    assert "set training.engine = 'opacus'" in refused(Fused, NoPlan(), model())
+    with pytest.raises(ModelError, match=r"set training\.engine = 'opacus', which trains this model"):
+        choice_of(model(), task().x[:1], NoPlan(), "fused")
 
 
 class Temperature(nn.Module):
@@ -390,5 +391,5 @@ def test_a_group_norm_without_shift_is_left_to_others() -> None:
         pytest.skip("this PyTorch's GroupNorm has no such setting")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 16, 3))
     images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6)))
-    assert "GroupNorm" in choose("auto", model, images.x[:1]).why
+    assert "GroupNorm" in choice_of(model, images.x[:1]).why
     assert train(Fused, plan(), images, model=model)

@@ -5,15 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engines import choice_of
 from promises import CLASSES, INPUTS, plan, task, train
 from test_odd_models import refused
 from torch import Tensor, nn
 
+from privfl.errors import ModelError
 from privfl.inputs import Inputs
 from privfl.privacy.plan import NoPlan
 from privfl.training import Trainer, fused, opacus
-from privfl.training._choice import choose
-from privfl.training._guards import probe_like
+from privfl.training._probes import probe_like
 from privfl.training.fused import Fused
 from privfl.training.opacus import Opacus
 
@@ -51,7 +52,8 @@ def test_rows_that_are_no_examples_are_refused(model: Callable[[], nn.Module], s
     assert "keep the batch first" in refused(Opacus, plan(), model(), task(size))
     for of in (plan(), NoPlan()):
         assert "keep the batch first" in refused(Fused, of, model(), task(size))
-    assert choose("auto", model(), task().x[:1]).engine == "opacus"
+    with pytest.raises(ModelError, match=r"^fused: .*\.expand\(len\(x\), -1\)\); opacus: .* keep the batch first"):
+        choice_of(model(), task().x[:1])
 
 
 def test_without_the_look_at_the_rows_an_example_moves_the_sum_too_far(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -139,7 +141,7 @@ def test_mixing_by_length_is_found_where_all_texts_are_long(
     """
     for module in (fused, opacus):
         for name in ("require_no_mixing", "require_same_gradients", "require_true_gradients"):
-            monkeypatch.setattr(module, name, lambda *_: None, raising=False)
+            monkeypatch.setattr(module, name, lambda *_, **__: None, raising=False)
     torch.manual_seed(0)
     words = 1 + torch.randint(9, (40, 6)).float()
     words[1:, 4:] *= float(model is Trimmed)
@@ -164,4 +166,5 @@ class Some(nn.Module):
 
 def test_a_layer_that_is_given_some_of_the_examples_is_refused() -> None:
     assert "keep the batch first, and whole" in refused(Fused, NoPlan(), Some())
-    assert choose("auto", Some(), task().x[:1]).engine == "opacus"
+    with pytest.raises(ModelError, match="keep the batch first, and whole"):
+        choice_of(Some(), task().x[:1])

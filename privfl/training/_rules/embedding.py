@@ -18,13 +18,13 @@ class CohortEmbedding(CohortLayer):
 
     def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
         super().__init__(layer, prefix, shared)
-        assert isinstance(layer, nn.Embedding)
-        self.padding_idx = layer.padding_idx
+        assert isinstance(layer, nn.Embedding | nn.EmbeddingBag)
+        self.padding_idx, self.scale_grad_by_freq = layer.padding_idx, layer.scale_grad_by_freq
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:
-        """A table that rescales its rows, or its gradients by how often a row occurs in the batch, is left to others."""
-        return type(layer) is nn.Embedding and layer.max_norm is None and not layer.scale_grad_by_freq
+        """A table that rescales its rows is left to others."""
+        return type(layer) is nn.Embedding and layer.max_norm is None
 
     def forward(self, ids: Tensor) -> Tensor:
         """(N, *) -> (N, *, width)."""
@@ -48,6 +48,9 @@ class _Lookup(torch.autograd.Function):
         g_NLE, padding = grads[0], ctx.layer.padding_idx
         if padding is not None:
             g_NLE = g_NLE.masked_fill((rows_NL == padding).unsqueeze(2), 0.0)
+        if ctx.layer.scale_grad_by_freq:
+            # By how often a row comes in the example, as if the example were alone in its batch.
+            g_NLE = g_NLE / (rows_NL.unsqueeze(1) == rows_NL.unsqueeze(2)).sum(2, keepdim=True)
         ctx.layer.shared.tape.append(LookupRecord(ctx.runs, rows_NL, g_NLE, ctx.layer.names["weight"]))
         return None, None, None, None
 
