@@ -287,7 +287,7 @@ def test_a_ledger_from_which_something_is_missing_is_refused(interrupted: Path) 
         run(small(), interrupted, resume=True)
 
 
-@pytest.mark.parametrize("cut", [1, 40, None])
+@pytest.mark.parametrize("cut", [1, 10, None])
 def test_a_torn_last_line_of_the_ledger_is_repaired(
     cut: int | None, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
