@@ -6,9 +6,10 @@ An attack is one module with one class that derives from :class:`Attack`; its na
 
 from __future__ import annotations
 
-from abc import ABC
+from abc import ABC, abstractmethod
 from typing import ClassVar
 
+from privfl.experiment import Experiment
 from privfl.tables import Item
 from privfl.views import Adversary
 
@@ -21,3 +22,14 @@ class Attack(Item, ABC):
 
     threat: ClassVar[str]
     """One sentence: what the adversary knows, and what it wants to know."""
+
+    least_shadows: ClassVar[int] = 0
+    """How many shadow models it needs. A configuration with fewer is refused when it is loaded."""
+
+    @abstractmethod
+    def require_possible(self, experiment: Experiment) -> None:
+        """Refuse a run that the attack will not be able to attack; asked before its first round.
+
+        Raises:
+            ConfigError: names the setting, and says what to change.
+        """

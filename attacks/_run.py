@@ -2,8 +2,9 @@
 
 ::
 
-    attacks/shadows/shadow_000.npz     what one shadow model was trained on, and its outputs; kept, so that a crash, or
-                                       another attack later, does not train it again
+    attacks/shadows/members.npz        member_SN, the candidates that each shadow model is trained on; more rows may join them
+    attacks/shadows/shadow_000.npz     what one shadow model was trained on, and its outputs; kept, so that neither a crash
+                                       nor another attack later, of more shadow models perhaps, trains it again
     attacks/membership/lira.npz        scores of each variant, and who was a member
     attacks/summary.json               records.Leakage
 """
@@ -26,11 +27,13 @@ import torch
 from numpy.typing import NDArray
 
 from attacks.membership import BoolArray, FloatArray, MembershipAttack
-from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
+from attacks.membership._coins import Candidates
+from attacks.membership._harness import Outputs, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
 from privfl.config import ExperimentConfig
-from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, ViewError
+from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
+from privfl.loading import load
 from privfl.models._build import constants
 from privfl.privacy.plan import Plan
 from privfl.processes import cores, share_of_threads
@@ -44,55 +47,85 @@ Observer = Callable[[int, int], None]
 """Called with how many shadow models are done, and how many there are."""
 
 
-def run_attacks(folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None) -> Leakage:
+def run_attacks(
+    folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None, settings: Sequence[str] = ()
+) -> Leakage:
     """Run attacks on a finished run.
 
     Args:
         folder: the run.
         names: which; none given means those of the run's configuration.
         observer: called before the first shadow model and after each.
+        settings: ``attacks.key=value``; from now on those of the run. Shadow models that are there stay.
 
     Raises:
-        ConfigError: an unknown attack, or one that needs more shadow models.
+        ConfigError: an unknown attack, one that cannot be run on this run, or a setting of something else than attacks.
         RunFolderError: the data here are not those of the run.
         ViewError: the attack's adversary was not part of the run, or the run has not finished.
     """
     with folder.locked():
-        return _run_locked(folder, names, observer)
+        return _run_locked(folder, names, observer, settings)
 
 
-def _run_locked(folder: RunFolder, names: Sequence[str], observer: Observer | None) -> Leakage:
-    config = folder.config
-    chosen = _chosen(config, names)
+def _run_locked(folder: RunFolder, names: Sequence[str], observer: Observer | None, settings: Sequence[str]) -> Leakage:
+    config = _with_settings(folder, settings)
+    chosen = _chosen(config, _all_names(folder, config, names))
     with deterministic():
         experiment = assemble(config)
         _require_same_data(folder, experiment)
-        candidates = np.flatnonzero(experiment.data.candidate_N)
-        member_N = experiment.data.member_N[candidates]
-        target = _target_outputs(folder, chosen, experiment, candidates)
-        shadow_SN = draw_memberships(config.attacks.shadow_models, len(candidates), (experiment.seed / "shadows").numpy())
+        for attack in chosen:
+            attack.require_possible(experiment)
+        candidates = Candidates.of(experiment)
+        target = _target_outputs(folder, experiment, candidates.rows_N)
+        folder.change_attacks(config)
+        shadow_SN = _shadow_members(folder, candidates, config.attacks.shadow_models)
         shadows = _train_shadows(folder, experiment, shadow_SN, observer)
     evidence = gather(
         target,
-        labels_N=experiment.data.pool.y[candidates],
+        labels_N=experiment.data.pool.y[candidates.rows_N],
         population_labels_P=experiment.data.test.y,
         member_SN=shadow_SN,
         train=lambda _, index: shadows[index],
     )
     scores = score_all(chosen, evidence)
-    for attack, variants in scores.items():
-        write_atomic(folder.path / "attacks" / f"{attack}.npz", npz(to_arrays({attack: variants}, member_N)))
-    every = _found_before(folder, scores, member_N)
-    evaluation = evaluate(every, member_N, _promised(folder), (experiment.seed / "halves").numpy())
+    for attack_name, variants in scores.items():
+        write_atomic(
+            folder.path / "attacks" / f"{attack_name}.npz", npz(to_arrays({attack_name: variants}, candidates.member_N))
+        )
+    every = _found_before(folder, scores, candidates.member_N)
+    evaluation = evaluate(every, candidates.member_N, _promised(folder), candidates.halving())
     leakage = _leakage(evaluation, len(shadow_SN))
     folder.write("attacks/summary.json", leakage)
     return leakage
 
 
+def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConfig:
+    """The run's configuration with other attacks.
+
+    Raises:
+        ConfigError: a setting is of something else, or is wrong.
+    """
+    for setting in settings:
+        if not setting.startswith("attacks."):
+            raise ConfigError(
+                f"override {setting!r}: the run was trained without it; only attacks.* may change, all else is another run"
+            )
+    return load(folder.path / "config.toml", settings)
+
+
+def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]) -> Sequence[str]:
+    """Those that were asked for; and those that were run with another number of shadow models, to be judged beside them."""
+    asked = list(names) or [item.kind for item in config.attacks.run]
+    before = folder.leakage
+    if not asked or before is None or before.shadow_models == config.attacks.shadow_models:
+        return asked
+    return list(dict.fromkeys([*asked, *(one.attack for one in before.attacks)]))
+
+
 def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAttack]:
     configured = {item.kind: item for item in config.attacks.run}
     items: list[Item] = []
-    for name in names or configured:
+    for name in names:
         try:
             items.append(configured.get(name) or SHELVES["attacks.run"].find(name)(kind=name))
         except ConfigError as error:
@@ -126,15 +159,8 @@ def _found_before(folder: RunFolder, scores: Scores, member_N: BoolArray) -> Sco
     return dict(sorted({**earlier, **scores}.items()))
 
 
-def _target_outputs(
-    folder: RunFolder, chosen: Sequence[MembershipAttack], experiment: Experiment, candidates: NDArray[np.int64]
-) -> Outputs:
-    adversaries = {attack.adversary for attack in chosen}
-    if adversaries != {"external"}:
-        raise ViewError(
-            f"adversaries {sorted(adversaries)}: membership attacks on the final model are the external adversary's"
-        )
-    view = open_view(folder, "external", experiment.layout)
+def _target_outputs(folder: RunFolder, experiment: Experiment, candidates: NDArray[np.int64]) -> Outputs:
+    view = open_view(folder, MembershipAttack.adversary, experiment.layout)
     return _outputs(experiment, view.final_model().to(experiment.x.device), candidates)
 
 
@@ -174,6 +200,20 @@ def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
     members = np.ones(len(experiment.data.pool), dtype=bool)
     members[candidates] = job.member_N
     return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
+
+
+def _shadow_members(folder: RunFolder, candidates: Candidates, count: int) -> BoolArray:
+    """The candidates that each of so many shadow models is trained on: as they were drawn before, where they were."""
+    path = folder.path / "attacks" / "shadows" / "members.npz"
+    try:
+        before_SN = read_npz(path)["member_SN"] if path.exists() else None
+    except RunFolderError:
+        before_SN = None
+    member_SN = candidates.shadows(count, before_SN)
+    if before_SN is None or count > len(before_SN):
+        # Before any of them is trained: whatever happens, they are not drawn otherwise.
+        write_atomic(path, npz({"member_SN": member_SN}))
+    return member_SN
 
 
 def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: Observer | None) -> list[Outputs]:

@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from privfl.attacking import attack
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
     from privfl.experiment import Experiment, assemble
@@ -26,6 +27,7 @@ __all__ = [
     "RunFolder",
     "account",
     "assemble",
+    "attack",
     "load",
     "open_view",
     "run",
@@ -39,6 +41,7 @@ _HOMES = {
     "RunFolder": "runs",
     "account": "pricing",
     "assemble": "experiment",
+    "attack": "attacking",
     "load": "loading",
     "open_view": "views",
     "run": "recording",

@@ -5,16 +5,17 @@ Exit codes: 0 done, 1 an error that is not the user's, 2 the user's mistake, 130
 
 from __future__ import annotations
 
-import importlib
 import os
 import platform
+import shlex
 import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 from rich.console import Console
@@ -44,6 +45,9 @@ err = Console(stderr=True)
 
 _INTERRUPTED = 130
 
+_way_on = ContextVar("_way_on", default="type the same command again to go on")
+"""How to go on with what is interrupted."""
+
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, for example one of paper_configs/.")]
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the file's; KEY= takes one away.")
@@ -57,6 +61,7 @@ def run(
     overrides: Overrides = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME unless it is given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
     """Train, attack what came of it, and write the page.
 
@@ -70,14 +75,16 @@ def run(
         if not all_of_them.first:
             recording.assist(settings, all_of_them)
             return
-        path = out_dir or _default_folder(settings.name, resume)
+        path = out_dir or _default_folder(settings, resume, overwrite)
+        same = shlex.join(["run", str(config), *(overrides or ()), "--out", str(path), "--resume"])
+        _way_on.set(f"go on with `{_program()} {same}`")
         with _training_progress(settings, path, all_of_them.size) as observer:
-            folder = recording.run(settings, path, resume=resume, observer=observer, processes=all_of_them)
+            folder = recording.run(settings, path, resume=resume, overwrite=overwrite, observer=observer, processes=all_of_them)
     stopped = folder.result.stopped
     if stopped is not None:
         err.print(f"stopped: {stopped}", style="yellow", highlight=False)
     if settings.attacks.run and folder.leakage is None:
-        _attack(folder, ())
+        _attack(folder, (), ())
     _report([folder], None)
 
 
@@ -93,6 +100,7 @@ def sweep(
     cluster: Annotated[
         str | None, typer.Option("--cluster", help="Run as a job array instead: slurm (needs the extra 'slurm').")
     ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs that are there.")] = False,
     ask: Annotated[
         list[str] | None, typer.Option("--ask", metavar="NAME=VALUE", help="What the scheduler is asked for: timeout_min=60.")
     ] = None,
@@ -107,11 +115,12 @@ def sweep(
     out_path = out_dir or Path("runs") / f"{load(config).name}-sweep"
     err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
     if cluster is not None:
-        ended = sweeping.run_on_cluster(config, chosen, out_path, cluster=cluster, parameters=_parameters(ask or ()))
+        asked = _parameters(ask or ())
+        ended = sweeping.run_on_cluster(config, chosen, out_path, cluster=cluster, parameters=asked, overwrite=overwrite)
         for one in ended:
             _ended(one)
     else:
-        ended = sweeping.run_here(config, chosen, out_path, jobs=jobs, gpus=_gpus(), observer=_ended)
+        ended = sweeping.run_here(config, chosen, out_path, jobs=jobs, gpus=_gpus(), overwrite=overwrite, observer=_ended)
     done = [RunFolder.open(one.folder) for one in ended if one.code == 0]
     if done:
         _report(done, out_path / "comparison.html")
@@ -140,18 +149,22 @@ def _parameters(asked: Sequence[str]) -> dict[str, str | int]:
     return {name: int(value) if value.isdecimal() else value for name, _, value in pairs}
 
 
-@app.command(epilog="Example: privfl attack runs/quickstart membership/rmia")
+@app.command(epilog="Example: privfl attack runs/quickstart membership/rmia attacks.shadow_models=8")
 def attack(
     run_dir: Run,
-    names: Annotated[
-        list[str] | None, typer.Argument(metavar="NAME", help="For example membership/lira, or a dotted path.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]|[KEY=VALUE]",
+            help="For example membership/lira, or a dotted path; or attacks.shadow_models=8, which keeps those that are there.",
+        ),
     ] = None,
 ) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
     from privfl.report import attacks_table
 
     folder = RunFolder.open(run_dir)
-    _attack(folder, tuple(names or ()))
+    _attack(folder, [word for word in words or () if "=" not in word], [word for word in words or () if "=" in word])
     out.print(attacks_table(folder))
     _report([folder], None)
 
@@ -294,11 +307,11 @@ class _FetchBar:
         self.bar.console.print(f"{source}: {why}; trying the next source", style="yellow", highlight=False)
 
 
-def _attack(folder: RunFolder, names: tuple[str, ...]) -> None:
-    # Found by name at run time: the package does not depend on the attacks that are run against it.
-    run_attacks: Callable[..., Any] = importlib.import_module("attacks._run").run_attacks
+def _attack(folder: RunFolder, names: Sequence[str], settings: Sequence[str]) -> None:
+    from privfl.attacking import attack
+
     with _shadow_progress() as observer:
-        run_attacks(folder, names, observer)
+        attack(folder, names, settings=settings, observer=observer)
 
 
 def _report(folders: list[RunFolder], out_file: Path | None) -> None:
@@ -311,14 +324,32 @@ def _report(folders: list[RunFolder], out_file: Path | None) -> None:
     out.print(f"page: {page.resolve()}", soft_wrap=True, highlight=False)
 
 
-def _default_folder(name: str, resume: bool) -> Path:
-    """The first free of runs/NAME, runs/NAME-2, ...; the last that exists where a run is resumed."""
-    first = Path("runs") / name
+def _default_folder(config: ExperimentConfig, resume: bool, overwrite: bool) -> Path:
+    """The first of runs/NAME, runs/NAME-2, ... that is not there; where a run is replaced, the first of all.
+
+    Where a run is resumed: the last unfinished run of this configuration; if there is none the last of this configuration, or
+    else the last of all, which then says in what it differs. A folder that holds no run is none of them.
+    """
+    first = Path("runs") / config.name
+    if overwrite:
+        return first
+    if resume:
+        found = [RunFolder(path) for path in _numbered(first) if (path / "config.toml").exists()]
+        alike = [folder for folder in found if folder.is_of(config)]
+        unfinished = [folder for folder in alike if not folder.finished]
+        return next((some[-1].path for some in (unfinished, alike, found) if some), first)
     path, number = first, 1
     while path.exists():
         number += 1
-        before, path = path, first.with_name(f"{name}-{number}")
-    return before if resume and number > 1 else path
+        path = first.with_name(f"{config.name}-{number}")
+    return path
+
+
+def _numbered(first: Path) -> list[Path]:
+    """All of NAME, NAME-2, NAME-3, ... that are there, by ascending number, whichever are missing between them."""
+    numbers = {path: path.name.removeprefix(f"{first.name}-") for path in first.parent.glob(f"{first.name}-*")}
+    later = sorted((int(number), path) for path, number in numbers.items() if number.isdecimal())
+    return [first, *(path for _, path in later)]
 
 
 @contextmanager
@@ -381,6 +412,15 @@ def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
         yield observe
 
 
+def _program() -> str:
+    """What is typed to start this program: its name where that leads to it."""
+    started = Path(sys.argv[0])
+    if started.name == "__main__.py":
+        return f"{sys.executable} -m privfl"
+    found = shutil.which(started.name)
+    return started.name if found and Path(found).resolve() == started.resolve() else str(started)
+
+
 def main() -> NoReturn:
     """The console script."""
     try:
@@ -399,6 +439,6 @@ def main() -> NoReturn:
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C has nothing left to stop.
         # Not by way of rich: what it was printing would be printed again.
-        sys.stderr.write("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume\n")
+        sys.stderr.write(f"privfl: interrupted; what is finished is kept: {_way_on.get()}\n")
         sys.exit(_INTERRUPTED)
     raise AssertionError("typer ends every command by leaving the program")

@@ -73,12 +73,13 @@ class DataConfig(Item):
     """What every data set is told: how many clients, who has what, and how much is held out.
 
     ``holdout`` is the expected share of the pool that no client trains on. It is the attacks' pool of honest
-    non-members, from the same distribution, client by client, as the members.
+    non-members, from the same distribution, client by client, as the members. With 0 everybody trains on all that they own, and
+    no attack can be run.
     """
 
     clients: PositiveInt | None = None
     partition: Partition = Iid(kind="iid")
-    holdout: Annotated[float, Field(gt=0, le=0.5)] = 0.2
+    holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
 
 class PoissonCohort(Frozen):
@@ -357,11 +358,15 @@ class AttacksConfig(Frozen):
     shadow_models: NonNegativeInt = 4
 
     @model_validator(mode="after")
-    def _each_once(self) -> Self:
+    def _each_once_and_possible(self) -> Self:
         kinds = [item.kind for item in self.run]
         for place, kind in enumerate(kinds):
             if kind in kinds[:place]:
                 raise contradiction(f"run.{place}", kind, "is listed twice; name each attack once")
+        for item in self.run:
+            least = int(getattr(item, "least_shadows", 0))
+            if self.shadow_models < least:
+                raise contradiction("shadow_models", self.shadow_models, f"{item.kind!r} needs at least {least}; raise it")
         return self
 
 
@@ -394,6 +399,12 @@ class ExperimentConfig(Frozen):
             )
         if clients is not None:
             require_clients(self, clients)
+        if self.data.holdout == 0 and self.attacks.run:
+            raise contradiction(
+                "attacks.run",
+                [item.kind for item in self.attacks.run],
+                "cannot be run with data.holdout = 0, which holds out nothing to compare with; raise it, or set attacks.run=[]",
+            )
         _require_possible_plan(self)
         if self.training.engine != "auto":
             try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,7 +31,7 @@ from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.events import Event, NoiseShare
 from privfl.privacy.ledger import Account, Ledger
-from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.mechanisms import History
 from privfl.privacy.own_noise_plans import DistributedPlan
 from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
 from privfl.privacy.sampling import draw_cohorts
@@ -191,9 +191,10 @@ class Experiment:
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
-        state = self.initial_state()
-        while state.round < self.config.rounds:
-            state = self.step(state).state
+        state, stopped = self.initial_state(), False
+        while state.round < self.config.rounds and not stopped:
+            outcome = self.step(state)
+            state, stopped = outcome.state, outcome.aggregate is not None and outcome.aggregate.ends_run
         return state.global_D
 
     def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:
@@ -305,22 +306,33 @@ def narrow(item: object, contract: type[Contract]) -> Contract:
 
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
     """What a round with that cohort is going to spend, by account."""
-    sizes_K = data.sizes()
-    return {account: _planned_event(plan, sizes_K, account) for account in _accounts(plan, cohort, aggregator)}
+    sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
+    events = {size: _planned_event(plan, size) for size in set(sizes.values())}
+    return {account: events[size] for account, size in sizes.items()}
 
 
-def histories(
-    plan: Plan,
-    data: FederatedData,
-    cohorts: tuple[tuple[int, ...], ...],
-    aggregator: Aggregator,
-    relation: Relation | None = None,
-) -> list[History]:
-    """What each account will have gone through when all rounds are done, under the plan's relation or another."""
+def busiest(
+    plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
+) -> dict[Account, int]:
+    """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
+
+    No other account costs more, whatever the noise is; there are no more of them than clients have sizes.
+    """
     rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
-    sizes_K = data.sizes()
-    used = relation or empty_ledger(plan).relation
-    return [_planned_event(plan, sizes_K, account).releases(times, used) for account, times in rounds.items()]
+    found: dict[int, Account] = {}
+    for account, times in rounds.items():
+        size = _deciding_size(plan, data, account)
+        if size not in found or times > rounds[found[size]]:
+            found[size] = account
+    return {account: rounds[account] for account in found.values()}
+
+
+def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
+    """What accounts go through that are charged for so many rounds, under the plan's relation."""
+    relation = empty_ledger(plan).relation
+    return [
+        _planned_event(plan, _deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()
+    ]
 
 
 def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
@@ -330,12 +342,17 @@ def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tu
     return ("everybody",) if isinstance(plan, ClientPlan) and plan.trusts_server else cohort
 
 
-def _planned_event(plan: Plan, sizes_K: NDArray[np.int64], account: Account) -> Event:
-    assert not isinstance(plan, NoPlan), "nothing is promised"
+def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
+    """The client's size where its event depends on it, else 0."""
     if isinstance(plan, ClientPlan):
-        return plan.planned()
+        return 0
     assert account != "everybody", "example-level privacy is spent client by client"
-    return plan.local_training(int(sizes_K[account]))
+    return int(data.sizes()[account])
+
+
+def _planned_event(plan: Plan, size: int) -> Event:
+    assert not isinstance(plan, NoPlan), "nothing is promised"
+    return plan.planned() if isinstance(plan, ClientPlan) else plan.local_training(size)
 
 
 def empty_ledger(plan: Plan) -> Ledger:
@@ -368,11 +385,13 @@ def calibrated(
             f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
         )
 
+    rounds = busiest(priced, data, cohorts, aggregator)
+
     def spent(noise: float) -> list[History]:
         candidate = priced.calibrated(noise)
         if isinstance(candidate, CentralPlan) and candidate.imagined is not None:
             return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
-        return histories(candidate, data, cohorts, aggregator)
+        return histories(candidate, data, rounds)
 
     try:
         return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))

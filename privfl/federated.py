@@ -153,11 +153,22 @@ class FederatedData:
 
     def members_of(self, client: int) -> IntArray:
         """Pool indices that this client trains on, ascending."""
-        return np.flatnonzero(self.member_N & (self.owner_N == client))
+        rows = self._rows_of(client)
+        return rows[self.member_N[rows]]
 
     def holdout_of(self, client: int) -> IntArray:
         """Pool indices that this client owns and does not train on, ascending."""
-        return np.flatnonzero(~self.member_N & (self.owner_N == client))
+        rows = self._rows_of(client)
+        return rows[~self.member_N[rows]]
+
+    def _rows_of(self, client: int) -> IntArray:
+        order_N, ends_K = self._by_owner
+        return order_N[ends_K[client] - self._sizes[client] : ends_K[client]]
+
+    @functools.cached_property
+    def _by_owner(self) -> tuple[IntArray, IntArray]:
+        """The pool's indices, client after client, and where each client's end: a cohort must not cost a look at the pool."""
+        return np.argsort(self.owner_N, kind="stable"), self._sizes.cumsum()
 
     def redrawn(self, generator: np.random.Generator) -> FederatedData:
         """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
@@ -166,7 +177,13 @@ class FederatedData:
 
     def sizes(self) -> IntArray:
         """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""
-        return np.bincount(self.owner_N, minlength=len(self.clients))
+        return self._sizes
+
+    @functools.cached_property
+    def _sizes(self) -> IntArray:
+        sizes_K = np.bincount(self.owner_N, minlength=len(self.clients))
+        sizes_K.flags.writeable = False
+        return sizes_K
 
     def digest(self) -> str:
         """SHA-256 of the pool, the test split and who owns what: whether two runs have the same data."""

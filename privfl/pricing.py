@@ -12,7 +12,7 @@ import numpy as np
 from privfl import evaluation
 from privfl.config import AllClients, ClientCentral, ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
-from privfl.experiment import Experiment, assemble, histories
+from privfl.experiment import Experiment, assemble, busiest, histories
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
@@ -263,7 +263,8 @@ def as_if_poisson(experiment: Experiment) -> float:
     assert isinstance(experiment.plan, ExamplePlan)
 
     plan = replace(experiment.plan, sampler="poisson")
-    return accounting.largest(histories(plan, experiment.data, experiment.cohorts, experiment.aggregator), plan.delta)
+    rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
+    return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
 
 
 @dataclass(frozen=True)
@@ -316,7 +317,7 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
     for other in folders[: folders.index(folder)]:
         _require_own_randomness(folder, other)
-    ledger, terms_of = (Ledger.read(one.path / "ledger.json") for one in (folder, first))
+    ledger, terms_of = (Ledger.read(one.path / "ledger.jsonl") for one in (folder, first))
     for term in ("unit", "relation", "delta"):
         here, there = getattr(ledger, term), getattr(terms_of, term)
         if here != there:

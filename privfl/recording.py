@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -19,16 +20,16 @@ from torch import Tensor
 
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
-from privfl.errors import ProcessError, RunFolderError, first_line
-from privfl.experiment import Experiment, assemble, deterministic, new_secret
+from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
+from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, narrow, new_secret
 from privfl.models._build import constants
 from privfl.pricing import privacy_result, require_finite_prices
-from privfl.privacy.ledger import Ledger
+from privfl.privacy.ledger import Entry, Ledger
 from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.rounds import Outcome, ServerState
-from privfl.runs import FORMAT, RunFolder, write_atomic, write_json
+from privfl.runs import FORMAT, RunFolder, append_line, write_atomic
 from privfl.seeding import Seed
 from privfl.vectors import state_of
 
@@ -43,11 +44,20 @@ _MEMBERS = 4_000
 Observer = Callable[[RoundRecord, TimingRecord], None]
 
 
+@runtime_checkable
+class _Demanding(Protocol):
+    """An attack, as this package sees it, which does not know the shelf of attacks."""
+
+    def require_possible(self, experiment: Experiment) -> None:
+        """Refuse a run that it will not be able to attack."""
+
+
 def run(
     config: ExperimentConfig,
-    out: Path,
+    out: Path | str,
     *,
     resume: bool = False,
+    overwrite: bool = False,
     observer: Observer | None = None,
     processes: Processes = ALONE,
 ) -> RunFolder:
@@ -58,6 +68,7 @@ def run(
         out: the run folder.
         resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
             there is none.
+        overwrite: replace the run in ``out``, once it is sure that the new one begins.
         observer: called after each round, for progress.
         processes: those that carry the run out together, of which this is the first; the others call :func:`assist`.
 
@@ -65,8 +76,10 @@ def run(
         ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
         ProcessError: another process is gone; the same.
     """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite: a run goes on, or it is begun anew; give one of them")
     with _dismissing(processes):
-        return _run(config, out, resume, observer, processes)
+        return _run(config, Path(out), resume, overwrite, observer, processes)
 
 
 def assist(config: ExperimentConfig, processes: Processes) -> None:
@@ -92,25 +105,37 @@ def _dismissing(processes: Processes) -> Iterator[None]:
     processes.share(None)
 
 
-def _run(config: ExperimentConfig, out: Path, resume: bool, observer: Observer | None, processes: Processes) -> RunFolder:
-    begun = resume and (out / "config.toml").exists()
-    folder = RunFolder.open(out) if begun else RunFolder.reserve(out)
-    with folder.locked(), deterministic():
-        if begun:
-            folder.require_same(config)
-            if folder.finished:
-                (folder.path / _SECRET).unlink(missing_ok=True)
-                return folder
-        secret = (_kept_secret(folder) if begun else None) or new_secret()
+def _run(
+    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: Observer | None, processes: Processes
+) -> RunFolder:
+    if resume and (out / "config.toml").exists():
+        return _go_on(RunFolder.open(out), config, observer, processes)
+    with RunFolder.reserving(out, overwrite) as folder, deterministic():
+        secret = new_secret()
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
-        if begun:
-            folder.require_same_place(environment(experiment.x.device))
-            folder.require_same_data(experiment.data.digest())
-            folder.require_same_constants(constants(experiment.model))
-        else:
-            require_finite_prices(experiment)
-            _begin(folder, experiment)
+        require_finite_prices(experiment)
+        for item in config.attacks.run:
+            narrow(item, _Demanding).require_possible(experiment)
+        if overwrite:
+            folder.clear()
+        _begin(folder, experiment)
+        _Recorder(experiment, folder).run(observer)
+    return folder
+
+
+def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | None, processes: Processes) -> RunFolder:
+    with folder.locked(), deterministic():
+        folder.require_same(config)
+        if folder.finished:
+            (folder.path / _SECRET).unlink(missing_ok=True)
+            return folder
+        secret = _kept_secret(folder) or new_secret()
+        processes.share(secret.root)
+        experiment = assemble(config, secret=secret, processes=processes)
+        folder.require_same_place(environment(experiment.x.device))
+        folder.require_same_data(experiment.data.digest())
+        folder.require_same_constants(constants(experiment.model))
         _Recorder(experiment, folder).run(observer)
     return folder
 
@@ -129,8 +154,8 @@ class _Recorder:
         config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None
-        stopped: str | None = None
-        while state.round < config.rounds:
+        stopped = self._stopped_before(state.round)
+        while stopped is None and state.round < config.rounds:
             stopped = self._over_budget(state.round, ledger)
             if stopped is not None:
                 break
@@ -156,11 +181,15 @@ class _Recorder:
                 total=time.perf_counter() - started,
                 stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
             )
-            self._commit(state, outcome, ledger, record, timing)
-            state = outcome.state
+            self._commit(state, outcome, record, timing)
+            state, stopped = outcome.state, record.stopped
             if observer is not None:
                 observer(record, timing)
         self._finish(state, ledger, last or self._evaluate(state.global_D), stopped)
+
+    def _stopped_before(self, rounds: int) -> str | None:
+        """Why the run ended with the last of so many rounds, where a crash came before its end was written."""
+        return self.folder.rounds()[-1].stopped if rounds else None
 
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
         """Why the next round must not begin; None where it may."""
@@ -193,6 +222,7 @@ class _Recorder:
             cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
+            stopped=f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -211,12 +241,9 @@ class _Recorder:
             views.observe(self.folder, state.round, state.global_D, outcome.participants, survivors, seen)
             views.observe_transcripts(self.folder, state.round, transcripts)
 
-    def _commit(self, before: ServerState, outcome: Outcome, ledger: Ledger, record: RoundRecord, timing: TimingRecord) -> None:
+    def _commit(self, before: ServerState, outcome: Outcome, record: RoundRecord, timing: TimingRecord) -> None:
         """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
-        write_json(
-            self.folder.path / "ledger.json",
-            ledger.as_json(),
-        )
+        append_line(self.folder.path / "ledger.jsonl", Entry.of(before.round, outcome.events))
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
@@ -225,20 +252,20 @@ class _Recorder:
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
     def _resume_point(self) -> tuple[ServerState, Ledger]:
-        path = self.folder.path / "state.safetensors"
+        path, spent = self.folder.path / "state.safetensors", self.folder.path / "ledger.jsonl"
+        ledger = empty_ledger(self.experiment.plan)
         if not path.exists():
             self.folder.rewind(0)
-            return self.experiment.initial_state(), self.experiment.ledger(0)
+            ledger.begin(spent)
+            return self.experiment.initial_state(), ledger
         try:
             with safe_open(path, framework="pt") as file:
                 done = int(file.metadata()["round"])
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-            ledger = Ledger.read(self.folder.path / "ledger.json", done)
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             why = first_line(error)
-            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew") from None
-        if not ledger.agrees_with(self.experiment.ledger(done)):
-            raise RunFolderError(f"{self.folder.path}: ledger.json is not what {done} rounds of this run spent; begin it anew")
+            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
+        ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
         return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
@@ -291,7 +318,9 @@ def _kept_secret(folder: RunFolder) -> Seed | None:
     try:
         return Seed(int.from_bytes((folder.path / _SECRET).read_bytes(), "big"))
     except OSError:
-        raise RunFolderError(f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew") from None
+        raise RunFolderError(
+            f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew with --overwrite"
+        ) from None
 
 
 def environment(device: torch.device) -> Environment:

@@ -77,7 +77,8 @@ class SecureRecord(Frozen):
 class RoundRecord(Frozen):
     """What one round did. ``round`` counts from 0.
 
-    ``skipped`` says why the model did not move, where the cohort was too small or too few clients survived. ``survivors``
+    ``skipped`` says why the model did not move, where the cohort was too small or too few clients survived; ``stopped`` why the
+    run ended with this round, where the aggregator was told to stop the run. ``survivors``
     are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
     largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
     gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
@@ -91,6 +92,7 @@ class RoundRecord(Frozen):
     cohort: list[int]
     survivors: list[int]
     skipped: str | None
+    stopped: str | None = None
     train_loss: float | None
     clipped_share: float | None
     clipped_coordinates: int

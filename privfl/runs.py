@@ -8,7 +8,7 @@
     partition.json       clients, classes, and how many members of each class each client had
     rounds.jsonl         one RoundRecord a line; the same seed gives the same bytes
     timings.jsonl        one TimingRecord a line: seconds, which no seed repeats
-    ledger.json          every noise draw of every client, by round
+    ledger.jsonl         in the first line the terms of ε, then every noise draw of every client, a line a round
     views/               what each adversary saw, a file a round
     transcripts/         all that clients sent under secure aggregation, a file for each attempt at a round
     state.safetensors    the point to resume from
@@ -20,7 +20,7 @@
     privacy_card.json    the page's privacy card, for machines
     .lock                keeps a second process out while one is at work
 
-Every file but the two ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
+Every file but the three ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
 last in a round: whatever lies beyond it is a round that did not finish, and is dropped on resume. The round is then
 computed again from the same streams, so it releases the same values and costs no further privacy.
 """
@@ -31,10 +31,11 @@ import errno
 import io
 import json
 import os
+import shutil
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -45,14 +46,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
 from privfl.config import ExperimentConfig
-from privfl.errors import RunFolderError, StorageError
+from privfl.errors import ConfigError, RunFolderError, StorageError
 from privfl.loading import dump, load
 from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
 
-FORMAT = 3
+FORMAT = 4
 
 # What a crash leaves of a run folder that was not begun: its configuration is written last.
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
+_LATER = {
+    *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
+    *("model.safetensors", "result.json", "attacks", "figures", "report.html", "privacy_card.json"),
+}
 
 _DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO)
 
@@ -105,6 +110,18 @@ def write_atomic(path: Path, content: bytes | Iterable[bytes | memoryview]) -> N
             raise
 
 
+def append_line(path: Path, line: BaseModel) -> None:
+    """Add a typed record as one line of JSON; on disk when this returns.
+
+    Raises:
+        RunFolderError, StorageError: as :func:`storing`.
+    """
+    with storing(path), path.open("ab") as file:
+        file.write(line.model_dump_json().encode() + b"\n")
+        file.flush()
+        os.fsync(file.fileno())
+
+
 def write_json(path: Path, value: Mapping[str, Any] | list[Any]) -> None:
     """JSON with sorted keys and full precision; NaN and infinities are refused."""
     write_atomic(path, (json.dumps(value, indent=1, sort_keys=True, allow_nan=False) + "\n").encode())
@@ -137,9 +154,47 @@ class RunFolder:
 
     path: Path
 
+    def __post_init__(self) -> None:
+        # A path may be given as text.
+        object.__setattr__(self, "path", Path(self.path))
+
     @classmethod
-    def reserve(cls, path: Path) -> RunFolder:
-        """An empty folder for a new run, or one in which a run had barely begun when it crashed.
+    @contextmanager
+    def reserving(cls, path: Path, overwrite: bool = False) -> Iterator[RunFolder]:
+        """A folder for a new run, from which other processes are kept out; of a run that does not begin nothing is left.
+
+        Args:
+            path: where.
+            overwrite: a run that is there may be replaced by :meth:`clear`.
+
+        Raises:
+            RunFolderError: there is something else at ``path`` already, or it cannot be written.
+        """
+        made = [folder for folder in (path, *path.parents) if not folder.exists()]
+        folder = cls.reserve(path, overwrite)
+        with folder.locked():
+            try:
+                yield folder
+            finally:
+                if not (path / "config.toml").exists():
+                    folder._withdraw(made)
+
+    def _withdraw(self, made: Iterable[Path]) -> None:
+        """Remove what was written before the run began, and the folders ``made`` for it, the innermost first."""
+        for entry in self.path.iterdir():
+            entry.unlink()
+        for folder in made:
+            # Another run may have been put beside this one.
+            with suppress(OSError):
+                folder.rmdir()
+
+    @classmethod
+    def reserve(cls, path: Path, overwrite: bool = False) -> RunFolder:
+        """A folder for a new run: an empty one, or one in which a run had barely begun when it crashed.
+
+        Args:
+            path: where.
+            overwrite: a run may be there, with nothing beside it that no run writes.
 
         Raises:
             RunFolderError: there is something else at ``path`` already, or it cannot be written.
@@ -148,10 +203,32 @@ class RunFolder:
             path.mkdir(parents=True, exist_ok=True)
             found = {entry.name.removesuffix(".partial") for entry in path.iterdir()}
         if (path / "config.toml").exists():
-            raise RunFolderError(f"{path}: holds a run; go on with it by --resume, or choose another folder with --out")
-        if found - _BEGINNING:
+            if not overwrite:
+                raise RunFolderError(
+                    f"{path}: holds a run; go on with it by --resume, begin it anew with --overwrite, "
+                    "or choose another folder with --out"
+                )
+            foreign = sorted(found - _BEGINNING - _LATER)
+            if foreign:
+                raise RunFolderError(
+                    f"{path}: holds {foreign[0]!r}, which no run writes; move it away, or choose another folder with --out"
+                )
+        elif found - _BEGINNING:
             raise RunFolderError(f"{path}: is neither empty nor a run folder; choose another folder with --out")
         return cls(path)
+
+    def clear(self) -> None:
+        """Remove the run that is here, and keep its lock. ``config.toml`` goes last: until then it can be cleared again.
+
+        Raises:
+            RunFolderError, StorageError: as :func:`storing`.
+        """
+        with storing(self.path):
+            for entry in sorted(self.path.iterdir(), key=lambda entry: entry.name == "config.toml"):
+                if entry.is_dir():
+                    shutil.rmtree(entry)
+                elif entry.name != ".lock":
+                    entry.unlink()
 
     def begin(
         self, config: ExperimentConfig, environment: Environment, who: Mapping[str, NDArray[Any]], partition: PartitionRecord
@@ -170,12 +247,13 @@ class RunFolder:
         write_atomic(self.path / "config.toml", dump(config).encode())
 
     @classmethod
-    def open(cls, path: Path) -> RunFolder:
+    def open(cls, path: Path | str) -> RunFolder:
         """An existing run folder.
 
         Raises:
             RunFolderError: it is none, or was written in another version of this format.
         """
+        path = Path(path)
         folder = cls(path)
         if not (path / "config.toml").is_file():
             raise RunFolderError(f"{path}: is not a run folder (no config.toml in it); give a folder that `privfl run` made")
@@ -190,6 +268,22 @@ class RunFolder:
             )
         return folder
 
+    @classmethod
+    def of(cls, given: RunFolder | Path | str) -> RunFolder:
+        """The folder itself, or the one that lies at a path.
+
+        Raises:
+            RunFolderError: as :meth:`open`.
+        """
+        return given if isinstance(given, RunFolder) else cls.open(given)
+
+    def is_of(self, config: ExperimentConfig) -> bool:
+        """Whether the run was begun with ``config``; not where its own cannot be read."""
+        try:
+            return self.config == config
+        except ConfigError:
+            return False
+
     def require_same(self, config: ExperimentConfig) -> None:
         """Raise unless ``config`` is the one that this folder was begun with.
 
@@ -197,10 +291,19 @@ class RunFolder:
             RunFolderError: names the first setting that differs.
         """
         for key, before, now in _differences(self.config.model_dump(), config.model_dump(), ""):
+            way_out = "choose another --out, or begin it anew with --overwrite"
+            if key.startswith("attacks."):
+                way_out = f"then `privfl attack {self.path} {key}={now if isinstance(now, int) else '...'}` changes that"
             raise RunFolderError(
                 f"{self.path}: was begun with {key} = {before!r}, not {now!r}; "
-                "resume with the settings in its config.toml, or choose another --out"
+                f"resume with the settings in its config.toml, {way_out}"
             )
+
+    def change_attacks(self, config: ExperimentConfig) -> None:
+        """Make ``config`` that of the folder; it may differ in its attacks, which come after the training."""
+        assert all(key.startswith("attacks.") for key, _, _ in _differences(self.config.model_dump(), config.model_dump(), ""))
+        if config != self.config:
+            write_atomic(self.path / "config.toml", dump(config).encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -231,7 +334,8 @@ class RunFolder:
         for key, before, now in _differences(self.environment.model_dump(), here.model_dump(), ""):
             if key.startswith(("device", "packages.", "python")):
                 raise RunFolderError(
-                    f"{self.path}: was begun with {key} {before}, here it is {now}; go on there, or begin it anew"
+                    f"{self.path}: was begun with {key} {before}, here it is {now}; "
+                    "go on there, or begin it anew with --overwrite"
                 )
 
     def require_same_data(self, digest: str) -> None:
@@ -302,18 +406,15 @@ class RunFolder:
 
     def append(self, record: RoundRecord, timing: TimingRecord) -> None:
         """Add one round's records; on disk when this returns."""
-        for name, line in (("rounds.jsonl", record), ("timings.jsonl", timing)):
-            with storing(self.path / name), (self.path / name).open("a", encoding="utf-8") as file:
-                file.write(line.model_dump_json() + "\n")
-                file.flush()
-                os.fsync(file.fileno())
+        append_line(self.path / "rounds.jsonl", record)
+        append_line(self.path / "timings.jsonl", timing)
 
     def rewind(self, rounds: int) -> None:
         """Drop the records of all rounds from number ``rounds`` on, and a half-written last line."""
-        for name in ("rounds.jsonl", "timings.jsonl"):
+        for name, lines_before in (("ledger.jsonl", 1), ("rounds.jsonl", 0), ("timings.jsonl", 0)):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-            write_atomic(path, b"".join(lines[:rounds]))
+            write_atomic(path, b"".join(lines[: lines_before + rounds]))
 
     def write(self, name: str, record: BaseModel) -> None:
         """Write one typed record as JSON."""

@@ -95,7 +95,14 @@ def _values(text: str) -> list[str]:
 
 
 def run_here(
-    config: Path, chosen: Sequence[Variant], out: Path, *, jobs: int, gpus: int, observer: Observer | None = None
+    config: Path,
+    chosen: Sequence[Variant],
+    out: Path,
+    *,
+    jobs: int,
+    gpus: int,
+    overwrite: bool = False,
+    observer: Observer | None = None,
 ) -> list[Ended]:
     """Run them on this machine, ``jobs`` at a time, each on the next free GPU where there are any.
 
@@ -105,6 +112,7 @@ def run_here(
         out: where their folders are made.
         jobs: how many at a time, at least 1.
         gpus: how many GPUs there are; 0: none.
+        overwrite: replace the runs that are there; they go on otherwise.
         observer: called when a run has ended.
     """
     from joblib import Parallel, delayed
@@ -122,7 +130,7 @@ def run_here(
         place = free.get()
         try:
             gpu = {_CARDS: cards[place % gpus]} if gpus else {}
-            return run_one(config, variant, out, share_of_threads(jobs) | gpu)
+            return run_one(config, variant, out, share_of_threads(jobs) | gpu, overwrite)
         finally:
             free.put(place)
 
@@ -136,7 +144,13 @@ def run_here(
 
 
 def run_on_cluster(
-    config: Path, chosen: Sequence[Variant], out: Path, *, cluster: str, parameters: Mapping[str, str | int]
+    config: Path,
+    chosen: Sequence[Variant],
+    out: Path,
+    *,
+    cluster: str,
+    parameters: Mapping[str, str | int],
+    overwrite: bool = False,
 ) -> list[Ended]:
     """Run them as one job array, and wait for all.
 
@@ -146,6 +160,7 @@ def run_on_cluster(
         out: where their folders are made, and the scheduler's logs; all nodes must see it.
         cluster: ``slurm``; ``local`` and ``debug`` are submitit's own, to try it without a cluster.
         parameters: what the scheduler is asked for, by submitit's names (``timeout_min``, ``slurm_partition``, ...).
+        overwrite: replace the runs that are there; they go on otherwise.
 
     Raises:
         ConfigError: submitit is not installed, or refuses a parameter.
@@ -160,15 +175,18 @@ def run_on_cluster(
     except (NameError, RuntimeError, TypeError, ValueError) as error:
         raise ConfigError(f"submitit refuses {dict(parameters)} on {cluster!r}: {first_line(error)}") from None
     count = len(chosen)
-    submitted = executor.map_array(run_one, [config.resolve()] * count, chosen, [out.resolve()] * count, [{}] * count)
+    submitted = executor.map_array(
+        run_one, [config.resolve()] * count, chosen, [out.resolve()] * count, [{}] * count, [overwrite] * count
+    )
     return [job.result() for job in submitted]
 
 
-def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str]) -> Ended:
-    """Run one to its end, or resume it; what it says goes to ``NAME.log`` beside its folder."""
+def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool = False) -> Ended:
+    """Run one to its end, or resume it, or replace it; what it says goes to ``NAME.log`` beside its folder."""
     folder, log = out / variant.name, out / f"{variant.name}.log"
     out.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "privfl", "run", str(config), *variant.overrides, "--out", str(folder), "--resume"]
+    again = "--overwrite" if overwrite else "--resume"
+    command = [sys.executable, "-m", "privfl", "run", str(config), *variant.overrides, "--out", str(folder), again]
     with log.open("w") as file:
         code = subprocess.run(
             command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, check=False

@@ -21,6 +21,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count, takewhile
 from pathlib import Path
 from typing import Literal, TypeVar, get_args
 
@@ -107,7 +108,7 @@ class ServerView(ClientView):
         Raises:
             ViewError: the run kept none.
         """
-        paths = sorted((self.folder.path / "transcripts").glob(f"round_{round_number:05d}_*.safetensors"))
+        paths = list(takewhile(Path.exists, _transcript_paths(self.folder.path, round_number)))
         if not paths:
             raise ViewError(
                 f"{self.folder.path}: kept no transcript of round {round_number}; run it with aggregator.kind = 'secure_sum' "
@@ -162,8 +163,13 @@ View = TypeVar("View", bound=ExternalView)
 _VIEWS: dict[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
 
 
-def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> ExternalView:
+def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layout) -> ExternalView:
     """The view of that adversary on a run.
+
+    Args:
+        folder: the run, or where it lies.
+        adversary: whose view.
+        layout: names and shapes of the model's parameters.
 
     Raises:
         ViewError: no such adversary was part of the run.
@@ -172,7 +178,7 @@ def open_view(folder: RunFolder, adversary: Adversary, layout: Layout) -> Extern
         raise ViewError(
             f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(_VIEWS)}"
         )
-    return _VIEWS[adversary](folder, layout)
+    return _VIEWS[adversary](RunFolder.of(folder), layout)
 
 
 def observe(
@@ -199,11 +205,17 @@ def observe(
 
 def observe_transcripts(folder: RunFolder, round_number: int, transcripts: Sequence[dict[str, Tensor]]) -> None:
     """Write down all that clients sent in one round, attempt by attempt, in place of what a run that broke off left of it."""
-    for left in (folder.path / "transcripts").glob(f"round_{round_number:05d}_*.safetensors"):
+    paths = _transcript_paths(folder.path, round_number)
+    # From the last on: were it to break off again, the first would still lead to those that are left.
+    for left in reversed(list(takewhile(Path.exists, paths))):
         left.unlink()
-    for attempt, sent in enumerate(transcripts):
-        path = folder.path / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors"
+    for path, sent in zip(_transcript_paths(folder.path, round_number), transcripts, strict=False):
         write_atomic(path, _pieces({name: sent[name].contiguous() for name in sent}))
+
+
+def _transcript_paths(folder: Path, round_number: int) -> Iterator[Path]:
+    """Attempt by attempt, without end. To search the folder would take longer with every round."""
+    return (folder / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors" for attempt in count())
 
 
 def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:

@@ -153,7 +153,12 @@ def test_without_arguments_there_is_help(privfl: Call) -> None:
         (["run", "{config}", "cohort.size=11"], "cohort.size = 11: must be at most data.clients = 10"),
         (["run", "{config}", "data.kind=digtis"], "did you mean 'digits'?"),
         (["run", "{config}", "--resume", "--out", "{finished}"], "was begun with attacks.run = (), not ("),
-        (["run", "{config}", "--out", "{finished}"], "holds a run; go on with it by --resume, or choose another folder"),
+        (
+            ["run", "{config}", "--out", "{finished}"],
+            "holds a run; go on with it by --resume, begin it anew with --overwrite, or",
+        ),
+        (["attack", "{finished}", "training.lr=1"], "override 'training.lr=1': the run was trained without it; only attacks.*"),
+        (["run", "{config}", "--out", "{new}", "--resume", "--overwrite"], "--resume and --overwrite: a run goes on, or"),
         (["run", "{config}", "--out", "{parent}"], "is neither empty nor a run folder; choose another folder with --out"),
         (["run", "{config}", "--out", "{config}"], "cannot be written (File exists); choose another place with --out"),
         (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
@@ -217,7 +222,7 @@ def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pyte
         page = tmp_path / "runs" / folder / "report.html"
         assert out.splitlines()[-1] == f"page: {page}"
         assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
-        code, out, err = privfl("attack", f"runs/{folder}", "membership/loss")
+        code, out, err = privfl("attack", f"runs/{folder}", "membership/loss", "attacks.shadow_models=0")
         assert code == 0, err
         code, out, err = privfl("report", f"runs/{folder}")
         assert (code, err) == (0, "")
@@ -292,7 +297,7 @@ def test_a_full_disk_leaves_a_folder_that_resume_finishes(tmp_path: Path) -> Non
     assert resumed.result == train(settings, tmp_path / "other").result
 
 
-def test_an_interrupt_ends_with_130_and_a_folder_that_resume_finishes(tmp_path: Path) -> None:
+def test_an_interrupt_ends_with_130_and_the_command_that_goes_on(tmp_path: Path, privfl: Call) -> None:
     settings = small(rounds=60, **PLAIN)
     path, out = tmp_path / "small.toml", tmp_path / "run"
     path.write_text(dump(settings))
@@ -305,11 +310,14 @@ def test_an_interrupt_ends_with_130_and_a_folder_that_resume_finishes(tmp_path: 
                 # Perhaps twice: rich prints the line again that it was interrupted in.
                 child.send_signal(signal.SIGINT)
     assert child.returncode == 130
-    assert seen[-1].startswith("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume")
+    before, command, after = seen[-1].split("`")
+    assert (before, after) == ("privfl: interrupted; what is finished is kept: go on with ", "\n")
     assert "Traceback" not in "".join(seen)
     assert 2 <= len(RunFolder.open(out).rounds()) < 60
-    resumed = train(settings, out, resume=True)
-    assert resumed.result == train(settings, tmp_path / "other").result
+    python, dash, module, *words = shlex.split(command)
+    assert (python, dash, module) == (sys.executable, "-m", "privfl")
+    assert privfl(*words)[0] == 0
+    assert RunFolder.open(out).result == train(settings, tmp_path / "other").result
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(130)], ids=repr)

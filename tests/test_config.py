@@ -43,6 +43,14 @@ def refused(path: Path, *overrides: str) -> str:
     return text
 
 
+def test_nothing_need_be_held_out_where_nothing_is_attacked(file: Path) -> None:
+    assert load(file, ["data.holdout=0"]).data.holdout == 0
+    said = refused(file, "data.holdout=0", 'attacks.run=["membership/loss"]')
+    assert "attacks.run = ['membership/loss']: cannot be run with data.holdout = 0" in said
+    assert "raise it, or set attacks.run=[]" in said
+    assert load(file, ["data.holdout=0", 'attacks.run=["membership/loss"]', "attacks.run=[]"]).attacks.run == ()
+
+
 # --- mistakes in an override -----------------------------------------------------------------------------------------
 # Each is (the override, the key, the value as shown, what is said of it).
 
@@ -113,6 +121,9 @@ MISTAKES = [
     ('model={kind="mlp", hidden=[32, 0]}', "model.hidden.1", "0", "must be greater than 0"),
     ('model={kind="mlp", hidden=32}', "model.hidden", "32", "must be a list"),
     # settings that contradict each other
+    ('attacks={run=["membership/lira"], shadow_models=0}', "attacks.shadow_models", "0", "'membership/lira' needs at least 1"),
+    ('attacks={run=["membership/rmia"], shadow_models=0}', "attacks.shadow_models", "0", "'membership/rmia' needs at least 1"),
+    ("data.holdout=-0.1", "data.holdout", "-0.1", "must be greater than or equal to 0"),
     ("cohort.size=11", "cohort.size", "11", "must be at most data.clients = 10"),
     ("privacy.target_epsilon=8", "privacy.noise_multiplier", "1.0", "exactly one of noise_multiplier and target_epsilon"),
     ("training.local_steps=3", "training.local_epochs", "1", "exactly one of local_epochs and local_steps"),

@@ -16,7 +16,7 @@ from privfl.datasets.digits import Digits
 from privfl.errors import RunFolderError, StorageError
 from privfl.federated import LoadedData
 from privfl.loading import dump
-from privfl.privacy.ledger import Ledger
+from privfl.privacy.ledger import Account, Entry, Ledger
 from privfl.recording import run
 from privfl.records import RoundRecord
 from privfl.runs import RunFolder
@@ -24,7 +24,7 @@ from privfl.views import ServerView, open_view
 
 SAME_BYTES = (
     "rounds.jsonl",
-    "ledger.json",
+    "ledger.jsonl",
     "result.json",
     "model.safetensors",
     "membership.npz",
@@ -37,6 +37,16 @@ def contents(folder: Path) -> dict[str, bytes]:
     """Everything that a seed determines."""
     views = sorted((folder / "views").glob("*"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in [*(folder / name for name in SAME_BYTES), *views]}
+
+
+def spent_in(folder: Path) -> dict[Account, list[int]]:
+    """Of every account, the rounds in which it spent something, as the file says."""
+    found: dict[Account, list[int]] = {}
+    for line in (folder / "ledger.jsonl").read_bytes().splitlines()[1:]:
+        entry = Entry.model_validate_json(line)
+        for account in entry.events():
+            found.setdefault(account, []).append(entry.round)
+    return found
 
 
 @pytest.fixture(scope="module")
@@ -52,12 +62,12 @@ def test_the_same_seed_gives_the_same_bytes(finished: RunFolder, tmp_path: Path)
 
 
 def test_epsilon_of_the_result_is_that_of_the_ledger_on_disk(finished: RunFolder) -> None:
-    ledger = Ledger.read(finished.path / "ledger.json")
+    ledger = Ledger.read(finished.path / "ledger.jsonl")
     privacy = finished.result.privacy
     assert privacy is not None
     assert ledger.epsilon() == privacy.epsilon == max(privacy.epsilon_clients)
     taking_part = sum(len(record.cohort) for record in finished.rounds() if record.skipped is None)
-    assert len(ledger.entries) == taking_part > 0
+    assert sum(len(account_rounds) for account_rounds in spent_in(finished.path).values()) == taking_part > 0
 
 
 def test_rounds_and_timings_are_whole(finished: RunFolder) -> None:
@@ -114,8 +124,7 @@ def test_a_cohort_of_two_is_not_trained_under_secure_aggregation(tmp_path: Path)
     for record in records:
         assert (record.skipped is not None) == (len(record.cohort) < 3)
         assert (record.bytes_up == 0) == (record.skipped is not None)
-    spent = {entry["account"] for entry in json.loads((folder.path / "ledger.json").read_bytes())["entries"]}
-    assert spent == {client for record in records if record.skipped is None for client in record.cohort}
+    assert set(spent_in(folder.path)) == {client for record in records if record.skipped is None for client in record.cohort}
 
 
 # --- crashes --------------------------------------------------------------------------------------------------------
@@ -265,14 +274,44 @@ def test_other_data_do_not_go_on_with_a_run(interrupted: Path, monkeypatch: pyte
 
 
 def test_a_ledger_from_which_something_is_missing_is_refused(interrupted: Path) -> None:
-    written = json.loads((interrupted / "ledger.json").read_text())
-    for entries, delta in ((written["entries"][1:], written["delta"]), (written["entries"], 0.1)):
-        (interrupted / "ledger.json").write_text(json.dumps({**written, "delta": delta, "entries": entries}))
+    path = interrupted / "ledger.jsonl"
+    terms, first, *rest = path.read_bytes().splitlines(keepends=True)
+    entry = Entry.model_validate_json(first)
+    fewer = Entry(round=0, spent=entry.spent[1:]).model_dump_json().encode() + b"\n"
+    for changed in ([terms, fewer, *rest], [terms.replace(b"0.0001", b"0.1"), first, *rest]):
+        path.write_bytes(b"".join(changed))
         with pytest.raises(RunFolderError, match="is not what 2 rounds of this run spent"):
             run(small(), interrupted, resume=True)
+    path.write_bytes(b"".join([terms, *rest]))
+    with pytest.raises(RunFolderError, match="round 1 is entered where round 0 comes next"):
+        run(small(), interrupted, resume=True)
 
 
-@pytest.mark.parametrize("name", ["ledger.json", "state.safetensors"])
+@pytest.mark.parametrize("cut", [1, 10, None])
+def test_a_torn_last_line_of_the_ledger_is_repaired(
+    cut: int | None, finished: RunFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A crash in the third round, while it was entered or after it: the round is computed again, and charged once."""
+
+    def crash(folder: RunFolder, number: int, *_: object) -> None:
+        if number == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(views, "observe_transcripts", crash)
+        with pytest.raises(KeyboardInterrupt):
+            run(small(), tmp_path / "run")
+    path = tmp_path / "run" / "ledger.jsonl"
+    whole = path.read_bytes()
+    assert whole.count(b"\n") == 1 + 3
+    if cut is not None:
+        path.write_bytes(whole[:-cut])
+        with pytest.raises(RunFolderError, match=r"ledger\.jsonl: its last line was cut; mend it with --resume"):
+            Ledger.read(path)
+    assert contents(run(small(), tmp_path / "run", resume=True).path) == contents(finished.path)
+
+
+@pytest.mark.parametrize("name", ["ledger.jsonl", "state.safetensors"])
 def test_a_truncated_file_is_one_line(name: str, interrupted: Path) -> None:
     (interrupted / name).write_bytes((interrupted / name).read_bytes()[:100])
     with pytest.raises(RunFolderError, match="damaged") as caught:
@@ -287,7 +326,7 @@ def test_what_was_spent_is_written_before_what_was_seen(tmp_path: Path, monkeypa
     monkeypatch.setattr(views, "observe", crash)
     with pytest.raises(KeyboardInterrupt):
         run(small(), tmp_path / "run")
-    assert json.loads((tmp_path / "run" / "ledger.json").read_text())["entries"]
+    assert spent_in(tmp_path / "run")
 
 
 def test_a_member_that_overflows_does_not_cost_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

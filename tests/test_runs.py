@@ -239,7 +239,9 @@ def test_a_half_written_line_is_damage_until_it_is_rewound(tmp_path: Path) -> No
 
 def test_a_folder_that_is_in_use(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
-    with pytest.raises(RunFolderError, match="holds a run; go on with it by --resume, or choose another folder"):
+    with pytest.raises(
+        RunFolderError, match="holds a run; go on with it by --resume, begin it anew with --overwrite, or choose another"
+    ):
         RunFolder.reserve(folder.path)
     with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
         RunFolder.reserve(tmp_path)

@@ -70,7 +70,7 @@ def test_each_job_has_a_card_of_those_that_it_may_use(config: Path, tmp_path: Pa
     """A scheduler that lends cards 2 and 5 of a machine says so in the environment."""
     given: list[str] = []
 
-    def noted(config: Path, variant: Variant, out: Path, environment: Mapping[str, str]) -> Ended:
+    def noted(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool) -> Ended:
         given.append(environment["CUDA_VISIBLE_DEVICES"])
         return Ended(variant, out, 0, "")
 

@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks import Attack
-from privfl.errors import ConfigError
+from attacks.membership._coins import Candidates
+from privfl.errors import ConfigError, ViewError
+from privfl.experiment import Experiment
 from privfl.views import Adversary
 
 FloatArray = NDArray[np.float64]
@@ -59,26 +61,36 @@ class Evidence:
         assert self.population_logits_PC.shape == (population, classes)
         assert self.population_shadow_logits_SPC.shape == (shadows, population, classes)
 
-    def require_shadows(self, attack: str, least: int) -> None:
-        """Refuse an attack that needs more shadow models than there are.
-
-        Raises:
-            ConfigError: there are fewer than ``least``.
-        """
-        shadows = len(self.shadow_member_SN)
-        if shadows < least:
-            raise ConfigError(f"attacks.shadow_models = {shadows}: {attack} needs at least {least}; raise it")
-
 
 class MembershipAttack(Attack):
     """The contract of this shelf."""
 
     adversary: ClassVar[Adversary] = "external"
 
-    @abstractmethod
-    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
-        """Variant -> one score per candidate, of shape (N,), higher means member.
+    def require_possible(self, experiment: Experiment) -> None:
+        """See :class:`attacks.Attack`: there are candidates, members and others, and shadow models of both kinds for them."""
+        if self.adversary != "external":
+            raise ViewError(
+                f"adversary {self.adversary!r} of {self.kind!r}: membership attacks on the final model are the 'external' one's"
+            )
+        candidates = Candidates.of(experiment)
+        candidates.require_both_kinds()
+        self.require_shadows(candidates.shadows(experiment.config.attacks.shadow_models))
+
+    def require_shadows(self, member_SN: BoolArray) -> None:
+        """Refuse shadow models that are too few, or that all have the same candidates.
+
+        Args:
+            member_SN: the candidates that each is trained on.
 
         Raises:
-            ConfigError: the attack needs more shadow models than there are.
+            ConfigError: that.
         """
+        if len(member_SN) < self.least_shadows:
+            raise ConfigError(
+                f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
+            )
+
+    @abstractmethod
+    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """Variant -> one score per candidate, of shape (N,), higher means member."""

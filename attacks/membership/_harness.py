@@ -1,4 +1,4 @@
-"""From a training procedure to scores: shadow memberships, evidence, attacks. Pure functions around one seam.
+"""From a training procedure to scores: evidence, attacks. Pure functions around one seam.
 
 The seam is :class:`Procedure`: whoever can train the target once can be asked to train it again on another draw of the
 candidates. The harness never sees a model.
@@ -36,21 +36,6 @@ class Procedure(Protocol):
         """
 
 
-def draw_memberships(shadows: int, candidates: int, generator: np.random.Generator) -> BoolArray:
-    """Which candidates each shadow trains on, of shape (S, N).
-
-    Each row is N independent fair coins, the very distribution of the target's members. Down a column they are as even
-    as can be: every candidate is in S/2 shadows, rounded up or down by a coin, so that few shadows still show both
-    sides of almost every example.
-
-    The target's own coins are no row of this. Where each row is attacked by the others in turn, as in the literature's
-    tables, an even column gives the missing coin away: with 4 rows a null attack reaches an AUC of .65, with 64 none.
-    """
-    rank_SN = generator.random((shadows, candidates)).argsort(axis=0)
-    inside_N = shadows // 2 + (shadows % 2) * generator.integers(0, 2, candidates)
-    return np.asarray(rank_SN < inside_N)
-
-
 def gather(
     target: Outputs, labels_N: IntArray, population_labels_P: IntArray, member_SN: BoolArray, train: Procedure
 ) -> Evidence:
@@ -60,7 +45,7 @@ def gather(
         target: the target's outputs.
         labels_N: the candidates' classes.
         population_labels_P: the population's classes.
-        member_SN: from :func:`draw_memberships`; no rows, no shadows.
+        member_SN: from :func:`attacks.membership._coins.draw_memberships`; no rows, no shadows.
         train: called once per row, with the row's number as ``stream_index``.
 
     Raises:

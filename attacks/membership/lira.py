@@ -32,11 +32,17 @@ class Lira(MembershipAttack):
 
     threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
 
+    least_shadows: ClassVar[int] = 1
+
+    def require_shadows(self, member_SN: BoolArray) -> None:
+        """See :class:`attacks.membership.MembershipAttack`: without both sides there is nothing to compare."""
+        super().require_shadows(member_SN)
+        if member_SN.all() or not member_SN.any():
+            raise ConfigError("attacks.shadow_models: no candidate is left out of, or in, any shadow; raise it or data.holdout")
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
-        evidence.require_shadows("membership/lira", 1)
-        if evidence.shadow_member_SN.all() or not evidence.shadow_member_SN.any():
-            raise ConfigError("attacks.shadow_models: no candidate is left out of, or in, any shadow; raise it or data.holdout")
+        self.require_shadows(evidence.shadow_member_SN)
         target_N = stable_logit(evidence.logits_NC, evidence.labels_N)
         shadow_SN = stable_logit(evidence.shadow_logits_SNC, evidence.labels_N)
         inside = _side(shadow_SN, evidence.shadow_member_SN)

@@ -27,12 +27,14 @@ class Rmia(MembershipAttack):
 
     threat: ClassVar[str] = "Whoever has the final model, some like it and fresh data wants to know who was trained on."
 
+    least_shadows: ClassVar[int] = 1
+
     a: Annotated[float, Field(gt=0, le=1)] = 0.3
     gammas: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = (1.0, 2.0)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
-        evidence.require_shadows("membership/rmia", 1)
+        self.require_shadows(evidence.shadow_member_SN)
         shadow_SN = confidence(evidence.shadow_logits_SNC, evidence.labels_N)
         shadow_SP = confidence(evidence.population_shadow_logits_SPC, evidence.population_labels_P)
         usual_N = self._marginal(_mean_out(shadow_SN, evidence.shadow_member_SN, self.a))

@@ -90,6 +90,7 @@ class Aggregate:
         weight_sum: Σ weight.
         survivors: the clients whose updates are in it, ascending.
         failed: why there is no mean, where there is none.
+        ends_run: whether the run is to end with this round, for that reason.
         cost: bytes and seconds.
         clipped: how many coordinates of all updates were clipped by the encoding. A fact of the simulation: no server
             sees it.
@@ -109,6 +110,7 @@ class Aggregate:
     clipped: int
     seen: dict[str, Tensor]
     failed: str | None = None
+    ends_run: bool = False
     secure: SecureRecord | None = None
     stages: tuple[StageSeconds, ...] = ()
     transcripts: tuple[dict[str, Tensor], ...] = ()

@@ -93,7 +93,7 @@ class SecureSum(Aggregator):
     ``graph``, ``adversary``, ``roster_share``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``,
     ``neighbours`` and ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is
     who is lost in the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in
-    all, and then skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with an error (``"stop"``). It is
+    all, and then skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with this round (``"stop"``). It is
     not begun again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
 
     The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
@@ -211,11 +211,7 @@ class SecureSum(Aggregator):
         )
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
-        """See :meth:`privfl.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn.
-
-        Raises:
-            ThresholdError: too few clients were left, and ``below_threshold`` is "stop".
-        """
+        """See :meth:`privfl.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn."""
         with closing(_Round(self, in_order(updates, context, self.minimum_clients), context)) as played:
             return self._played(played)
 
@@ -230,9 +226,7 @@ class SecureSum(Aggregator):
                     break
             else:
                 return played.aggregate(unmasked)
-        if self.below_threshold == "stop":
-            raise failed
-        return played.given_up(str(failed))
+        return replace(played.given_up(str(failed)), ends_run=self.below_threshold == "stop")
 
     def plain(self, updates: Sequence[ClientUpdate], context: RoundContext) -> WeightedSum:
         """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^bits without any masks."""

@@ -21,7 +21,7 @@ from privfl.auditing.epsilon import (
     one_run_epsilon,
     two_sided_epsilon,
 )
-from privfl.auditing.evaluation import Best, Evaluation, Leakage, Scores, best_of, evaluate
+from privfl.auditing.evaluation import Best, Evaluation, Leakage, Scores, best_of, evaluate, require_both_kinds
 from privfl.auditing.roc import (
     Estimate,
     OperatingPoint,
@@ -56,6 +56,7 @@ __all__ = [
     "one_run_audit",
     "one_run_epsilon",
     "operating_point",
+    "require_both_kinds",
     "roc",
     "tpr_bound",
     "two_sided_epsilon",

@@ -136,6 +136,27 @@ def evaluate(
     )
 
 
+def require_both_kinds(member_N: BoolArray, generator: np.random.Generator) -> None:
+    """Refuse candidates that :func:`evaluate` could do nothing with, whatever the attacks.
+
+    Args:
+        member_N: the truth.
+        generator: splits the candidates into halves, as for :func:`evaluate`.
+
+    Raises:
+        DataError: a half is without members, or without others.
+    """
+    if not len(member_N):
+        raise DataError("no candidates, as nothing is held out; raise data.holdout")
+    chosen_N = _half(len(member_N), generator)
+    for half_N in (member_N[chosen_N], member_N[~chosen_N]):
+        if half_N.all() or not half_N.any():
+            raise DataError(
+                f"{len(member_N)} candidates, of which half have {half_N.sum()} members and {(~half_N).sum()} others: both "
+                "kinds are needed in each half; raise data.holdout"
+            )
+
+
 def best_of(
     scores: Scores,
     member_N: BoolArray,

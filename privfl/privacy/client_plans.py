@@ -400,7 +400,7 @@ class DpftrlPlan(ClientPlan):
             factorization=self.factorization,
             rounds=self.rounds,
             separation=self.separation,
-            sensitivity=self.strategy().sensitivity(participation),
+            sensitivity=_sensitivity(self.strategy(), participation),
             noise_multiplier=self._noise(),
             max_update_norm=self.max_update_norm,
             denominator=self.size,
@@ -426,3 +426,9 @@ class DpftrlPlan(ClientPlan):
 @functools.lru_cache(maxsize=16)
 def _strategy(factorization: str, rounds: int, bands: int) -> Factorization:
     return BinaryTree(rounds) if factorization == "tree" else BandedToeplitz.optimised(rounds, min(bands, rounds))
+
+
+@functools.lru_cache(maxsize=16)
+def _sensitivity(strategy: Factorization, participation: Participation) -> float:
+    """Every round asks for that of the whole run, which goes through all of its rounds."""
+    return strategy.sensitivity(participation)

@@ -49,9 +49,10 @@ def _separated(
     cohort: SeparatedCohort, clients: int, recent: Sequence[tuple[int, ...]], generator: np.random.Generator
 ) -> tuple[int, ...]:
     """``size`` of the clients that are in none of the ``recent`` cohorts."""
-    resting = {client for one in recent for client in one}
-    rested = [client for client in range(clients) if client not in resting]
-    return tuple(sorted(int(client) for client in generator.choice(rested, size=cohort.size, replace=False)))
+    rested_K = np.ones(clients, np.bool_)
+    rested_K[[client for one in recent for client in one]] = False
+    drawn = generator.choice(np.flatnonzero(rested_K), size=cohort.size, replace=False)
+    return tuple(sorted(int(client) for client in drawn))
 
 
 def private_batches(event: LocalTraining, examples: int, generator: torch.Generator) -> Iterator[Tensor]:

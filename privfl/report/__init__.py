@@ -19,14 +19,14 @@ from privfl.runs import RunFolder, write_atomic, write_json
 __all__ = ["attacks_table", "summary_table", "write_report"]
 
 
-def write_report(folders: Sequence[RunFolder], out: Path) -> Path:
+def write_report(folders: Sequence[RunFolder | Path | str], out: Path | str) -> Path:
     """Write the page of a run, or of several runs side by side.
 
     The figures are written beside the page too, as SVG files that stand alone: in ``figures/`` for a ``report.html``,
     else in ``<name of the page>_figures/``.
 
     Args:
-        folders: finished runs, at least one.
+        folders: finished runs, at least one; or where they lie.
         out: the page's file; of one run it is usually ``folder.path / "report.html"``.
 
     Returns:
@@ -36,7 +36,8 @@ def write_report(folders: Sequence[RunFolder], out: Path) -> Path:
         RunFolderError: a run has not finished, or a record of it is damaged, or ``out`` cannot be written.
         StorageError: the disk is full.
     """
-    runs = [Run.read(folder) for folder in folders]
+    out = Path(out)
+    runs = [Run.read(RunFolder.of(folder)) for folder in folders]
     made = page.of_run(runs[0]) if len(runs) == 1 else page.of_runs(runs, out)
     figures = out.parent / ("figures" if out.name == "report.html" else f"{out.stem}_figures")
     for drawing in made.drawings:

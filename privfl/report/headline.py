@@ -122,6 +122,8 @@ def _at_most(factor: float) -> str:
 
 def _attack(run: Run) -> Headline:
     label = f"Best attack: TPR at 1{SPACE}%{HARD}FPR"
+    if run.leakage is None and run.config.data.holdout == 0:
+        return Headline(label, "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
     if run.leakage is None:
         return Headline(label, "not measured", "no attack was run", "Run privfl attack on this folder to measure what leaked.")
     best = run.leakage.best

@@ -114,7 +114,7 @@ def test_processes_and_one_after_another_train_the_same_shadows(attacked: RunFol
 
 def test_each_shadow_has_its_own_members_half_of_the_candidates(attacked: RunFolder) -> None:
     rows = []
-    for path in sorted((attacked.path / "attacks" / "shadows").iterdir()):
+    for path in sorted((attacked.path / "attacks" / "shadows").glob("shadow_*.npz")):
         with np.load(path) as kept:
             rows.append(kept["member_N"])
     member_SN = np.stack(rows)

@@ -1,18 +1,19 @@
 """The ledger: what it adds up to, what it refuses."""
 
-from collections import namedtuple
-from typing import Any
+import json
+from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import pytest
 
-from privfl.errors import PrivacyError
-from privfl.privacy import ledger as ledger_file
-from privfl.privacy import loss, renyi
+from privfl.errors import PrivacyError, RunFolderError
+from privfl.privacy import accounting, loss
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
-from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.ledger import Account, Entry, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
+from privfl.runs import append_line
 
 DELTA = 1e-5
 
@@ -47,22 +48,60 @@ def test_price_of_a_round_beforehand_is_its_price_afterwards() -> None:
     assert ledger.epsilon() == would_be
 
 
-def test_rebuilt_from_its_entries_it_is_the_same() -> None:
-    ledger = Ledger(DELTA)
-    ledger.record(0, {0: training(), 1: training()})
-    ledger.record(2, {1: training()})
-    again = Ledger(DELTA, entries=[type(entry).model_validate(entry.model_dump()) for entry in ledger.entries])
-    assert again.entries == ledger.entries
-    assert again.clients(2) == ledger.clients(2)
+def test_read_back_from_its_file_it_is_the_same(tmp_path: Path) -> None:
+    ledger, path = Ledger(DELTA), tmp_path / "ledger.jsonl"
+    ledger.begin(path)
+    rounds: list[dict[Account, Event]] = [{10: training(), 1: training(), 2: training(rate=0.2)}, {}, {1: training()}]
+    for number, events in enumerate(rounds):
+        ledger.record(number, events)
+        append_line(path, Entry.of(number, events))
+    assert Ledger.read(path) == ledger
+    resumed = Ledger(DELTA)
+    resumed.resume(path, 2, lambda number: rounds[number])
+    assert (resumed.rounds, resumed.accounts()[1]) == (2, training().releases(1))
+    # One line a round; those who did the same are named together, by number.
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()[1:]]
+    assert [[charge["accounts"] for charge in line["spent"]] for line in lines] == [[[1, 10], [2]], [], [[1]]]
+
+
+def test_a_file_that_holds_something_else_is_refused(tmp_path: Path) -> None:
+    ledger, path = Ledger(DELTA), tmp_path / "ledger.jsonl"
+    ledger.begin(path)
+    append_line(path, Entry.of(0, {1: training()}))
+
+    def planned(_: int) -> dict[Account, Event]:
+        return {1: training()}
+
+    def of_another(_: int) -> dict[Account, Event]:
+        return {2: training()}
+
+    for other, rounds, plan, why in (
+        (Ledger(1e-6), 1, planned, "is not what 1 rounds of this run spent"),
+        (Ledger(DELTA, "replace_one"), 1, planned, "is not what 1 rounds"),
+        (Ledger(DELTA), 1, of_another, "is not what 1 rounds"),
+        (Ledger(DELTA), 2, planned, "is missing or damaged"),
+    ):
+        with pytest.raises(RunFolderError, match=why):
+            other.resume(path, rounds, plan)
+    for content in (b"", b"{}\n", b"\xff\n", path.read_bytes() + b'{"round": 0, "spent": []}\n', path.read_bytes() + b"[]\n"):
+        path.write_bytes(content)
+        with pytest.raises(RunFolderError, match="is missing or damaged"):
+            Ledger.read(path)
+    with pytest.raises(RunFolderError, match="is missing or damaged"):
+        Ledger.read(tmp_path / "none.jsonl")
 
 
 def test_an_empty_round_is_free_and_a_round_is_entered_once() -> None:
     ledger = Ledger(DELTA)
     assert ledger.epsilon() == 0.0
     ledger.record(0, {0: training()})
+    before = ledger.epsilon()
     ledger.record(1, {})
-    with pytest.raises(PrivacyError, match="entered once"):
-        ledger.record(0, {1: training()})
+    assert ledger.epsilon() == before
+    for number in (0, 1, 3):
+        with pytest.raises(PrivacyError, match="entered once"):
+            ledger.record(number, {1: training()})
+    assert ledger.epsilon() == before
 
 
 @pytest.mark.parametrize("changed", [training(rate=0.2), training(noise=2.0)])
@@ -78,44 +117,41 @@ def test_units_are_not_mixed() -> None:
     ledger.record(0, {0: training()})
     with pytest.raises(PrivacyError, match="an event about one client among events about one example"):
         ledger.record(1, {1: NoisyUpdate(noise_multiplier=1.0, max_update_norm=1.0)})
+    with pytest.raises(PrivacyError, match="units are never mixed"):
+        Ledger(DELTA).record(0, {0: training(), 1: NoisyUpdate(noise_multiplier=1.0, max_update_norm=1.0)})
 
 
-class Watched(dict[Account, tuple[Event, int]]):
-    """Counts how many accounts are looked through, and says so before it has taken minutes."""
-
-    looked_at, allowed = 0, 0
-
-    def values(self) -> Any:
-        for value in super().values():
-            self.looked_at += 1
-            assert self.looked_at <= self.allowed, "every event looks through all accounts"
-            yield value
-
-
-def test_a_thousand_clients_in_a_thousand_rounds_are_entered_and_priced_in_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the work that is done: an event looks at its own account, and next to no client's history needs a price."""
+def test_a_round_costs_no_more_as_rounds_go_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thousand clients of a hundred sizes: a round hands over to the accountant one history a size, whoever came and how
+    often, and asks it for a few prices.
+    """
+    handed_over: list[int] = []
     priced: list[History] = []
-    original = loss.epsilon
+    dominating, original = accounting.dominating, loss.epsilon
+
+    def spied_dominating(histories: Iterable[History]) -> list[History]:
+        found = list(histories)
+        handed_over.append(len(found))
+        return dominating(found)
 
     def counted(history: History, delta: float) -> float:
         priced.append(history)
         return original(history, delta)
 
+    monkeypatch.setattr(accounting, "dominating", spied_dominating)
     monkeypatch.setattr(loss, "epsilon", counted)
-    # A million validated entries would take a gigabyte here.
-    monkeypatch.setattr(ledger_file, "Entry", namedtuple("Entry", "round account event"))
     draw = np.random.default_rng(0)
-    each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 400, 1000).tolist()]
-    ledger = Ledger(DELTA, _spent=Watched())
-    spent = ledger._spent
-    assert isinstance(spent, Watched)
-    for number in range(1000):
-        ledger.record(number, dict(enumerate(each)))
-    assert len(ledger.entries) == 10**6
-    # Each of what follows goes through the accounts a few times.
-    spent.allowed = spent.looked_at + 20_000
-    found = ledger.epsilon()
-    assert found <= ledger.epsilon_with(dict(enumerate(each)))
-    assert len(priced) <= 20
-    dearest = max(set(each), key=lambda event: renyi.epsilon(renyi.composed(event.releases(1000), quick=True), DELTA))
-    assert found == epsilon(dearest.releases(1000), DELTA)
+    each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 140, 1000).tolist()]
+    ledger = Ledger(DELTA)
+    for number in range(300):
+        cohort = np.flatnonzero(draw.random(1000) < 0.1).tolist()
+        events: dict[Account, Event] = {client: each[client] for client in cohort}
+        would_be = ledger.epsilon_with(events) if number % 100 == 99 else 0.0
+        ledger.record(number, events)
+        if number % 100 == 99:
+            assert ledger.epsilon() == would_be
+    assert max(handed_over) <= len(set(each)) <= 100
+    assert len(priced) <= 5 * 3
+    # No account was left out.
+    everyone = list(ledger.accounts().values())
+    assert accounting.largest(everyone, DELTA) == ledger.epsilon()

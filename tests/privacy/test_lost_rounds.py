@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,12 @@ from typing import Any
 import pytest
 from small_runs import small
 
+from privfl import recording
+from privfl.privacy.ledger import Entry
 from privfl.recording import run
+from privfl.report import write_report
+from privfl.report.headline import warnings
+from privfl.report.recorded import Run
 from privfl.runs import RunFolder
 
 ROUNDS = 3
@@ -44,8 +48,8 @@ def folder(plan: str, losses: str | None) -> RunFolder:
 
 
 def charges(one: RunFolder) -> list[tuple[int, Any]]:
-    entries = json.loads((one.path / "ledger.json").read_text())["entries"]
-    return [(entry["round"], entry["account"]) for entry in entries]
+    entries = map(Entry.model_validate_json, (one.path / "ledger.jsonl").read_bytes().splitlines()[1:])
+    return [(entry.round, account) for entry in entries for account in entry.events()]
 
 
 @pytest.mark.parametrize("losses", LOSSES)
@@ -57,9 +61,43 @@ def test_what_was_drawn_is_charged_once_whether_it_arrived_or_not(plan: str, los
     assert [record.secure.attempts for record in rounds if record.secure is not None] == attempts
     assert [record.round for record in rounds if not record.survivors] == lost
     # The ledger knows of no losses: the server's noise is drawn once a round, a client's own once by each of the cohort.
-    assert (one.path / "ledger.json").read_bytes() == (whole.path / "ledger.json").read_bytes()
+    assert (one.path / "ledger.jsonl").read_bytes() == (whole.path / "ledger.jsonl").read_bytes()
     accounts = [["everybody"] if plan == "client_central" else record.cohort for record in rounds]
     assert charges(one) == [(number, account) for number, some in enumerate(accounts) for account in some]
     assert [record.epsilon for record in rounds] == [record.epsilon for record in whole.rounds()]
     # Where the server adds the noise nobody learns that a round was lost; else the model stays where it was.
     assert [record.round for record in rounds if record.skipped] == ([] if plan == "client_central" else lost)
+
+
+@pytest.mark.parametrize("crash", [False, True])
+def test_a_run_that_stops_where_too_few_are_left_has_its_end_and_its_page(
+    crash: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Round 1 of 3 is lost: it is charged, as its masked vectors were sent, and no other begins, after a crash neither."""
+    config = small(
+        privacy=PLANS["example"],
+        aggregator={"kind": "secure_sum", "dropout": EARLY, "below_threshold": "stop"},
+        rounds=ROUNDS,
+        cohort={"kind": "fixed", "size": 7},
+        server={"kind": "fedavg"},
+        records={"views": "final"},
+    )
+    if crash:
+
+        def interrupt(*_: object) -> None:
+            raise KeyboardInterrupt
+
+        with monkeypatch.context() as patch:
+            patch.setattr(recording, "privacy_result", interrupt)
+            with pytest.raises(KeyboardInterrupt):
+                run(config, tmp_path / "run")
+    one = run(config, tmp_path / "run", resume=crash)
+    rounds, whole = one.rounds(), folder("example", None)
+    assert one.result.rounds == len(rounds) == 2
+    assert one.result.stopped is not None
+    assert one.result.stopped.startswith("round 1 was lost: masked_input: ")
+    assert [record.stopped for record in rounds] == [None, one.result.stopped]
+    assert charges(one) == [charge for charge in charges(whole) if charge[0] < 2]
+    assert [record.epsilon for record in rounds] == [record.epsilon for record in whole.rounds()][:2]
+    assert any("The run ended early, after 2 rounds of 3: round 1 was lost" in said for said in warnings(Run.read(one)))
+    assert write_report([one], one.path / "report.html").is_file()

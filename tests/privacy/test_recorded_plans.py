@@ -132,7 +132,7 @@ def test_separated_cohorts_keep_their_distance() -> None:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    names = ("rounds.jsonl", "ledger.json", "result.json", "model.safetensors")
+    names = ("rounds.jsonl", "ledger.jsonl", "result.json", "model.safetensors")
     found = [folder / name for name in names] + sorted((folder / "views").glob("*"))
     return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
@@ -143,7 +143,7 @@ def finished(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFa
 
 
 def test_the_ledger_on_disk_gives_the_result_s_epsilon(finished: RunFolder) -> None:
-    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.json")
+    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.jsonl")
     assert told is not None
     assert ledger.epsilon() == told.epsilon == told.prices[0].epsilon == max(told.epsilon_clients)
     assert told.epsilon == pytest.approx(account(finished.config).epsilon) or told.plan == "client_central"
@@ -153,7 +153,7 @@ def test_the_ledger_on_disk_gives_the_result_s_epsilon(finished: RunFolder) -> N
 
 def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished: RunFolder) -> None:
     """One example in or out leaves the client where it is: the curve and the ε of the attacks are those of replacement."""
-    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.json")
+    told, ledger = finished.result.privacy, Ledger.read(finished.path / "ledger.jsonl")
     assert told is not None
     replaced = ledger.histories("replace_one")
     assert told.attack_relation == "replace_one"
@@ -218,8 +218,7 @@ def test_every_step_can_be_killed_and_no_release_is_drawn_twice(tmp_path: Path, 
         for name, seen in before.items():
             after = load_file(path / "views" / name)
             assert all(torch.equal(seen[key], after[key]) for key in seen), f"{name} after a failure at write {fatal}"
-        entries = json.loads((path / "ledger.json").read_bytes())["entries"]
-        assert [entry["round"] for entry in entries] == [0, 1]
+        assert Ledger.read(path / "ledger.jsonl").rounds == 2
         assert not (path / "noise.key").exists()
     assert fatal > 15
 
@@ -231,7 +230,7 @@ def test_spending_is_written_before_what_was_noised(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(views, "observe", crash)
     with pytest.raises(KeyboardInterrupt):
         run(CENTRAL, tmp_path / "run")
-    assert len(Ledger.read(tmp_path / "run" / "ledger.json").entries) == 1
+    assert Ledger.read(tmp_path / "run" / "ledger.jsonl").rounds == 1
     assert not (tmp_path / "run" / "state.safetensors").exists()
 
 
@@ -265,7 +264,7 @@ def test_an_empty_cohort_is_a_round_of_the_run(tmp_path: Path) -> None:
     records = folder.rounds()
     assert any(not record.cohort for record in records)
     assert all(record.skipped is None for record in records)
-    assert len(Ledger.read(folder.path / "ledger.json").entries) == 12
+    assert Ledger.read(folder.path / "ledger.jsonl").rounds == 12
 
 
 def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> None:

@@ -9,7 +9,8 @@ from scipy import special
 from sklearn.datasets import load_digits
 
 from attacks.membership import Evidence
-from attacks.membership._harness import Outputs, Procedure, draw_memberships, gather
+from attacks.membership._coins import draw_memberships
+from attacks.membership._harness import Outputs, Procedure, gather
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]

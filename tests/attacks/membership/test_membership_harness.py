@@ -4,7 +4,8 @@ from numpy.typing import NDArray
 from pool_of_models import CANDIDATES, digits, untrained
 from scipy import stats
 
-from attacks.membership._harness import Outputs, draw_memberships, gather, score_all, to_arrays
+from attacks.membership._coins import draw_memberships
+from attacks.membership._harness import Outputs, gather, score_all, to_arrays
 from attacks.membership.loss import Loss
 from privfl.errors import ModelError
 

@@ -1,0 +1,26 @@
+"""An engine that trains nothing: what a round takes with it, it takes outside of training."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from privfl.privacy.plan import ExamplePlan
+from privfl.training import LocalResult, LocalTask, Trainer
+
+
+class Idle(Trainer):
+    """Every client hands in one and the same vector, and charges its plan for it."""
+
+    def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
+        """See the contract."""
+        update_D = torch.full_like(global_D, 1e-3)
+        plan = self.plan
+        events = [plan.local_training(task.size) if isinstance(plan, ExamplePlan) else None for task in tasks]
+        return [LocalResult(task.client, update_D, 0.0, 0.0, event) for task, event in zip(tasks, events, strict=True)]
+
+    def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002
+        """The whole cohort at once."""
+        return 1
