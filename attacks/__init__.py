@@ -19,5 +19,5 @@ class Attack(Item, ABC):
     adversary: ClassVar[Adversary]
     """Whose view the attack reads."""
 
-    threat: ClassVar[str]
-    """One sentence: what the adversary knows, and what it wants to know."""
+    threat: ClassVar[str] = ""
+    """One sentence: what the adversary knows, and what it wants to know. Every item of this shelf has one."""

@@ -11,6 +11,7 @@ import platform
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from privfl import own_code
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, UserError
 from privfl.loading import load, load_data
@@ -383,17 +385,11 @@ def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
 
 def main() -> NoReturn:
     """The console script."""
+    _look_here()
     try:
         app()
     except PrivflError as error:
-        err.print(
-            f"privfl: {error}",
-            style="red" if isinstance(error, UserError) else "bold red",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        sys.exit(error.exit_code)
+        _end(error, error)
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
@@ -401,4 +397,30 @@ def main() -> NoReturn:
         # Not by way of rich: what it was printing would be printed again.
         sys.stderr.write("privfl: interrupted; what is finished is kept: go on with `privfl run` and --resume\n")
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        own = own_code.told(error)
+        if own is None:
+            raise
+        _end(own, error)
     raise AssertionError("typer ends every command by leaving the program")
+
+
+def _look_here() -> None:
+    """Find modules of the user's own in the current folder, as ``python -m privfl`` does."""
+    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+
+
+def _end(error: PrivflError, cause: Exception) -> NoReturn:
+    """Say in one line what went wrong, after the traceback where that was asked for."""
+    if own_code.debugging():
+        traceback.print_exception(cause)
+    where = own_code.place(error.__cause__) if error is cause and error.__cause__ is not None else None
+    err.print(
+        f"privfl: {error}{f' (in {where})' if where else ''}",
+        style="red" if isinstance(error, UserError) else "bold red",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    sys.exit(error.exit_code)

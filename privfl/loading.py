@@ -155,7 +155,7 @@ _ANY_RUN: typing.Final[Mapping[str, Any]] = {
 
 def dump(config: ExperimentConfig) -> str:
     """The resolved configuration as TOML, every default written out; :func:`load` gives an equal one back."""
-    return tomli_w.dumps(config.model_dump(exclude_none=True))
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
@@ -165,7 +165,8 @@ def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
             f"{named_by}: extends itself, by way of {' -> '.join(map(str, extending))}; remove one of these lines"
         )
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors of Windows begin UTF-8 with a mark.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -233,6 +234,8 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             return key, value, "must be a table"
         case "tuple_type":
             return key, value, "must be a list"
+        case "is_instance_of":
+            return key, value, f"must be text, that of a {context['class']}"
         case "string_pattern_mismatch":
             return key, value, f"must match {context['pattern']}"
         case _:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from privfl import own_code
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.errors import DataError, ModelError, PrivacyError, ProcessError
 from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
@@ -222,7 +223,7 @@ class Round:
                 self._train(part, state, context, mine, updates)
         except Exception as error:
             # Said to all before it is raised: a process that left would keep the others waiting.
-            failed = error
+            failed = own_code.told(error) or error if context.processes.size > 1 else error
         shares = context.processes.gather((mine, failed))
         failures = [found for _, found in shares if found is not None]
         if failures and context.processes.first:

@@ -11,9 +11,11 @@ import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
-from privfl.errors import ConfigError
+from privfl.errors import ConfigError, first_line
+from privfl.own_code import place
 
 
 @dataclass(frozen=True)
@@ -52,8 +54,9 @@ class Shelf:
         try:
             module = importlib.import_module(path)
         except Exception as error:  # A module of the user's own may fail in any way.
-            why = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"cannot be imported ({why}); allowed is a module on the Python path") from error
+            where = place(error)
+            why = f"{where + ': ' if where else ''}{type(error).__name__}: {first_line(error)}"
+            raise ConfigError(f"cannot be imported ({why}); {self._way_out(error, path)}") from error
         contract = getattr(importlib.import_module(self.package), self.contract)
         items = [
             member
@@ -66,7 +69,20 @@ class Shelf:
         if len(items) != 1:
             wanted = f"exactly one class, nothing of it left abstract, that derives from {self.package}.{self.contract}"
             raise ConfigError(f"needs {wanted}; it has {len(items)}")
+        # What the contract declares and gives no value, is the item's to give.
+        missing = sorted(name for name in getattr(items[0], "__class_vars__", ()) if not hasattr(items[0], name))
+        if missing:
+            raise ConfigError(
+                f"its class {items[0].__name__} has no {' and no '.join(missing)}: set it in the class; "
+                f"{self.package}.{self.contract} says what it is"
+            )
         return items[0]
+
+    def _way_out(self, error: Exception, path: str) -> str:
+        """Whether the module is missing, or what it does is wrong."""
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{path}.".startswith(f"{error.name}."):
+            return f"allowed is a module in {Path.cwd()}, or elsewhere on the Python path (PYTHONPATH)"
+        return "mend it there"
 
 
 SHELVES: Final[Mapping[str, Shelf]] = {

@@ -2,10 +2,23 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
 from privfl.shelves import nearest
@@ -53,9 +66,32 @@ class Frozen(BaseModel):
 
 
 class Item(Frozen):
-    """A choice from a shelf: ``kind`` names the file, the other fields are that item's own settings."""
+    """A choice from a shelf: ``kind`` names the file, the other fields are that item's own settings.
+
+    A setting may be of a type that a file writes as text or as a list: a path, a tuple, a set, an enumeration.
+    """
 
     kind: str
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_a_file_writes_it(cls, value: object, validated: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        try:
+            return validated(value)
+        except ValidationError:
+            if not isinstance(value, str | list) or info.field_name is None:
+                raise
+            field = cls.model_fields[info.field_name]
+            try:
+                # JSON has the types that TOML has: by its rules text may be a path, and no text is a number.
+                return _adapter(field.annotation, *field.metadata).validate_json(json.dumps(value), strict=True)
+            except TypeError:
+                pass
+            raise
+
+
+def _adapter(annotation: Any, *metadata: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[annotation, *metadata] if metadata else annotation)
 
 
 def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:

@@ -11,12 +11,12 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import typer
+from command_line import Call, calling, one_line
 from small_runs import small
 
 from privfl import cli
@@ -29,23 +29,8 @@ PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "me
 
 
 @pytest.fixture
-def privfl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer replaces it
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privfl", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, printed.out, printed.err
-
-    return call
-
-
-Call = Callable[..., tuple[int, str, str]]
+def privfl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return calling(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -58,15 +43,6 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(small(rounds=2, attacks={"shadow_models": 0}, **PLAIN), tmp_path_factory.mktemp("runs") / "finished")
-
-
-def one_line(err: str) -> str:
-    """The line that says what is wrong, after no more than the line that says what was begun."""
-    lines = err.splitlines()
-    assert lines[-1].startswith("privfl: "), err
-    assert len(lines) <= 2, err
-    assert len(lines) == 1 or " rounds of " in lines[0], err
-    return lines[-1]
 
 
 def start(*args: object, **options: Any) -> subprocess.Popen[str]:
@@ -363,7 +339,6 @@ def test_an_interrupt_of_an_attack_is_silent_in_its_workers(tmp_path: Path) -> N
 IN_A_WORKER = """
     import multiprocessing, os
     from torch import nn
-    from privfl.errors import ModelError
     from privfl.models import Model
 
     class Net(Model):
@@ -372,16 +347,17 @@ IN_A_WORKER = """
 
         def build(self, input_shape, classes):
             if multiprocessing.parent_process() is not None:
-                if self.how == "die":
-                    os._exit(9)
-                raise ModelError("this process has no such model; mend it")
+                {"die": lambda: os._exit(9)}[self.how]()
             return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 """
 
 
 @pytest.mark.parametrize(
     ("how", "code", "said"),
-    [("raise", 2, "this process has no such model; mend it"), ("die", 1, "a process that trained a shadow model died")],
+    [
+        ("raise", 2, "net_raise.py, line 12, in build: KeyError: 'raise' (mend it there; PRIVFL_DEBUG=1 shows the traceback)"),
+        ("die", 1, "a process that trained a shadow model died (exit code 9); attack again to go on"),
+    ],
 )
 def test_what_goes_wrong_in_a_worker_is_one_line_too(
     how: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privfl: Call
@@ -400,10 +376,22 @@ def test_what_goes_wrong_in_a_worker_is_one_line_too(
     assert ended == code
 
 
-def test_shadow_models_are_followed_and_kept(tmp_path: Path, privfl: Call) -> None:
+@pytest.fixture
+def unguarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Takes the place of the script that was started, without a guard; gives what it makes when it is imported."""
+    made, script = tmp_path / "made", tmp_path / "script.py"
+    script.write_text(f"open({str(made)!r}, 'w').close()\n")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    return made
+
+
+def test_shadow_models_are_followed_and_kept(tmp_path: Path, unguarded: Path, privfl: Call) -> None:
     folder = attacked(tmp_path)
     code, _, err = privfl("attack", folder)
     assert (code, err.splitlines()) == (0, [f"shadow models: {done} of 2" for done in range(3)])
+    # No worker imports the script that was started, which would attack again.
+    assert not unguarded.exists()
     first = RunFolder.open(folder).leakage
     # The second time nothing is trained again, and the result is the same.
     code, _, err = privfl("attack", folder)
