@@ -246,12 +246,12 @@ def data_list() -> None:
 
 
 @data_app.command(
-    "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1"
+    "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1 seed=1"
 )
 def data_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name.")], overrides: Overrides = None
 ) -> None:
-    """Draw who has how much of which class."""
+    """Draw who has how much of which class, in a run of the same seed (0 unless seed=N is given)."""
     from privfl.datasets import Dataset
     from privfl.experiment import narrow
     from privfl.federated import FederatedData
@@ -259,7 +259,8 @@ def data_show(
     from privfl.seeding import Seed
 
     settings = load_data(name, overrides or ())
-    data = FederatedData.build(narrow(settings, Dataset).load(), settings, Seed(0) / "data")
+    loaded = narrow(settings.data, Dataset).load()
+    data = FederatedData.build(loaded, settings.data, Seed(settings.seed) / "data")
     out.print(data.provenance, style="dim")
     out.print(partition_table(data.counts(), data.classes, data.clients))
 

@@ -422,7 +422,11 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         )
     largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
-        raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of {least} or more; enlarge them")
+        way_out = (
+            "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"
+        )
+        allowed = f"needs cohorts of at least {least} clients, and the largest has {largest}; {way_out}"
+        raise contradiction("aggregator.kind", config.aggregator.kind, allowed)
     if isinstance(privacy, ClientDistributed):
         corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
         if (needed := privacy.survivors + corrupt) > size - lost:

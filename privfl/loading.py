@@ -122,12 +122,13 @@ def _names_natural(partition: object) -> bool:
     return partition == "natural" or (isinstance(partition, Mapping) and partition.get("kind") == "natural")
 
 
-def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
-    """The ``data`` table alone, for looking at a partition: ten clients unless the overrides say otherwise.
+def load_data(kind: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Any run on a data set, for looking at a partition: seed 0 and ten clients unless the overrides say otherwise.
 
     Args:
         kind: the data set's name or dotted path.
-        overrides: keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or without.
+        overrides: ``seed``, and keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or
+            without.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -135,10 +136,12 @@ def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
     layers = _Layers("privfl data show")
     layers.add({**_ANY_RUN, "data": {"kind": kind, "partition": {"kind": "iid"}}}, layers.root)
     for override in overrides:
-        layers.add({"data": _parse_override(override.removeprefix("data."))}, f"override {override!r}")
+        of_run = override.partition("=")[0].strip() == "seed"
+        layer = _parse_override(override if of_run else f"data.{override.removeprefix('data.')}")
+        layers.add(layer, f"override {override!r}")
     if value_at(layers.table, "data.partition.kind") != "natural":
         layers.table["data"].setdefault("clients", 10)
-    return _validated(layers).data
+    return _validated(layers)
 
 
 _ANY_RUN: typing.Final[Mapping[str, Any]] = {

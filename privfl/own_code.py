@@ -50,9 +50,13 @@ def told(error: Exception) -> ItemError | None:
     found = None if isinstance(error, PrivflError) else place(error)
     if found is None:
         return None
-    said = first_line(error)
-    kind = type(error).__name__
-    return ItemError(f"{found}: {said if said == kind else f'{kind}: {said}'} (mend it there; {DEBUG}=1 shows the traceback)")
+    return ItemError(f"{found}: {what(error)} (mend it there; {DEBUG}=1 shows the traceback)")
+
+
+def what(error: BaseException) -> str:
+    """The exception and what it says first: ``ValueError: no such column``."""
+    kind, said = type(error).__name__, error.msg if isinstance(error, SyntaxError) else first_line(error)
+    return kind if said == kind else f"{kind}: {said}"
 
 
 @contextmanager

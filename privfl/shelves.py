@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from privfl.errors import ConfigError, first_line
-from privfl.own_code import place
+from privfl.errors import ConfigError
+from privfl.own_code import place, what
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Shelf:
             module = importlib.import_module(path)
         except Exception as error:  # A module of the user's own may fail in any way.
             where = place(error)
-            why = f"{where + ': ' if where else ''}{type(error).__name__}: {first_line(error)}"
+            why = f"{where}: {what(error)}" if where else what(error)
             raise ConfigError(f"cannot be imported ({why}); {self._way_out(error, path)}") from error
         contract = getattr(importlib.import_module(self.package), self.contract)
         items = [

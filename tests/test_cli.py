@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
 import shlex
 import signal
@@ -14,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from command_line import Call, calling, one_line
@@ -229,6 +231,18 @@ def test_commands_that_look_around(privfl: Call) -> None:
         code, out, _ = privfl(*args)
         assert code == 0
         assert all(word in out for word in wanted), out
+
+
+def test_data_are_dealt_as_in_a_run_of_the_same_seed(finished: RunFolder, privfl: Call) -> None:
+    def sizes(*seed: str) -> list[int]:
+        code, out, _ = privfl("data", "show", "digits", "clients=10", "partition.kind=dirichlet", "partition.alpha=1.0", *seed)
+        assert code == 0
+        spread = next(line for line in out.splitlines() if line.startswith("examples per client"))
+        return [int(word) for word in re.findall(r"[\d,]+", spread)]
+
+    dealt = [sum(counts) for counts in finished.partition.counts]
+    assert sizes() == sizes("seed=0") == [min(dealt), round(float(np.median(dealt))), max(dealt)]
+    assert sizes("seed=1") != sizes()
 
 
 def test_account_prices_a_run_without_training(tmp_path: Path, privfl: Call) -> None:

@@ -103,7 +103,7 @@ def test_a_data_set(change: tuple[str, str], rows: str | None, said: str, here: 
 def test_a_path_is_text_in_a_file_and_comes_back_from_it(here: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(here)
     (here / "rows.csv").write_text(ROWS)
-    data = load_data(lab(here, TABLE), ["place=rows.csv", "clients=2"])
+    data = load_data(lab(here, TABLE), ["place=rows.csv", "clients=2"]).data
     assert data.place == Path("rows.csv")  # type: ignore[attr-defined]
     config = small(data=data.model_dump() | {"partition": {"kind": "iid"}}, cohort={"kind": "all"})
     (here / "again.toml").write_text(dump(config))
