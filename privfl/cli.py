@@ -203,7 +203,7 @@ def _account_runs(paths: list[Path]) -> None:
     rows = pricing.together([RunFolder.open(path) for path in paths])
     table = Table("run", "ε by itself", "ε with those above", title="What these runs cost together", title_justify="left")
     for row in rows:
-        table.add_row(row.name, f"{row.alone:.3f}", f"{row.together:.3f}")
+        table.add_row(row.name, pricing.shown(row.alone), pricing.shown(row.together))
     out.print(table)
     out.print(f"per {rows[0].unit}, {pricing.RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)
 
@@ -365,7 +365,7 @@ def _round_line(record: RoundRecord) -> str:
     if record.evaluation is not None:
         parts.append(f"accuracy {record.evaluation.accuracy.value:.1%}")
     if record.epsilon is not None:
-        parts.append(f"ε {record.epsilon:.2f}")
+        parts.append(f"ε {record.epsilon:{'.1g' if 0 < record.epsilon < 0.005 else '.2f'}}")
     return "  ".join(parts)
 
 

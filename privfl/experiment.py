@@ -54,7 +54,7 @@ from privfl.vectors import Layout, to_vector
 Contract = TypeVar("Contract")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Experiment:
     """Everything that a run needs, assembled; nothing has been trained yet.
 
@@ -97,6 +97,12 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     fingerprint: str
     processes: Processes = ALONE
+
+    def __repr__(self) -> str:
+        return (
+            f"<Experiment {self.config.name!r}: {self.config.rounds} rounds, {self.layout.size:,} parameters, {self.data!r}, "
+            f"engine {self.engine}>"
+        )
 
     @property
     def layout(self) -> Layout:

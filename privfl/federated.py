@@ -34,7 +34,7 @@ class Pixels:
     std_C: tuple[float, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Examples:
     """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N,), int64."""
 
@@ -43,6 +43,9 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.y)
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} examples of shape {self.x.shape[1:]}, {self.x.dtype}>"
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class LoadedData:
         return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class FederatedData:
     """The pool of N examples, its owners and its members, and the central test split.
 
@@ -116,6 +119,10 @@ class FederatedData:
     candidate_N: BoolArray
     member_N: BoolArray
     pixels: Pixels | None = None
+
+    def __repr__(self) -> str:
+        members = np.count_nonzero(self.member_N)
+        return f"<FederatedData: {members:,} members of {self.pool!r} at {len(self.clients):,} clients>"
 
     @classmethod
     def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:

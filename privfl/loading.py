@@ -12,9 +12,10 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from privfl.config import DataConfig, ExperimentConfig, InvalidItemError, value_at
+from privfl.config import DataConfig, ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
+from privfl.tables import InvalidItemError, value_at
 
 
 @dataclass

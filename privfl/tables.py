@@ -9,6 +9,7 @@ from typing import Annotated, Any, Final
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     PositiveFloat,
@@ -21,7 +22,8 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from privfl.shelves import nearest
+from privfl.errors import ConfigError
+from privfl.shelves import SHELVES, nearest
 
 
 def _in_float32(value: float) -> float:
@@ -97,3 +99,40 @@ def _adapter(annotation: Any, *metadata: Any) -> TypeAdapter[Any]:
 def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:
     """The error for settings that are each allowed but not together."""
     return PydanticCustomError("contradiction", "{hint}", {"key": key, "value": value, "hint": allowed})
+
+
+class InvalidItemError(Exception):
+    """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
+
+    def __init__(self, at: str, given: object, error: ValidationError | ConfigError) -> None:
+        self.at, self.given, self.error = at, given, error
+
+    def key(self, table: Mapping[str, Any]) -> str:
+        """The item's key: :attr:`at`, and the item's place where a list of items stands there."""
+        value = value_at(table, self.at)
+        return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
+
+
+def on_shelf(at: str) -> Any:
+    """The item that a table, or a name alone, chooses from the shelf of that key."""
+
+    def resolve(value: object) -> object:
+        table = {"kind": value} if isinstance(value, str) else value
+        if isinstance(table, Item) or not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+            return table
+        try:
+            return SHELVES[at].find(table["kind"]).model_validate(table)
+        except ValidationError as error:
+            raise InvalidItemError(at, value, error) from None
+        except ConfigError as error:
+            raise InvalidItemError(at, value, error) from None
+
+    return BeforeValidator(resolve)
+
+
+def value_at(table: Mapping[str, Any], key: str) -> object:
+    """What stands at a dotted key of nested tables."""
+    value: Any = table
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else value
+    return value

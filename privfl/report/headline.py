@@ -21,6 +21,7 @@ from privfl.report.wording import (
     level,
     listing,
     percent,
+    percent_at_most,
     plural,
     scientific,
 )
@@ -99,7 +100,7 @@ def _promise(run: Run) -> Headline:
         change = f"one client's update replaced by {'another' if privacy.relation == 'replace_one' else 'zeros'}"
     sentence = (
         f"Whatever anyone concludes, {change} changes its probability at most {times}-fold (plus δ). "
-        f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
+        f"No attack at 1{SPACE}% FPR can find more than {percent_at_most(allowed)} of the members."
     )
     if privacy.unit == "client":
         sentence += (
