@@ -168,6 +168,46 @@ def test_an_aggregator(here: Path, privfl: Call, monkeypatch: pytest.MonkeyPatch
     assert "return updates.median" in err
 
 
+GIVES = """
+    from privfl.{shelf} import {contract}
+
+    class Own({contract}):
+        hides_updates = False
+
+        def {method}(self, *given):
+            return {returned}
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "shelf", "contract", "method", "returned", "said"),
+    [
+        ("aggregator", "aggregators", "Aggregator", "aggregate", "None", "returned a NoneType; it must return a privfl.aggreg"),
+        ("aggregator", "aggregators", "Aggregator", "aggregate", "given[0][0].delta_D", "returned a Tensor; it must return a"),
+        (
+            "server",
+            "servers",
+            "ServerOptimizer",
+            "step",
+            "given[0]",
+            "step() must return (global_D, state): the new ",
+        ),
+        ("server", "servers", "ServerOptimizer", "step", "given[0][:3], {}", "of shape (650,) and torch.float32 like the old"),
+        ("server", "servers", "ServerOptimizer", "step", "given[0].double(), {}", "it returned a tuple of something else"),
+    ],
+)
+def test_what_an_item_gives(
+    kind: str, shelf: str, contract: str, method: str, returned: str, said: str, here: Path, privfl: Call
+) -> None:
+    code = GIVES.format(shelf=shelf, contract=contract, method=method, returned=returned)
+    if kind == "server":
+        code = code.replace("hides_updates = False", "def init(self, global_D):\n            return {}")
+    (here / "own.toml").write_text(dump(small(rounds=1, **PLAIN)))
+    ended, _, err = privfl("run", "own.toml", f"{kind}={lab(here, code)}", "--out", "run")
+    assert ended == 2, err
+    assert said in one_line(err)
+
+
 def test_an_error_of_privfl_s_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("privfl.recording._PACKAGES", ("",))
     monkeypatch.setattr(sys, "argv", ["privfl", "doctor"])

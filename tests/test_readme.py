@@ -86,7 +86,8 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
         return sweeping.Ended(variant, out / variant.name, 0, "")
 
     monkeypatch.setattr(sweeping, "run_one", run_one)
-    monkeypatch.setattr(_fetch, "fetch", lambda name, bar: _fetch.Fetched(_fetch.dataset(name).name, Path("cache")))
+    here = _fetch.Fetched(Path("cache"), None)
+    monkeypatch.setattr(_fetch, "fetch", lambda name, bar: here if _fetch.dataset(name) else None)
     for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
         monkeypatch.delitem(sys.modules, name)
     return tmp_path
