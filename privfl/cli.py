@@ -15,12 +15,13 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
 from privfl import own_code
 from privfl.config import ExperimentConfig
@@ -30,7 +31,40 @@ from privfl.records import RoundRecord, TimingRecord
 from privfl.runs import RunFolder, write_atomic
 from privfl.sweeping import Ended
 
+
+class _InOneLine(TyperGroup):
+    """Says in one line, as of every other mistake, what is wrong with the words of a command."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _told_shortly():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_shortly():
+            return super().invoke(ctx)
+
+
+_UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+"""Click's, of whichever click typer brings along."""
+
+
+@contextmanager
+def _told_shortly() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        said = " ".join(error.format_message().split()).rstrip(".")
+        words, context = ["--help"], error.ctx
+        while context is not None and context.parent is not None:
+            words.insert(0, str(context.info_name))
+            context = context.parent
+        raise UserError(f"{said} (`privfl {' '.join(words)}` shows what there is)") from None
+
+
 app = typer.Typer(
+    cls=_InOneLine,
     help="Federated learning with the privacy measured beside the accuracy.",
     no_args_is_help=True,
     add_completion=False,
@@ -105,6 +139,8 @@ def sweep(
     """
     from privfl import sweeping
 
+    if ask and cluster is None:
+        raise ConfigError(f"--ask {ask[0]!r}: is for a scheduler; name it with --cluster slurm, or leave it out to run here")
     chosen = sweeping.variants(config, overrides or ())
     out_path = out_dir or Path("runs") / f"{load(config).name}-sweep"
     err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
@@ -181,6 +217,8 @@ def account(
     from privfl.report import spending
 
     if what.is_dir():
+        if curve or curve_file:
+            raise ConfigError(f"--curve and --out draw what a configuration will cost; give {what / 'config.toml'}, or neither")
         _account_runs([what, *map(Path, rest or ())])
         return
     with err.status("reading the data, pricing the plan"):
@@ -376,6 +414,8 @@ def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
         task = bar.add_task("", total=None)
 
         def observe(done: int, total: int) -> None:
+            if not total:
+                return
             if err.is_terminal:
                 bar.update(task, completed=done, total=total)
             else:

@@ -174,7 +174,7 @@ def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
     except FileNotFoundError:
         raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file") from None
+        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file, in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     base = table.pop("extends", None)
@@ -236,8 +236,10 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             return f"{key}.kind", context["tag"], f"must be one of {context['expected_tags']}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return key, value, "must be a table"
-        case "tuple_type":
-            return key, value, "must be a list"
+        case "tuple_type" | "list_type":
+            unquoted = isinstance(value, str) and value.startswith("[")
+            quoting = f", its words in quotes that the shell leaves: '{key}=[\"...\"]'" if unquoted else ""
+            return key, value, f"must be a list{quoting}"
         case "is_instance_of":
             return key, value, f"must be text, that of a {context['class']}"
         case "string_pattern_mismatch":

@@ -47,7 +47,10 @@ class Shelf:
         Raises:
             ConfigError: there is no such item, or the module holds no class, or several, that meet the contract.
         """
-        dotted = "." in kind
+        dotted = "." in kind and all(kind.split("."))
+        if dotted and "/" in kind:
+            named = kind.removesuffix(".py").strip("/").replace("/", ".")
+            raise ConfigError(f"is a file; name the module by dots, {named!r}, from {Path.cwd()} or the Python path")
         if not dotted and kind not in self.names():
             raise ConfigError(f"{nearest(kind, self.names())}, or the dotted path of a module of your own")
         path = kind if dotted else f"{self.package}.{kind.replace('/', '.')}"
@@ -98,5 +101,6 @@ SHELVES: Final[Mapping[str, Shelf]] = {
 def nearest(word: str, known: Sequence[str]) -> str:
     """What a mistyped word may have meant, and all that is allowed."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close += [name for name in known if name.rpartition("/")[2] == word and name not in close]
     close += [name for name in known if close and word in name and name not in close]
     return (f"did you mean {' or '.join(map(repr, close))}? " if close else "") + f"allowed: {', '.join(sorted(known))}"

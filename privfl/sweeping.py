@@ -18,6 +18,7 @@ from pathlib import Path
 
 from privfl.errors import ConfigError, first_line
 from privfl.loading import load
+from privfl.runs import storing
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
@@ -167,7 +168,8 @@ def run_on_cluster(
 def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str]) -> Ended:
     """Run one to its end, or resume it; what it says goes to ``NAME.log`` beside its folder."""
     folder, log = out / variant.name, out / f"{variant.name}.log"
-    out.mkdir(parents=True, exist_ok=True)
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "privfl", "run", str(config), *variant.overrides, "--out", str(folder), "--resume"]
     with log.open("w") as file:
         code = subprocess.run(

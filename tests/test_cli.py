@@ -94,71 +94,13 @@ def test_the_examples_are_true(words: tuple[str, ...], monkeypatch: pytest.Monke
     assert loaded != (load_data(given) if words[0] == "data" else load(given))
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["run"], "Missing argument"),
-        (["run", "x.toml", "--ot", "y"], "No such option"),
-        (["run", "x.toml", "--out"], "requires an argument"),
-        (["rum"], "No such command"),
-        (["data", "sho"], "No such command"),
-        (["data", "fetch"], "Missing argument"),
-        (["doctor", "now"], "unexpected extra argument"),
-    ],
-)
-def test_a_command_that_is_none(args: list[str], said: str, privfl: Call) -> None:
-    code, out, err = privfl(*args)
-    assert (code, out) == (2, "")
-    assert said in err
-    assert "Usage: " in err or "requires an argument" in err
-    assert "Traceback" not in err
-
-
 def test_without_arguments_there_is_help(privfl: Call) -> None:
     code, out, err = privfl()
     assert code == 2
     assert "doctor" in out + err
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["run", "nowhere.toml"], "privfl: nowhere.toml: no such file; paper_configs/ holds examples"),
-        (["run", "{config}", "training.lr=0"], "privfl: override 'training.lr=0': training.lr = 0: must be greater than 0"),
-        (["run", "{config}", "cohort.size=11"], "cohort.size = 11: must be at most data.clients = 10"),
-        (["run", "{config}", "data.kind=digtis"], "did you mean 'digits'?"),
-        (["run", "{config}", "--resume", "--out", "{finished}"], "was begun with attacks.run = (), not ("),
-        (["run", "{config}", "--out", "{finished}"], "holds a run; go on with it by --resume, or choose another folder"),
-        (["run", "{config}", "--out", "{parent}"], "is neither empty nor a run folder; choose another folder with --out"),
-        (["run", "{config}", "--out", "{config}"], "cannot be written (File exists); choose another place with --out"),
-        (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
-        (["run", "{config}", "model.kind=cnn", "--out", "{new}"], "model.kind = 'cnn' takes images"),
-        (["run", "{config}", "training.lr=1e38", "--out", "{new}"], "training diverged; lower training.lr"),
-        (["run", "{config}", "training.lr=9e37", "rounds=4", "--out", "{new}"], "training diverged; lower training.lr"),
-        (["attack", "{parent}"], "is not a run folder (no config.toml in it); give a folder that `privfl run` made"),
-        (["attack", "{finished}"], "attacks.run is empty; name attacks to run: membership/lira"),
-        (["attack", "{finished}", "membership/los"], "attack 'membership/los': did you mean 'membership/loss'?"),
-        (["report", "{config}"], "is not a run folder"),
-        (["report", "{finished}", "--out", "{parent}"], "cannot be written (Is a directory); choose another place with --out"),
-        (["account", "{config}"], "privacy.kind = 'none': nothing is promised"),
-        (["data", "show", "digits", "clients=0"], "privfl: override 'clients=0': data.clients = 0: must be greater than 0"),
-        (["data", "show", "digits", "partition.kind=natural"], "natural"),
-        (["data", "fetch", "nonesuch"], "data set 'nonesuch': allowed: adult"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_mistake_is_one_line_and_exit_code_2(
-    args: list[str], said: str, config: Path, finished: RunFolder, tmp_path: Path, privfl: Call
-) -> None:
-    places = {"config": config, "finished": finished.path, "parent": finished.path.parent, "new": tmp_path / "new"}
-    code, out, err = privfl(*(arg.format(**places) for arg in args))
-    rounds_done = [line for line in err.splitlines() if line.startswith("round ")]
-    err = "".join(f"{line}\n" for line in err.splitlines() if line not in rounds_done)
-    assert said in one_line(err)
-    assert (code, out) == (2, "")
+# --- mistakes; more of them are in test_mistakes.py --------------------------------------------------------------------
 
 
 def test_a_folder_of_another_version(finished: RunFolder, tmp_path: Path, privfl: Call) -> None:

@@ -132,7 +132,7 @@ MISTAKES = [
         "'my_lab.net'",
         "cannot be imported (ModuleNotFoundError: No module named 'my_lab')",
     ),
-    ("model.kind=.net", "model.kind", "'.net'", "cannot be imported"),
+    ("model.kind=.net", "model.kind", "'.net'", "or the dotted path"),
     ("model.kind=os.path", "model.kind", "'os.path'", "that derives from privfl.models.Model; it has 0"),
 ]
 FROM_THE_FILE = {"privacy.target_epsilon=8", "training.local_steps=3"}
