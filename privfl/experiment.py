@@ -54,7 +54,7 @@ from privfl.vectors import Layout, to_vector
 Contract = TypeVar("Contract")
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Experiment:
     """Everything that a run needs, assembled; nothing has been trained yet.
 

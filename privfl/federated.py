@@ -34,7 +34,7 @@ class Pixels:
     std_C: tuple[float, ...]
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Examples:
     """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N,), int64."""
 
@@ -94,7 +94,7 @@ class LoadedData:
         return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class FederatedData:
     """The pool of N examples, its owners and its members, and the central test split.
 

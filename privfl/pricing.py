@@ -152,7 +152,7 @@ def shown(epsilon: float) -> str:
     return f"{epsilon:.1g}" if 0 < epsilon < 0.0005 else f"{epsilon:.3f}"
 
 
-@dataclass(frozen=True, repr=False)
+@dataclass(frozen=True)
 class Account:
     """What a run will cost, before it is run.
 

@@ -401,11 +401,8 @@ def _step_of(server: ServerOptimizer, state: ServerState, mean_D: Tensor) -> tup
     before_D = state.global_D
     stepped: object = server.step(before_D, mean_D, state.optimizer)
     match stepped:
-        case (Tensor() as global_D, dict() as optimizer) if (global_D.shape, global_D.dtype) == (
-            before_D.shape,
-            before_D.dtype,
-        ):
-            return global_D, optimizer
+        case (Tensor(shape=before_D.shape, dtype=before_D.dtype) as after_D, dict() as optimizer):
+            return after_D, optimizer
     raise ItemError(
         f"server {server.kind!r}: step() must return (global_D, state): the new model, of shape {(*before_D.shape,)} and "
         f"{before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"

@@ -45,6 +45,9 @@ def test_the_recipe_is_true(lab: Path) -> None:
         dataset(KIND).load()
     (lab / "penguins.csv").write_text(CSV)
     loaded = dataset(KIND).load()
+    ((file,),) = dataset(KIND).forms  # type: ignore[attr-defined]
+    assert file.size == len(CSV)
+    assert f"gives its {file.size} bytes" in DOCS.read_text(encoding="utf-8")
     np.testing.assert_allclose(loaded.train.x[:, 0], [1.81, 2.11, 1.86, 2.30])
     item = loading.load_data(KIND, ["partition=natural"]).data
     assert item.kind == KIND
