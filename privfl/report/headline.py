@@ -202,5 +202,7 @@ def _overhead(run: Run) -> Headline:
         f"Its messages add up to {sent}{lost}, against {amount(run.result.bytes_plain)} in the clear. In return the server saw "
         f"sums over cohorts, {never}."
     )
-    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, each round"
+    # The table of seconds has means over all rounds, in which those that were skipped took next to nothing.
+    each = "each round that moved the model" if run.skipped else "each round"
+    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, {each}"
     return Headline(label, overhead.extra, terms, sentence)

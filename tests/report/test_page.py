@@ -216,6 +216,8 @@ def test_trouble_is_said_first(odd: str) -> None:
 def test_skipped_rounds_and_many_clients(odd: str) -> None:
     text = Reader(odd).text
     assert "Rounds 4 and 8 skipped: 1 clients took part; secure_sum needs 2." in text
+    # The table of seconds has other means, over all rounds.
+    assert " at the server, each round that moved the model" in text
     assert "the mean of about 5.8 clients of similar size" in text
     assert "every global model of 14 rounds (the folder kept only the last)" in text
     assert len(odd.encode()) < 700_000
