@@ -305,10 +305,14 @@ def test_a_single_client_hides_among_nobody_and_the_way_out_is_one(cohort: str) 
     alone: dict[str, Any] = {"data": {"kind": "digits", "clients": 1}, "cohort": {"kind": cohort}}
     if cohort == "poisson":
         alone["cohort"]["size"] = 1
-    with pytest.raises(ConfigError, match=r"aggregator\.kind = 'secure_sum': adds up .* of at least 2 clients, and there is 1"):
+    with pytest.raises(ConfigError, match=r"'secure_sum': needs cohorts of at least 3 clients, and the largest has 1; set"):
         small(**alone)
     assert small(**alone, aggregator={"kind": "mean"}).data.clients == 1
-    assert small(**(alone | {"data": {"kind": "digits", "clients": 2}})).aggregator.kind == "secure_sum"
+    assert small(**(alone | {"data": {"kind": "digits", "clients": 3}})).aggregator.kind == "secure_sum"
+    # Where there are clients enough, the other way out is one.
+    with pytest.raises(ConfigError, match=r"the largest has 2; raise cohort\.size$"):
+        small(cohort={"kind": "fixed", "size": 2})
+    assert small(cohort={"kind": "fixed", "size": 3}).cohort.kind == "fixed"
 
 
 # --- a module of the user's own ---------------------------------------------------------------------------------------

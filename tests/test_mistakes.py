@@ -107,7 +107,7 @@ MISTAKES = {
     # Contradictions.
     "run c.toml cohort.size=11": "cohort.size = 11: must be at most data.clients = 10",
     "run c.toml data.clients=": "data.clients: must be given unless data.partition.kind is 'natural'",
-    "run c.toml data.clients=1 cohort=all aggregator=secure_sum": "adds up the updates of at least 2 clients, and there is 1",
+    "run c.toml data.clients=1 cohort=all aggregator=secure_sum": "needs cohorts of at least 3 clients, and the largest has 1",
     "run c.toml training.local_steps=3": "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes",
     "run p.toml privacy.target_epsilon=8": "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command",
     "run p.toml privacy.max_update_norm=1": "privacy.max_update_norm = 1: is unknown; did you mean 'max_grad_norm'?",

@@ -105,7 +105,7 @@ def test_a_path_is_text_in_a_file_and_comes_back_from_it(here: Path, monkeypatch
     (here / "rows.csv").write_text(ROWS)
     data = load_data(lab(here, TABLE), ["place=rows.csv", "clients=2"]).data
     assert data.place == Path("rows.csv")  # type: ignore[attr-defined]
-    config = small(data=data.model_dump() | {"partition": {"kind": "iid"}}, cohort={"kind": "all"})
+    config = small(data=data.model_dump() | {"partition": {"kind": "iid"}}, cohort={"kind": "all"}, **PLAIN)
     (here / "again.toml").write_text(dump(config))
     assert load(here / "again.toml") == config
 
@@ -131,9 +131,14 @@ MODEL = """
 @pytest.mark.parametrize(
     ("broken", "unbuilt", "private", "said"),
     [
-        ("", ".no_such", False, "privfl: {place}15, in build: AttributeError: 'Net' object has no attribute 'no_such' (mend "),
-        ("[{}['key']]", "", False, "privfl: {place}11, in forward: KeyError: 'key' (mend it there; PRIVFL_DEBUG=1 shows"),
-        # The guard that looks at the model says what it makes of it; the place is said all the same.
+        (
+            "",
+            ".no_such",
+            False,
+            "build() failed (AttributeError: 'Net' object has no attribute 'no_such') (in {place}15, in build)",
+        ),
+        ("[{}['key']]", "", False, "(KeyError: 'key') (in {place}11, in forward)"),
+        # What looks at the model says what it makes of it; the place is said all the same.
         ("[{}['key']]", "", True, " (in {place}11, in forward)"),
     ],
 )

@@ -15,7 +15,7 @@ from typing import Any, get_args
 import pytest
 from command_line import Call, calling
 from pydantic import BaseModel
-from small_runs import small
+from small_runs import SMALL, small
 
 from attacks import _run
 from privfl import sweeping
@@ -62,9 +62,11 @@ def commands(page: str) -> list[str]:
 def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     """Two runs with one promise each, on the same data."""
     place = tmp_path_factory.mktemp("runs")
-    return [
-        train(small(seed=0, rounds=rounds, attacks={"shadow_models": 0}), place / f"run-{rounds}").path for rounds in (1, 2)
-    ]
+    found = []
+    for lr in (0.25, 0.5):
+        config = small(rounds=1, training={**SMALL["training"], "lr": lr}, attacks={"shadow_models": 0})
+        found.append(train(config, place / f"lr-{lr}").path)
+    return found
 
 
 @pytest.fixture
