@@ -15,6 +15,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -266,9 +267,13 @@ def _script_is_ours() -> Iterator[None]:
 
 def _how(processes: Collection[BaseProcess]) -> str:
     """How the process ended that ended first: the pool has ended the others by a signal since."""
-    for process in processes:
-        process.join(_PATIENCE)
+    patient_until = time.monotonic() + _PATIENCE
+    # The pool's own thread waits for them too, and who has lost that race is told a moment later.
+    while any(process.exitcode is None for process in processes) and time.monotonic() < patient_until:
+        time.sleep(0.02)
     ended = [process.exitcode for process in processes if process.exitcode]
+    if not ended:
+        return "how is not known"
     code = next((one for one in ended if one != -signal.SIGTERM), -signal.SIGTERM)
     if code > 0:
         return f"exit code {code}"

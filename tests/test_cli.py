@@ -311,7 +311,7 @@ IN_A_WORKER = """
 @pytest.mark.parametrize(
     ("how", "code", "said"),
     [
-        ("raise", 2, "net_raise.py, line 12, in build: KeyError: 'raise' (mend it there; PRIVFL_DEBUG=1 shows the traceback)"),
+        ("raise", 2, "build() failed (KeyError: 'raise')"),
         ("die", 1, "a process that trained a shadow model died (exit code 9); attack again to go on"),
     ],
 )

@@ -233,14 +233,15 @@ def test_what_a_process_tells_another_is_one_line() -> None:
     ("codes", "said"),
     [
         ([-15, 3], "exit code 3"),
-        ([-15, -9, None], "signal 9, SIGKILL"),
+        ([-15, -9, 0], "signal 9, SIGKILL"),
         ([0, -15, -15], "signal 15, SIGTERM"),
         ([-100], "signal 100"),
+        ([0], "how is not known"),
     ],
 )
 def test_how_a_process_died_is_what_was_found(codes: list[int | None], said: str) -> None:
     """The pool ends those that are left by SIGTERM."""
-    processes = [cast("BaseProcess", SimpleNamespace(join=lambda seconds: None, exitcode=code)) for code in codes]
+    processes = [cast("BaseProcess", SimpleNamespace(exitcode=code)) for code in codes]
     assert _how(processes) == said
 
 
