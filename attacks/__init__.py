@@ -20,8 +20,8 @@ class Attack(Item, ABC):
     adversary: ClassVar[Adversary]
     """Whose view the attack reads."""
 
-    threat: ClassVar[str]
-    """One sentence: what the adversary knows, and what it wants to know."""
+    threat: ClassVar[str] = ""
+    """One sentence: what the adversary knows, and what it wants to know. Every item of this shelf has one."""
 
     least_shadows: ClassVar[int] = 0
     """How many shadow models it needs. A configuration with fewer is refused when it is loaded."""

@@ -15,12 +15,16 @@ import functools
 import multiprocessing
 import os
 import signal
-from collections.abc import Callable, Iterator, Sequence
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,6 +39,7 @@ from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
 from privfl.experiment import Experiment, assemble, deterministic, narrow
 from privfl.loading import load
 from privfl.models._build import constants
+from privfl.own_code import telling
 from privfl.privacy.plan import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
@@ -253,18 +258,22 @@ def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_
         initializer=_begin_worker,
         initargs=(experiment.config, experiment.plan),
     )
+    begun: dict[int, BaseProcess] = {}
+    waiting: dict[Future[Outputs], _Job] = {}
     try:
-        with _interrupts_are_ours():
-            waiting: dict[Future[Outputs], _Job] = {pool.submit(_work, job): job for job in jobs}
+        with _interrupts_are_ours(), _script_is_ours():
+            for job in jobs:
+                waiting[pool.submit(_work, job)] = job
+                begun |= pool._processes or {}
         for future in as_completed(waiting):
             yield waiting[future], future.result()
     except BrokenProcessPool:
         raise PrivflError(
-            "a process that trained a shadow model died, perhaps for want of memory; attack again to go on"
+            f"a process that trained a shadow model died ({_how(begun.values())}); attack again to go on"
         ) from None
     finally:
         # No shadow model is waited for that nobody will fetch.
-        for process in list((pool._processes or {}).values()):
+        for process in begun.values():
             process.terminate()
         pool.shutdown(cancel_futures=True)
 
@@ -282,6 +291,39 @@ def _interrupts_are_ours() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
+@contextmanager
+def _script_is_ours() -> Iterator[None]:
+    """Processes begun in here do not import the script that was started, as they else would: without a guard it would attack
+    again in each of them. Nothing that they are given is defined there.
+    """
+    script = vars(sys.modules["__main__"])
+    hidden: dict[str, Any] = {name: script[name] for name in ("__file__", "__spec__") if name in script}
+    script.update(dict.fromkeys(hidden))
+    try:
+        yield
+    finally:
+        script.update(hidden)
+
+
+def _how(processes: Collection[BaseProcess]) -> str:
+    """How the process ended that ended first: the pool has ended the others by a signal since."""
+    patient_until = time.monotonic() + _PATIENCE
+    # The pool's own thread waits for them too, and who has lost that race is told a moment later.
+    while any(process.exitcode is None for process in processes) and time.monotonic() < patient_until:
+        time.sleep(0.02)
+    ended = [process.exitcode for process in processes if process.exitcode]
+    if not ended:
+        return "how is not known"
+    code = next((one for one in ended if one != -signal.SIGTERM), -signal.SIGTERM)
+    if code > 0:
+        return f"exit code {code}"
+    name = f", {signal.Signals(-code).name}" if -code in set(signal.Signals) else ""
+    return f"signal {-code}{name}"
+
+
+_PATIENCE = 5.0
+"""Seconds; when one process has died, the pool ends the others at once."""
+
 _assembled: Callable[[], Experiment] | None = None
 """A worker process assembles the experiment once, not once a shadow model; within a job, so that its errors are told."""
 
@@ -294,7 +336,8 @@ def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
 
 def _work(job: _Job) -> Outputs:
     assert _assembled is not None
-    with deterministic():
+    # An exception goes to the parent without its traceback.
+    with telling(), deterministic():
         return _train_shadow(_assembled(), job)
 
 

@@ -11,17 +11,20 @@ import shlex
 import shutil
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
+from typer.core import TyperGroup
 
+from privfl import own_code
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, UserError
 from privfl.loading import load, load_data
@@ -29,7 +32,40 @@ from privfl.records import RoundRecord, TimingRecord
 from privfl.runs import RunFolder, write_atomic
 from privfl.sweeping import Ended
 
+
+class _InOneLine(TyperGroup):
+    """Says in one line, as of every other mistake, what is wrong with the words of a command."""
+
+    def make_context(self, *args: Any, **kwargs: Any) -> Any:
+        with _told_shortly():
+            return super().make_context(*args, **kwargs)
+
+    def invoke(self, ctx: Any) -> Any:
+        with _told_shortly():
+            return super().invoke(ctx)
+
+
+_UsageError: Final = cast("type[typer.BadParameter]", typer.BadParameter.__bases__[0])
+"""Click's, of whichever click typer brings along."""
+
+
+@contextmanager
+def _told_shortly() -> Iterator[None]:
+    try:
+        yield
+    except _UsageError as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            raise
+        said = " ".join(error.format_message().split()).rstrip(".")
+        words, context = ["--help"], error.ctx
+        while context is not None and context.parent is not None:
+            words.insert(0, str(context.info_name))
+            context = context.parent
+        raise UserError(f"{said} (`privfl {' '.join(words)}` shows what there is)") from None
+
+
 app = typer.Typer(
+    cls=_InOneLine,
     help="Federated learning with the privacy measured beside the accuracy.",
     no_args_is_help=True,
     add_completion=False,
@@ -111,6 +147,8 @@ def sweep(
     """
     from privfl import sweeping
 
+    if ask and cluster is None:
+        raise ConfigError(f"--ask {ask[0]!r}: is for a scheduler; name it with --cluster slurm, or leave it out to run here")
     chosen = sweeping.variants(config, overrides or ())
     out_path = out_dir or Path("runs") / f"{load(config).name}-sweep"
     err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
@@ -192,6 +230,8 @@ def account(
     from privfl.report import spending
 
     if what.is_dir():
+        if curve or curve_file:
+            raise ConfigError(f"--curve and --out draw what a configuration will cost; give {what / 'config.toml'}, or neither")
         _account_runs([what, *map(Path, rest or ())])
         return
     with err.status("reading the data, pricing the plan"):
@@ -214,7 +254,7 @@ def _account_runs(paths: list[Path]) -> None:
     rows = pricing.together([RunFolder.open(path) for path in paths])
     table = Table("run", "ε by itself", "ε with those above", title="What these runs cost together", title_justify="left")
     for row in rows:
-        table.add_row(row.name, f"{row.alone:.3f}", f"{row.together:.3f}")
+        table.add_row(row.name, pricing.shown(row.alone), pricing.shown(row.together))
     out.print(table)
     out.print(f"per {rows[0].unit}, {pricing.RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)
 
@@ -257,12 +297,12 @@ def data_list() -> None:
 
 
 @data_app.command(
-    "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1"
+    "show", epilog="Example: privfl data show fashion_mnist clients=20 partition.kind=dirichlet partition.alpha=0.1 seed=1"
 )
 def data_show(
     name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's name.")], overrides: Overrides = None
 ) -> None:
-    """Draw who has how much of which class."""
+    """Draw who has how much of which class, in a run of the same seed (0 unless seed=N is given)."""
     from privfl.datasets import Dataset
     from privfl.experiment import narrow
     from privfl.federated import FederatedData
@@ -270,7 +310,8 @@ def data_show(
     from privfl.seeding import Seed
 
     settings = load_data(name, overrides or ())
-    data = FederatedData.build(narrow(settings, Dataset).load(), settings, Seed(0) / "data")
+    loaded = narrow(settings.data, Dataset).load()
+    data = FederatedData.build(loaded, settings.data, Seed(settings.seed) / "data")
     out.print(data.provenance, style="dim")
     out.print(partition_table(data.counts(), data.classes, data.clients))
 
@@ -393,7 +434,7 @@ def _round_line(record: RoundRecord) -> str:
     if record.evaluation is not None:
         parts.append(f"accuracy {record.evaluation.accuracy.value:.1%}")
     if record.epsilon is not None:
-        parts.append(f"ε {record.epsilon:.2f}")
+        parts.append(f"ε {record.epsilon:{'.1g' if 0 < record.epsilon < 0.005 else '.2f'}}")
     return "  ".join(parts)
 
 
@@ -404,6 +445,8 @@ def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
         task = bar.add_task("", total=None)
 
         def observe(done: int, total: int) -> None:
+            if not total:
+                return
             if err.is_terminal:
                 bar.update(task, completed=done, total=total)
             else:
@@ -423,17 +466,11 @@ def _program() -> str:
 
 def main() -> NoReturn:
     """The console script."""
+    _look_here()
     try:
         app()
     except PrivflError as error:
-        err.print(
-            f"privfl: {error}",
-            style="red" if isinstance(error, UserError) else "bold red",
-            highlight=False,
-            soft_wrap=True,
-            markup=False,
-        )
-        sys.exit(error.exit_code)
+        _end(error, error)
     except (SystemExit, KeyboardInterrupt) as end:
         if isinstance(end, SystemExit) and end.code != _INTERRUPTED:
             raise
@@ -441,4 +478,30 @@ def main() -> NoReturn:
         # Not by way of rich: what it was printing would be printed again.
         sys.stderr.write(f"privfl: interrupted; what is finished is kept: {_way_on.get()}\n")
         sys.exit(_INTERRUPTED)
+    except Exception as error:
+        own = own_code.told(error)
+        if own is None:
+            raise
+        _end(own, error)
     raise AssertionError("typer ends every command by leaving the program")
+
+
+def _look_here() -> None:
+    """Find modules of the user's own in the current folder, as ``python -m privfl`` does."""
+    if not sys.flags.safe_path and not {"", os.getcwd()} & set(sys.path):
+        sys.path.insert(0, os.getcwd())
+
+
+def _end(error: PrivflError, cause: Exception) -> NoReturn:
+    """Say in one line what went wrong, after the traceback where that was asked for."""
+    if own_code.debugging():
+        traceback.print_exception(cause)
+    where = own_code.place(error.__cause__) if error is cause and error.__cause__ is not None else None
+    err.print(
+        f"privfl: {error}{f' (in {where})' if where else ''}",
+        style="red" if isinstance(error, UserError) else "bold red",
+        highlight=False,
+        soft_wrap=True,
+        markup=False,
+    )
+    sys.exit(error.exit_code)

@@ -8,8 +8,7 @@ configuration that names a dotted path imports that module.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import (
     BeforeValidator,
@@ -19,13 +18,12 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     SerializeAsAny,
-    ValidationError,
     model_validator,
 )
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
-from privfl.tables import Delta, Frozen, Item, Size, contradiction
+from privfl.tables import Delta, Frozen, Item, Size, contradiction, on_shelf
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
@@ -321,40 +319,13 @@ class RecordsConfig(Frozen):
     views: Literal["all", "sums", "final"] = "all"
 
 
-# --- items of shelves -------------------------------------------------------------------------------------------------
-
-
-class InvalidItemError(Exception):
-    """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
-
-    def __init__(self, at: str, given: object, error: ValidationError | ConfigError) -> None:
-        self.at, self.given, self.error = at, given, error
-
-    def key(self, table: Mapping[str, Any]) -> str:
-        """The item's key: :attr:`at`, and the item's place where a list of items stands there."""
-        value = value_at(table, self.at)
-        return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
-
-
-def _on_shelf(at: str) -> Any:
-    def resolve(value: object) -> object:
-        table = {"kind": value} if isinstance(value, str) else value
-        if isinstance(table, Item) or not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
-            return table
-        try:
-            return SHELVES[at].find(table["kind"]).model_validate(table)
-        except ValidationError as error:
-            raise InvalidItemError(at, value, error) from None
-        except ConfigError as error:
-            raise InvalidItemError(at, value, error) from None
-
-    return BeforeValidator(resolve)
+# --- the whole -----------------------------------------------------------------------------------------------------------
 
 
 class AttacksConfig(Frozen):
     """Which attacks are run on the finished model, and with how many shadow models."""
 
-    run: Annotated[tuple[Annotated[SerializeAsAny[Item], _on_shelf("attacks.run")], ...], Field(strict=False)] = ()
+    run: Annotated[tuple[Annotated[SerializeAsAny[Item], on_shelf("attacks.run")], ...], Field(strict=False)] = ()
     shadow_models: NonNegativeInt = 4
 
     @model_validator(mode="after")
@@ -377,13 +348,13 @@ class ExperimentConfig(Frozen):
     seed: int = 0
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    data: Annotated[SerializeAsAny[DataConfig], _on_shelf("data")]
-    model: Annotated[SerializeAsAny[Item], _on_shelf("model")]
+    data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
+    model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[Cohort, Discriminator("kind")]
     training: TrainingConfig
     privacy: Annotated[Privacy, Discriminator("kind")]
-    aggregator: Annotated[SerializeAsAny[Item], _on_shelf("aggregator")]
-    server: Annotated[SerializeAsAny[Item], _on_shelf("server")]
+    aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
+    server: Annotated[SerializeAsAny[Item], on_shelf("server")]
     evaluation: EvaluationConfig = EvaluationConfig()
     records: RecordsConfig = RecordsConfig()
     attacks: AttacksConfig = AttacksConfig()
@@ -433,7 +404,11 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         )
     largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
-        raise contradiction("aggregator.kind", config.aggregator.kind, f"needs cohorts of {least} or more; enlarge them")
+        way_out = (
+            "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"
+        )
+        allowed = f"needs cohorts of at least {least} clients, and the largest has {largest}; {way_out}"
+        raise contradiction("aggregator.kind", config.aggregator.kind, allowed)
     if isinstance(privacy, ClientDistributed):
         corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
         if (needed := privacy.survivors + corrupt) > size - lost:
@@ -501,11 +476,3 @@ def _require_possible_plan(config: ExperimentConfig) -> None:
                 privacy.bands,
                 f"must be at most cohort.separation = {cohort.separation}, and absent with factorization = 'tree'",
             )
-
-
-def value_at(table: Mapping[str, Any], key: str) -> object:
-    """What stands at a dotted key of nested tables."""
-    value: Any = table
-    for part in key.split("."):
-        value = value.get(part) if isinstance(value, Mapping) else value
-    return value

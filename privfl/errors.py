@@ -5,6 +5,7 @@
     PrivflError                 exit code 1
     ├── UserError               exit code 2: something that the user can mend
     │   ├── ConfigError         a configuration that is wrong or contradicts itself
+    │   ├── ItemError           an item of the user's own that raised, or does not keep its shelf's contract
     │   ├── DataError           data that is missing, damaged or unfit for the run
     │   ├── ModelError          a model that cannot be trained as the plan asks
     │   ├── RunFolderError      a run folder that is absent, foreign or of another version
@@ -37,6 +38,10 @@ class UserError(PrivflError):
 
 class ConfigError(UserError):
     """A configuration that is wrong or contradicts itself."""
+
+
+class ItemError(UserError):
+    """An item of the user's own that raised, or does not keep its shelf's contract."""
 
 
 class DataError(UserError):

@@ -19,7 +19,13 @@ from torch import Tensor, nn
 
 from privfl import evaluation
 from privfl.aggregators import Aggregator, RoundContext
-from privfl.config import ClientCentral, ExampleLevel, ExperimentConfig, Promise, require_clients
+from privfl.config import (
+    ClientCentral,
+    ExampleLevel,
+    ExperimentConfig,
+    Promise,
+    require_clients,
+)
 from privfl.datasets import Dataset
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federated import FederatedData
@@ -91,6 +97,12 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     fingerprint: str
     processes: Processes = ALONE
+
+    def __repr__(self) -> str:
+        return (
+            f"<Experiment {self.config.name!r}: {self.config.rounds} rounds, {self.layout.size:,} parameters, {self.data!r}, "
+            f"engine {self.engine}>"
+        )
 
     @property
     def layout(self) -> Layout:
@@ -381,6 +393,7 @@ def calibrated(
 
     if not any(planned(priced.calibrated(1.0), data, cohort, aggregator) for cohort in cohorts):
         why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, priced)) is not None), "no round")
+        # Cohorts of a fixed size are large enough, or the configuration was refused.
         raise ConfigError(
             f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
         )

@@ -44,6 +44,9 @@ class Examples:
     def __len__(self) -> int:
         return len(self.y)
 
+    def __repr__(self) -> str:
+        return f"<{len(self):,} examples of shape {self.x.shape[1:]}, {self.x.dtype}>"
+
 
 @dataclass(frozen=True)
 class LoadedData:
@@ -116,6 +119,10 @@ class FederatedData:
     candidate_N: BoolArray
     member_N: BoolArray
     pixels: Pixels | None = None
+
+    def __repr__(self) -> str:
+        members = np.count_nonzero(self.member_N)
+        return f"<FederatedData: {members:,} members of {self.pool!r} at {len(self.clients):,} clients>"
 
     @classmethod
     def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:

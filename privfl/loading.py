@@ -12,9 +12,10 @@ from typing import Any
 import tomli_w
 from pydantic import BaseModel, ValidationError
 
-from privfl.config import DataConfig, ExperimentConfig, InvalidItemError, value_at
+from privfl.config import DataConfig, ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
+from privfl.tables import InvalidItemError, value_at
 
 
 @dataclass
@@ -122,12 +123,13 @@ def _names_natural(partition: object) -> bool:
     return partition == "natural" or (isinstance(partition, Mapping) and partition.get("kind") == "natural")
 
 
-def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
-    """The ``data`` table alone, for looking at a partition: ten clients unless the overrides say otherwise.
+def load_data(kind: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
+    """Any run on a data set, for looking at a partition: seed 0 and ten clients unless the overrides say otherwise.
 
     Args:
         kind: the data set's name or dotted path.
-        overrides: keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or without.
+        overrides: ``seed``, and keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or
+            without.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -135,10 +137,12 @@ def load_data(kind: str, overrides: Sequence[str] = ()) -> DataConfig:
     layers = _Layers("privfl data show")
     layers.add({**_ANY_RUN, "data": {"kind": kind, "partition": {"kind": "iid"}}}, layers.root)
     for override in overrides:
-        layers.add({"data": _parse_override(override.removeprefix("data."))}, f"override {override!r}")
+        of_run = override.partition("=")[0].strip() == "seed"
+        layer = _parse_override(override if of_run else f"data.{override.removeprefix('data.')}")
+        layers.add(layer, f"override {override!r}")
     if value_at(layers.table, "data.partition.kind") != "natural":
         layers.table["data"].setdefault("clients", 10)
-    return _validated(layers).data
+    return _validated(layers)
 
 
 _ANY_RUN: typing.Final[Mapping[str, Any]] = {
@@ -155,7 +159,7 @@ _ANY_RUN: typing.Final[Mapping[str, Any]] = {
 
 def dump(config: ExperimentConfig) -> str:
     """The resolved configuration as TOML, every default written out; :func:`load` gives an equal one back."""
-    return tomli_w.dumps(config.model_dump(exclude_none=True))
+    return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
@@ -165,11 +169,12 @@ def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
             f"{named_by}: extends itself, by way of {' -> '.join(map(str, extending))}; remove one of these lines"
         )
     try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
+        # Editors of Windows begin UTF-8 with a mark.
+        table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file") from None
+        raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file, in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigError(f"{path}: is not TOML: {error}") from None
     base = table.pop("extends", None)
@@ -231,8 +236,12 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             return f"{key}.kind", context["tag"], f"must be one of {context['expected_tags']}"
         case "model_type" | "model_attributes_type" | "dict_type":
             return key, value, "must be a table"
-        case "tuple_type":
-            return key, value, "must be a list"
+        case "tuple_type" | "list_type":
+            unquoted = isinstance(value, str) and value.startswith("[")
+            quoting = f", its words in quotes that the shell leaves: '{key}=[\"...\"]'" if unquoted else ""
+            return key, value, f"must be a list{quoting}"
+        case "is_instance_of":
+            return key, value, f"must be text, that of a {context['class']}"
         case "string_pattern_mismatch":
             return key, value, f"must match {context['pattern']}"
         case _:

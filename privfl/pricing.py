@@ -147,6 +147,11 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
     )
 
 
+def shown(epsilon: float) -> str:
+    """ε with three digits after the point; of one that would round to 0, one digit that is none."""
+    return f"{epsilon:.1g}" if 0 < epsilon < 0.0005 else f"{epsilon:.3f}"
+
+
 @dataclass(frozen=True)
 class Account:
     """What a run will cost, before it is run.
@@ -162,6 +167,12 @@ class Account:
     prices: tuple[Price, ...]
     epsilon_clients: tuple[float, ...]
     extrapolated: Extrapolated | None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Account of {self.experiment.config.name!r}: ε = {self.epsilon:.6g} at δ = {self.plan.delta:g} per "
+            f"{self.plan.unit}, noise multiplier {executed_noise(self.plan):g}; more in .rows(), .prices and .epsilon_clients>"
+        )
 
     @property
     def plan(self) -> Promising:
@@ -199,16 +210,16 @@ class Account:
         ]
         for place, one in enumerate(self.prices):
             mark = "  (headline, the largest over the clients)" if place == 0 else ""
-            rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{one.epsilon:.3f}{mark}"))
+            rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{shown(one.epsilon)}{mark}"))
         if isinstance(plan, ExamplePlan) and plan.sampler == "shuffle":
-            rows.append(("no guarantee: ε were the batches Poisson samples", f"{as_if_poisson(self.experiment):.3f}"))
+            rows.append(("no guarantee: ε were the batches Poisson samples", shown(as_if_poisson(self.experiment))))
         if self.extrapolated is not None:
             wide = self.extrapolated
             imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
-            rows.append(("extrapolated ε, of a run that is not executed", f"{wide.epsilon:.3f}  ({imagined})"))
+            rows.append(("extrapolated ε, of a run that is not executed", f"{shown(wide.epsilon)}  ({imagined})"))
         return [
             *rows,
-            ("ε over the clients", f"from {spread.minimum:.3f} to {spread.maximum:.3f}, median {spread.median:.3f}"),
+            ("ε over the clients", f"from {shown(spread.minimum)} to {shown(spread.maximum)}, median {shown(spread.median)}"),
             ("rounds of the busiest client", str(int(rounds_K.max()))),
             ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
         ]

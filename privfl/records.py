@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from privfl.tables import Frozen
+
+Curve = Annotated[list[float], Field(repr=False)]
+"""Hundreds of numbers, which are not printed where a record is shown."""
 
 
 class Interval(Frozen):
@@ -199,13 +204,13 @@ class PrivacyResult(Frozen):
     epsilon: float
     prices: list[Price]
     extrapolated: Extrapolated | None
-    epsilon_clients: list[float]
+    epsilon_clients: Curve
     budget: float | None
     zeroed: int
     attack_relation: str
     attack_epsilon: float
-    curve_epsilon: list[float]
-    curve_delta: list[float]
+    curve_epsilon: Curve
+    curve_delta: Curve
 
 
 class Result(Frozen):
@@ -250,8 +255,8 @@ class AttackRecord(Frozen):
     auc: Interval
     balanced_accuracy: float
     rates: list[RateAt]
-    roc_fpr: list[float]
-    roc_tpr: list[float]
+    roc_fpr: Curve
+    roc_tpr: Curve
     exceeds_bound: bool | None
 
 

@@ -10,8 +10,9 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
+from privfl import own_code
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.errors import DataError, ModelError, PrivacyError, ProcessError
+from privfl.errors import DataError, ItemError, ModelError, PrivacyError, ProcessError
 from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
 from privfl.privacy.events import CohortSum, Event
 from privfl.privacy.ledger import Account
@@ -222,7 +223,7 @@ class Round:
                 self._train(part, state, context, mine, updates)
         except Exception as error:
             # Said to all before it is raised: a process that left would keep the others waiting.
-            failed = error
+            failed = own_code.told(error) or error if context.processes.size > 1 else error
         shares = context.processes.gather((mine, failed))
         failures = [found for _, found in shares if found is not None]
         if failures and context.processes.first:
@@ -238,7 +239,7 @@ class Round:
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
         aggregate = self.aggregator.collect([*updates, *extra], wire)
-        if aggregate is not None:
+        if context.processes.first:
             _require_result(self.aggregator, aggregate)
         return done, aggregate
 
@@ -352,8 +353,7 @@ class Round:
         """The state after the round; where there is no mean the model stays where it was."""
         if mean_D is None:
             return ServerState(state.round + 1, state.global_D, state.optimizer, plan)
-        global_D, optimizer = self.server.step(state.global_D, mean_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan)
+        return ServerState(state.round + 1, *_step_of(self.server, state, mean_D), plan)
 
 
 def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account, Event]:
@@ -392,12 +392,33 @@ def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
         )
 
 
-def _require_result(aggregator: Aggregator, aggregate: Aggregate) -> None:
+def _step_of(server: ServerOptimizer, state: ServerState, mean_D: Tensor) -> tuple[Tensor, State]:
+    """The server's step.
+
+    Raises:
+        ItemError: it returned something else than a model like the one that it was given, and its own state.
+    """
+    before_D = state.global_D
+    stepped: object = server.step(before_D, mean_D, state.optimizer)
+    match stepped:
+        case (Tensor(shape=before_D.shape, dtype=before_D.dtype) as after_D, dict() as optimizer):
+            return after_D, optimizer
+    raise ItemError(
+        f"server {server.kind!r}: step() must return (global_D, state): the new model, of shape {(*before_D.shape,)} and "
+        f"{before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"
+    )
+
+
+def _require_result(aggregator: Aggregator, aggregate: object) -> None:
     """Raise unless the aggregate has what it says: a lost sum would be released as noise alone, in silence.
 
     Raises:
+        ItemError: it is no aggregate.
         PrivacyError: a result is missing, and no reason is given.
     """
+    if not isinstance(aggregate, Aggregate):
+        found = type(aggregate).__name__
+        raise ItemError(f"aggregator {aggregator.kind!r} returned a {found}; it must return a privfl.aggregators.Aggregate")
     missing = [name for name in ("mean_D", "sum_D")[: 1 + aggregator.linear] if getattr(aggregate, name) is None]
     if missing and aggregate.failed is None:
         raise PrivacyError(

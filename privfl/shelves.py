@@ -11,9 +11,11 @@ import inspect
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from privfl.errors import ConfigError
+from privfl.own_code import place, what
 
 
 @dataclass(frozen=True)
@@ -45,15 +47,19 @@ class Shelf:
         Raises:
             ConfigError: there is no such item, or the module holds no class, or several, that meet the contract.
         """
-        dotted = "." in kind
+        dotted = "." in kind and all(kind.split("."))
+        if dotted and "/" in kind:
+            named = kind.removesuffix(".py").strip("/").replace("/", ".")
+            raise ConfigError(f"is a file; name the module by dots, {named!r}, from {Path.cwd()} or the Python path")
         if not dotted and kind not in self.names():
             raise ConfigError(f"{nearest(kind, self.names())}, or the dotted path of a module of your own")
         path = kind if dotted else f"{self.package}.{kind.replace('/', '.')}"
         try:
             module = importlib.import_module(path)
         except Exception as error:  # A module of the user's own may fail in any way.
-            why = f"{type(error).__name__}: {error}"
-            raise ConfigError(f"cannot be imported ({why}); allowed is a module on the Python path") from error
+            where = place(error)
+            why = f"{where}: {what(error)}" if where else what(error)
+            raise ConfigError(f"cannot be imported ({why}); {self._way_out(error, path)}") from error
         contract = getattr(importlib.import_module(self.package), self.contract)
         items = [
             member
@@ -66,7 +72,20 @@ class Shelf:
         if len(items) != 1:
             wanted = f"exactly one class, nothing of it left abstract, that derives from {self.package}.{self.contract}"
             raise ConfigError(f"needs {wanted}; it has {len(items)}")
+        # What the contract declares and gives no value, is the item's to give.
+        missing = sorted(name for name in getattr(items[0], "__class_vars__", ()) if not hasattr(items[0], name))
+        if missing:
+            raise ConfigError(
+                f"its class {items[0].__name__} has no {' and no '.join(missing)}: set it in the class; "
+                f"{self.package}.{self.contract} says what it is"
+            )
         return items[0]
+
+    def _way_out(self, error: Exception, path: str) -> str:
+        """Whether the module is missing, or what it does is wrong."""
+        if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{path}.".startswith(f"{error.name}."):
+            return f"allowed is a module in {Path.cwd()}, or elsewhere on the Python path (PYTHONPATH)"
+        return "mend it there"
 
 
 SHELVES: Final[Mapping[str, Shelf]] = {
@@ -82,5 +101,6 @@ SHELVES: Final[Mapping[str, Shelf]] = {
 def nearest(word: str, known: Sequence[str]) -> str:
     """What a mistyped word may have meant, and all that is allowed."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    close += [name for name in known if name.rpartition("/")[2] == word and name not in close]
     close += [name for name in known if close and word in name and name not in close]
     return (f"did you mean {' or '.join(map(repr, close))}? " if close else "") + f"allowed: {', '.join(sorted(known))}"

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from privfl.errors import ConfigError, first_line
 from privfl.loading import load
+from privfl.runs import storing
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
@@ -184,7 +185,8 @@ def run_on_cluster(
 def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool = False) -> Ended:
     """Run one to its end, or resume it, or replace it; what it says goes to ``NAME.log`` beside its folder."""
     folder, log = out / variant.name, out / f"{variant.name}.log"
-    out.mkdir(parents=True, exist_ok=True)
+    with storing(out):
+        out.mkdir(parents=True, exist_ok=True)
     again = "--overwrite" if overwrite else "--resume"
     command = [sys.executable, "-m", "privfl", "run", str(config), *variant.overrides, "--out", str(folder), again]
     with log.open("w") as file:

@@ -2,13 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
-from typing import Annotated, Final
+from typing import Annotated, Any, Final
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, PositiveFloat, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+    model_validator,
+)
 from pydantic_core import PydanticCustomError
 
-from privfl.shelves import nearest
+from privfl.errors import ConfigError
+from privfl.shelves import SHELVES, nearest
 
 
 def _in_float32(value: float) -> float:
@@ -53,11 +68,71 @@ class Frozen(BaseModel):
 
 
 class Item(Frozen):
-    """A choice from a shelf: ``kind`` names the file, the other fields are that item's own settings."""
+    """A choice from a shelf: ``kind`` names the file, the other fields are that item's own settings.
+
+    A setting may be of a type that a file writes as text or as a list: a path, a tuple, a set, an enumeration.
+    """
 
     kind: str
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _as_a_file_writes_it(cls, value: object, validated: ValidatorFunctionWrapHandler, info: ValidationInfo) -> object:
+        try:
+            return validated(value)
+        except ValidationError:
+            if not isinstance(value, str | list) or info.field_name is None:
+                raise
+            field = cls.model_fields[info.field_name]
+            try:
+                # JSON has the types that TOML has: by its rules text may be a path, and no text is a number.
+                return _adapter(field.annotation, *field.metadata).validate_json(json.dumps(value), strict=True)
+            except TypeError:
+                pass
+            raise
+
+
+def _adapter(annotation: Any, *metadata: Any) -> TypeAdapter[Any]:
+    return TypeAdapter(Annotated[annotation, *metadata] if metadata else annotation)
 
 
 def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:
     """The error for settings that are each allowed but not together."""
     return PydanticCustomError("contradiction", "{hint}", {"key": key, "value": value, "hint": allowed})
+
+
+class InvalidItemError(Exception):
+    """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
+
+    def __init__(self, at: str, given: object, error: ValidationError | ConfigError) -> None:
+        self.at, self.given, self.error = at, given, error
+
+    def key(self, table: Mapping[str, Any]) -> str:
+        """The item's key: :attr:`at`, and the item's place where a list of items stands there."""
+        value = value_at(table, self.at)
+        return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
+
+
+def on_shelf(at: str) -> Any:
+    """The item that a table, or a name alone, chooses from the shelf of that key."""
+
+    def resolve(value: object) -> object:
+        table = {"kind": value} if isinstance(value, str) else value
+        if isinstance(table, Item) or not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
+            return table
+        try:
+            return SHELVES[at].find(table["kind"]).model_validate(table)
+        except ValidationError as error:
+            raise InvalidItemError(at, value, error) from None
+        except ConfigError as error:
+            raise InvalidItemError(at, value, error) from None
+
+    return BeforeValidator(resolve)
+
+
+def value_at(table: Mapping[str, Any], key: str) -> object:
+    """What stands at a dotted key of nested tables."""
+    value: Any = table
+    for part in key.split("."):
+        value = value.get(part) if isinstance(value, Mapping) else value
+    return value

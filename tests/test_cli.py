@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
 import shlex
 import signal
@@ -11,12 +12,13 @@ import subprocess
 import sys
 import textwrap
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
+from command_line import Call, calling, one_line
 from small_runs import small
 
 from privfl import cli
@@ -29,23 +31,8 @@ PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "me
 
 
 @pytest.fixture
-def privfl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
-    """Runs a command in this process: exit code, standard output, standard error."""
-    monkeypatch.setattr(sys, "excepthook", sys.excepthook)  # typer replaces it
-
-    def call(*args: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["privfl", *map(str, args)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as ended:
-            cli.main()
-        printed = capsys.readouterr()
-        code = ended.value.code
-        return code if isinstance(code, int) else 0, printed.out, printed.err
-
-    return call
-
-
-Call = Callable[..., tuple[int, str, str]]
+def privfl(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Call:
+    return calling(monkeypatch, capsys)
 
 
 @pytest.fixture
@@ -58,15 +45,6 @@ def config(tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     return train(small(rounds=2, attacks={"shadow_models": 0}, **PLAIN), tmp_path_factory.mktemp("runs") / "finished")
-
-
-def one_line(err: str) -> str:
-    """The line that says what is wrong, after no more than the line that says what was begun."""
-    lines = err.splitlines()
-    assert lines[-1].startswith("privfl: "), err
-    assert len(lines) <= 2, err
-    assert len(lines) == 1 or " rounds of " in lines[0], err
-    return lines[-1]
 
 
 def start(*args: object, **options: Any) -> subprocess.Popen[str]:
@@ -116,76 +94,13 @@ def test_the_examples_are_true(words: tuple[str, ...], monkeypatch: pytest.Monke
     assert loaded != (load_data(given) if words[0] == "data" else load(given))
 
 
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["run"], "Missing argument"),
-        (["run", "x.toml", "--ot", "y"], "No such option"),
-        (["run", "x.toml", "--out"], "requires an argument"),
-        (["rum"], "No such command"),
-        (["data", "sho"], "No such command"),
-        (["data", "fetch"], "Missing argument"),
-        (["doctor", "now"], "unexpected extra argument"),
-    ],
-)
-def test_a_command_that_is_none(args: list[str], said: str, privfl: Call) -> None:
-    code, out, err = privfl(*args)
-    assert (code, out) == (2, "")
-    assert said in err
-    assert "Usage: " in err or "requires an argument" in err
-    assert "Traceback" not in err
-
-
 def test_without_arguments_there_is_help(privfl: Call) -> None:
     code, out, err = privfl()
     assert code == 2
     assert "doctor" in out + err
 
 
-# --- mistakes ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("args", "said"),
-    [
-        (["run", "nowhere.toml"], "privfl: nowhere.toml: no such file; paper_configs/ holds examples"),
-        (["run", "{config}", "training.lr=0"], "privfl: override 'training.lr=0': training.lr = 0: must be greater than 0"),
-        (["run", "{config}", "cohort.size=11"], "cohort.size = 11: must be at most data.clients = 10"),
-        (["run", "{config}", "data.kind=digtis"], "did you mean 'digits'?"),
-        (["run", "{config}", "--resume", "--out", "{finished}"], "was begun with attacks.run = (), not ("),
-        (
-            ["run", "{config}", "--out", "{finished}"],
-            "holds a run; go on with it by --resume, begin it anew with --overwrite, or",
-        ),
-        (["attack", "{finished}", "training.lr=1"], "override 'training.lr=1': the run was trained without it; only attacks.*"),
-        (["run", "{config}", "--out", "{new}", "--resume", "--overwrite"], "--resume and --overwrite: a run goes on, or"),
-        (["run", "{config}", "--out", "{parent}"], "is neither empty nor a run folder; choose another folder with --out"),
-        (["run", "{config}", "--out", "{config}"], "cannot be written (File exists); choose another place with --out"),
-        (["run", "{config}", "--out", "{config}/below"], "cannot be written (Not a directory)"),
-        (["run", "{config}", "model.kind=cnn", "--out", "{new}"], "model.kind = 'cnn' takes images"),
-        (["run", "{config}", "training.lr=1e38", "--out", "{new}"], "training diverged; lower training.lr"),
-        (["run", "{config}", "training.lr=9e37", "rounds=4", "--out", "{new}"], "training diverged; lower training.lr"),
-        (["attack", "{parent}"], "is not a run folder (no config.toml in it); give a folder that `privfl run` made"),
-        (["attack", "{finished}"], "attacks.run is empty; name attacks to run: membership/lira"),
-        (["attack", "{finished}", "membership/los"], "attack 'membership/los': did you mean 'membership/loss'?"),
-        (["report", "{config}"], "is not a run folder"),
-        (["report", "{finished}", "--out", "{parent}"], "cannot be written (Is a directory); choose another place with --out"),
-        (["account", "{config}"], "privacy.kind = 'none': nothing is promised"),
-        (["data", "show", "digits", "clients=0"], "privfl: override 'clients=0': data.clients = 0: must be greater than 0"),
-        (["data", "show", "digits", "partition.kind=natural"], "natural"),
-        (["data", "fetch", "nonesuch"], "data set 'nonesuch': allowed: adult"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
-)
-def test_a_mistake_is_one_line_and_exit_code_2(
-    args: list[str], said: str, config: Path, finished: RunFolder, tmp_path: Path, privfl: Call
-) -> None:
-    places = {"config": config, "finished": finished.path, "parent": finished.path.parent, "new": tmp_path / "new"}
-    code, out, err = privfl(*(arg.format(**places) for arg in args))
-    rounds_done = [line for line in err.splitlines() if line.startswith("round ")]
-    err = "".join(f"{line}\n" for line in err.splitlines() if line not in rounds_done)
-    assert said in one_line(err)
-    assert (code, out) == (2, "")
+# --- mistakes; more of them are in test_mistakes.py --------------------------------------------------------------------
 
 
 def test_a_folder_of_another_version(finished: RunFolder, tmp_path: Path, privfl: Call) -> None:
@@ -258,6 +173,18 @@ def test_commands_that_look_around(privfl: Call) -> None:
         code, out, _ = privfl(*args)
         assert code == 0
         assert all(word in out for word in wanted), out
+
+
+def test_data_are_dealt_as_in_a_run_of_the_same_seed(finished: RunFolder, privfl: Call) -> None:
+    def sizes(*seed: str) -> list[int]:
+        code, out, _ = privfl("data", "show", "digits", "clients=10", "partition.kind=dirichlet", "partition.alpha=1.0", *seed)
+        assert code == 0
+        spread = next(line for line in out.splitlines() if line.startswith("examples per client"))
+        return [int(word) for word in re.findall(r"[\d,]+", spread)]
+
+    dealt = [sum(counts) for counts in finished.partition.counts]
+    assert sizes() == sizes("seed=0") == [min(dealt), round(float(np.median(dealt))), max(dealt)]
+    assert sizes("seed=1") != sizes()
 
 
 def test_account_prices_a_run_without_training(tmp_path: Path, privfl: Call) -> None:
@@ -371,7 +298,6 @@ def test_an_interrupt_of_an_attack_is_silent_in_its_workers(tmp_path: Path) -> N
 IN_A_WORKER = """
     import multiprocessing, os
     from torch import nn
-    from privfl.errors import ModelError
     from privfl.models import Model
 
     class Net(Model):
@@ -380,16 +306,17 @@ IN_A_WORKER = """
 
         def build(self, input_shape, classes):
             if multiprocessing.parent_process() is not None:
-                if self.how == "die":
-                    os._exit(9)
-                raise ModelError("this process has no such model; mend it")
+                {"die": lambda: os._exit(9)}[self.how]()
             return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))
 """
 
 
 @pytest.mark.parametrize(
     ("how", "code", "said"),
-    [("raise", 2, "this process has no such model; mend it"), ("die", 1, "a process that trained a shadow model died")],
+    [
+        ("raise", 2, "build() failed (KeyError: 'raise')"),
+        ("die", 1, "a process that trained a shadow model died (exit code 9); attack again to go on"),
+    ],
 )
 def test_what_goes_wrong_in_a_worker_is_one_line_too(
     how: str, code: int, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, privfl: Call
@@ -408,10 +335,22 @@ def test_what_goes_wrong_in_a_worker_is_one_line_too(
     assert ended == code
 
 
-def test_shadow_models_are_followed_and_kept(tmp_path: Path, privfl: Call) -> None:
+@pytest.fixture
+def unguarded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Takes the place of the script that was started, without a guard; gives what it makes when it is imported."""
+    made, script = tmp_path / "made", tmp_path / "script.py"
+    script.write_text(f"open({str(made)!r}, 'w').close()\n")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
+    return made
+
+
+def test_shadow_models_are_followed_and_kept(tmp_path: Path, unguarded: Path, privfl: Call) -> None:
     folder = attacked(tmp_path)
     code, _, err = privfl("attack", folder)
     assert (code, err.splitlines()) == (0, [f"shadow models: {done} of 2" for done in range(3)])
+    # No worker imports the script that was started, which would attack again.
+    assert not unguarded.exists()
     first = RunFolder.open(folder).leakage
     # The second time nothing is trained again, and the result is the same.
     code, _, err = privfl("attack", folder)

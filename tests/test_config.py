@@ -143,7 +143,7 @@ MISTAKES = [
         "'my_lab.net'",
         "cannot be imported (ModuleNotFoundError: No module named 'my_lab')",
     ),
-    ("model.kind=.net", "model.kind", "'.net'", "cannot be imported"),
+    ("model.kind=.net", "model.kind", "'.net'", "or the dotted path"),
     ("model.kind=os.path", "model.kind", "'os.path'", "that derives from privfl.models.Model; it has 0"),
 ]
 FROM_THE_FILE = {"privacy.target_epsilon=8", "training.local_steps=3"}
@@ -294,14 +294,36 @@ def test_an_override_without_a_value_takes_a_setting_away(file: Path) -> None:
 
 
 def test_the_data_table_alone() -> None:
-    assert load_data("digits").clients == 10
-    assert load_data("digits", ["clients=3", "partition.kind=shards"]).clients == 3
-    assert load_data("heart_disease", ["partition.kind='natural'"]).clients is None
-    assert load_data("heart_disease", ["partition = natural"]).partition == Natural(kind="natural")
+    assert load_data("digits").data.clients == 10
+    assert load_data("digits", ["clients=3", "partition.kind=shards"]).data.clients == 3
+    assert load_data("heart_disease", ["partition.kind='natural'"]).data.clients is None
+    assert load_data("heart_disease", ["partition = natural"]).data.partition == Natural(kind="natural")
+    assert (load_data("digits").seed, load_data("digits", ["seed=3"]).seed) == (0, 3)
     with pytest.raises(ConfigError, match=r"^override 'clients=0': data\.clients = 0: must be greater than 0$"):
         load_data("digits", ["clients=0"])
     with pytest.raises(ConfigError, match=r"^privfl data show: data\.kind = 'digtis': did you mean 'digits'\?"):
         load_data("digtis")
+
+
+def test_a_file_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    for name, text in {"base.toml": dump(small()), "marked.toml": 'extends = "base.toml"\nseed = 3\n'}.items():
+        (tmp_path / name).write_bytes(b"\xef\xbb\xbf" + text.encode())
+    assert load(tmp_path / "marked.toml") == small(seed=3)
+
+
+@pytest.mark.parametrize("cohort", ["all", "poisson"])
+def test_a_single_client_hides_among_nobody_and_the_way_out_is_one(cohort: str) -> None:
+    alone: dict[str, Any] = {"data": {"kind": "digits", "clients": 1}, "cohort": {"kind": cohort}}
+    if cohort == "poisson":
+        alone["cohort"]["size"] = 1
+    with pytest.raises(ConfigError, match=r"'secure_sum': needs cohorts of at least 3 clients, and the largest has 1; set"):
+        small(**alone)
+    assert small(**alone, aggregator={"kind": "mean"}).data.clients == 1
+    assert small(**(alone | {"data": {"kind": "digits", "clients": 3}})).aggregator.kind == "secure_sum"
+    # Where there are clients enough, the other way out is one.
+    with pytest.raises(ConfigError, match=r"the largest has 2; raise cohort\.size$"):
+        small(cohort={"kind": "fixed", "size": 2})
+    assert small(cohort={"kind": "fixed", "size": 3}).cohort.kind == "fixed"
 
 
 # --- a module of the user's own ---------------------------------------------------------------------------------------
@@ -344,9 +366,9 @@ def test_an_item_of_one_s_own(my_lab: Path, file: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("1 / 0", "cannot be imported (ZeroDivisionError: division by zero)"),
-        ("def", "cannot be imported (SyntaxError: "),
-        ("import nonesuch", "cannot be imported (ModuleNotFoundError: No module named 'nonesuch')"),
+        ("1 / 0", "odd.py, line 1: ZeroDivisionError: division by zero)"),
+        ("def", "odd.py, line 1: SyntaxError: "),
+        ("import nonesuch", "odd.py, line 1: ModuleNotFoundError: No module named 'nonesuch')"),
         ("x = 1", "needs exactly one class, nothing of it left abstract, that derives from privfl.models.Model; it has 0"),
         (NET + "class Second(Net): pass", "privfl.models.Model; it has 2"),
         ("from privfl.models.mlp import Mlp", "privfl.models.Model; it has 0"),

@@ -14,7 +14,7 @@ from privfl.aggregators.mean import Mean
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.experiment import assemble, deterministic
 from privfl.inputs import Inputs
-from privfl.pricing import account
+from privfl.pricing import account, shown
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan, NoPlan
@@ -201,3 +201,17 @@ def test_a_client_that_is_not_trained_exactly_once_ends_the_run(times: int, monk
     monkeypatch.setattr(Round, "_parts", parts)
     with pytest.raises(ProcessError, match=r"of a cohort of .* clients .* were trained"):
         experiment.train()
+
+
+def test_what_a_notebook_prints_is_short() -> None:
+    prices = account(small())
+    said = f"<Account of 'small': ε = {prices.epsilon:.6g} at δ = 0.0001 per example, noise multiplier 1; more in .rows(), "
+    assert repr(prices).startswith(said)
+    assert len(repr(prices)) < 200
+    assert "<Experiment 'small': 4 rounds, 650 parameters, <FederatedData: 1,1" in repr(prices.experiment)
+    assert len(repr(prices.experiment)) < 300
+
+
+@pytest.mark.parametrize(("epsilon", "words"), [(0.0, "0.000"), (4e-4, "0.0004"), (3.2e-7, "3e-07"), (7.9996, "8.000")])
+def test_a_small_price_is_not_printed_as_nothing(epsilon: float, words: str) -> None:
+    assert shown(epsilon) == words

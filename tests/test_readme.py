@@ -1,51 +1,168 @@
-"""What the README and CONTRIBUTING tell people to type works as it stands."""
+"""What the pages tell people to type works as it stands: each page is followed from its top to its end."""
+
+from __future__ import annotations
 
 import re
 import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
 import pytest
+from command_line import Call, calling
 from pydantic import BaseModel
+from small_runs import SMALL, small
 
+from attacks import _run
+from privfl import sweeping
 from privfl.config import ExperimentConfig
+from privfl.datasets import _fetch
+from privfl.loading import load
+from privfl.recording import run as train
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 
 ROOT = Path(__file__).parents[1]
+PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md"))]
+FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
+INLINE = re.compile(r"`((?:privfl|\w+=\S+ privfl) [^`]+)`")
+FILE = re.compile(r"`((?:\w+/)*\w+\.(?:py|csv))`")
+ELSEWHERE = ("make", "torchrun", "python", ".venv-bench/bin/pip", ".venv-bench/bin/python")
+"""Commands that are followed by the tests of other files, or want a network; what they name must be there."""
 
 
-def blocks(page: str, language: str = "") -> list[str]:
-    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL | re.MULTILINE)
+def text(page: str) -> str:
+    return (ROOT / page).read_text(encoding="utf-8")
 
 
-def type_in(command: str, folder: Path) -> str:
-    words = shlex.split(command)
-    assert words[0] == "privfl"
-    done = subprocess.run(
-        [sys.executable, "-m", "privfl", *words[1:]], cwd=folder, capture_output=True, text=True, timeout=200, check=False
-    )
-    assert done.returncode == 0, f"{command}\n{done.stderr}"
-    return done.stdout
+def files(page: str) -> dict[str, str]:
+    """The files that a page gives: each has the name that was last said before it."""
+    found = {}
+    for block in FENCED.finditer(text(page)):
+        if block[1] in ("python", "csv"):
+            found[FILE.findall(text(page)[: block.start()])[-1]] = block[2]
+    return found
+
+
+def commands(page: str) -> list[str]:
+    """All lines of a page that one can type, in order, in blocks and within sentences."""
+    found = [(match.start(), match[1]) for match in INLINE.finditer(FENCED.sub(lambda block: " " * len(block[0]), text(page)))]
+    for block in FENCED.finditer(text(page)):
+        if not block[1] and page != "docs/architecture.md":  # Whose blocks are drawings.
+            lines = re.sub(r" {3,}.*$", "", block[2], flags=re.MULTILINE).splitlines()
+            found += [(block.start() + place, line) for place, line in enumerate(lines) if line]
+    return [line for _, line in sorted(found) if len(line.split()) > 2 or line.endswith("list")]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Two runs with one promise each, on the same data."""
+    place = tmp_path_factory.mktemp("runs")
+    found = []
+    for lr in (0.25, 0.5):
+        config = small(rounds=1, training={**SMALL["training"], "lr": lr}, attacks={"shadow_models": 0})
+        found.append(train(config, place / f"lr-{lr}").path)
+    return found
 
 
 @pytest.fixture
-def clone(tmp_path: Path) -> Path:
+def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path]) -> Path:
+    """The current folder: a clone's, and the home of somebody who has downloaded something."""
     shutil.copytree(ROOT / "paper_configs", tmp_path / "paper_configs")
+    digits = tmp_path / "paper_configs" / "digits.toml"
+    digits.write_text(digits.read_text().replace("rounds = 10", "rounds = 2").replace("shadow_models = 4", "shadow_models = 2"))
+    with tarfile.open(tmp_path / "dataset_location.tgz", "w:gz"):
+        pass
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("PRIVFL_DATA", "")
+    monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
+
+    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any) -> sweeping.Ended:
+        load(config, variant.overrides)
+        shutil.copytree(finished[0], out / variant.name)
+        return sweeping.Ended(variant, out / variant.name, 0, "")
+
+    monkeypatch.setattr(sweeping, "run_one", run_one)
+    here = _fetch.Fetched(Path("cache"), None)
+    monkeypatch.setattr(_fetch, "fetch", lambda name, bar: here if _fetch.dataset(name) else None)
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+        monkeypatch.delitem(sys.modules, name)
     return tmp_path
 
 
-def test_the_readme_s_commands(clone: Path) -> None:
-    commands = [line for block in blocks("README.md") for line in block.splitlines() if line.startswith("privfl ")]
-    assert len(commands) >= 6
-    printed = "".join(type_in(command, clone) for command in commands)
-    assert (clone / "runs" / "comparison.html").stat().st_size > 20_000
-    assert "Test accuracy" in printed
-    assert "ε by PLD" in printed
+def typed(line: str, finished: list[Path]) -> str:
+    """The line with what it leaves open filled in."""
+    line = line.replace("RUN RUN ...", " ".join(map(shlex.quote, map(str, finished)))).replace("RUN", str(finished[1]))
+    return line.replace("CONFIG", "paper_configs/digits.toml").replace("membership/<name>", "membership/loss")
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_a_page_can_be_followed(
+    page: str, clone: Path, finished: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    privfl = calling(monkeypatch, capsys)
+    for name, content in files(page).items():
+        (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        (clone / name).write_text(content, encoding="utf-8")
+    for line in commands(page):
+        follow(typed(line, finished), privfl, monkeypatch)
+
+
+def follow(line: str, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = line.split()[0]
+    if first in ELSEWHERE:
+        for name in re.findall(r"(?:benchmarks|tests|paper_configs)/[\w./]+", line):
+            assert (ROOT / name).exists(), line
+        return
+    if first == "mkdir":
+        subprocess.run(["bash", "-c", line], check=True)
+        return
+    with monkeypatch.context() as surroundings:
+        words = shlex.split(line)
+        while "=" in words[0]:
+            name, _, value = words.pop(0).partition("=")
+            surroundings.setenv(name, value)
+        assert words[0] == "privfl", line
+        code, out, err = privfl(*words[1:])
+    assert code == 0, f"{line}\n{err}"
+    assert out, line
+
+
+def test_the_pages_have_what_to_follow() -> None:
+    assert {page: len(commands(page)) for page in ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/privacy.md")} == {
+        "README.md": 7,
+        "CONTRIBUTING.md": 5,
+        "docs/data.md": 9,
+        "docs/privacy.md": 3,
+    }
+    assert {name for page in PAGES for name in files(page)} == {
+        *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "signs", "median", "penguins")),
+        "data/penguins/penguins.csv",
+        "run.py",
+    }
+
+
+def test_a_script_of_the_pages_is_the_command(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By the name that a worker process gives it, it does nothing."""
+    source = compile(files("docs/training.md")["run.py"], "run.py", "exec")
+    monkeypatch.setattr(sys, "argv", ["run.py", "no such command"])
+    exec(source, {"__name__": "__mp_main__"})
+    with pytest.raises(SystemExit) as ended:
+        exec(source, {"__name__": "__main__"})
+    assert ended.value.code == 2
+
+
+def test_the_tables_of_the_pages_are_settings(clone: Path) -> None:
+    found = [block[2] for page in PAGES for block in FENCED.finditer(text(page)) if block[1] == "toml"]
+    assert found
+    for table in found:
+        (clone / "own.toml").write_text(f'extends = "paper_configs/digits.toml"\n{table}')
+        assert load(clone / "own.toml") != load(clone / "paper_configs" / "digits.toml")
 
 
 def test_the_readme_names_the_make_targets_that_there_are() -> None:
@@ -53,8 +170,8 @@ def test_the_readme_names_the_make_targets_that_there_are() -> None:
     named = {
         line.split()[1]
         for page in ("README.md", "CONTRIBUTING.md")
-        for block in blocks(page)
-        for line in block.splitlines()
+        for block in FENCED.finditer(text(page))
+        for line in block[2].splitlines()
         if line.startswith("make ")
     }
     assert named == {"quickstart", "test", "check"}
@@ -63,22 +180,14 @@ def test_the_readme_names_the_make_targets_that_there_are() -> None:
 
 
 def test_every_link_of_the_pages_leads_somewhere() -> None:
-    for page in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
-        for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)\)", text(page)):
             if "://" not in target:
-                assert (page.parent / target).exists(), f"{page.name}: {target}"
-
-
-def test_the_attack_of_contributing_runs(clone: Path) -> None:
-    (recipe,) = blocks("CONTRIBUTING.md", "python")
-    (clone / "my_lab").mkdir()
-    (clone / "my_lab" / "confidence.py").write_text(recipe)
-    type_in("privfl run paper_configs/digits.toml rounds=2 attacks.run=[] attacks.shadow_models=0 --out runs/x", clone)
-    assert "Best attack" in type_in("privfl attack runs/x my_lab.confidence", clone)
+                assert ((ROOT / page).parent / target).exists(), f"{page}: {target}"
 
 
 def test_the_page_of_settings_names_every_setting() -> None:
-    page = (ROOT / "docs" / "configuration.md").read_text(encoding="utf-8")
+    page = text("docs/configuration.md")
     named = set(re.findall(r"`([a-z_.]+[a-z0-9])`", page))
 
     def keys(table: type[BaseModel], at: str) -> Iterator[str]:

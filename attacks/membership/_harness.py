@@ -13,7 +13,7 @@ from typing import Protocol
 import numpy as np
 
 from attacks.membership import BoolArray, Evidence, FloatArray, IntArray, LogitArray, MembershipAttack
-from privfl.errors import ModelError
+from privfl.errors import ItemError, ModelError, first_line
 
 
 @dataclass(frozen=True)
@@ -65,8 +65,35 @@ def gather(
 
 
 def score_all(attacks: Iterable[MembershipAttack], evidence: Evidence) -> dict[str, dict[str, FloatArray]]:
-    """Attack -> variant -> scores, in the order of the attacks."""
-    return {attack.kind: attack.score(evidence) for attack in attacks}
+    """Attack -> variant -> scores, in the order of the attacks.
+
+    Raises:
+        ItemError: an attack returned something else than a score per candidate by the name of each variant.
+    """
+    return {attack.kind: _named_scores(attack.kind, attack.score(evidence), len(evidence.labels_N)) for attack in attacks}
+
+
+def _named_scores(attack: str, returned: object, candidates: int) -> dict[str, FloatArray]:
+    """What an attack returned, as arrays of numbers. Decisions are scores: 1 says member and 0 says none."""
+    shape = 'score() must return {name: scores}, for example {"my score": scores}, a score for each candidate'
+    if not isinstance(returned, Mapping):
+        raise ItemError(f"attack {attack!r}: score() returned a {type(returned).__name__} without a name; {shape}")
+    if not returned:
+        raise ItemError(f"attack {attack!r}: score() returned nothing; {shape}")
+    found = {}
+    for name, values in returned.items():
+        try:
+            scores_N = np.asarray(values).astype(np.float64, casting="same_kind")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ItemError(f"attack {attack!r}, {name!r}: its scores are no numbers ({first_line(error)}); {shape}") from None
+        if not isinstance(name, str) or scores_N.shape != (candidates,):
+            raise ItemError(
+                f"attack {attack!r}, {name!r}: its scores have the shape {scores_N.shape}, must be ({candidates},); {shape}"
+            )
+        if np.isnan(scores_N).any():
+            raise ItemError(f"attack {attack!r}, {name!r}: {np.isnan(scores_N).sum()} of its scores are NaN; {shape}")
+        found[name] = scores_N
+    return found
 
 
 def to_arrays(scores: Mapping[str, Mapping[str, FloatArray]], member_N: BoolArray) -> dict[str, FloatArray | BoolArray]:

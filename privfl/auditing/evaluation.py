@@ -59,10 +59,12 @@ class Leakage:
 class Best:
     """The best of several attacks: chosen on one half of the candidates, measured on the other half.
 
+    Where there is but one variant nothing is chosen, and it is measured on all.
+
     Args:
         attack: the chosen attack.
         variant: the chosen variant of it.
-        auc: on the other half, like all that follows.
+        auc: on the candidates that chose nothing, like all that follows.
         operating_point: TPR at 1 % FPR.
         epsilon: the one-run lower bound.
         contradicts_promise: whether that bound is above the ε that was promised; None where nothing was promised.
@@ -166,7 +168,7 @@ def best_of(
 ) -> Best:
     """The best of several attacks, chosen on a random half of the candidates and measured on the other half.
 
-    The choice is by TPR at 1 % FPR where the half resolves it, then by AUC.
+    The choice is by TPR at 1 % FPR where the half resolves it, then by AUC. Where there is but one, it is measured on all.
 
     **Guarantees.** Membership of the N candidates is N independent fair coins. Conditional on the coins of the choosing
     half, training is still an (ε, δ)-private function of the other half's coins, and these are still independent and
@@ -198,7 +200,9 @@ def _half(candidates: int, generator: np.random.Generator) -> BoolArray:
 
 
 def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> Best:
-    names = max(flat, key=lambda name: _merit(flat[name][chosen_N], member_N[chosen_N]))
+    if len(flat) == 1:
+        chosen_N = np.zeros_like(chosen_N)
+    names = next(iter(flat)) if len(flat) == 1 else max(flat, key=lambda name: _merit(flat[name][chosen_N], member_N[chosen_N]))
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
     delta = 0.0 if promised is None else promised.delta
     epsilon = one_run_audit(scores, truth, delta, level)

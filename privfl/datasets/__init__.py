@@ -14,7 +14,7 @@ from typing import ClassVar
 from privfl.config import DataConfig
 from privfl.datasets._sources import Apt, Npm, Pip, Source, Url
 from privfl.datasets._store import Contents, File, Form, Found, find, folders
-from privfl.errors import DataError
+from privfl.errors import DataError, ItemError
 from privfl.federated import LoadedData
 
 __all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form", "Npm", "Pip", "Source", "Url"]
@@ -73,8 +73,13 @@ class Dataset(DataConfig, ABC):
         Raises:
             DataError: missing (the message says the one command to type), truncated, of a wrong hash, or not finite; or other
                 data at each reading.
+            ItemError: what :meth:`read` returns is no LoadedData.
         """
-        loaded = self.check(self.read())
+        loaded = self.read()
+        if not isinstance(loaded, LoadedData):
+            found = type(loaded).__name__
+            raise ItemError(f"{self.name}: read() returned a {found}; it must return a privfl.federated.LoadedData")
+        self.check(loaded)
         own = not type(self).__module__.startswith(f"{__name__}.")
         if own and loaded.nbytes <= _READ_TWICE and self.read().digest() != loaded.digest():
             raise DataError(

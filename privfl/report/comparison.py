@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
 from privfl.records import Interval, PrivacyResult
 from privfl.report.cost import Overhead
 from privfl.report.curves import PERCENT
-from privfl.report.drawing import INK, MARKERS, MUTED, RULE, SERIES, Drawing, blank, finish, labelled
+from privfl.report.drawing import INK, MUTED, RULE, SERIES, Drawing, blank, finish, labelled, marker
 from privfl.report.headline import LOW_FPR
 from privfl.report.recorded import Run, rate_at
 from privfl.report.wording import duration, epsilon, level, percent, percent_range, scientific
@@ -97,9 +97,7 @@ def _against_promise(runs: Tagged) -> Drawing:
     axes.set_xscale("log")
     for index, (tag, run) in enumerate(runs):
         _point(axes, beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low), run, tag, index)
-    # A few runs are labelled by their own values; for many, a scale is easier to read.
-    few = sorted({value for value in promised if value > 0})
-    ticks = {value: epsilon(value) for value in few} if len(few) <= 4 else {tick: f"{tick:g}" for tick in _ticks(low, high)}
+    ticks = {value: epsilon(value) for value in _apart([value for value in promised if value > 0], low, high)}
     if len(promised) < len(runs):
         axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
         ticks[beyond] = "none"
@@ -148,7 +146,7 @@ def _against_leakage(runs: Tagged) -> Drawing:
 def _point(axes: Axes, x: float, run: Run, tag: str, index: int) -> None:
     accuracy, colour = run.result.evaluation.accuracy, SERIES[index % 4]
     axes.plot([x, x], [accuracy.low, accuracy.high], color=colour, linewidth=1.2)
-    axes.plot([x], [accuracy.value], color=colour, marker=MARKERS[index % len(MARKERS)], markersize=7, linestyle="none")
+    axes.plot([x], [accuracy.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
     axes.annotate(tag, (x, accuracy.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
 
 
@@ -157,10 +155,18 @@ def _around(values: Sequence[float]) -> tuple[float, float]:
     return (min(values) / 1.8, max(values) * 1.8) if values else (0.1, 10.0)
 
 
-def _ticks(low: float, high: float) -> list[float]:
-    grid = [mantissa * 10.0**power for power in range(-6, 7) for mantissa in (1, 2, 5)]
-    inside = [tick for tick in grid if low <= tick <= high]
-    return inside if len(inside) <= 6 else [tick for tick in inside if np.isclose(np.log10(tick) % 1, 0)]
+def _apart(values: Sequence[float], low: float, high: float) -> list[float]:
+    """Of the values that were run, those whose labels do not touch on a logarithmic axis from ``low`` to ``high``."""
+    kept: list[float] = []
+    for value in sorted(set(values)):
+        letters = max(len(epsilon(value)), len(epsilon(kept[-1]))) if kept else 0
+        if not kept or math.log(value / kept[-1]) >= letters * _LETTER * math.log(high / low):
+            kept.append(value)
+    return kept
+
+
+_LETTER = 0.023
+"""The width of a label's letter, as a share of the axis'."""
 
 
 def _terms(privacy: PrivacyResult) -> str:

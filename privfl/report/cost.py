@@ -20,7 +20,8 @@ class Overhead:
     def extra(self) -> str:
         """The bytes in words: +0.4 %, or 1.73 ×."""
         if self.bytes_ratio < 1.5:
-            return f"{self.bytes_ratio - 1:+.1%}".replace("%", f"{SPACE}%").replace("-", "−")
+            more = self.bytes_ratio - 1
+            return f"{'+' if more >= 0 else '−'}{percent(abs(more))}"
         return f"{factor(self.bytes_ratio)}{SPACE}×"
 
     @classmethod

@@ -8,9 +8,9 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, outside_legend, series
+from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, marker, outside_legend, series
 from privfl.report.recorded import Run
-from privfl.report.wording import count, duration, epsilon, percent, percent_range
+from privfl.report.wording import amount, count, duration, epsilon, percent, percent_range
 
 PERCENT: Final = FuncFormatter(lambda share, _: f"{share * 100:g}")
 
@@ -103,7 +103,7 @@ def _loss(run: Run) -> Drawing:
     rounds_axis(axes, "cross entropy, nats")
     axes.legend(loc="upper right", reverse=True)
     final = run.result.evaluation.loss.value
-    return finish(figure, "loss", "Loss", f"Mean cross entropy on the test split over rounds, ending at {final:.3f} nats.")
+    return finish(figure, "loss", "Loss", f"Mean cross entropy on the test split over rounds, ending at {final:.3g} nats.")
 
 
 def _epsilon(run: Run) -> Drawing:
@@ -147,7 +147,8 @@ def _bytes(run: Run) -> Drawing:
     axes.set_ylim(0, max(*up, *down) * 1.3 or 1)
     axes.legend(loc="upper left", reverse=True, ncols=2, columnspacing=1, handlelength=1.7)
     alt = (
-        f"Megabytes sent in each round: up to {max(up):.2f} by all its clients, up to {max(down):.2f} to them beside the model."
+        f"Megabytes sent in each round: up to {amount(max(up) * 1e6)} by all its clients, up to {amount(max(down) * 1e6)} to "
+        "them beside the model."
     )
     return finish(figure, "bytes", "Bytes", alt)
 
@@ -179,7 +180,7 @@ def _spent(run: Run) -> tuple[list[int], list[float]]:
 
 def _dots(points: Sequence[object], index: int = 0) -> dict[str, Any]:
     """Mark the single measurements where they are few enough to be told apart."""
-    return {"marker": MARKERS[index % len(MARKERS)], "markersize": 4} if len(points) <= 12 else {}
+    return {"marker": marker(index), "markersize": 4} if len(points) <= 12 else {}
 
 
 def rounds_axis(axes: Axes, y: str) -> None:

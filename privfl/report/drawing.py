@@ -152,6 +152,11 @@ def series(index: int) -> dict[str, Any]:
     return {"color": SERIES[index % 4], "linestyle": DASHES[(index + index // 4) % 4]}
 
 
+def marker(index: int) -> str:
+    """The marker of the ``index``-th run: no two of 32 have both its shape and its colour, of which there are four."""
+    return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+
+
 def _themed(svg: str, name: str, title: str, alt: str) -> str:
     """Strip what a page needs no second time, prefix ids, and turn stand-ins into variables."""
     svg = svg[svg.index("<svg") :].strip()

@@ -21,6 +21,7 @@ from privfl.report.wording import (
     level,
     listing,
     percent,
+    percent_at_most,
     plural,
     scientific,
 )
@@ -99,7 +100,7 @@ def _promise(run: Run) -> Headline:
         change = f"one client's update replaced by {'another' if privacy.relation == 'replace_one' else 'zeros'}"
     sentence = (
         f"Whatever anyone concludes, {change} changes its probability at most {times}-fold (plus δ). "
-        f"No attack at 1{SPACE}% FPR can find more than {percent(allowed)} of the members."
+        f"No attack at 1{SPACE}% FPR can find more than {percent_at_most(allowed)} of the members."
     )
     if privacy.unit == "client":
         sentence += (
@@ -203,5 +204,7 @@ def _overhead(run: Run) -> Headline:
         f"Its messages add up to {sent}{lost}, against {amount(run.result.bytes_plain)} in the clear. In return the server saw "
         f"sums over cohorts, {never}."
     )
-    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, each round"
+    # The table of seconds has means over all rounds, in which those that were skipped took next to nothing.
+    each = "each round that moved the model" if run.skipped else "each round"
+    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, {each}"
     return Headline(label, overhead.extra, terms, sentence)

@@ -16,7 +16,7 @@ from privfl.records import RateAt
 from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
-from privfl.report.recorded import Run
+from privfl.report.recorded import Found, Run, found_by
 from privfl.report.secure import Secure
 
 
@@ -147,11 +147,19 @@ def _attack_rows(run: Run) -> list[dict[str, object]]:
             "beyond": bool(attack.exceeds_bound),
             "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
             "balanced": (wording.percent(attack.balanced_accuracy), ""),
-            "rates": [_cell(at) for at in attack.rates],
+            "rates": [_cell(found_by(attack, at, run.leakage)) for at in attack.rates],
         }
         for attack in sorted(run.leakage.attacks, key=lambda attack: attack.attack)
     ]
 
 
-def _cell(at: RateAt) -> tuple[str, str]:
+def _cell(found: Found) -> tuple[str, str]:
+    value, under = _share(found.figure)
+    if found.of_all is None:
+        return value, under
+    everybody = " ".join(part for part in _share(found.of_all) if part)
+    return value, f"{under}{' ' if under else ''}on the half that did not choose it; on all: {everybody}"
+
+
+def _share(at: RateAt) -> tuple[str, str]:
     return ("not resolvable", "") if at.tpr is None else (wording.percent(at.tpr.value, 2), wording.percent_range(at.tpr, 2))

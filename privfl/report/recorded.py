@@ -8,7 +8,17 @@ from pathlib import Path
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.loading import load
-from privfl.records import Environment, Evaluation, Leakage, PartitionRecord, RateAt, Result, RoundRecord, TimingRecord
+from privfl.records import (
+    AttackRecord,
+    Environment,
+    Evaluation,
+    Leakage,
+    PartitionRecord,
+    RateAt,
+    Result,
+    RoundRecord,
+    TimingRecord,
+)
 from privfl.runs import RunFolder
 
 
@@ -82,6 +92,27 @@ def _config(folder: RunFolder) -> ExperimentConfig:
         return folder.config
     except ConfigError:
         return load(folder.path / "config.toml", ["attacks.run=[]"])
+
+
+@dataclass(frozen=True)
+class Found:
+    """What an attack found at one false positive rate.
+
+    Args:
+        figure: the figure that stands for it. The best attack's, where it was chosen from several, is of those candidates that
+            did not choose it: a figure of all would be of its luck, too.
+        of_all: that of all candidates, where it is another.
+    """
+
+    figure: RateAt
+    of_all: RateAt | None
+
+
+def found_by(attack: AttackRecord, at: RateAt, leakage: Leakage) -> Found:
+    """What that attack found at one of its rates: the one place that says which figure stands for it."""
+    best = leakage.best
+    honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
+    return Found(at, None) if honest is None or len(leakage.attacks) == 1 else Found(honest, at)
 
 
 def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:

@@ -11,8 +11,8 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from privfl.auditing import tpr_bound
 from privfl.records import AttackRecord, Leakage, PrivacyResult
 from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, blank, finish, labelled, series
-from privfl.report.recorded import Run, rate_at
-from privfl.report.wording import attack_name, percent, rate
+from privfl.report.recorded import Run, found_by, rate_at
+from privfl.report.wording import attack_name, percent, percent_at_most, rate
 
 EXPECTED_FALSE_POSITIVES: Final = 10
 """Below this many, a false positive rate is not resolvable (the rule of :mod:`privfl.auditing.roc`)."""
@@ -106,12 +106,14 @@ def _alt(run: Run, leakage: Leakage) -> str:
     found = []
     for attack in leakage.attacks:
         at = rate_at(attack.rates, 0.01)
-        if at is not None and at.tpr is not None:
-            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(at.tpr.value, 2)}")
+        what = found_by(attack, at, leakage) if at else None
+        if what is not None and what.figure.tpr is not None:
+            half = " (of the half that did not choose it)" if what.of_all else ""
+            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(what.figure.tpr.value, 2)}{half}")
     text = "ROC of each attack on logarithmic axes"
     if run.result.privacy is not None:
         allowed = float(tpr_bound(0.01, run.result.privacy.curve_epsilon, run.result.privacy.curve_delta))
-        text += f", below a bound that allows {percent(allowed)} at {rate(0.01)} false positives"
+        text += f", below a bound that allows {percent_at_most(allowed)} at {rate(0.01)} false positives"
     return text + (f". At that rate the attacks find: {'; '.join(found)}." if found else ".")
 
 
@@ -132,8 +134,8 @@ def _caption(run: Run) -> str:
                 "client's update by another. The curve is that of such a replacement."
             )
     lines += [
-        "The heavy line is the best attack, chosen on one half of the candidates; bars on it, where a rate can be resolved, "
-        "are 95 % intervals.",
+        "Each line is of all candidates. The heavy one is the best attack, chosen on one half of them; bars on it, where a "
+        "rate can be resolved, are 95 % intervals.",
         "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
     ]
     return "\n".join(lines)

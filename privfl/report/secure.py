@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass
 
@@ -44,9 +45,24 @@ def certified(found: SecureRecord) -> str:
     return f"{found.graph} graph{near}, {found.threshold} of {found.neighbours + 1} shares"
 
 
-def probability(log2: float | None) -> str:
-    """A probability by its binary logarithm: 2^-41.3, or none where it is 0."""
-    return "0" if log2 is None else f"2^{log2:.0f}".replace("-", "−")
+def risks(records: list[SecureRecord]) -> list[tuple[str, str]]:
+    """Bounds on what may fail in the worst of the rounds: probabilities, or what leaves nothing to chance."""
+    insecure, lost = (_worst([getattr(one, name) for one in records]) for name in ("log2_insecure", "log2_recovery"))
+    return [
+        ("P(more than the sum is learned)", probability(insecure, "fewer may be corrupt than it takes")),
+        ("P(round is lost)", probability(lost, "the losses allowed for leave enough")),
+    ]
+
+
+def probability(log2: float | None, certain: str) -> str:
+    """A bound on a probability by its binary logarithm, rounded up: at most 2^-41.
+
+    Where there is none, no chance is drawn: the numbers of clients alone exclude it, which ``certain`` says.
+    """
+    if log2 is None:
+        return f"excluded: {certain}"
+    power = math.ceil(round(log2, 6))
+    return "at most 1" if power == 0 else f"at most 2^{power}".replace("-", "−")
 
 
 def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
@@ -78,8 +94,7 @@ def _numbers(records: list[SecureRecord]) -> list[tuple[str, str]]:
     return [
         *((f"round of {plural(clients, 'client')}", certified(one)) for clients, one in both.items()),
         ("fewest in a sum", plural(fewest, "client")),
-        ("P(more than the sum is learned)", f"at most {probability(_worst([one.log2_insecure for one in records]))}"),
-        ("P(round is lost)", f"at most {probability(_worst([one.log2_recovery for one in records]))}"),
+        *risks(records),
     ]
 
 

@@ -7,8 +7,8 @@ from rich.table import Table
 
 from privfl.errors import RunFolderError
 from privfl.report.headline import LOW_FPR, headlines, warnings
-from privfl.report.recorded import Run, rate_at
-from privfl.report.secure import certified, probability
+from privfl.report.recorded import Run, found_by, rate_at
+from privfl.report.secure import certified, risks
 from privfl.report.wording import attack_name, percent, percent_range
 from privfl.runs import RunFolder
 
@@ -26,10 +26,10 @@ def summary_table(folder: RunFolder) -> Table:
     table.add_column()
     for headline in headlines(run):
         table.add_row(headline.label, headline.value, headline.terms)
-    certificate = next((record.secure for record in reversed(run.rounds) if record.secure and record.secure.clients), None)
-    if certificate is not None:
-        risk = f"P(insecure) ≤ {probability(certificate.log2_insecure)}, P(lost) ≤ {probability(certificate.log2_recovery)}"
-        table.add_row("Secure aggregation", certificate.adversary.replace("_", "-"), f"{certified(certificate)}; {risk}")
+    secure = [record.secure for record in run.rounds if record.secure and record.secure.clients]
+    if secure:
+        risk = "; ".join(f"{name}: {said}" for name, said in risks(secure))
+        table.add_row("Secure aggregation", secure[-1].adversary.replace("_", "-"), f"{certified(secure[-1])}; {risk}")
     for warning in warnings(run):
         table.add_row("Note", "", warning, style="yellow")
     page = folder.path / "report.html"
@@ -49,13 +49,15 @@ def attacks_table(folder: RunFolder) -> Table:
         raise RunFolderError(f"{folder.path}: no attack was run; type `privfl attack {folder.path}`")
     table = Table("attack", "AUC", "", "TPR at 1 % FPR", "", box=box.SIMPLE_HEAD, pad_edge=False)
     for attack in run.leakage.attacks:
-        found = rate_at(attack.rates, LOW_FPR)
-        tpr = found.tpr if found else None
+        at = rate_at(attack.rates, LOW_FPR)
+        found = found_by(attack, at, run.leakage) if at else None
+        tpr = found.figure.tpr if found else None
+        half = " (best; of the half that did not choose it)" if found and found.of_all else ""
         table.add_row(
             attack_name(attack.attack, attack.variant),
             f"{attack.auc.value:.3f}",
             f"{attack.auc.low:.3f} – {attack.auc.high:.3f}",
             "not resolvable" if tpr is None else percent(tpr.value, 2),
-            "" if tpr is None else percent_range(tpr, 2),
+            ("" if tpr is None else percent_range(tpr, 2)) + half,
         )
     return table

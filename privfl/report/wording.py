@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
@@ -25,8 +26,14 @@ def count(value: int) -> str:
 
 
 def percent(share: float, digits: int = 1) -> str:
-    """0.8423 -> 84.2 %."""
-    return f"{share * 100:.{digits}f}{SPACE}%"
+    """0.8423 -> 84.2 %; of a share that would round to nothing one digit that is not 0: 0.00004 -> 0.004 %."""
+    small = 0 < abs(share) * 100 < 0.5 * 0.1**digits
+    return f"{share * 100:{'.1g' if small else f'.{digits}f'}}{SPACE}%"
+
+
+def percent_at_most(share: float) -> str:
+    """A bound, never below itself: 0.01049 -> 1.1 %."""
+    return f"{min(math.ceil(round(share * 1000, 6)) / 10, 100):.1f}{SPACE}%"
 
 
 def percent_range(interval: Interval, digits: int = 1) -> str:

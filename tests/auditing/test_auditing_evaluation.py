@@ -84,6 +84,14 @@ def test_the_choice_does_not_see_the_half_that_is_measured() -> None:
     assert best.epsilon.value < 0.3
 
 
+def test_one_attack_alone_is_measured_on_all_since_nothing_was_chosen() -> None:
+    found = evaluate({"a": {"x": STRONG}}, MEMBER, None, np.random.default_rng(0))
+    assert (found.best.chosen_on, found.best.measured_on, found.best.members) == (0, N, found.members)
+    # The headline's figure and the table's are one.
+    assert found.best.operating_point == found.leakages[0].operating_points[0]
+    assert found.best.auc == found.leakages[0].auc
+
+
 def test_few_candidates_are_chosen_by_area() -> None:
     keep = slice(0, 200)
     best = best_of({"a": {"weak": WEAK[keep], "strong": STRONG[keep]}}, MEMBER[keep], None, np.random.default_rng(0))

@@ -16,7 +16,7 @@ from privfl.federated import FederatedData
 from privfl.seeding import Seed
 
 DOCS = Path(__file__).parents[2] / "docs" / "data.md"
-CSV = "species,flipper\nAdelie,181\nGentoo,211\nAdelie,186\nGentoo,230\nAdelie,195\nGentoo,218\n"
+CSV = DOCS.read_text(encoding="utf-8").split("```csv\n")[1].split("```")[0]
 KIND = "my_lab_of_the_recipe.penguins"
 
 
@@ -45,22 +45,15 @@ def test_the_recipe_is_true(lab: Path) -> None:
         dataset(KIND).load()
     (lab / "penguins.csv").write_text(CSV)
     loaded = dataset(KIND).load()
+    ((file,),) = dataset(KIND).forms  # type: ignore[attr-defined]
+    assert file.size == len(CSV)
+    assert f"gives its {file.size} bytes" in DOCS.read_text(encoding="utf-8")
     np.testing.assert_allclose(loaded.train.x[:, 0], [1.81, 2.11, 1.86, 2.30])
-    table = {
-        "name": "penguins",
-        "rounds": 1,
-        "data": {"kind": KIND, "clients": 2},
-        "model": {"kind": "logistic"},
-        "cohort": {"kind": "all"},
-        "training": {"batch_size": 1, "lr": 0.1, "local_epochs": 1},
-        "privacy": {"kind": "none"},
-        "aggregator": {"kind": "mean"},
-        "server": {"kind": "fedavg"},
-    }
-    item = loading.loads(table).data
+    item = loading.load_data(KIND, ["partition=natural"]).data
     assert item.kind == KIND
     data = FederatedData.build(loaded, item, Seed(0))
-    assert data.counts().sum(axis=1).min() >= 1
+    assert data.clients == ("Biscoe", "Torgersen")
+    np.testing.assert_array_equal(data.owner_N, [1, 0, 1, 0])
 
 
 def test_the_recipe_sees_a_damaged_file(lab: Path) -> None:

@@ -37,7 +37,7 @@ from privfl.recording import run
         *(
             (
                 {"privacy": {"kind": "none"}, "aggregator": "secure_sum", **few},
-                r"aggregator\.kind = 'secure_sum': needs cohorts of 3 or more",
+                r"aggregator\.kind = 'secure_sum': needs cohorts of at least 3 clients",
             )
             for few in (
                 {"cohort": {"kind": "fixed", "size": 2}},

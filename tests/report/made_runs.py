@@ -247,7 +247,7 @@ def leakage(made: Made) -> Leakage:
             attack="membership/rmia",
             variant="offline, gamma 1",
             candidates=made.nonmembers,
-            rates=rates(made.leak * 0.25, made.nonmembers // 2),
+            rates=rates(made.leak * 0.2, made.nonmembers // 2)[:1],
             epsilon_lower=made.epsilon_lower,
             level=0.95,
             delta=1e-5,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,7 +18,7 @@ from privfl.recording import run as begin
 from privfl.records import Extrapolated
 from privfl.report import write_report
 from privfl.report.comparison import differences, drawings, row, tagged
-from privfl.report.drawing import style
+from privfl.report.drawing import SERIES, marker, series, style
 from privfl.report.pairing import pairings
 from privfl.report.recorded import Run
 from privfl.runs import RunFolder
@@ -65,6 +66,26 @@ def test_tags_do_not_repeat(quickstart: RunFolder) -> None:
     tags = [tag for tag, _ in tagged([Run.read(quickstart)] * 60)]
     assert tags[:2] == ["A", "B"]
     assert len(set(tags)) == 60
+
+
+def test_no_two_of_many_runs_are_drawn_alike() -> None:
+    assert len({(SERIES[index % 4], marker(index)) for index in range(32)}) == 32
+    assert len({(*series(index).values(), marker(index)) for index in range(32)}) == 32
+
+
+def test_an_axis_of_many_promises_marks_what_was_run(quickstart: RunFolder) -> None:
+    plain = Run.read(quickstart)
+    assert plain.result.privacy is not None
+    promised = [0.5, 0.75, 1.5, 3.0, 3.1, 6.0, 12.0]
+    runs = []
+    for value in promised:
+        privacy = plain.result.privacy.model_copy(update={"epsilon": value})
+        runs.append(replace(plain, result=plain.result.model_copy(update={"privacy": privacy})))
+    with style():
+        (drawn, *_) = drawings(tagged(runs))
+    axis = drawn.svg.partition('id="promise-matplotlib.axis_1"')[2].partition('id="promise-matplotlib.axis_2"')[0]
+    ticks = [float(text) for text in re.findall(r">([\d.]+)</text>", axis)]
+    assert ticks == [0.5, 0.75, 1.5, 3.0, 6.0, 12.0]
 
 
 def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: Path) -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import math
 import re
 from pathlib import Path
 from xml.etree import ElementTree
@@ -10,12 +12,12 @@ from xml.etree import ElementTree
 import pytest
 from made_runs import CLASSES, Made, make
 from page_reader import Reader
+from rich.console import Console
 
 from privfl.auditing import tpr_bound
 from privfl.errors import RunFolderError
-from privfl.report import write_report
+from privfl.report import attacks_table, write_report
 from privfl.report.drawing import COLOURS
-from privfl.report.wording import percent
 from privfl.runs import RunFolder
 
 
@@ -44,6 +46,13 @@ def test_ids_are_unique_and_found(html: str) -> None:
     assert used <= set(reader.ids)
 
 
+def at_most(share: float) -> str:
+    """In per cent, with one digit, and never below the share."""
+    shown = math.ceil(share * 1000) / 10
+    assert share * 100 <= shown < share * 100 + 0.1
+    return f"{shown:.1f}"
+
+
 def test_page_holds_every_headline(html: str, quickstart: RunFolder) -> None:
     text, result, leakage = Reader(html).text, quickstart.result, quickstart.leakage
     assert result.privacy is not None
@@ -58,7 +67,7 @@ def test_page_holds_every_headline(html: str, quickstart: RunFolder) -> None:
         f"{tpr.value * 100:.2f} % {tpr.low * 100:.2f} – {tpr.high * 100:.2f} %",
         f"ε ≥ {leakage.best.epsilon_lower:.2f} with 95 % confidence",
         f"+{((result.bytes_up + result.bytes_down) / result.bytes_plain - 1) * 100:.1f} %",
-        f"No attack at 1 % FPR can find more than {allowed * 100:.1f} %",
+        f"No attack at 1 % FPR can find more than {at_most(allowed)} %",
     ):
         assert figure in text
     assert "Note." not in text
@@ -72,7 +81,32 @@ def test_bound_is_that_of_the_whole_curve(html: str, quickstart: RunFolder) -> N
     assert whole < one_pair / 2
     description = re.search(r'<desc id="roc-alt">([^<]*)', html)
     assert description is not None
-    assert f"allows {percent(whole)}" in description[1]
+    assert f"allows {at_most(whole)}\u202f%" in description[1]
+
+
+def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
+    """In the headline, the table, the figure's words and on the terminal; that of all candidates stands beside it, and why."""
+    leakage = quickstart.leakage
+    assert leakage is not None
+    best = leakage.best
+    honest = best.rates[0].tpr
+    lucky = next(one for one in leakage.attacks if (one.attack, one.variant) == (best.attack, best.variant)).rates[0].tpr
+    assert honest is not None
+    assert lucky is not None
+    figure, of_all = (f"{one.value * 100:.2f} %" for one in (honest, lucky))
+    assert figure != of_all
+    text = Reader(html).text
+    (row,) = re.findall(r"\(best\).*?best on the choosing half(.*?)lira", text)
+    assert (
+        f"{figure} {honest.low * 100:.2f} – {honest.high * 100:.2f} % on the half that did not choose it; on all: {of_all}"
+        in row
+    )
+    assert text.count(of_all) == 1
+    printed = Console(width=200, file=io.StringIO())
+    printed.print(attacks_table(quickstart))
+    (line,) = [one for one in printed.file.getvalue().splitlines() if "best" in one]  # type: ignore[attr-defined]
+    assert figure in line.replace("\u202f", " ")
+    assert of_all not in line.replace("\u202f", " ")
 
 
 def test_same_folder_gives_the_same_bytes(html: str, quickstart: RunFolder) -> None:
@@ -182,6 +216,8 @@ def test_trouble_is_said_first(odd: str) -> None:
 def test_skipped_rounds_and_many_clients(odd: str) -> None:
     text = Reader(odd).text
     assert "Rounds 4 and 8 skipped: 1 clients took part; secure_sum needs 2." in text
+    # The table of seconds has other means, over all rounds.
+    assert " at the server, each round that moved the model" in text
     assert "the mean of about 5.8 clients of similar size" in text
     assert "every global model of 14 rounds (the folder kept only the last)" in text
     assert len(odd.encode()) < 700_000

@@ -2,13 +2,32 @@
 
 from __future__ import annotations
 
+import pytest
 from made_runs import secure_record
 
-from privfl.report.secure import _facts, certified
+from privfl.report.secure import _facts, certified, risks
 
 NEVER = secure_record(5).model_copy(
     update=dict.fromkeys(("clients", "graph", "neighbours", "threshold", "least_survivors", "quorum")) | {"attempts": 3}
 )
+
+
+@pytest.mark.parametrize(
+    ("insecure", "lost", "said"),
+    [
+        # A bound is never printed below itself.
+        (-40.6, -30.0, ("at most 2^−40", "at most 2^−30")),
+        (-41.0, 0.0, ("at most 2^−41", "at most 1")),
+        (-0.4, -0.6, ("at most 1", "at most 1")),
+        # Where nothing is left to chance there is no probability, and what excludes it is said instead of 0.
+        (None, None, ("excluded: fewer may be corrupt than it takes", "excluded: the losses allowed for leave enough")),
+    ],
+)
+def test_what_may_fail_is_bounded_or_excluded(insecure: float | None, lost: float | None, said: tuple[str, str]) -> None:
+    record = secure_record(5).model_copy(update={"log2_insecure": insecure, "log2_recovery": lost})
+    # The worst of the rounds counts; one that left nothing to chance is no worse.
+    better = record.model_copy(update={"log2_insecure": None, "log2_recovery": None})
+    assert tuple(text for _, text in risks([better, record, better])) == said
 
 
 def test_a_round_without_a_roster_has_no_numbers_and_counts_all_the_same() -> None:

@@ -15,6 +15,13 @@ def plain(text: str) -> str:
     ("made", "expected"),
     [
         (wording.percent(0.84234), "84.2 %"),
+        (wording.percent(0), "0.0 %"),
+        (wording.percent(0.00004), "0.004 %"),
+        (wording.percent(0.00004, 2), "0.004 %"),
+        (wording.percent(0.0006), "0.1 %"),
+        (wording.percent_at_most(0.01001), "1.1 %"),
+        (wording.percent_at_most(0.337), "33.7 %"),
+        (wording.percent_at_most(1.0), "100.0 %"),
         (wording.rate(1e-4), "0.01 %"),
         (wording.scientific(1e-5), "10⁻⁵"),
         (wording.scientific(2.5e-6), "2.5·10⁻⁶"),
