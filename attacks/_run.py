@@ -35,8 +35,9 @@ from attacks.membership._coins import Candidates
 from attacks.membership._harness import Outputs, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
 from privfl.config import ExperimentConfig
+from privfl.determinism import deterministic
 from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
-from privfl.experiment import Experiment, assemble, deterministic, narrow
+from privfl.experiment import Experiment, assemble, narrow
 from privfl.loading import load
 from privfl.models._build import constants
 from privfl.own_code import telling

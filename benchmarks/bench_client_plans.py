@@ -18,7 +18,8 @@ from _harness import Figures, options, print_table, write_json
 from numpy.typing import NDArray
 
 from privfl import evaluation, pricing
-from privfl.experiment import assemble, deterministic
+from privfl.determinism import deterministic
+from privfl.experiment import assemble
 from privfl.loading import loads
 
 Table = dict[str, Any]

@@ -14,7 +14,8 @@ import torch
 from _harness import Figures, options, print_table, write_json
 
 from privfl import evaluation
-from privfl.experiment import assemble, deterministic
+from privfl.determinism import deterministic
+from privfl.experiment import assemble
 from privfl.loading import load
 from privfl.privacy.plan import ExamplePlan
 

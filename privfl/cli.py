@@ -12,7 +12,7 @@ import shutil
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,15 +20,14 @@ from typing import Annotated, Any, Final, NoReturn, cast
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 from rich.table import Table
 from typer.core import TyperGroup
 
-from privfl import own_code
+from privfl import own_code, progress
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, UserError
 from privfl.loading import load, load_data
-from privfl.records import RoundRecord, TimingRecord
 from privfl.runs import RunFolder, write_atomic
 from privfl.sweeping import Ended
 
@@ -114,7 +113,7 @@ def run(
         path = out_dir or _default_folder(settings, resume, overwrite)
         same = shlex.join(["run", str(config), *(overrides or ()), "--out", str(path), "--resume"])
         _way_on.set(f"go on with `{_program()} {same}`")
-        with _training_progress(settings, path, all_of_them.size) as observer:
+        with progress.training(err, settings, path, all_of_them.size) as observer:
             folder = recording.run(settings, path, resume=resume, overwrite=overwrite, observer=observer, processes=all_of_them)
     stopped = folder.result.stopped
     if stopped is not None:
@@ -323,35 +322,17 @@ def data_fetch(name: Annotated[str, typer.Argument(metavar="NAME", help="A data 
 
     _fetch.dataset(name)  # A wrong name is said before a bar is drawn.
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err) as bar:
-        fetched = _fetch.fetch(name, _FetchBar(bar))
+        fetched = _fetch.fetch(name, progress.FetchBar(bar))
     place = fetched.place or "a library of this environment"
     out.print(
         f"{name}: is here already, in {place}" if fetched.source is None else f"{name}: got from {fetched.source} into {place}"
     )
 
 
-class _FetchBar:
-    """Follows a fetch on a progress bar."""
-
-    def __init__(self, bar: Progress) -> None:
-        self.bar = bar
-        self.task: TaskID | None = None
-
-    def trying(self, source: str, size: int) -> None:
-        self.task = self.bar.add_task(source, total=size)
-
-    def progress(self, done: int, size: int) -> None:
-        if self.task is not None:
-            self.bar.update(self.task, completed=done, total=size)
-
-    def refused(self, source: str, why: str) -> None:
-        self.bar.console.print(f"{source}: {why}; trying the next source", style="yellow", highlight=False)
-
-
 def _attack(folder: RunFolder, names: Sequence[str], settings: Sequence[str]) -> None:
     from privfl.attacking import attack
 
-    with _shadow_progress() as observer:
+    with progress.shadow_models(err) as observer:
         attack(folder, names, settings=settings, observer=observer)
 
 
@@ -391,68 +372,6 @@ def _numbered(first: Path) -> list[Path]:
     numbers = {path: path.name.removeprefix(f"{first.name}-") for path in first.parent.glob(f"{first.name}-*")}
     later = sorted((int(number), path) for path, number in numbers.items() if number.isdecimal())
     return [first, *(path for _, path in later)]
-
-
-@contextmanager
-def _training_progress(
-    config: ExperimentConfig, path: Path, processes: int
-) -> Iterator[Callable[[RoundRecord, TimingRecord], None]]:
-    """A bar on a terminal; a line a round elsewhere."""
-    err.print(f"{config.name}: {config.rounds} rounds of {config.data.kind} into {path}", highlight=False, soft_wrap=True)
-    columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("reading the data, fixing the noise", total=config.rounds)
-
-        told = False
-
-        def observe(record: RoundRecord, timing: TimingRecord) -> None:
-            nonlocal told
-            if not told and timing.processes < min(len(record.cohort), processes):
-                told = True
-                err.print(
-                    f"{timing.processes} of {processes} processes trained: a cohort of {len(record.cohort)} is cut into that "
-                    f"many parts; set training.parts = {processes} or more",
-                    style="yellow",
-                    highlight=False,
-                    soft_wrap=True,
-                )
-            text = _round_line(record)
-            if err.is_terminal:
-                bar.update(task, completed=record.round + 1, description=text)
-            else:
-                err.print(
-                    f"round {record.round + 1}/{config.rounds}  {text}  {timing.total:.1f} s", highlight=False, soft_wrap=True
-                )
-
-        yield observe
-
-
-def _round_line(record: RoundRecord) -> str:
-    parts = []
-    if record.skipped is not None:
-        parts.append(f"skipped: {record.skipped}")
-    if record.evaluation is not None:
-        parts.append(f"accuracy {record.evaluation.accuracy.value:.1%}")
-    if record.epsilon is not None:
-        parts.append(f"ε {record.epsilon:{'.1g' if 0 < record.epsilon < 0.005 else '.2f'}}")
-    return "  ".join(parts)
-
-
-@contextmanager
-def _shadow_progress() -> Iterator[Callable[[int, int], None]]:
-    columns = (TextColumn("shadow models"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-
-        def observe(done: int, total: int) -> None:
-            if not total:
-                return
-            if err.is_terminal:
-                bar.update(task, completed=done, total=total)
-            else:
-                err.print(f"shadow models: {done} of {total}", highlight=False)
-
-        yield observe
 
 
 def _program() -> str:

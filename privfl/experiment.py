@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -47,8 +45,6 @@ from privfl.seeding import Seed
 from privfl.servers import ServerOptimizer
 from privfl.training import LocalTask, Trainer
 from privfl.training._choice import choose
-from privfl.training._memory import keep_freed_memory
-from privfl.training._precision import float32_products
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
@@ -414,41 +410,6 @@ def calibrated(
         raise
     except PrivacyError as error:
         raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
-
-
-_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
-
-
-@contextmanager
-def deterministic() -> Iterator[None]:
-    """The same seed, the same bytes: one thread, deterministic kernels, float32; the process is left as it was found.
-
-    Sums are split over threads, so that results would depend on the number of cores. Runs are spread over processes
-    instead (see the shadow models). What stays is that the process keeps the memory that it frees.
-    """
-    keep_freed_memory()
-    # cuBLAS reads it at its first product; without it a GPU's products may differ from run to run.
-    workspace = os.environ.get(_WORKSPACE)
-    os.environ[_WORKSPACE] = workspace or ":4096:8"
-    threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
-    filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
-    torch.set_num_threads(1)
-    # The other way to ask for it imports two seconds' worth of compiler. Nor need fresh memory be filled before it is used.
-    torch.set_deterministic_debug_mode("warn")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # Asked only to warn, one kernel of attention goes on in any order; the others do not.
-    efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
-    torch.backends.cuda.enable_mem_efficient_sdp(False)
-    try:
-        with float32_products():
-            yield
-    finally:
-        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
-        torch.set_num_threads(threads)
-        torch.set_deterministic_debug_mode(algorithms)
-        torch.utils.deterministic.fill_uninitialized_memory = filling  # type: ignore[attr-defined]
-        if workspace is None:
-            del os.environ[_WORKSPACE]
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:

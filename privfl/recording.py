@@ -20,8 +20,9 @@ from torch import Tensor
 
 from privfl import evaluation, views
 from privfl.config import ExperimentConfig
+from privfl.determinism import deterministic
 from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
-from privfl.experiment import Experiment, assemble, deterministic, empty_ledger, narrow, new_secret
+from privfl.experiment import Experiment, assemble, empty_ledger, narrow, new_secret
 from privfl.models._build import constants
 from privfl.pricing import privacy_result, require_finite_prices
 from privfl.privacy.ledger import Entry, Ledger

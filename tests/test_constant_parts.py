@@ -10,8 +10,9 @@ from safetensors.torch import load_file
 from small_runs import small
 
 from privfl.datasets.digits import Digits
+from privfl.determinism import deterministic
 from privfl.errors import ModelError
-from privfl.experiment import assemble, deterministic
+from privfl.experiment import assemble
 from privfl.inputs import Inputs
 from privfl.privacy.client_plans import ClientPlan
 from privfl.recording import run

@@ -11,8 +11,9 @@ from small_runs import SMALL, small
 
 from privfl import experiment as experiment_module
 from privfl.aggregators.mean import Mean
+from privfl.determinism import deterministic
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
-from privfl.experiment import assemble, deterministic
+from privfl.experiment import assemble
 from privfl.inputs import Inputs
 from privfl.pricing import account, shown
 from privfl.privacy.accounting import epsilon

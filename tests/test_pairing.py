@@ -22,7 +22,8 @@ from small_runs import SMALL, small
 from privfl import experiment as experiment_module
 from privfl import fingerprint as fingerprint_module
 from privfl.config import DataConfig, ExperimentConfig
-from privfl.experiment import Experiment, assemble, deterministic
+from privfl.determinism import deterministic
+from privfl.experiment import Experiment, assemble
 from privfl.federated import FederatedData
 from privfl.fingerprint import Made, fingerprint, with_members
 from privfl.models._build import constants

@@ -59,14 +59,19 @@ def commands(page: str) -> list[str]:
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two runs with one promise each, on the same data."""
     place = tmp_path_factory.mktemp("runs")
-    found = []
     for lr in (0.25, 0.5):
         config = small(rounds=1, training={**SMALL["training"], "lr": lr}, attacks={"shadow_models": 0})
-        found.append(train(config, place / f"lr-{lr}").path)
-    return found
+        train(config, place / f"lr-{lr}")
+    return place
+
+
+@pytest.fixture
+def finished(trained: Path, tmp_path: Path) -> list[Path]:
+    """Copies of them, since a page may attack its run."""
+    return sorted(shutil.copytree(trained, tmp_path / "finished").iterdir())
 
 
 @pytest.fixture
@@ -82,7 +87,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.setenv("PRIVFL_DATA", "")
     monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
-    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any) -> sweeping.Ended:
+    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
         load(config, variant.overrides)
         shutil.copytree(finished[0], out / variant.name)
         return sweeping.Ended(variant, out / variant.name, 0, "")
@@ -143,6 +148,8 @@ def test_the_pages_have_what_to_follow() -> None:
     assert {name for page in PAGES for name in files(page)} == {
         *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "signs", "median", "penguins")),
         "data/penguins/penguins.csv",
+        "notebook.py",
+        "predict.py",
         "run.py",
     }
 

@@ -12,7 +12,8 @@ from small_runs import SMALL, small
 from privfl.aggregators.plain_sum import PlainSum
 from privfl.aggregators.secure_sum import SecureSum
 from privfl.config import ExperimentConfig
-from privfl.experiment import assemble, deterministic
+from privfl.determinism import deterministic
+from privfl.experiment import assemble
 
 
 @pytest.mark.parametrize("settings", [{}, {"bits": 16}, {"bits": 24, "clip": 0.1}, {"bits": 64}])

@@ -14,8 +14,9 @@ from small_runs import small
 from torch import Tensor, nn
 
 from privfl.config import ExperimentConfig
+from privfl.determinism import deterministic
 from privfl.errors import ModelError
-from privfl.experiment import Experiment, assemble, deterministic
+from privfl.experiment import Experiment, assemble
 from privfl.models import Model
 from privfl.models._build import built, constants, sound
 from privfl.seeding import Seed

@@ -20,8 +20,9 @@ from attacks._run import _promised
 from privfl import views
 from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
+from privfl.determinism import deterministic
 from privfl.errors import RunFolderError, StorageError, ViewError
-from privfl.experiment import assemble, deterministic
+from privfl.experiment import assemble
 from privfl.pricing import account, together
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger
