@@ -48,7 +48,8 @@ def training(
 
         def observe(record: RoundRecord, timing: TimingRecord) -> None:
             nonlocal told
-            if not told and timing.processes < min(len(record.cohort), processes):
+            # In a round that was skipped nobody had anything to do.
+            if not told and 0 < timing.processes < min(len(record.cohort), processes):
                 told = True
                 err.print(
                     f"{timing.processes} of {processes} processes trained: a cohort of {len(record.cohort)} is cut into that "
