@@ -157,8 +157,10 @@ def _cell(found: Found) -> tuple[str, str]:
     value, under = _share(found.figure)
     if found.of_all is None:
         return value, under
-    everybody = " ".join(part for part in _share(found.of_all) if part)
-    return value, f"{under}{' ' if under else ''}on the half that did not choose it; on all: {everybody}"
+    everybody, interval = _share(found.of_all)
+    # Line by line: in one the table would be wider than the page.
+    lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
+    return value, "\n".join(line for line in lines if line)
 
 
 def _share(at: RateAt) -> tuple[str, str]:
