@@ -315,7 +315,8 @@ class Client:
         data = u32(sender, receiver) + self.session + (u32(*sorted([*holders, sender])) if self.drawn else b"")
         return u32(sender) + bytes(8), data
 
-    def _tags(self, owner: int, holder: int, shares: bytes) -> bytes:
+    def tags(self, owner: int, holder: int, shares: bytes) -> bytes:
+        """Return the two tags of a holder's shares."""
         both = ((kind, shares[36 * kind : 36 * kind + 36]) for kind in (0, 1))
         text = LABELS["share"] + self.session + u32(owner, holder)
         return b"".join(hashlib.sha256(text + bytes([kind]) + share).digest()[:16] for kind, share in both)
@@ -332,9 +333,9 @@ class Client:
         for holder in self.holders:
             nonce, data = self._box_of(self.number, holder, self.holders)
             box = ChaCha20Poly1305(self.channel_key(holder)).encrypt(nonce, self.shares[holder], data)
-            boxes[holder] = box + self._tags(self.number, holder, self.shares[holder])
+            boxes[holder] = box + self.tags(self.number, holder, self.shares[holder])
         commitment = hkdf(self.draws.seed, self.session, LABELS["commitment"])
-        own = self._tags(self.number, self.number, self.shares[self.number])
+        own = self.tags(self.number, self.number, self.shares[self.number])
         return self._frame(SHARES, self.session + commitment + own + table(boxes))
 
     def _open(self, sender: int, row: bytes, holders: Sequence[int]) -> bytes | None:
@@ -343,7 +344,7 @@ class Client:
             shares = ChaCha20Poly1305(self.channel_key(sender)).decrypt(nonce, row[:88], data)
         except InvalidTag:
             return None
-        fits = max(struct.unpack("<36H", shares)) < PRIME and self._tags(sender, self.number, shares) == row[88:120]
+        fits = max(struct.unpack("<36H", shares)) < PRIME and self.tags(sender, self.number, shares) == row[88:120]
         return shares if fits else None
 
     def _read_delivery(self, request: bytes) -> None:

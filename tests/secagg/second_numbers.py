@@ -220,7 +220,24 @@ def layout_digest(names: Sequence[str], shapes: Sequence[Sequence[int]]) -> byte
     return hashlib.sha256(json.dumps([names, shapes]).encode()).digest()
 
 
-def encoding_digest(clip: float, bits: int, population: int) -> bytes:
+def encoding_digest(clip: float, population: int, bits: int) -> bytes:
     """Return the digest of the fixed point encoding."""
     scales = scale(clip, population, bits), 1.0, scale(1.0, population, bits)
     return hashlib.sha256(b"privfl fixed point" + struct.pack("<BdQdQ", bits, clip, *scales)).digest()
+
+
+def noise_digest(
+    noise: str,
+    bits: int,
+    dimension: int,
+    survivors: int,
+    clip: float,
+    scale: float,
+    variance: float,
+    beta: float,
+    rotation_key: bytes,
+) -> bytes:
+    """Return the digest of the encoding where noise is distributed."""
+    kind = ("skellam", "discrete_gaussian").index(noise)
+    numbers = struct.pack("<BBQQdddd", kind, bits, dimension, survivors, clip, scale, variance, beta)
+    return hashlib.sha256(b"privfl distributed noise" + numbers + rotation_key).digest()

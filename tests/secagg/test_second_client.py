@@ -1,5 +1,6 @@
 """The second client answers the vectors and the server: what docs/secagg.md says is enough to build the other side."""
 
+import dataclasses
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -7,9 +8,26 @@ from typing import Any
 
 import numpy as np
 import pytest
+import second_client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from second_client import Client, Draws, Parameters
-from second_numbers import word_type
+from second_client import LABELS, Client, Draws, Memory, Parameters, Refused
+from second_numbers import (
+    certificate,
+    encode,
+    encoding_digest,
+    keystream,
+    layout_digest,
+    noise_digest,
+    packed,
+    scale,
+    word_type,
+)
+
+from privfl.secagg.certificate import Policy
+from privfl.secagg.identity import Directory
+from privfl.secagg.packing import Bits
+from privfl.secagg.server import Server
+from privfl.secagg.session import Parameters as ServerParameters
 
 VECTORS = Path(__file__).parents[1] / "vectors" / "secagg"
 ROUNDS = ["complete", "complete_16_bits", "complete_20_bits", "complete_five", "complete_active", "sparse", "sparse_active"]
@@ -58,3 +76,148 @@ def test_a_client_that_was_built_from_the_page_answers_every_golden_request(name
         assert {key: numbers[key] for key in ("graph", "neighbours", "threshold", "survivors", "quorum")} == {
             key: golden["certificate"][key] for key in ("graph", "neighbours", "threshold", "survivors", "quorum")
         }
+
+
+@pytest.mark.parametrize("name", ROUNDS)
+def test_it_derives_the_keys_and_shares_of_the_lost_client_too(name: str) -> None:
+    golden = vectors(name)
+    for number, client in replay(golden).items():
+        mine = golden["clients"][str(number)]
+        client.draws = client_of(golden, number).draws
+        assert {str(j): share.hex() for j, share in client.shares.items()} == mine["shares"]
+        tags = {str(j): client.tags(number, j, share).hex() for j, share in client.shares.items()}
+        assert tags == mine["tags"]
+        assert {str(j): client.channel_key(j).hex() for j in client.holders} == mine["channel_keys"]
+        keys = client.mask_keys(bytes.fromhex(golden["masking"]), mine["peers"])
+        named = {"self" if j == number else str(j): key for j, key in keys.items()}
+        assert {j: key.hex() for j, key in named.items()} == mine["mask_keys"]
+        words = {j: keystream(key, 5, word_type(client.parameters.bits)).tolist() for j, key in named.items()}
+        assert words == mine["mask_words"]
+
+
+@pytest.mark.parametrize("name", ["malicious", "malicious_active"])
+def test_it_refuses_what_a_client_must_refuse(name: str) -> None:
+    cases = [case for case in vectors(name) if case["receiver"] == "client 1"]
+    assert len(cases) >= 9
+    for case in cases:
+        golden = vectors(case["round"])
+        client = client_of(golden, 1)
+        requests = {m["stage"]: m for m in golden["messages"] if m["client"] == 1}
+        while client.stage != case["stage"]:
+            client.answer(bytes.fromhex(requests[client.stage]["request"] or ""))
+        message = bytes.fromhex(case["message"])
+        if case["outcome"] == "refused":
+            with pytest.raises(Refused) as refused:
+                client.answer(message)
+            assert refused.value.stage == case["stage"], case["name"]
+            with pytest.raises(Refused):
+                client.answer(bytes.fromhex(requests[case["stage"]]["request"]))
+            continue
+        assert case["outcome"] == "taken, without a share"
+        assert client.answer(message).hex() == requests[case["stage"]]["answer"], case["name"]
+        while client.due < len(second_client.STAGES):
+            stage = client.stage
+            answer = client.answer(bytes.fromhex(requests[stage]["request"]))
+        left_out = owners(bytes.fromhex(requests["unmasking"]["answer"])) - owners(answer)
+        assert [f"client {owner}" for owner in left_out] == [case["peer"]], case["name"]
+
+
+def owners(reveal: bytes) -> set[int]:
+    """Whose shares a client reveals."""
+    return {int.from_bytes(reveal[start : start + 4], "little") for start in range(56, len(reveal), 41)}
+
+
+def test_it_computes_the_certificates_of_the_page() -> None:
+    for golden in vectors("numbers")["certificates"]:
+        found = certificate(golden["policy"], golden["minimum_clients"], golden["cohort"], golden["clients"])
+        for key in ("graph", "neighbours", "threshold", "survivors", "quorum"):
+            assert getattr(found, key) == golden[key], (golden, found)
+        for key, bound in zip(("shares", "disconnected", "recovery"), (found.shares, found.apart, found.lost), strict=True):
+            exact = golden[f"log2_{key}"]
+            assert (exact is None) == (bound == 0), (key, golden)
+            assert exact is None or abs(np.log2(bound) - exact) < 1e-5, (key, golden)
+
+
+def test_it_packs_and_encodes_as_the_page_says() -> None:
+    numbers = vectors("numbers")
+    for golden in numbers["packing"]:
+        assert packed(np.array(golden["words"], word_type(golden["bits"])), golden["bits"]).hex() == golden["packed"]
+    for golden in numbers["encoding"]:
+        setting = golden["clip"], golden["population"], golden["bits"]
+        assert scale(*setting) == golden["scale"]
+        assert scale(1.0, *setting[1:]) == golden["weight_scale"]
+        words = encode(golden["update"], golden["weight"], *setting, bytes.fromhex(golden["rounding_key"]))
+        assert words.tolist() == golden["words"], setting
+        assert encoding_digest(*setting).hex() == golden["digest"]
+    for golden in numbers["distributed_noise"]:
+        fields = {key: value for key, value in golden.items() if key not in ("bytes", "digest")}
+        assert noise_digest(**{**fields, "rotation_key": bytes.fromhex(golden["rotation_key"])}).hex() == golden["digest"]
+    assert layout_digest(numbers["layout"]["names"], numbers["layout"]["shapes"]).hex() == numbers["layout"]["digest"]
+
+
+@pytest.mark.parametrize("label", sorted(LABELS))
+def test_a_client_with_another_label_fails_the_vectors(label: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(LABELS, label, LABELS[label] + b"!")
+    with pytest.raises((AssertionError, Refused)):
+        replay(vectors("sparse_active"))
+
+
+def test_a_client_takes_part_in_an_attempt_once_and_in_no_other_after_a_release() -> None:
+    golden = vectors("complete")
+    client = client_of(golden, 1)
+    requests = [m["request"] for m in golden["messages"] if m["client"] == 1]
+    for request in requests:
+        client.answer(request and bytes.fromhex(request))
+    assert client.memory == Memory(attempt=(3, 0), released=(3, 0))
+    for round_index, attempt in ((3, 0), (3, 1), (2, 7)):
+        parameters = dataclasses.replace(client.parameters, round=round_index, attempt=attempt)
+        again = Client(1, parameters, client.global_model, client.vector, memory=client.memory)
+        with pytest.raises(Refused, match="this attempt is over"):
+            again.answer(None)
+    following = dataclasses.replace(client.parameters, round=4)
+    Client(1, following, client.global_model, client.vector, memory=client.memory).answer(None)
+
+
+LIVE: dict[str, tuple[Policy, Bits]] = {
+    "semi-honest, complete": (Policy(adversary="semi_honest"), 16),
+    "semi-honest, sparse": (Policy("sparse", "semi_honest", max_dropout=0.2, neighbours=6, threshold=4), 20),
+    "active, complete": (Policy(), 32),
+    "active, sparse": (Policy("sparse", max_dropout=0.2, neighbours=10, threshold=7), 64),
+}
+
+
+@pytest.mark.parametrize("case", LIVE)
+def test_rounds_with_the_server_give_the_sum_to_the_bit(case: str) -> None:
+    """Of twelve clients one refuses a damaged roster, one is silent when its vector is due and one when shares are."""
+    policy, bits = LIVE[case]
+    model, words = np.arange(7, dtype=np.float32), np.random.default_rng(5).integers(0, 2**bits, (12, 7), np.uint64)
+    parameters = ServerParameters("live", 3, 7, bits, 12, 12, bytes(range(32)), policy=policy)
+    identities = [Ed25519PrivateKey.generate() for _ in range(12)] if parameters.active else [None] * 12
+    directory = {i: key.public_key().public_bytes_raw() for i, key in enumerate(identities) if key}
+    server = Server(parameters, range(12), model, directory=Directory(directory) if directory else None)
+    mine = Parameters(**dataclasses.asdict(parameters))
+    clients = {
+        i: Client(i, mine, model, row.astype(word_type(bits)), identity=identities[i], directory=directory)
+        for i, row in enumerate(words)
+    }
+    while server.stage is not None:
+        for i in sorted(server.awaited):
+            request = server.request(i)
+            if (i, server.stage) == (1, "share_keys"):
+                server.receive(i, refusal(clients[i], (request or b"") + b"!"))
+            elif (i, server.stage) not in {(5, "masked_input"), (7, "unmasking")}:
+                server.receive(i, clients[i].answer(request))
+        server.close()
+    result = server.result()
+    assert list(server.refusals) == [1]
+    assert result.survivors == (0, 2, 3, 4, 6, 7, 8, 9, 10, 11)
+    exact = [sum(int(word) for word in column) % 2**bits for column in words[list(result.survivors)].T]
+    assert [int(word) % 2**bits for word in result.words_D] == exact
+    assert not server.liars
+
+
+def refusal(client: Client, request: bytes) -> bytes:
+    """What a client says instead of an answer to a damaged request."""
+    with pytest.raises(Refused) as refused:
+        client.answer(request)
+    return client.refusal(refused.value)
