@@ -153,7 +153,7 @@ class Reader:
         rows = [self.take(4 + width) for _ in range(count)] if count * (4 + width) <= len(self.rest) else []
         demand(len(rows) == count, "cut short")
         numbers = [int.from_bytes(row[:4], "little") for row in rows]
-        demand(all(a < b for a, b in pairwise(numbers)), "a table out of order")
+        demand(all(a < b for a, b in pairwise([*numbers, SERVER])), "a table out of order")
         return {number: row[4:] for number, row in zip(numbers, rows, strict=True)}
 
     def end(self) -> None:

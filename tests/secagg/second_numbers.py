@@ -155,8 +155,8 @@ def certificate(policy: Mapping[str, Any], minimum: int, cohort: int, n: int) ->
 
     c = corrupt(n)
     demand(max(minimum, math.ceil(policy["roster_share"] * cohort - 1e-9)) <= n <= cohort, f"a roster of {n}")
-    demand(max(c + 2, minimum) <= n, f"a roster of {n} is too small")
     least = max(c + 2, minimum, *([quorum(n), quorum(cohort)] if active else []))
+    demand(least <= n, f"a roster of {n} is too small")
     a = Numbers(n, c, math.floor(policy["max_dropout"] * n + 1e-9), least, policy)
     graph = policy["graph"]
     if graph == "sparse" or (graph == "auto" and (policy["neighbours"] or n >= 64)):

@@ -12,6 +12,7 @@ import second_client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from second_client import LABELS, Client, Draws, Memory, Parameters, Refused
 from second_numbers import (
+    Malformed,
     certificate,
     encode,
     encoding_digest,
@@ -23,7 +24,8 @@ from second_numbers import (
     word_type,
 )
 
-from privfl.secagg.certificate import Policy
+from privfl.errors import ThresholdError
+from privfl.secagg.certificate import Policy, certify
 from privfl.secagg.identity import Directory
 from privfl.secagg.packing import Bits
 from privfl.secagg.server import Server
@@ -136,6 +138,24 @@ def test_it_computes_the_certificates_of_the_page() -> None:
             exact = golden[f"log2_{key}"]
             assert (exact is None) == (bound == 0), (key, golden)
             assert exact is None or abs(np.log2(bound) - exact) < 1e-5, (key, golden)
+
+
+def test_neither_side_has_a_certificate_if_more_must_sign_than_there_are() -> None:
+    """Of a cohort of 69, 36 may be a roster, but 51 must sign for a sum."""
+    policy = Policy(roster_share=0.51, max_corrupt=0.45)
+    with pytest.raises(Malformed, match="too small"):
+        certificate(dataclasses.asdict(policy), 3, 69, 36)
+    with pytest.raises(ThresholdError, match="51 must sign"):
+        certify(policy, 36, 3, 69)
+
+
+def test_it_refuses_a_member_with_the_number_of_the_server() -> None:
+    golden = vectors("sparse")
+    client, requests = client_of(golden, 0), [m["request"] for m in golden["messages"] if m["client"] == 0]
+    client.answer(None)
+    roster = bytes.fromhex(requests[1])
+    with pytest.raises(Refused, match="out of order"):
+        client.answer(roster[:-68] + b"\xff" * 4 + roster[-64:])
 
 
 def test_it_packs_and_encodes_as_the_page_says() -> None:
