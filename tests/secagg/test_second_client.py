@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import second_client
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from second_client import LABELS, Client, Draws, Memory, Parameters, Refused
+from second_client import LABELS, Client, Draws, Memory, Parameters, Refused, u32
 from second_numbers import (
     Malformed,
     certificate,
@@ -156,6 +156,21 @@ def test_it_refuses_a_member_with_the_number_of_the_server() -> None:
     roster = bytes.fromhex(requests[1])
     with pytest.raises(Refused, match="out of order"):
         client.answer(roster[:-68] + b"\xff" * 4 + roster[-64:])
+
+
+@pytest.mark.parametrize(("stage", "reason"), [("masked_input", "too few holders"), ("unmasking", "too few survivors")])
+def test_it_goes_on_with_no_fewer_than_the_certificate_says(stage: str, reason: str) -> None:
+    """Of four clients only 0 and 1 are left; three must be."""
+    golden = vectors("complete")
+    client, requests = client_of(golden, 1), {m["stage"]: m["request"] for m in golden["messages"] if m["client"] == 1}
+    while client.stage != stage:
+        client.answer(bytes.fromhex(requests[client.stage] or ""))
+    request = bytes.fromhex(requests[stage])
+    box = request[76:200]  # client 0's, after three sharers and both counts
+    few = u32(1, 0) + u32(0) + u32(1) + box if stage == "masked_input" else u32(2) + u32(2, 0, 1)
+    payload = request[20:52] + few
+    with pytest.raises(Refused, match=reason):
+        client.answer(request[:12] + len(payload).to_bytes(8, "little") + payload)
 
 
 def test_it_packs_and_encodes_as_the_page_says() -> None:
