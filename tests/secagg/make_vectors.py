@@ -136,13 +136,13 @@ def first_words(key: bytes, bits: Bits) -> list[int]:
 
 Forge = Callable[[bytes], bytes]
 
-REFUSED, LEFT_OUT, LIAR = "refused", "taken, without client 0's share", "taken, and client 1 is named when the round is over"
+REFUSED, LEFT_OUT, LIAR = "refused", "taken, without a share", "taken, and client 1 is named when the round is over"
 
 
 class Forgery(NamedTuple):
     """Made of the message that stands at that stage of a round: for the server client 1's answer, to client 1 its request.
 
-    What comes of it, and if it is refused the peer that the error names and a part of its words.
+    What comes of it: if it is refused, the peer that the error names and a part of its words; if a share is left out, whose.
     """
 
     round: str
@@ -200,8 +200,8 @@ FORGERIES: dict[str, Forgery] = {
     "a roster of another digest": _client(_K, lambda m: patched(m, 25, bytes(32)), "digest"),
     "a roster too short": _client(_K, lambda m: _shorter(m, 68, 57), "must list"),
     "a roster below two thirds": _client(_K, lambda m: patched(_shorter(m, 2 * 68, 57, 2), 20, b"\x02"), "at least 3"),
-    "a box that was altered": Forgery("complete", "client 1", _V, _flipped(90), outcome=LEFT_OUT),
-    "a tag that was altered": Forgery("complete", "client 1", _V, _flipped(170), outcome=LEFT_OUT),
+    "a box that was altered": Forgery("complete", "client 1", _V, _flipped(90), "client 0", outcome=LEFT_OUT),
+    "a tag that was altered": Forgery("complete", "client 1", _V, _flipped(170), "client 0", outcome=LEFT_OUT),
     "two boxes that were altered": _client(_V, _flipped(90, 90 + 124), "2 of 3 boxes hold no shares"),
     "a survivor out of order": _client(_U, lambda m: patched(m, 60, m[64:68] + m[60:64]), "out of order"),
     "survivors without the client": _client(_U, lambda m: patched(m, 64, b"\x02"), "without this client"),
@@ -281,7 +281,7 @@ ACTIVE: dict[str, Forgery] = {
     "a roster with a forged signature": _client(_K, _flipped(61 + 2 * 132 + 68), "client 2 did not sign", _FULL),
     "a roster with a key of the server's": _client(_K, _another_key, "client 2 did not sign", _FULL),
     "boxes for another number of holders": _server(_K, lambda m: _shorter(m, 124, 116), "sent 3 boxes", _DRAWN),
-    "holders that were not drawn": Forgery(_DRAWN, "client 1", _V, _holders(_exchanged), outcome=LEFT_OUT),
+    "holders that were not drawn": Forgery(_DRAWN, "client 1", _V, _holders(_exchanged), "client 2", outcome=LEFT_OUT),
     "a holder that is there twice": _client(_V, _holders(lambda *_: [1, 1, 3, 4]), "twice or out of order", _DRAWN),
     "holders out of order": _client(_V, _holders(lambda holders, _: holders[::-1]), "twice or out of order", _DRAWN),
     "holders without the receiver": _client(_V, _holders(_without), "that are not others", _DRAWN),
