@@ -375,12 +375,12 @@ def _numbered(first: Path) -> list[Path]:
 
 
 def _program() -> str:
-    """What is typed to start this program: its name where that leads to it."""
+    """The words that start this program, quoted for a shell: its name alone if that leads to it."""
     started = Path(sys.argv[0])
     if started.name == "__main__.py":
-        return f"{sys.executable} -m privfl"
+        return shlex.join([sys.executable, "-m", "privfl"])
     found = shutil.which(started.name)
-    return started.name if found and Path(found).resolve() == started.resolve() else str(started)
+    return shlex.quote(started.name if found and Path(found).resolve() == started.resolve() else str(started))
 
 
 def main() -> NoReturn:

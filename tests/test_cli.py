@@ -247,6 +247,18 @@ def test_an_interrupt_ends_with_130_and_the_command_that_goes_on(tmp_path: Path,
     assert RunFolder.open(out).result == train(settings, tmp_path / "other").result
 
 
+@pytest.mark.parametrize(
+    ("started", "words"), [("/a b/__main__.py", ["/a b/python", "-m", "privfl"]), ("/a b/privfl", ["/a b/privfl"])]
+)
+def test_the_command_that_goes_on_can_be_typed_in_a_folder_with_a_space(
+    started: str, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", [started])
+    monkeypatch.setattr(sys, "executable", "/a b/python")
+    monkeypatch.setenv("PATH", "")
+    assert shlex.split(cli._program()) == words
+
+
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(130)], ids=repr)
 def test_an_impatient_second_interrupt_changes_nothing(ended: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     class Stderr(io.StringIO):
