@@ -19,7 +19,7 @@ from torch import Tensor
 
 from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.aggregators._cohort import in_order
-from privfl.aggregators._encoded import as_array, encoded, rounding_key, sum_of_words
+from privfl.aggregators._encoded import as_array, encoded, rounding_key
 from privfl.errors import ConfigError, ThresholdError
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.streams import RandomStream
@@ -227,12 +227,6 @@ class SecureSum(Aggregator):
             else:
                 return played.aggregate(unmasked)
         return replace(played.given_up(str(failed)), ends_run=self.below_threshold == "stop")
-
-    def plain(self, updates: Sequence[ClientUpdate], context: RoundContext) -> WeightedSum:
-        """What :meth:`aggregate` must decode, bit for bit: the encoded vectors summed modulo 2^bits without any masks."""
-        cohort, encoding = in_order(updates, context, self.minimum_clients), self.encoding(context)
-        words = [encoded(encoding, update, context)[0] for update in cohort]
-        return encoding.decode(sum_of_words(words, encoding), len(cohort))
 
 
 class _Code(Protocol):

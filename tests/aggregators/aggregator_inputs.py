@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from privfl.aggregators import ClientUpdate, RoundContext
+from privfl.aggregators._encoded import encoded, sum_of_words
+from privfl.aggregators.secure_sum import SecureSum
+from privfl.secagg.encoding import WeightedSum
 from privfl.vectors import Layout
 
 
@@ -17,6 +20,13 @@ def updates(clients: int = 4, size: int = 12, seed: int = 0) -> list[ClientUpdat
     generator = torch.Generator().manual_seed(seed)
     drawn_KD = 0.1 * torch.randn(clients, size, generator=generator)
     return [ClientUpdate(3 * k + 1, drawn_KD[k], 1 - k / (2 * clients)) for k in range(clients)]
+
+
+def sum_without_masks(secure: SecureSum, given: list[ClientUpdate], of: RoundContext) -> WeightedSum:
+    """What the secure sum must decode, bit for bit: the encoded vectors summed modulo 2^bits."""
+    encoding = secure.encoding(of)
+    words = [encoded(encoding, update, of)[0] for update in given]
+    return encoding.decode(sum_of_words(words, encoding), len(given))
 
 
 def expected_mean(given: list[ClientUpdate]) -> Tensor:
