@@ -9,9 +9,9 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from privfl.experiment import Experiment
+from privfl.adversaries import Adversary
+from privfl.running.experiment import Experiment
 from privfl.tables import Item
-from privfl.views import Adversary
 
 
 class Attack(Item, ABC):

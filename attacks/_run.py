@@ -35,19 +35,20 @@ from attacks.membership._coins import Candidates
 from attacks.membership._harness import Outputs, gather, score_all, to_arrays
 from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
 from privfl.config import ExperimentConfig
-from privfl.determinism import deterministic
 from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
-from privfl.experiment import Experiment, assemble, narrow
+from privfl.learning.models._build import constants
 from privfl.loading import load
-from privfl.models._build import constants
 from privfl.own_code import telling
 from privfl.privacy.plan import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
-from privfl.runs import RunFolder, npz, read_npz, write_atomic
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import Experiment, assemble, narrow
+from privfl.running.run_folder import RunFolder
+from privfl.running.views import open_view
 from privfl.shelves import SHELVES
+from privfl.storage import npz, read_npz, write_atomic
 from privfl.tables import Item
-from privfl.views import open_view
 
 Observer = Callable[[int, int], None]
 """Called with how many shadow models are done, and how many there are."""

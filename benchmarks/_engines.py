@@ -12,16 +12,16 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
-from privfl.inputs import Inputs
-from privfl.models.cnn import Cnn
-from privfl.models.logistic import Logistic
-from privfl.models.mlp import Mlp
-from privfl.models.resnet8 import Resnet8
+from privfl.data.input_store import Inputs
+from privfl.learning.models.cnn import Cnn
+from privfl.learning.models.logistic import Logistic
+from privfl.learning.models.mlp import Mlp
+from privfl.learning.models.resnet8 import Resnet8
+from privfl.learning.training import LocalTask
+from privfl.learning.training.fused import Fused
+from privfl.learning.training.opacus import Opacus
 from privfl.privacy.plan import ExamplePlan, NoPlan
 from privfl.seeding import Seed
-from privfl.training import LocalTask
-from privfl.training.fused import Fused
-from privfl.training.opacus import Opacus
 
 IMAGE, CLASSES, VOCABULARY, LENGTH = (1, 28, 28), 10, 80, 32
 LR, CLIP, SIGMA = 0.1, 0.5, 1.0

@@ -31,15 +31,15 @@ from _harness import Figures, Sample, interleaved, print_table
 from _task import task
 from torch import Tensor, nn
 
-from privfl import recording
 from privfl.config import ExperimentConfig
-from privfl.datasets import Dataset
-from privfl.experiment import Experiment, assemble, narrow
-from privfl.federated import LoadedData
-from privfl.models import Model
-from privfl.models._build import built, few
+from privfl.data.datasets import Dataset
+from privfl.data.federated import LoadedData
+from privfl.learning.models import Model
+from privfl.learning.models._build import built, few
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan
+from privfl.running import recording
+from privfl.running.experiment import Experiment, assemble, narrow
 
 EVALUATION_BATCH = 1000
 WITHIN = 0.015

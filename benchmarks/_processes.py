@@ -13,7 +13,7 @@ from _harness import Sample
 from _task import TRAINING, task
 
 from privfl.loading import dump
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 _SAME = ("model.safetensors", "rounds.jsonl", "result.json")
 

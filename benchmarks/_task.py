@@ -10,11 +10,11 @@ from typing import Any
 
 from torch import Tensor
 
-from privfl import recording
 from privfl.config import ExperimentConfig
+from privfl.learning.training import LocalResult, LocalTask
+from privfl.learning.training.fused import Fused
 from privfl.loading import loads
-from privfl.training import LocalResult, LocalTask
-from privfl.training.fused import Fused
+from privfl.running import recording
 
 TRAINING: dict[str, Any] = {"local_epochs": 1, "batch_size": 32, "lr": 0.1}
 MODELS: dict[str, dict[str, Any]] = {"cnn": {"kind": "cnn"}, "mlp": {"kind": "mlp", "hidden": [200]}}

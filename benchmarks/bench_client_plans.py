@@ -17,10 +17,11 @@ import torch
 from _harness import Figures, options, print_table, write_json
 from numpy.typing import NDArray
 
-from privfl import evaluation, pricing
-from privfl.determinism import deterministic
-from privfl.experiment import assemble
+from privfl.learning import evaluation
 from privfl.loading import loads
+from privfl.running import pricing
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import assemble
 
 Table = dict[str, Any]
 

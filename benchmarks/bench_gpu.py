@@ -24,8 +24,8 @@ from torch.nn.functional import cross_entropy
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
-from privfl.training import LocalResult
-from privfl.training._precision import float32_products
+from privfl.learning.training import LocalResult
+from privfl.learning.training._precision import float32_products
 
 WAYS = ("plain", "fused_nonprivate", "fused", "opacus")
 CLIENTS = 50

@@ -18,15 +18,15 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from privfl.config import TrainingConfig
-from privfl.inputs import Inputs
-from privfl.models import Model
-from privfl.models.cnn import Cnn
-from privfl.models.logistic import Logistic
-from privfl.models.mlp import Mlp
+from privfl.data.input_store import Inputs
+from privfl.learning.models import Model
+from privfl.learning.models.cnn import Cnn
+from privfl.learning.models.logistic import Logistic
+from privfl.learning.models.mlp import Mlp
+from privfl.learning.training import LocalTask
+from privfl.learning.training.opacus import Opacus
 from privfl.privacy.plan import ExamplePlan, NoPlan
 from privfl.seeding import Seed
-from privfl.training import LocalTask
-from privfl.training.opacus import Opacus
 from privfl.vectors import to_vector
 
 EXAMPLES, BATCH, SHAPE, CLASSES = 480, 32, (1, 28, 28), 10

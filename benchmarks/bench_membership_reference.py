@@ -36,9 +36,9 @@ from torch.nn.functional import cross_entropy
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 from attacks.membership._harness import score_all
 from privfl.auditing import balanced_accuracy, best_balanced_accuracy, roc
+from privfl.data.federated import LoadedData
+from privfl.data.input_store import Inputs
 from privfl.errors import DataError
-from privfl.federated import LoadedData
-from privfl.inputs import Inputs
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 

@@ -14,7 +14,7 @@ import torch
 from _harness import figures, options, print_table, write_json
 from _peers import compare_all, print_comparison
 
-from privfl.training._memory import keep_freed_memory
+from privfl.learning.training._memory import keep_freed_memory
 
 
 def main(argv: Sequence[str] | None = None) -> int:

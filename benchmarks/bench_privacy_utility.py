@@ -13,11 +13,11 @@ import numpy as np
 import torch
 from _harness import Figures, options, print_table, write_json
 
-from privfl import evaluation
-from privfl.determinism import deterministic
-from privfl.experiment import assemble
+from privfl.learning import evaluation
 from privfl.loading import load
 from privfl.privacy.plan import ExamplePlan
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import assemble
 
 CONFIGS = Path(__file__).parents[1] / "paper_configs"
 FULL = (("quickstart.toml", ()), ("quickstart_no_privacy.toml", ()))

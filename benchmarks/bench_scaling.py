@@ -25,10 +25,10 @@ import numpy as np
 from _harness import Figures, options, peak_mib, print_table, write_json
 from _scaling.noise import CLASSES, FEATURES
 
-from privfl import recording
 from privfl.config import ExperimentConfig
 from privfl.loading import loads
 from privfl.privacy import accounting
+from privfl.running import recording
 
 Axis = Literal["rounds", "clients", "cohort", "parameters"]
 

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from _harness import Figures, Sample, figures, interleaved, options, print_table, write_json
 
-from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.aggregators.mean import Mean
-from privfl.aggregators.secure_sum import SecureSum
+from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
+from privfl.federation.aggregators.mean import Mean
+from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.vectors import Layout
 
 CNN = 26_010

@@ -23,7 +23,7 @@ from _peers import compare_all, print_comparison
 from _processes import two_process_speedup
 from _task import outside_training_share
 
-from privfl.training._memory import keep_freed_memory
+from privfl.learning.training._memory import keep_freed_memory
 
 WAYS = ("plain", "plain_channels_last", "fused_nonprivate", "fused", "opacus", "vmap")
 QUICK_WAYS = ("plain", "fused_nonprivate", "fused", "opacus")

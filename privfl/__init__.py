@@ -9,16 +9,16 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from privfl.attacking import attack
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
-    from privfl.experiment import Experiment, assemble
     from privfl.loading import load
-    from privfl.pricing import account
-    from privfl.recording import run
     from privfl.report import write_report
-    from privfl.runs import RunFolder
-    from privfl.views import open_view
+    from privfl.running.attacking import attack
+    from privfl.running.experiment import Experiment, assemble
+    from privfl.running.pricing import account
+    from privfl.running.recording import run
+    from privfl.running.run_folder import RunFolder
+    from privfl.running.views import open_view
 
 __all__ = [
     "Experiment",
@@ -35,16 +35,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Experiment": "experiment",
+    "Experiment": "running.experiment",
     "ExperimentConfig": "config",
     "PrivflError": "errors",
-    "RunFolder": "runs",
-    "account": "pricing",
-    "assemble": "experiment",
-    "attack": "attacking",
+    "RunFolder": "running.run_folder",
+    "account": "running.pricing",
+    "assemble": "running.experiment",
+    "attack": "running.attacking",
     "load": "loading",
-    "open_view": "views",
-    "run": "recording",
+    "open_view": "running.views",
+    "run": "running.recording",
     "write_report": "report",
 }
 

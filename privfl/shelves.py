@@ -89,11 +89,11 @@ class Shelf:
 
 
 SHELVES: Final[Mapping[str, Shelf]] = {
-    "data": Shelf("privfl.datasets", "Dataset"),
-    "model": Shelf("privfl.models", "Model"),
-    "aggregator": Shelf("privfl.aggregators", "Aggregator"),
-    "server": Shelf("privfl.servers", "ServerOptimizer"),
-    "training.engine": Shelf("privfl.training", "Trainer"),
+    "data": Shelf("privfl.data.datasets", "Dataset"),
+    "model": Shelf("privfl.learning.models", "Model"),
+    "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
+    "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
+    "training.engine": Shelf("privfl.learning.training", "Trainer"),
     "attacks.run": Shelf("attacks", "Attack"),
 }
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 if TYPE_CHECKING:
-    from privfl.runs import RunFolder
+    from privfl.running.run_folder import RunFolder
 
 # Before PyTorch is imported, which reads it once; the processes that tests start inherit it. The workers of the suite share
 # the cores already. A thread that waits for another keeps its core busy, and tiny operations do little but wait.

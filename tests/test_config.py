@@ -144,7 +144,7 @@ MISTAKES = [
         "cannot be imported (ModuleNotFoundError: No module named 'my_lab')",
     ),
     ("model.kind=.net", "model.kind", "'.net'", "or the dotted path"),
-    ("model.kind=os.path", "model.kind", "'os.path'", "that derives from privfl.models.Model; it has 0"),
+    ("model.kind=os.path", "model.kind", "'os.path'", "that derives from privfl.learning.models.Model; it has 0"),
 ]
 FROM_THE_FILE = {"privacy.target_epsilon=8", "training.local_steps=3"}
 TAKEN_AWAY = {"privacy.delta=", "data.clients="}
@@ -330,7 +330,7 @@ def test_a_single_client_hides_among_nobody_and_the_way_out_is_one(cohort: str) 
 
 NET = """
 from torch import nn
-from privfl.models import Model
+from privfl.learning.models import Model
 
 class Net(Model):
     "A net."
@@ -369,10 +369,10 @@ def test_an_item_of_one_s_own(my_lab: Path, file: Path, tmp_path: Path) -> None:
         ("1 / 0", "odd.py, line 1: ZeroDivisionError: division by zero)"),
         ("def", "odd.py, line 1: SyntaxError: "),
         ("import nonesuch", "odd.py, line 1: ModuleNotFoundError: No module named 'nonesuch')"),
-        ("x = 1", "needs exactly one class, nothing of it left abstract, that derives from privfl.models.Model; it has 0"),
-        (NET + "class Second(Net): pass", "privfl.models.Model; it has 2"),
-        ("from privfl.models.mlp import Mlp", "privfl.models.Model; it has 0"),
-        ("from privfl.models import Model\nclass Net(Model): pass", "privfl.models.Model; it has 0"),
+        ("x = 1", "nothing of it left abstract, that derives from privfl.learning.models.Model; it has 0"),
+        (NET + "class Second(Net): pass", "privfl.learning.models.Model; it has 2"),
+        ("from privfl.learning.models.mlp import Mlp", "privfl.learning.models.Model; it has 0"),
+        ("from privfl.learning.models import Model\nclass Net(Model): pass", "privfl.learning.models.Model; it has 0"),
     ],
 )
 def test_a_module_of_one_s_own_that_is_no_item(content: str, said: str, my_lab: Path, file: Path) -> None:

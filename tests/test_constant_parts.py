@@ -9,14 +9,14 @@ from own_models.low_rank import Frozen, LowRankNet
 from safetensors.torch import load_file
 from small_runs import small
 
-from privfl.datasets.digits import Digits
-from privfl.determinism import deterministic
+from privfl.data.datasets.digits import Digits
+from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
-from privfl.experiment import assemble
-from privfl.inputs import Inputs
 from privfl.privacy.client_plans import ClientPlan
-from privfl.recording import run
-from privfl.views import open_view
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import assemble
+from privfl.running.recording import run
+from privfl.running.views import open_view
 
 TRAINED = 4 * 64 + 32 * 4 + 10 * 32 + 10
 KIND = "own_models.low_rank"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from command_line import Call, calling
 from small_runs import small
 
 from privfl.loading import dump
-from privfl.recording import run as train
+from privfl.running.recording import run as train
 
 PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "server": {"kind": "fedavg"}}
 LOSS = {"run": ["membership/loss"], "shadow_models": 0}
@@ -103,7 +104,7 @@ MISTAKES = {
     "run c.toml data=my_lab.none": "cannot be imported (ModuleNotFoundError: No module named 'my_lab'); allowed is a module in",
     "run c.toml data=my_lab/none.py": "is a file; name the module by dots, 'my_lab.none', from ",
     "run c.toml data=..": "data.kind = '..': allowed: adult",
-    "run c.toml data=privfl.config": "needs exactly one class, nothing of it left abstract, that derives from privfl.datasets",
+    "run c.toml data=privfl.config": "nothing of it left abstract, that derives from privfl.data.datasets",
     # Contradictions.
     "run c.toml cohort.size=11": "cohort.size = 11: must be at most data.clients = 10",
     "run c.toml data.clients=": "data.clients: must be given unless data.partition.kind is 'natural'",
@@ -137,7 +138,7 @@ MISTAKES = {
     "attack done": "attacks.run is empty; name attacks to run: membership/lira",
     "attack done lira": "attack 'lira': did you mean 'membership/lira'?",
     "attack done membership/lira": "attacks.shadow_models = 0: 'membership/lira' needs at least 1; raise it",
-    "attack done privfl.models.cnn": "that derives from attacks.Attack; it has 0",
+    "attack done privfl.learning.models.cnn": "that derives from attacks.Attack; it has 0",
     "attack begun membership/loss": "begun: has no result.json",
     "attack unlisted membership/loss": "unlisted/membership.npz: is missing or damaged",
     "attack bare membership/loss": "bare: has no final model yet; finish the run with --resume",
@@ -166,6 +167,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     typed: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
+    # Another test of this process may have imported a package of that name.
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+        monkeypatch.delitem(sys.modules, name)
     privfl: Call = calling(monkeypatch, capsys)
     try:
         code, out, err = privfl(*shlex.split(typed))

@@ -32,8 +32,8 @@ TABLE = """
 
     import numpy as np
 
-    from privfl.datasets import About, Dataset
-    from privfl.federated import Examples, LoadedData
+    from privfl.data.datasets import About, Dataset
+    from privfl.data.federated import Examples, LoadedData
 
 
     class Table(Dataset):
@@ -82,7 +82,7 @@ def line_of(code: str, words: str) -> int:
         (("", ""), None, "line 17, in read: FileNotFoundError: [Errno 2] No such file or directory: 'rows.csv'"),
         (("", ""), ROWS.replace("3.5", "three"), "line 18: ValueError: could not convert string to float: 'three'"),
         (("(row[-1])", "(row[7])"), ROWS, "line 19: IndexError: list index out of range"),
-        (("return LoadedData", "LoadedData"), ROWS, "own: read() returned a NoneType; it must return a privfl.federated.Loa"),
+        (("return LoadedData", "LoadedData"), ROWS, "own: read() returned a NoneType; it must return a privfl.data.federated."),
         (("about: ClassVar[About] =", "info: ClassVar[object] ="), ROWS, "own': its class Table has no about: set it in"),
         (("import numpy as np", "import nunpy as np"), ROWS, "line 6: ModuleNotFoundError: No module named 'nunpy'"),
         (("class Table(", "class Table("[:-1] + "[") , ROWS, "line 12: SyntaxError: "),
@@ -112,7 +112,7 @@ def test_a_path_is_text_in_a_file_and_comes_back_from_it(here: Path, monkeypatch
 
 MODEL = """
     from torch import nn
-    from privfl.models import Model
+    from privfl.learning.models import Model
 
     class Net(nn.Module):
         def __init__(self, wide):
@@ -152,7 +152,7 @@ def test_a_model(broken: str, unbuilt: str, private: bool, said: str, here: Path
 
 def test_an_aggregator(here: Path, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     code = """
-        from privfl.aggregators import Aggregator
+        from privfl.federation.aggregators import Aggregator
 
         class Median(Aggregator):
             hides_updates = False
@@ -174,7 +174,7 @@ def test_an_aggregator(here: Path, privfl: Call, monkeypatch: pytest.MonkeyPatch
 
 
 GIVES = """
-    from privfl.{shelf} import {contract}
+    from privfl.federation.{shelf} import {contract}
 
     class Own({contract}):
         hides_updates = False
@@ -187,7 +187,14 @@ GIVES = """
 @pytest.mark.parametrize(
     ("kind", "shelf", "contract", "method", "returned", "said"),
     [
-        ("aggregator", "aggregators", "Aggregator", "aggregate", "None", "returned a NoneType; it must return a privfl.aggreg"),
+        (
+            "aggregator",
+            "aggregators",
+            "Aggregator",
+            "aggregate",
+            "None",
+            "returned a NoneType; it must return an Aggregate of privfl.federation.aggreg",
+        ),
         ("aggregator", "aggregators", "Aggregator", "aggregate", "given[0][0].delta_D", "returned a Tensor; it must return a"),
         (
             "server",
@@ -214,7 +221,7 @@ def test_what_an_item_gives(
 
 
 def test_an_error_of_privfl_s_own_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("privfl.recording._PACKAGES", ("",))
+    monkeypatch.setattr("privfl.running.recording._PACKAGES", ("",))
     monkeypatch.setattr(sys, "argv", ["privfl", "doctor"])
     monkeypatch.setattr(sys, "excepthook", sys.excepthook)
     with pytest.raises(ValueError, match="name"):

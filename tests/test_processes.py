@@ -16,8 +16,8 @@ from privfl import processes
 from privfl.errors import ConfigError
 from privfl.loading import dump
 from privfl.processes import ALONE, joined
-from privfl.recording import assist, run
-from privfl.runs import RunFolder
+from privfl.running.recording import assist, run
+from privfl.running.run_folder import RunFolder
 
 CENTRAL = {
     "kind": "client_central",
@@ -114,7 +114,7 @@ def test_a_process_with_nothing_to_do_is_said(parts: int | None, tmp_path: Path)
 
 DYING = """
 import os
-from privfl.training.fused import Fused
+from privfl.learning.training.fused import Fused
 class Engine(Fused):
     calls = 0
     def train(self, global_D, tasks):

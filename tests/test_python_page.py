@@ -13,8 +13,8 @@ from small_runs import small
 
 import privfl
 from attacks import _run
-from privfl.experiment import assemble
-from privfl.models import Model
+from privfl.learning.models import Model
+from privfl.running.experiment import assemble
 
 ROOT = Path(__file__).parents[1]
 TIED = '''
@@ -22,7 +22,7 @@ TIED = '''
 
 from torch import Tensor, nn
 
-from privfl.models import Model
+from privfl.learning.models import Model
 
 
 class Both(nn.Module):

@@ -18,11 +18,11 @@ from pydantic import BaseModel
 from small_runs import SMALL, small
 
 from attacks import _run
-from privfl import sweeping
 from privfl.config import ExperimentConfig
-from privfl.datasets import _fetch
+from privfl.data.datasets import _fetch
 from privfl.loading import load
-from privfl.recording import run as train
+from privfl.running import sweeping
+from privfl.running.recording import run as train
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 

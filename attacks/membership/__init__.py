@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from attacks import Attack
 from attacks.membership._coins import Candidates
+from privfl.adversaries import Adversary
 from privfl.errors import ConfigError, ViewError
-from privfl.experiment import Experiment
-from privfl.views import Adversary
+from privfl.running.experiment import Experiment
 
 FloatArray = NDArray[np.float64]
 LogitArray = NDArray[np.float32]

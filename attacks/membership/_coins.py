@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from privfl.auditing import require_both_kinds
 from privfl.errors import ConfigError, DataError
-from privfl.experiment import Experiment
+from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 
 BoolArray = NDArray[np.bool_]

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.plan import ExamplePlan
-from privfl.training import LocalResult, LocalTask, Trainer
 
 
 class Idle(Trainer):

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from privfl.datasets import About, Dataset
-from privfl.federated import Examples, LoadedData
+from privfl.data.datasets import About, Dataset
+from privfl.data.federated import Examples, LoadedData
 
 FEATURES, CLASSES = 16, 10
 

@@ -15,6 +15,7 @@ from typing import ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
+from privfl.adversaries import Adversary
 from privfl.config import AdaptiveClipping
 from privfl.errors import ConfigError, PrivacyError
 from privfl.privacy.clipping import clip_update
@@ -24,7 +25,6 @@ from privfl.privacy.factorization import BandedToeplitz, BinaryTree, Factorizati
 from privfl.privacy.mechanisms import Relation
 from privfl.seeding import Seed
 from privfl.vectors import Layout
-from privfl.views import Adversary
 
 PlanState = dict[str, Tensor]
 """What a plan carries from round to round, by name; a run is resumed from it."""

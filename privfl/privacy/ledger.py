@@ -15,7 +15,7 @@ from privfl.privacy import accounting
 from privfl.privacy.accounting import Accountant
 from privfl.privacy.events import CohortSum, Event, Unit
 from privfl.privacy.mechanisms import History, Relation
-from privfl.runs import write_atomic
+from privfl.storage import write_atomic
 from privfl.tables import Frozen
 
 Account = int | Literal["everybody"]

@@ -7,6 +7,7 @@ from typing import ClassVar, Literal
 
 from torch import Tensor
 
+from privfl.adversaries import Adversary
 from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Release, Total
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.draws import noised, require_noise
@@ -14,7 +15,6 @@ from privfl.privacy.events import NoiseShare, NoisyUpdate
 from privfl.privacy.mechanisms import Relation
 from privfl.seeding import Seed
 from privfl.vectors import Layout
-from privfl.views import Adversary
 
 
 class PublicCohortPlan(ClientPlan):

@@ -20,6 +20,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
+from privfl.adversaries import Adversary
 from privfl.config import (
     AdaptiveClipping,
     AllClients,
@@ -41,7 +42,6 @@ from privfl.privacy.draws import Randomness
 from privfl.privacy.events import LocalTraining, Unit
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
-from privfl.views import Adversary
 
 
 @dataclass(frozen=True)

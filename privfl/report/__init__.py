@@ -14,7 +14,8 @@ from privfl.report import page
 from privfl.report.card import as_json
 from privfl.report.recorded import Run
 from privfl.report.summary import attacks_table, summary_table
-from privfl.runs import RunFolder, write_atomic, write_json
+from privfl.running.run_folder import RunFolder
+from privfl.storage import write_atomic, write_json
 
 __all__ = ["attacks_table", "summary_table", "write_report"]
 

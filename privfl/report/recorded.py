@@ -19,7 +19,7 @@ from privfl.records import (
     RoundRecord,
     TimingRecord,
 )
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from privfl.report.headline import LOW_FPR, headlines, warnings
 from privfl.report.recorded import Run, found_by, rate_at
 from privfl.report.secure import certified, risks
 from privfl.report.wording import attack_name, percent, percent_range
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 
 def summary_table(folder: RunFolder) -> Table:

@@ -14,9 +14,9 @@ from attacks._run import run_attacks
 from attacks.membership._coins import draw_memberships
 from attacks.membership._harness import Outputs
 from privfl.errors import ConfigError, UserError
-from privfl.recording import run
 from privfl.report import write_report
-from privfl.runs import RunFolder
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
 
 PLAIN: dict[str, Any] = {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "rounds": 1}
 

@@ -12,13 +12,13 @@ from torch import Tensor
 from attacks import _run
 from attacks._run import run_attacks
 from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, ViewError
-from privfl.experiment import Experiment, assemble
+from privfl.learning.training import LocalResult, LocalTask
+from privfl.learning.training.opacus import Opacus
 from privfl.loading import loads
 from privfl.privacy.plan import ExamplePlan
-from privfl.recording import run
-from privfl.runs import RunFolder
-from privfl.training import LocalResult, LocalTask
-from privfl.training.opacus import Opacus
+from privfl.running.experiment import Experiment, assemble
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
 from privfl.vectors import to_vector
 
 ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from privfl.training._rules.products import square_lengths
+from privfl.learning.training._rules.products import square_lengths
 
 FOLDER = Path(__file__).parents[2] / "benchmarks"
 

@@ -56,7 +56,7 @@ def test_a_round_costs_no_more_with_more_clients_and_as_much_more_as_the_cohort_
 
 def test_bytes_are_counted_once_where_they_are_appended(bench: dict[str, Any], tmp_path: Path) -> None:
     from privfl.records import StageSeconds
-    from privfl.runs import append_line, write_atomic
+    from privfl.storage import append_line, write_atomic
 
     line = StageSeconds(stage="x", client=0.0, server=0.0)
     with bench["_written_bytes"]() as written:

@@ -18,18 +18,18 @@ from pydantic import BaseModel, ValidationError
 from torch import nn
 
 from attacks import Attack
-from privfl.aggregators import Aggregator, ClientUpdate, RoundContext
+from privfl.adversaries import ADVERSARIES
 from privfl.config import DataConfig, TrainingConfig
-from privfl.datasets import Dataset
+from privfl.data.datasets import Dataset
+from privfl.data.input_store import Inputs
 from privfl.errors import PrivflError
-from privfl.inputs import Inputs
+from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
+from privfl.learning.training import LocalTask, Trainer
 from privfl.privacy.plan import NoPlan
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.tables import Item
-from privfl.training import LocalTask, Trainer
 from privfl.vectors import Layout, to_vector
-from privfl.views import ADVERSARIES
 
 
 @dataclass(frozen=True)
@@ -122,10 +122,10 @@ def test_items_of_one_shelf_do_not_import_each_other(entry: Entry) -> None:
 
 @every(ENTRIES)
 def test_an_item_knows_nothing_of_those_who_use_it(entry: Entry) -> None:
-    above = {"privfl.rounds", "privfl.experiment", "privfl.recording", "privfl.cli", "privfl.report"}
+    above = {"privfl.federation.rounds", "privfl.running.experiment", "privfl.running.recording", "privfl.cli", "privfl.report"}
     if entry.at == "attacks.run":
         # It reads its view, or what the harness made of it, and never the run folder, the data or the membership.
-        above |= {"privfl.runs", "privfl.federated", "privfl.datasets", "attacks._run"}
+        above |= {"privfl.running.run_folder", "privfl.data.federated", "privfl.data.datasets", "attacks._run"}
     else:
         above |= {"attacks"}
     names = imported(Path(cast("str", entry.module.__file__)))

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from privfl.models import Model
+from privfl.learning.models import Model
 
 Frozen = Literal["parameter", "buffer", "everything", "nothing"]
 

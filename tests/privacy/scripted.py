@@ -8,18 +8,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from privfl.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
-from privfl.aggregators.mean import Mean
 from privfl.config import TrainingConfig
-from privfl.inputs import Inputs
+from privfl.data.input_store import Inputs
+from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
+from privfl.federation.aggregators.mean import Mean
+from privfl.federation.rounds import Cohort, Outcome, Round, ServerState
+from privfl.federation.servers.fedavg import FedAvg
+from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan
 from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
 from privfl.privacy.plan import NoPlan
 from privfl.privacy.streams import RandomStream
-from privfl.rounds import Cohort, Outcome, Round, ServerState
 from privfl.seeding import Seed
-from privfl.servers.fedavg import FedAvg
-from privfl.training import LocalResult, LocalTask, Trainer
 from privfl.vectors import Layout
 
 LAYOUT = Layout(("weight", "bias"), ((5, 4), (4,)))

@@ -31,12 +31,13 @@ from test_factorization import strategy as matrix_of
 from test_factorization import worst
 from torch import Tensor
 
-from privfl.aggregators import ClientUpdate, RoundContext
-from privfl.aggregators.mean import Mean
-from privfl.aggregators.plain_sum import PlainSum
-from privfl.aggregators.secure_sum import SecureSum
 from privfl.config import AdaptiveClipping
 from privfl.errors import PrivacyError
+from privfl.federation.aggregators import ClientUpdate, RoundContext
+from privfl.federation.aggregators.mean import Mean
+from privfl.federation.aggregators.plain_sum import PlainSum
+from privfl.federation.aggregators.secure_sum import SecureSum
+from privfl.federation.rounds import skip_reason
 from privfl.privacy import draws
 from privfl.privacy.client_plans import CentralPlan, ClientPlan, Imagined
 from privfl.privacy.clipping import clip_update
@@ -44,7 +45,6 @@ from privfl.privacy.events import CohortSum
 from privfl.privacy.factorization import Participation
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, MatrixGaussian
-from privfl.rounds import skip_reason
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 

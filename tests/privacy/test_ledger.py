@@ -13,7 +13,7 @@ from privfl.privacy.accounting import epsilon
 from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
 from privfl.privacy.ledger import Account, Entry, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
-from privfl.runs import append_line
+from privfl.storage import append_line
 
 DELTA = 1e-5
 

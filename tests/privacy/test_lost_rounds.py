@@ -10,13 +10,13 @@ from typing import Any
 import pytest
 from small_runs import small
 
-from privfl import recording
 from privfl.privacy.ledger import Entry
-from privfl.recording import run
 from privfl.report import write_report
 from privfl.report.headline import warnings
 from privfl.report.recorded import Run
-from privfl.runs import RunFolder
+from privfl.running import recording
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
 
 ROUNDS = 3
 CLIENT: dict[str, Any] = {"noise_multiplier": 1.0, "delta": 1e-4, "max_update_norm": 1.0}

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 from small_runs import small
 
-from privfl import experiment
 from privfl.config import ExperimentConfig
-from privfl.experiment import Experiment
-from privfl.rounds import ServerState
+from privfl.federation.rounds import ServerState
+from privfl.running import experiment
+from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 
 

@@ -2,7 +2,7 @@
 
 A mutant is an edit of a function's source, made in memory; the tree is left as it is. The text that it replaces must be
 there exactly once, so that a mutant cannot outlive the code that it was made for. The same is done to the engine of
-example-level plans in ``tests/training/test_opacus_engine.py``.
+example-level plans in ``tests/learning/training/test_opacus_engine.py``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ import test_named_streams as of_streams
 import test_recorded_plans as of_runs
 import test_traps as of_traps
 
-from privfl import experiment, rounds
 from privfl.errors import PrivacyError, ProtocolError
+from privfl.federation import rounds
 from privfl.privacy import client_plans, clipping, distributed, events, ledger, own_noise_plans
+from privfl.running import experiment
 from privfl.seeding import Seed
 
 RED = (AssertionError, PrivacyError, ProtocolError)

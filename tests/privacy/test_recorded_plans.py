@@ -17,22 +17,22 @@ from scripted import CodedSum
 from small_runs import SMALL, small
 
 from attacks._run import _promised
-from privfl import views
 from privfl.auditing import tpr_bound
 from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
-from privfl.determinism import deterministic
 from privfl.errors import RunFolderError, StorageError, ViewError
-from privfl.experiment import assemble
-from privfl.pricing import account, together
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, PoissonGaussian
 from privfl.privacy.sampling import draw_cohorts
-from privfl.recording import run
 from privfl.report.card import as_json
 from privfl.report.headline import headlines
 from privfl.report.recorded import Run
-from privfl.runs import RunFolder
+from privfl.running import views
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import assemble
+from privfl.running.pricing import account, together
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
 from privfl.seeding import Seed
 
 ERROR = 1e-4

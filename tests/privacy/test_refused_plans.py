@@ -11,9 +11,9 @@ from small_runs import SMALL, small
 from test_recorded_plans import DPFTRL, privacy
 
 from privfl.errors import ConfigError
-from privfl.experiment import assemble
-from privfl.pricing import account
-from privfl.recording import run
+from privfl.running.experiment import assemble
+from privfl.running.pricing import account
+from privfl.running.recording import run
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from small_runs import SMALL, small
 from test_recorded_plans import DPFTRL, privacy
 
 from privfl.errors import ConfigError, PrivacyError
-from privfl.recording import run
+from privfl.running.recording import run
 
 OF_A_SUM: dict[str, dict[str, Any]] = {
     "client_central": {"privacy": privacy("client_central")},

@@ -18,8 +18,12 @@ from scripted import D, central, denominator, play, updates
 from torch import Tensor, nn
 
 from privfl.config import AdaptiveClipping, TrainingConfig
+from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
-from privfl.inputs import Inputs
+from privfl.federation.rounds import ServerState
+from privfl.learning.training import LocalTask, Trainer, opacus
+from privfl.learning.training.fused import Fused
+from privfl.learning.training.opacus import Opacus
 from privfl.privacy import accounting
 from privfl.privacy.client_plans import CentralPlan
 from privfl.privacy.events import CohortSum
@@ -27,11 +31,7 @@ from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plan import ExamplePlan
 from privfl.privacy.sampling import private_batches
-from privfl.rounds import ServerState
 from privfl.seeding import Seed
-from privfl.training import LocalTask, Trainer, opacus
-from privfl.training.fused import Fused
-from privfl.training.opacus import Opacus
 from privfl.vectors import to_vector
 
 ERROR = 1e-4
@@ -70,7 +70,7 @@ def trained(engine: type[Trainer], of: ExamplePlan, x: Tensor, y: Tensor, *, siz
 
 def of_training(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A check that is put to the engines elsewhere."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "training"))
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "learning" / "training"))
     return getattr(importlib.import_module("promises"), name)
 
 

@@ -33,7 +33,7 @@ from privfl.records import (
     StageSeconds,
     TimingRecord,
 )
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 PARAMETERS = 26010
 STAGES = ("advertise_keys", "share_keys", "masked_input", "unmasking")

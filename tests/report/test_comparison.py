@@ -14,14 +14,14 @@ from made_runs import Made, make
 from page_reader import Reader
 from small_runs import small
 
-from privfl.recording import run as begin
 from privfl.records import Extrapolated
 from privfl.report import write_report
 from privfl.report.comparison import differences, drawings, row, tagged
 from privfl.report.drawing import SERIES, marker, series, style
 from privfl.report.pairing import pairings
 from privfl.report.recorded import Run
-from privfl.runs import RunFolder
+from privfl.running.recording import run as begin
+from privfl.running.run_folder import RunFolder
 
 
 @pytest.fixture(scope="session")

@@ -11,13 +11,13 @@ from page_reader import Reader
 from small_runs import SMALL, small
 
 from privfl.errors import ConfigError, RunFolderError
-from privfl.experiment import assemble
-from privfl.pricing import together
-from privfl.recording import run
 from privfl.report import write_report
 from privfl.report.recorded import Run
-from privfl.runs import RunFolder
-from privfl.sweeping import variants
+from privfl.running.experiment import assemble
+from privfl.running.pricing import together
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
+from privfl.running.sweeping import variants
 
 
 def words(folder: RunFolder) -> str:

@@ -18,7 +18,7 @@ from privfl.auditing import tpr_bound
 from privfl.errors import RunFolderError
 from privfl.report import attacks_table, write_report
 from privfl.report.drawing import COLOURS
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 
 def page(folder: RunFolder) -> str:

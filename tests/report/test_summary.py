@@ -9,7 +9,7 @@ from made_runs import Made, make
 from rich.console import Console
 
 from privfl.report import summary_table
-from privfl.runs import RunFolder
+from privfl.running.run_folder import RunFolder
 
 
 def printed(folder: RunFolder, width: int = 120) -> str:

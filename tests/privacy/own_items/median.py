@@ -7,8 +7,8 @@ from dataclasses import replace
 
 import torch
 
-from privfl.aggregators import Aggregate, ClientUpdate, RoundContext
-from privfl.aggregators.mean import Mean
+from privfl.federation.aggregators import Aggregate, ClientUpdate, RoundContext
+from privfl.federation.aggregators.mean import Mean
 
 
 class Median(Mean):

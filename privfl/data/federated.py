@@ -1,0 +1,286 @@
+"""Who has which example, and who of them is a member: :class:`FederatedData`.
+
+The whole pool is dealt to the clients first; only then is it drawn, example by example, what each client trains on.
+Members and hold-out examples of one client therefore come from one distribution, however skewed the partition is, and
+an attack cannot tell them apart without looking at the model.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.config import DataConfig, Natural
+from privfl.data.partition import assign
+from privfl.errors import DataError
+from privfl.seeding import Seed
+
+FloatArray = NDArray[np.float32]
+ByteArray = NDArray[np.uint8]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Pixels:
+    """What the bytes of images stand for: (byte / 255 - mean) / std in each of the C channels."""
+
+    mean_C: tuple[float, ...]
+    std_C: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N,), int64."""
+
+    x: FloatArray | ByteArray
+    y: IntArray
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __repr__(self) -> str:
+        return f"<{len(self):,} examples of shape {self.x.shape[1:]}, {self.x.dtype}>"
+
+
+@dataclass(frozen=True)
+class LoadedData:
+    """What an item of the shelf of data sets reads from disk.
+
+    Args:
+        train: the pool, before anyone owns or holds out anything.
+        test: the central test split.
+        classes: the name of each class.
+        provenance: one sentence on where the data come from, and what is special about this copy.
+        natural_N: for each pool example, the client that the data itself names; None where it names none.
+        natural_names: those clients' names.
+        pixels: what the values of ``x`` stand for, if they are bytes (:class:`privfl.data.input_store.Inputs`).
+
+    Raises:
+        DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
+    """
+
+    train: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    provenance: str
+    natural_N: IntArray | None = None
+    natural_names: tuple[str, ...] = ()
+    pixels: Pixels | None = None
+
+    def __post_init__(self) -> None:
+        for part, examples in (("training", self.train), ("test", self.test)):
+            _check(f"the {part} part", examples, len(self.classes), self.pixels)
+        if self.train.x.shape[1:] != self.test.x.shape[1:]:
+            raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
+        if self.natural_N is not None and (
+            self.natural_N.shape != self.train.y.shape or not _within(self.natural_N, len(self.natural_names))
+        ):
+            raise DataError("natural_N must give each training example the index of one of natural_names")
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that its arrays take."""
+        return self.train.x.nbytes + self.train.y.nbytes + self.test.x.nbytes + self.test.y.nbytes
+
+    def digest(self) -> str:
+        """SHA-256 of all its examples and of the clients that the data name: whether two readings gave the same."""
+        named = () if self.natural_N is None else (self.natural_N,)
+        return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
+
+
+@dataclass(frozen=True)
+class FederatedData:
+    """The pool of N examples, its owners and its members, and the central test split.
+
+    Args:
+        pool: all examples that clients own, members or not.
+        test: the central test split.
+        classes: the name of each class.
+        clients: the name of each of the K clients.
+        provenance: see :class:`LoadedData`.
+        owner_N: the client that owns each example.
+        candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
+        member_N: the examples that are trained on.
+        pixels: see :class:`LoadedData`.
+    """
+
+    pool: Examples
+    test: Examples
+    classes: tuple[str, ...]
+    clients: tuple[str, ...]
+    provenance: str
+    owner_N: IntArray
+    candidate_N: BoolArray
+    member_N: BoolArray
+    pixels: Pixels | None = None
+
+    def __repr__(self) -> str:
+        members = np.count_nonzero(self.member_N)
+        return f"<FederatedData: {members:,} members of {self.pool!r} at {len(self.clients):,} clients>"
+
+    @classmethod
+    def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:
+        """Deal the pool to the clients, then draw who is a member.
+
+        Each example is a candidate with probability ``2 * config.holdout``, independently of everything else, and each
+        candidate a member by a fair coin, so that ``config.holdout`` of the pool is expected to be held out. The coins
+        are independent, as in add/remove adjacency: the number of members is not fixed.
+
+        One example of each client, drawn at random, is never a candidate. A client is therefore never left without a
+        member, in this draw or any other, and no coin needs to be tossed twice, which would make it unfair.
+
+        Args:
+            loaded: what a data set's loader gave.
+            config: clients, partition and hold-out.
+            seed: of the data alone; the same seed gives the same bytes.
+
+        Raises:
+            DataError: a client is left with no example.
+        """
+        names = _client_names(loaded, config)
+        owner_N = assign(config.partition, loaded.train.y, loaded.natural_N, len(names), (seed / "partition").numpy())
+        data = cls(
+            pool=loaded.train,
+            test=loaded.test,
+            classes=loaded.classes,
+            clients=names,
+            provenance=loaded.provenance,
+            owner_N=owner_N,
+            candidate_N=_candidates(owner_N, config.holdout, (seed / "candidates").numpy()),
+            member_N=np.ones(len(owner_N), dtype=np.bool_),
+            pixels=loaded.pixels,
+        )
+        return data.redrawn((seed / "membership").numpy())
+
+    def members_of(self, client: int) -> IntArray:
+        """Pool indices that this client trains on, ascending."""
+        rows = self._rows_of(client)
+        return rows[self.member_N[rows]]
+
+    def holdout_of(self, client: int) -> IntArray:
+        """Pool indices that this client owns and does not train on, ascending."""
+        rows = self._rows_of(client)
+        return rows[~self.member_N[rows]]
+
+    def _rows_of(self, client: int) -> IntArray:
+        order_N, ends_K = self._by_owner
+        return order_N[ends_K[client] - self._sizes[client] : ends_K[client]]
+
+    @functools.cached_property
+    def _by_owner(self) -> tuple[IntArray, IntArray]:
+        """The pool's indices, client after client, and where each client's end: a cohort must not cost a look at the pool."""
+        return np.argsort(self.owner_N, kind="stable"), self._sizes.cumsum()
+
+    def redrawn(self, generator: np.random.Generator) -> FederatedData:
+        """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
+        coin_N = generator.random(len(self.pool)) < 0.5
+        return replace(self, member_N=np.where(self.candidate_N, coin_N, True))
+
+    def sizes(self) -> IntArray:
+        """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""
+        return self._sizes
+
+    @functools.cached_property
+    def _sizes(self) -> IntArray:
+        sizes_K = np.bincount(self.owner_N, minlength=len(self.clients))
+        sizes_K.flags.writeable = False
+        return sizes_K
+
+    def digest(self) -> str:
+        """SHA-256 of the pool, the test split and who owns what: whether two runs have the same data."""
+        return self._digest
+
+    @functools.cached_property
+    def _digest(self) -> str:
+        return _sha256(self.pixels, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
+
+    def counts(self) -> NDArray[np.int64]:
+        """How many members of each class each client has, of shape (K, classes)."""
+        table: NDArray[Any] = np.zeros((len(self.clients), len(self.classes)), dtype=np.int64)
+        np.add.at(table, (self.owner_N[self.member_N], self.pool.y[self.member_N]), 1)
+        return table
+
+
+def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
+    sha = hashlib.sha256(repr(pixels).encode() if pixels else b"")
+    for array in arrays:
+        sha.update(str((array.dtype, array.shape)).encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
+    if isinstance(config.partition, Natural):
+        return loaded.natural_names
+    if config.clients is None:
+        raise DataError("data.clients: is missing; give it, unless data.partition.kind is 'natural'")
+    return tuple(f"client {number}" for number in range(config.clients))
+
+
+def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generator) -> BoolArray:
+    """Whose membership is drawn: each example with probability 2 * holdout, save each client's last in a random order."""
+    draw_N = generator.random(len(owner_N))
+    candidate_N = draw_N < 2 * holdout
+    order = np.lexsort((draw_N, owner_N))
+    # The largest draw of a client is a candidate only where all of its draws are; elsewhere this changes nothing.
+    last = order[np.flatnonzero(np.diff(owner_N[order], append=-1))]
+    candidate_N[last] = False
+    return candidate_N
+
+
+def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -> None:
+    x, y = examples.x, examples.y
+    for name, array in (("x", x), ("y", y)):
+        if not isinstance(array, np.ndarray):
+            raise DataError(f"{part} has {name} of {type(array).__name__}; it must be a NumPy array: np.asarray({name})")
+    if x.shape[:1] == y.shape[:1] == (0,):
+        raise DataError(f"{part} is empty; there must be at least one example in it: give it some")
+    wanted = "float32" if pixels is None else "uint8"
+    if x.dtype != wanted:
+        rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else f"x.astype(np.{wanted})"
+        raise DataError(f"{part} has x of {x.dtype}; it must be {wanted}: {rule}")
+    _check_labels(part, y)
+    if x.shape[:1] != y.shape:
+        raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
+    if pixels is not None:
+        _check_pixels(part, x, pixels)
+    # A NaN passes through min and max; neither allocates anything of the pool's size.
+    elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
+        raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
+    if not _within(y, classes):
+        raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
+
+
+def _check_labels(part: str, y: NDArray[Any]) -> None:
+    """Raise unless there is one class for each example, as int64; the error names the cast where one makes it so."""
+    here = f"{part} has y of {y.dtype}" + (f" and shape {y.shape}" if y.ndim != 1 else "")
+    if y.dtype.kind not in "biuf":
+        raise DataError(f"{here}; labels must be int64: np.unique(y, return_inverse=True)[1] numbers them")
+    if y.ndim != 1:
+        if y.ndim == 2 and y.shape[1] == 1:
+            raise DataError(f"{here}; labels must be of shape (N,): y[:, 0].astype(np.int64)")
+        if y.ndim == 2 and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
+            raise DataError(f"{here}, one-hot; labels must be of shape (N,): y.argmax(axis=1).astype(np.int64)")
+        raise DataError(f"{here}; privfl trains classifiers with one label an example: several cannot be learned")
+    if y.dtype.kind == "f" and not bool((y == np.rint(y)).all()):
+        raise DataError(f"{here} that are no whole numbers; privfl trains classifiers: a number cannot be learned, a class can")
+    if y.dtype != np.int64:
+        raise DataError(f"{here}; labels must be int64: y.astype(np.int64)")
+
+
+def _check_pixels(part: str, x: NDArray[Any], pixels: Pixels) -> None:
+    channels = len(pixels.mean_C)
+    if x.ndim != 4 or not x.shape[1] == channels == len(pixels.std_C):
+        raise DataError(f"{part} has x of shape {x.shape}; {pixels} is for (N, C, H, W), a mean and a deviation a channel")
+    if not (all(0 <= mean <= 1 for mean in pixels.mean_C) and all(0 < std < np.inf for std in pixels.std_C)):
+        raise DataError(f"{part} has {pixels}; of bytes / 255, means must be between 0 and 1, deviations finite and above 0")
+
+
+def _within(values_N: IntArray, count: int) -> bool:
+    return bool(values_N.min() >= 0 and values_N.max() < count)

@@ -1,0 +1,71 @@
+"""The inputs of a model where a run keeps them: images as the bytes that they were published as, all else as numbers."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from privfl.data.federated import Examples, Pixels
+
+_DTYPE = torch.float32
+
+
+class Inputs:
+    """N inputs. Images stay bytes, a quarter of the memory; whatever is taken out of them is ready for the model.
+
+    Args:
+        kept: shape (N, ...); uint8 where there are ``pixels``.
+        pixels: what the bytes stand for; None: nothing is done to what is kept.
+    """
+
+    def __init__(self, kept: Tensor, pixels: Pixels | None = None) -> None:
+        self.kept, self._pixels = kept, pixels
+        if pixels is not None:
+            # Here and not for each batch: to send them to a GPU is to wait for it.
+            mean_C, std_C = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (pixels.mean_C, pixels.std_C))
+            self._factor_C = (1 / (255 * std_C)).to(kept.device, _DTYPE)
+            self._shift_C = (mean_C / std_C).to(kept.device, _DTYPE)
+
+    @classmethod
+    def of(cls, examples: Examples, pixels: Pixels | None, device: torch.device) -> Inputs:
+        """The inputs of these examples, on that device."""
+        with warnings.catch_warnings():
+            # Bytes that were read from a file are not writable; nothing here writes.
+            warnings.filterwarnings("ignore", "The given NumPy array is not writable")
+            return cls(torch.from_numpy(np.ascontiguousarray(examples.x)), pixels).to(device)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+        """All of them, one part after the other."""
+        if all(part._pixels == parts[0]._pixels for part in parts):
+            return cls(torch.cat([part.kept for part in parts]), parts[0]._pixels)
+        return cls(torch.cat([part[:] for part in parts]))
+
+    def to(self, device: torch.device | str) -> Inputs:
+        """The same on another device."""
+        return Inputs(self.kept.to(device), self._pixels)
+
+    def __len__(self) -> int:
+        return len(self.kept)
+
+    def __getitem__(self, rows: Tensor | slice) -> Tensor:
+        """Some of them: indices of type int64 on the device of the inputs, a mask, or a slice.
+
+        Returns:
+            shape (n, ...); bytes b of channel c as (b / 255 - mean_c) / std_c, float32.
+        """
+        by_index = isinstance(rows, Tensor) and rows.dtype == torch.int64
+        taken = self.kept.index_select(0, rows) if by_index else self.kept[rows]  # type: ignore[arg-type]
+        if self._pixels is None:
+            # A model may write into what it is given; that must not be the data.
+            return taken.clone() if isinstance(rows, slice) else taken
+        return taken.to(_DTYPE).mul_(self._factor_C).sub_(self._shift_C)
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are kept, and what is taken out of them is."""
+        return self.kept.device

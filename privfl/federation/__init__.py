@@ -1,0 +1,1 @@
+"""The federation: the shelves of aggregators and server optimisers, and one round as a function."""

@@ -1,0 +1,444 @@
+"""One federated round as a function: (state, cohort) -> (state, what happened)."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from privfl import own_code
+from privfl.errors import DataError, ItemError, ModelError, PrivacyError, ProcessError
+from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
+from privfl.federation.servers import ServerOptimizer, State
+from privfl.learning.training import LocalResult, LocalTask, Trainer
+from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
+from privfl.privacy.events import CohortSum, Event
+from privfl.privacy.ledger import Account
+from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.seeding import Seed
+from privfl.vectors import are_finite
+
+_NOTHING = torch.empty(0)
+
+
+@dataclass(frozen=True)
+class ServerState:
+    """What goes from round to round: the number of the next round, the global model, the states of the server optimiser
+    and of the plan.
+    """
+
+    round: int
+    global_D: Tensor
+    optimizer: State
+    plan: PlanState
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """The clients of a round, and what each of them trains on, put together where it is needed."""
+
+    clients: tuple[int, ...]
+    task: Callable[[int], LocalTask]
+    example: Tensor
+    """Some example, of which only shape and type count; shape (1, ...)."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the first process tells the others to begin a round with, beside the global model, and its run's fingerprint."""
+
+    round: int
+    plan: PlanState
+    run_name: str
+
+
+@dataclass
+class Done:
+    """What clients did in a round, client by client, all but the updates themselves.
+
+    Args:
+        clients: whose it is.
+        handed_in: what the plan made of it, without the vector.
+        losses, clipped_shares, zeroed: of their training.
+        stand_ins: who took part with zeros.
+        seconds: training, by the slowest process.
+        processes: how many had clients to train.
+    """
+
+    clients: list[int] = field(default_factory=list)
+    handed_in: list[Contribution] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)
+    clipped_shares: list[float] = field(default_factory=list)
+    zeroed: list[int] = field(default_factory=list)
+    stand_ins: list[int] = field(default_factory=list)
+    seconds: float = 0.0
+    processes: int = 0
+
+    def add(self, results: Sequence[LocalResult], handed_in: Sequence[Contribution]) -> None:
+        """More clients. An update of a whole client that is not finite is one gradient that counts as zero."""
+        self.clients.extend(result.client for result in results)
+        self.handed_in.extend(replace(one, delta_D=_NOTHING) for one in handed_in)
+        self.losses.extend(result.loss for result in results)
+        self.clipped_shares.extend(result.clipped_share for result in results)
+        finite = are_finite([result.delta_D for result in results])
+        self.zeroed.extend(result.zeroed + (not whole) for result, whole in zip(results, finite, strict=True))
+
+    @classmethod
+    def of(cls, shares: Sequence[Done]) -> Done:
+        """All of them, by ascending client, whichever process trained it."""
+        where = sorted((client, share, place) for share, one in enumerate(shares) for place, client in enumerate(one.clients))
+        return cls(
+            clients=[client for client, _, _ in where],
+            handed_in=[shares[share].handed_in[place] for _, share, place in where],
+            losses=[shares[share].losses[place] for _, share, place in where],
+            clipped_shares=[shares[share].clipped_shares[place] for _, share, place in where],
+            zeroed=[shares[share].zeroed[place] for _, share, place in where],
+            seconds=max(share.seconds for share in shares),
+            processes=sum(bool(share.clients) for share in shares),
+        )
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What happened in a round.
+
+    Args:
+        state: the state that the next round begins with.
+        losses: each client's mean training loss; empty where nobody trained.
+        aggregate: None where nothing was aggregated.
+        participants: who handed something in, ascending, stand-ins included.
+        events: what was spent, for the ledger, by whose account it is.
+        clipped_share: of the gradients, or of the updates, that were longer than the norm; None where nothing is clipped.
+        zeroed: how many gradients or updates were not finite, and counted as zeros.
+        skipped: why the model did not move: nobody trained, or too few survived the aggregation.
+        train_seconds: training of the whole cohort.
+        processes: how many had clients to train.
+    """
+
+    state: ServerState
+    losses: Sequence[float]
+    aggregate: Aggregate | None
+    participants: Sequence[int]
+    events: dict[Account, Event]
+    clipped_share: float | None
+    zeroed: int
+    skipped: str | None
+    train_seconds: float
+    processes: int
+
+
+def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
+    """Why a cohort cannot train; None where it can. Known before the round, so that nothing is spent in vain.
+
+    A cohort that is drawn in secret is never skipped, be it empty: that a round was skipped would tell who was not there.
+    """
+    if isinstance(plan, ClientPlan) and plan.trusts_server:
+        return None
+    least = max(1, aggregator.minimum_clients, plan.minimum_clients if isinstance(plan, ClientPlan) else 1)
+    if len(cohort) < least:
+        return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
+    return None
+
+
+@dataclass(frozen=True)
+class Round:
+    """Who does what in a round.
+
+    Args:
+        plan: what was promised; each executed event must be the planned one.
+        trainer: trains the cohort.
+        aggregator: brings the updates together.
+        server: moves the global model.
+        largest_client: the size of the largest client of all.
+        stream: the server's own randomness of this round.
+        run_name: the run's fingerprint.
+    """
+
+    plan: Plan
+    trainer: Trainer
+    aggregator: Aggregator
+    server: ServerOptimizer
+    largest_client: int
+    stream: Seed
+    run_name: str
+
+    def run(self, state: ServerState, cohort: Cohort, context: RoundContext) -> Outcome:
+        """Local training, aggregation and the server's step; of several processes, by the first.
+
+        Args:
+            state: what the last round left.
+            cohort: who takes part.
+            context: what both ends of the aggregation know.
+
+        Raises:
+            ModelError: training diverged.
+            PrivacyError: something else was done than was planned.
+        """
+        skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
+        if skipped is not None:
+            after = ServerState(state.round + 1, state.global_D, state.optimizer, state.plan)
+            return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
+        if context.codec is not None and not self.aggregator.uses_codec:
+            raise PrivacyError(
+                f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
+                "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
+            )
+        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
+        context.processes.share(Order(state.round, told, self.run_name))
+        context.processes.share_vector(state.global_D)
+        done, aggregate = self.contribute(state, cohort, context)
+        if isinstance(self.plan, ClientPlan):
+            return self._of_clients(self.plan, state, done, aggregate)
+        return self._of_examples(state, done, aggregate)
+
+    def contribute(
+        self, state: ServerState, cohort: Cohort, context: RoundContext, order: Order | None = None
+    ) -> tuple[Done, Aggregate | None]:
+        """What every process does in a round: train its share of the cohort, and have it aggregated.
+
+        The cohort is cut into parts that depend on nothing but its size, and each part is trained by itself, wherever.
+
+        Args:
+            state: what the round begins with.
+            cohort: who takes part.
+            context: what both ends of the aggregation know.
+            order: the first process' own, at the others.
+
+        Returns:
+            what the clients did, and, at the first process alone, the aggregate; None where nobody came.
+        """
+        mine, updates = Done(), list[ClientUpdate]()
+        failed: Exception | None = None
+        try:
+            if order is not None and order.run_name != self.run_name:
+                raise DataError(
+                    f"process {context.processes.rank} read other data, or built another model, than the first; give all the "
+                    "same files, and seed the shuffling of the data set and what the model draws"
+                )
+            for part in self._parts(state, cohort, context):
+                self._train(part, state, context, mine, updates)
+        except Exception as error:
+            # Said to all before it is raised: a process that left would keep the others waiting.
+            failed = own_code.told(error) or error if context.processes.size > 1 else error
+        shares = context.processes.gather((mine, failed))
+        failures = [found for _, found in shares if found is not None]
+        if failures and context.processes.first:
+            raise failures[0]
+        if failures:
+            return Done(), None
+        done = Done.of([share for share, _ in shares])
+        _require_each_once(cohort.clients, done.clients)
+        if not done.clients:
+            return done, None
+        wire = self._on_the_wire(context)
+        # Stand-ins are nobody's: they are added once.
+        extra = self._stand_ins(done.clients, wire) if context.processes.first else []
+        done.stand_ins.extend(update.client for update in extra)
+        aggregate = self.aggregator.collect([*updates, *extra], wire)
+        if context.processes.first:
+            _require_result(self.aggregator, aggregate)
+        return done, aggregate
+
+    def _on_the_wire(self, context: RoundContext) -> RoundContext:
+        """The context of what is aggregated: the updates, and what the plan counts beside them.
+
+        Raises:
+            PrivacyError: the count would not arrive as it was handed in.
+        """
+        if not isinstance(self.plan, ClientPlan) or self.plan.entry is None:
+            return context
+        if not self.aggregator.carries(self.plan.entry, context):
+            raise PrivacyError(
+                f"aggregator {self.aggregator.kind!r} rounds or clips the {self.plan.entry:g} that an adaptive norm counts by; "
+                "nothing was sent: allow more aggregator.bits and an aggregator.clip of at least 0.5"
+            )
+        return replace(context, layout=self.plan.wire(context.layout))
+
+    def _parts(self, state: ServerState, cohort: Cohort, context: RoundContext) -> list[list[LocalTask]]:
+        """This process' parts of the cohort, of nearly one size: the largest first, each to whoever has the least."""
+        count = len(cohort.clients)
+        if not count:
+            return []
+        parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
+        cuts = [count * part // parts for part in range(parts + 1)]
+        loads, mine = [0] * context.processes.size, list[int]()
+        for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
+            whose = loads.index(min(loads))
+            loads[whose] += cuts[part + 1] - cuts[part]
+            if whose == context.processes.rank:
+                mine.append(part)
+        return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
+
+    def _train(
+        self, tasks: Sequence[LocalTask], state: ServerState, context: RoundContext, done: Done, updates: list[ClientUpdate]
+    ) -> None:
+        """Train some clients, and let each do to its update what the plan asks."""
+        started = time.perf_counter()
+        results = self.trainer.train(state.global_D, tasks)
+        done.seconds += time.perf_counter() - started
+        if isinstance(self.plan, ClientPlan):
+            # Every client has the same weight: one by its size would move the sum by more than it is clipped to. Noise that a
+            # client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
+            covered = {"rounding": self.aggregator.rounding_norm(context)} if self.plan.trusts_server else {}
+            handed_in = [
+                self.plan.at_client(result.delta_D, context.layout, state.plan, task.seed, **covered)
+                for task, result in zip(tasks, results, strict=True)
+            ]
+            weights = [1.0] * len(tasks)
+        else:
+            _require_finite(results)
+            _require_planned(self.plan, tasks, results)
+            handed_in = [Contribution(result.delta_D, True, result.event) for result in results]
+            # By public size (McMahan 2017: by the number of examples), as a share of the largest client's: a weight in
+            # (0, 1], which is what a secure sum can bound.
+            weights = [task.size / self.largest_client for task in tasks]
+        for task, one, weight in zip(tasks, handed_in, weights, strict=True):
+            updates.append(ClientUpdate(task.client, one.delta_D, weight))
+        done.add(results, handed_in)
+
+    def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
+        """Zeros of clients that did not come, where fewer came than the aggregator can hide.
+
+        Only a plan that trusts the server gets this far with so few, and must not skip the round; the sum is the same.
+        """
+        there = set(came)
+        others = (client for client in range(context.population) if client not in there)
+        missing = max(0, self.aggregator.minimum_clients - len(came))
+        zero_D = context.global_D.new_zeros(context.layout.size)
+        return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
+
+    def _of_examples(self, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
+        assert aggregate is not None, "somebody came"
+        # Where too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
+        return Outcome(
+            self._stepped(state, aggregate.mean_D, state.plan),
+            done.losses,
+            aggregate,
+            done.clients,
+            {client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None},
+            sum(done.clipped_shares) / len(done.clients) if isinstance(self.plan, ExamplePlan) else None,
+            sum(done.zeroed),
+            aggregate.failed,
+            done.seconds,
+            done.processes,
+        )
+
+    def _of_clients(self, plan: ClientPlan, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
+        failed = aggregate.failed if aggregate is not None and not plan.trusts_server else None
+        # A sum that was lost counts as empty where the noise is the server's: that a round was skipped would tell who came.
+        length = len(state.global_D) + (plan.entry is not None)
+        total = Total(state.global_D.new_zeros(length, dtype=torch.float64), 0.0)
+        if aggregate is not None and aggregate.sum_D is not None:
+            total = Total(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum)
+        release = plan.at_server(total, state.plan, state.round, self.stream)
+        within = sum(one.within for one in done.handed_in)
+        return Outcome(
+            self._stepped(state, None if failed else release.mean_D, state.plan if failed else release.state),
+            done.losses,
+            replace(aggregate, seen=plan.seen(aggregate.seen)) if aggregate is not None else None,
+            sorted([*done.clients, *done.stand_ins]),
+            _spent(plan, done, release.event),
+            1 - within / len(done.clients) if done.clients else None,
+            sum(done.zeroed),
+            failed,
+            done.seconds,
+            done.processes,
+        )
+
+    def _stepped(self, state: ServerState, mean_D: Tensor | None, plan: PlanState) -> ServerState:
+        """The state after the round; where there is no mean the model stays where it was."""
+        if mean_D is None:
+            return ServerState(state.round + 1, state.global_D, state.optimizer, plan)
+        return ServerState(state.round + 1, *_step_of(self.server, state, mean_D), plan)
+
+
+def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account, Event]:
+    """What was spent, by whose account it is, having been planned.
+
+    Raises:
+        PrivacyError: it was not.
+    """
+    spent: dict[Account, Event] = {
+        client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
+    }
+    if released is not None:
+        spent["everybody"] = released
+    planned = plan.planned()
+    accounts: list[Account] = ["everybody"] if plan.trusts_server else [*done.clients]
+    for account in accounts:
+        event = spent.get(account)
+        if isinstance(event, CohortSum):
+            # The norm may adapt; the noise is relative to it.
+            event = event.model_copy(update={"max_update_norm": plan.max_update_norm})
+        if event != planned:
+            raise PrivacyError(f"round of {account}: {event} was done, but {planned} was planned; nothing was sent")
+    return spent
+
+
+def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
+    """Twice, a client's update would be twice as long as it was clipped to.
+
+    Raises:
+        ProcessError: the processes did not share the cohort out between them.
+    """
+    if sorted(cohort) != sorted(came):
+        raise ProcessError(
+            f"of a cohort of {len(cohort)} clients {len(set(came))} were trained, {len(came)} times in all: the processes did "
+            "not cut it alike; run all on one kind of machine, or set training.engine and training.parts"
+        )
+
+
+def _step_of(server: ServerOptimizer, state: ServerState, mean_D: Tensor) -> tuple[Tensor, State]:
+    """The server's step.
+
+    Raises:
+        ItemError: it returned something else than a model like the one that it was given, and its own state.
+    """
+    before_D = state.global_D
+    stepped: object = server.step(before_D, mean_D, state.optimizer)
+    match stepped:
+        case (Tensor(shape=before_D.shape, dtype=before_D.dtype) as after_D, dict() as optimizer):
+            return after_D, optimizer
+    raise ItemError(
+        f"server {server.kind!r}: step() must return (global_D, state): the new model, of shape {(*before_D.shape,)} and "
+        f"{before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"
+    )
+
+
+def _require_result(aggregator: Aggregator, aggregate: object) -> None:
+    """Raise unless the aggregate has what it says: a lost sum would be released as noise alone, in silence.
+
+    Raises:
+        ItemError: it is no aggregate.
+        PrivacyError: a result is missing, and no reason is given.
+    """
+    if not isinstance(aggregate, Aggregate):
+        found = type(aggregate).__name__
+        raise ItemError(
+            f"aggregator {aggregator.kind!r} returned a {found}; it must return an Aggregate of privfl.federation.aggregators"
+        )
+    missing = [name for name in ("mean_D", "sum_D")[: 1 + aggregator.linear] if getattr(aggregate, name) is None]
+    if missing and aggregate.failed is None:
+        raise PrivacyError(
+            f"aggregator {aggregator.kind!r} gave {missing[0]} = None and does not say why; nothing was released: "
+            "give the sum, or say in `failed` why there is none"
+        )
+
+
+def _require_finite(results: Sequence[LocalResult]) -> None:
+    for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
+        if not (math.isfinite(result.loss) and finite):
+            raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
+
+
+def _require_planned(plan: Plan, tasks: Sequence[LocalTask], results: Sequence[LocalResult]) -> None:
+    if not isinstance(plan, ExamplePlan):
+        return
+    for task, result in zip(tasks, results, strict=True):
+        planned = plan.local_training(task.size)
+        if result.event != planned:
+            raise PrivacyError(f"client {task.client} did {result.event}, but {planned} was planned; nothing was sent")

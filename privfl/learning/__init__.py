@@ -1,0 +1,1 @@
+"""Learning: the shelf of models, the training engines, and evaluation."""

@@ -1,0 +1,217 @@
+"""A run's module, built once: whole, checked, and the same wherever its stream is the same.
+
+``build()`` may draw what is no parameter: random features, or a base that is kept as a plain tensor. Every use of the module
+(training, evaluation) is therefore a copy of one that was built, and never built anew.
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from privfl.data.federated import Examples, FederatedData
+from privfl.data.input_store import Inputs
+from privfl.errors import ModelError, PrivflError, first_line
+from privfl.learning.models import Model
+from privfl.seeding import Seed
+from privfl.vectors import to_vector
+
+T = TypeVar("T")
+
+_TRAINED = (torch.float32, torch.float64)
+
+
+def few(data: FederatedData) -> Tensor:
+    """Two inputs that are nobody's: those of the test split, whose values a model of words or of images takes."""
+    some = Examples(data.test.x[[0, -1]], data.test.y[[0, -1]])
+    return Inputs.of(some, data.pixels, torch.device("cpu"))[:]
+
+
+def built(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
+    """The module of an item of the shelf, in training mode; lazy layers are made whole by an example.
+
+    Args:
+        item: says which.
+        x_B: a few inputs of the right shape, type and range, on the CPU; they are not trained on.
+        classes: how many logits an example has.
+        stream: of the initial weights, and of whatever else ``build()`` draws from the global generators of PyTorch, NumPy
+            and Python.
+
+    Raises:
+        ModelError: one line, with the model's name: ``build()`` raised, or returned something that cannot be trained.
+    """
+    with _drawing_from(stream):
+        module: object = _asked(item, "build() failed", lambda: item.build(tuple(x_B.shape[1:]), classes))
+        if not isinstance(module, nn.Module):
+            found = "nothing; end it with `return`" if module is None else f"{_named(module)}; it must return an nn.Module"
+            raise _refused(item, f"build() returned {found}")
+        if isinstance(module, torch.jit.ScriptModule):
+            raise _refused(item, "build() returned TorchScript, whose layers cannot be trained; return the nn.Module itself")
+        if any(isinstance(value, nn.UninitializedParameter | nn.UninitializedBuffer) for value in _tensors(module)):
+            whole: nn.Module = module
+            with torch.no_grad():
+                _asked(item, _unfit(x_B), lambda: whole.eval()(x_B[:1].clone()))
+    for name, parameter in module.named_parameters():
+        if parameter.dtype not in _TRAINED:
+            kind = str(parameter.dtype).removeprefix("torch.")
+            raise _refused(item, f"{name} is {kind}; the weights must be float32: build it without .half(), or add .float()")
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise _refused(item, "has no parameter that is trained; give it a layer that has, or set requires_grad")
+    return module.train()
+
+
+def sound(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
+    """The same on the device of ``x_B``, after all that can be known of it before it is trained was checked.
+
+    Args:
+        item: says which.
+        x_B: a few inputs, at least two, on the run's device.
+        classes: how many logits an example has.
+        stream: see :func:`built`.
+
+    Raises:
+        ModelError: as :func:`built`; or the module does not give each example a finite logit for each class, or cannot be
+            copied, or another call of ``build()`` from the same stream gives another: every process of a run, and every
+            attack on it later, builds its own.
+    """
+    module, again = (built(item, x_B.cpu(), classes, stream).to(x_B.device) for _ in range(2))
+    logits, others = (_logits(item, copied(item, one), x_B, classes) for one in (module, again))
+    alike = (
+        torch.equal(to_vector(module), to_vector(again))
+        and constants(module) == constants(again)
+        and torch.allclose(logits, others, rtol=1e-3, atol=1e-4)
+    )
+    if not alike:
+        raise _refused(
+            item,
+            "build() gives another model each time, so that no run of it could be repeated, resumed or attacked; let it draw "
+            "by torch.randn, np.random or random, which are seeded around it, or from a generator with a seed of its own",
+        )
+    return module
+
+
+def copied(item: Model, module: nn.Module) -> nn.Module:
+    """A module of its own with the same weights and the same constants.
+
+    Raises:
+        ModelError: it cannot be copied.
+    """
+    return _asked(
+        item,
+        "what build() returned cannot be copied for evaluation (copy.deepcopy); keep in it only what can be",
+        lambda: copy.deepcopy(module),
+    )
+
+
+def constants(module: nn.Module) -> str:
+    """SHA-256 of all tensors and arrays that a module holds and that are not trained.
+
+    Those are plain tensors, buffers and frozen parameters, in collections and objects of any class: all that a copy of the
+    module takes with it. What a function has closed over is not seen.
+    """
+    memo: dict[int, object] = {}
+    # As it is entered here, the memo holds each tensor once, in the order in which it was met.
+    copy.deepcopy(module, memo)
+    trained = {id(value) for value in module.parameters() if value.requires_grad}
+    sha = hashlib.sha256()
+    for held, value in memo.items():
+        if isinstance(value, Tensor) and held not in trained:
+            sha.update(str((value.dtype, tuple(value.shape))).encode())
+            sha.update(value.detach().to_dense().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+        elif isinstance(value, np.ndarray) and not value.dtype.hasobject:
+            sha.update(str((value.dtype, value.shape)).encode())
+            sha.update(np.ascontiguousarray(value).data)
+    return sha.hexdigest()
+
+
+@contextmanager
+def _drawing_from(stream: Seed) -> Iterator[None]:
+    """Whatever is drawn inside from the global generators comes from that stream; afterwards they are as they were."""
+    of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=()):
+            torch.set_rng_state(stream.torch().get_state())
+            np.random.seed(np.frombuffer((stream / "numpy").key(), np.uint32))  # noqa: NPY002
+            random.seed((stream / "python").key())
+            yield
+    finally:
+        np.random.set_state(of_numpy)  # noqa: NPY002
+        random.setstate(of_python)
+
+
+def _tensors(module: nn.Module) -> Iterator[Tensor]:
+    yield from module.parameters()
+    yield from module.buffers()
+
+
+def _logits(item: Model, module: nn.Module, x_B: Tensor, classes: int) -> Tensor:
+    """What a module that nobody needs any more gives in evaluation, having given as much in training mode."""
+    logits = x_B
+    for training in (True, False):
+        module.train(training)
+        with torch.no_grad(), torch.random.fork_rng([x_B.device] if x_B.is_cuda else []):
+            found: object = _asked(item, _unfit(x_B), lambda: module(x_B.clone()))
+        logits = _as_logits(item, found, len(x_B), classes)
+    return logits
+
+
+def _as_logits(item: Model, found: object, examples: int, classes: int) -> Tensor:
+    if not isinstance(found, Tensor):
+        inside = "its 'logits'" if isinstance(found, dict) and "logits" in found else "the logits alone"
+        raise _refused(item, f"forward() gives {_named(found)}, not a tensor; return {inside}, of shape (B, {classes})")
+    shape = tuple(found.shape)
+    if len(shape) == 2 and shape[0] == examples and shape[1] != classes:
+        raise _refused(
+            item,
+            f"gives {shape[1]} {'logit' if shape[1] == 1 else 'logits'}, and the data have {classes} classes; "
+            f"give one logit a class (nn.Linear(..., {classes}) at the end)",
+        )
+    if shape != (examples, classes):
+        raise _refused(
+            item,
+            f"gives a tensor of shape {shape} for {examples} examples; it must be ({examples}, {classes}): a row for each "
+            "example, a logit for each class",
+        )
+    if found.dtype not in _TRAINED:
+        kind = str(found.dtype).removeprefix("torch.")
+        raise _refused(item, f"gives logits of {kind}; they must be float32: end forward() with .float()")
+    if not bool(found.isfinite().all()):
+        raise _refused(
+            item, "gives logits that are NaN or infinite before it is trained; mend its initial weights or its layers"
+        )
+    return found
+
+
+def _asked(item: Model, why: str, call: Callable[[], T]) -> T:
+    """What code of somebody's own gives; what it raises, as one line.
+
+    Raises:
+        ModelError: names the model and the exception, which is its cause.
+    """
+    try:
+        return call()
+    except (PrivflError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:
+        raise _refused(item, f"{why} ({type(error).__name__}: {first_line(error)[:200]})") from error
+
+
+def _unfit(x_B: Tensor) -> str:
+    return f"cannot take the data's inputs, which are {tuple(x_B.shape[1:])} an example"
+
+
+def _refused(item: Model, why: str) -> ModelError:
+    return ModelError(f"model.kind = {item.kind!r}: {why}")
+
+
+def _named(value: object) -> str:
+    kind = "a class" if isinstance(value, type) else type(value).__name__
+    return kind if kind == "a class" else f"{'an' if kind[0].lower() in 'aeiou' else 'a'} {kind}"

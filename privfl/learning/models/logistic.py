@@ -1,0 +1,17 @@
+"""Multinomial logistic regression."""
+
+from __future__ import annotations
+
+import math
+
+from torch import nn
+
+from privfl.learning.models import Model
+
+
+class Logistic(Model):
+    """One linear layer from the flattened input to the logits."""
+
+    def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+        """See the class."""
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))

@@ -1,0 +1,244 @@
+"""The numbers of a cohort in training, one row for each client, and how a piece of a step adds to them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from privfl.config import TrainingConfig
+from privfl.data.input_store import Inputs
+from privfl.learning.training import LocalTask
+from privfl.learning.training._conversion import CohortModel
+from privfl.learning.training._guards import STEPS, moved, require_apart, wave
+from privfl.learning.training._passes import Clipping, clip_factors, run_pass
+from privfl.learning.training._pieces import Piece
+from privfl.learning.training._precision import float32_products
+from privfl.learning.training._rules import Runs, Sums
+from privfl.learning.training._rules.products import without
+from privfl.vectors import Layout
+
+_ALIGNED = 32
+"""Numbers that a client's row begins at a multiple of: matrices that begin anywhere are read more slowly (measured)."""
+
+
+class CohortState:
+    """Weights, gradient sums and momenta of K clients.
+
+    The memory is kept from one cohort to the next: to be given fresh pages for every round costs as much as an epoch of a
+    small model.
+    """
+
+    def __init__(self, layout: Layout, config: TrainingConfig) -> None:
+        self.layout, self.config = layout, config
+        self.numels = [math.prod(shape) for shape in layout.shapes]
+        self._memory: dict[str, Tensor] = {}
+        self.global_D = torch.empty(0)
+
+    def begin(self, global_D: Tensor, clients: int) -> None:
+        """All clients start from the global model, without momentum."""
+        self.global_D = global_D
+        self.weights_KD, self.sums_KD = (self.rows(name, clients) for name in ("weights", "sums"))
+        self.weights_KD.copy_(global_D.expand_as(self.weights_KD))
+        self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
+
+    @property
+    def plain(self) -> bool:
+        """Whether a step is w - lr · g and nothing else."""
+        return not (self.config.momentum or self.config.weight_decay or self.config.proximal)
+
+    def rows(self, name: str, clients: int) -> Tensor:
+        """Memory of that name, shape (clients, D), with whatever was in it before."""
+        wanted = (self.global_D.dtype, self.global_D.device)
+        kept = self._memory.get(name)
+        if kept is None or len(kept) < clients or (kept.dtype, kept.device) != wanted:
+            width = -(-self.layout.size // _ALIGNED) * _ALIGNED
+            kept = self._memory[name] = torch.empty(clients, width, dtype=wanted[0], device=wanted[1])
+        return kept[:clients, : self.layout.size]
+
+    def named(self, stacked_KD: Tensor) -> dict[str, Tensor]:
+        """(K, D) -> views of shape (K, *shape), by the parameters' names."""
+        parts = torch.split(stacked_KD, self.numels, dim=1)
+        return {
+            name: part.view(len(part), *shape)
+            for name, part, shape in zip(self.layout.names, parts, self.layout.shapes, strict=True)
+        }
+
+    def step(self, gradients_KD: Tensor, divisors_K1: Tensor | None = None) -> None:
+        """One step of SGD for the first so many clients, as ``torch.optim.SGD`` takes it. ``gradients_KD`` is used up.
+
+        Decay and the pull to the global model (FedProx, Li et al. 2020, equation 2) need no data: where noise was added
+        they come after it.
+
+        Args:
+            gradients_KD: gradients, or sums of them.
+            divisors_K1: what makes gradients of the sums.
+        """
+        clients, config = len(gradients_KD), self.config
+        weights_KD = self.weights_KD[:clients]
+        if divisors_K1 is not None:
+            if self.plain:
+                weights_KD.addcdiv_(gradients_KD, divisors_K1, value=-config.lr)
+                return
+            gradients_KD.div_(divisors_K1)
+        if config.proximal:
+            gradients_KD.add_(weights_KD - self.global_D, alpha=config.proximal)
+        if config.weight_decay:
+            gradients_KD.add_(weights_KD, alpha=config.weight_decay)
+        if self.velocity_KD is not None:
+            gradients_KD = self.velocity_KD[:clients].mul_(config.momentum).add_(gradients_KD)
+        weights_KD.add_(gradients_KD, alpha=-config.lr)
+
+    def deltas(self) -> Tensor:
+        """The updates, shape (K, D), in memory of their own."""
+        return self.weights_KD - self.global_D
+
+
+class Pieces:
+    """Adds pieces of a step to the state's gradient sums, and counts losses and clipped gradients.
+
+    Args:
+        model: the cohort's model.
+        state: begun for these tasks.
+        tasks: one for each client.
+        clipping: to what each example's gradient is clipped; None: gradients of the mean loss, unclipped.
+        config: says how exact the model's products are. Norms and sums are float32 always.
+    """
+
+    def __init__(
+        self,
+        model: CohortModel,
+        state: CohortState,
+        tasks: Sequence[LocalTask],
+        clipping: Clipping | None,
+        config: TrainingConfig,
+    ) -> None:
+        self.precision: Literal["high", "highest"] = "high" if config.precision == "tf32" else "highest"
+        self.model, self.clipping, self.lr = model, clipping, config.lr
+        self.seeds = [task.seed for task in tasks]
+        self.x, self.y, self.rows = _pooled(tasks)
+        self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
+        self.device = state.weights_KD.device
+        self.padded = pads(self.device)
+        self.losses_K = torch.zeros(len(tasks), dtype=torch.float64, device=self.device)
+        self.clipped_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
+        self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
+        self._layers = [(seed / "layers").torch(self.device) for seed in self.seeds] if model.draws else []
+
+    def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
+        """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients.
+
+        ``straight``: step by the mean at once, w - lr · g. The piece must hold whole batches.
+        """
+        if not any(piece.sizes):
+            return
+        clients = slice(piece.first, piece.first + len(piece.spans))
+        runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
+        x, y, counts_N = self._examples(piece, runs, batches)
+        client_N = runs.clients(self.device)
+        weights, sums = ({name: value[clients] for name, value in all_K.items()} for all_K in (self.weights, self.sums))
+        share_N = None
+        if self.clipping is None:
+            shares_K = torch.tensor([1 / max(len(batch), 1) for batch in batches[clients]], dtype=self.losses_K.dtype)
+            share_N = sent(shares_K, self.device)[client_N]
+            share_N = share_N if counts_N is None else share_N * counts_N
+        with float32_products(self.precision):
+            losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
+        with torch.no_grad():
+            factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
+            if self.clipping is not None:
+                exact_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
+                # An example that overflows has no gradient to give, and no loss to report.
+                losses_N = losses_N.nan_to_num(0.0, 0.0, 0.0)
+                of_group = {id(exact_N): exact_N.to(losses_N.dtype) for exact_N in exact_LN}
+                if counts_N is not None:
+                    of_group = {group: factors_N * counts_N for group, factors_N in of_group.items()}
+                    clipped_N, losses_N = clipped_N & counts_N, losses_N * counts_N
+                    finite_N = finite_N | ~counts_N
+                factors = [of_group[id(exact_N)] for exact_N in exact_LN]
+                # Not +=, after which Python writes the slice into itself.
+                self.clipped_K[clients].add_(runs.sums(clipped_N.long()))
+                self.zeroed_K[clients].add_(runs.sums((~finite_N).long()))
+            self.losses_K[clients].add_(runs.sums((losses_N if share_N is None else losses_N * share_N).double()))
+            for record, of_record in zip(tape, factors, strict=True):
+                record.add(of_record, weights if straight else sums)
+
+    def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
+        """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.
+
+        Args:
+            model: the model for one client.
+            piece: at least two examples.
+            batches: as for :meth:`accumulate`.
+
+        Raises:
+            ModelError: see :func:`privfl.learning.training._guards.require_apart`.
+        """
+        clients = slice(piece.first, piece.first + len(piece.spans))
+        runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
+        x_N, y_N, counts_N = self._examples(piece, runs, batches)
+        place = 0 if counts_N is None else int(counts_N.nonzero()[0])
+        for step in STEPS:
+            weights = {name: value[clients] + step * wave(value[0]) for name, value in self.weights.items()}
+
+            def measured(x_N: Tensor, weights: Sums = weights) -> list[Tensor]:
+                layers = [(seed / "layers").torch(self.device) for seed in self.seeds[clients]] if self.model.draws else []
+                with float32_products(self.precision):
+                    losses_N, tape = run_pass(self.model, weights, runs, x_N, y_N, None, layers)
+                with torch.no_grad():
+                    return [losses_N, torch.stack([record.square_norms().double() for record in tape]).sum(0).sqrt()]
+
+            with moved(model, step):
+                require_apart(model, measured, x_N, place)
+
+    def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
+        """The piece's inputs and labels; and which of them count, where batches were padded to one length.
+
+        A batch is filled up with its own first example, which the model bears if it bears the batch; an empty one with zeros.
+        """
+        places = range(piece.first, piece.first + len(piece.spans))
+        parts = [self.rows[k][batches[k][start:stop]] for k, (start, stop) in zip(places, piece.spans, strict=True)]
+        if not self.padded:
+            rows_N = torch.cat(parts)
+            return self.x[rows_N], self.y.index_select(0, rows_N), None
+        rows_KB = pad_sequence(parts, batch_first=True, padding_value=-1)
+        # Of an empty batch the first place is filled up too.
+        rows_N = sent(rows_KB.where(rows_KB >= 0, rows_KB[:, :1].clamp(min=0)).flatten(), self.device)
+        sizes_K1 = sent(torch.tensor(piece.sizes)[:, None], self.device)
+        counts_N = (torch.arange(runs.sizes[0], device=self.device) < sizes_K1).flatten()
+        x, y = self.x[rows_N], self.y.index_select(0, rows_N)
+        if not all(piece.sizes):
+            # The filling of an empty batch is somebody else's example: it must not even be looked at.
+            empty_N = (sizes_K1 == 0).expand(-1, runs.sizes[0]).flatten()
+            x, y = without(x, empty_N), without(y, empty_N)
+        return x, y, counts_N
+
+
+def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
+    """Inputs and labels of all clients, and each client's rows of them."""
+    first = tasks[0]
+    if all(task.x is first.x and task.y is first.y for task in tasks):
+        return first.x, first.y, [task.rows_n for task in tasks]
+    pools = list({(id(task.x), id(task.y)): (task.x, task.y) for task in tasks}.values())
+    before = dict(zip([(id(x), id(y)) for x, y in pools], accumulate((len(y) for _, y in pools), initial=0), strict=False))
+    for task in tasks:
+        # Beyond the end of one pool begins another client's.
+        assert len(task.x) == len(task.y), "a label for each example"
+        assert bool(((task.rows_n >= 0) & (task.rows_n < len(task.y))).all()), "rows of its own pool"
+    rows = [task.rows_n + before[id(task.x), id(task.y)] for task in tasks]
+    return Inputs.joined([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
+
+
+def sent(tensor: Tensor, device: torch.device) -> Tensor:
+    """On its way to where it will be used: nobody waits until it is there."""
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def pads(device: torch.device) -> bool:
+    """Whether batches are padded to one length: a GPU is better off with one large product, a CPU with no idle rows."""
+    return device.type != "cpu"

@@ -1,0 +1,466 @@
+"""The only assembler: configuration -> objects, ready to be trained, priced, or trained again as a shadow."""
+
+from __future__ import annotations
+
+import secrets
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic_core import PydanticCustomError
+from torch import Tensor, nn
+
+from privfl.config import (
+    ClientCentral,
+    ExampleLevel,
+    ExperimentConfig,
+    Promise,
+    require_clients,
+)
+from privfl.data.datasets import Dataset
+from privfl.data.federated import FederatedData
+from privfl.data.input_store import Inputs
+from privfl.errors import ConfigError, PrivacyError
+from privfl.federation.aggregators import Aggregator, RoundContext
+from privfl.federation.noise_domain import Made, fingerprint, with_members, with_model
+from privfl.federation.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
+from privfl.federation.servers import ServerOptimizer
+from privfl.learning import evaluation
+from privfl.learning.models import Model
+from privfl.learning.models._build import built, constants, copied, few, sound
+from privfl.learning.training import LocalTask, Trainer
+from privfl.learning.training._choice import choose
+from privfl.privacy import accounting, renyi
+from privfl.privacy.client_plans import CentralPlan, ClientPlan
+from privfl.privacy.events import Event, NoiseShare
+from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.mechanisms import History
+from privfl.privacy.own_noise_plans import DistributedPlan
+from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
+from privfl.privacy.sampling import draw_cohorts
+from privfl.processes import ALONE, Processes, device_named
+from privfl.seeding import Seed
+from privfl.vectors import Layout, to_vector
+
+Contract = TypeVar("Contract")
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Everything that a run needs, assembled; nothing has been trained yet.
+
+    Args:
+        config: the resolved configuration.
+        seed: the root of all streams that are no secret.
+        secret: the root of noise, batches and, where the plan counts on it, cohorts: the seed, or drawn from the operating
+            system.
+        data: who has what, who is a member.
+        x, y: the pool's N inputs and labels, on the run's device.
+        test_x, test_y: those of the central test split.
+        plan: what is promised, with its noise fixed.
+        model: scratch space of the model's architecture, for evaluation; the trainer has its own.
+        initial_D: the global model before the first round.
+        trainer, aggregator, server: the items that do the work.
+        engine: the trainer's name, and why it was chosen.
+        cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
+            whole run is known before it begins.
+        fingerprint: of all settings that move a message or the mechanism, of the data, and of who is a member. It goes into the
+            streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
+            share their noise: the difference of two such releases would have none.
+        processes: those that carry the run out together.
+    """
+
+    config: ExperimentConfig
+    seed: Seed
+    secret: Seed
+    data: FederatedData
+    x: Inputs
+    y: Tensor
+    test_x: Inputs
+    test_y: Tensor
+    plan: Plan
+    model: nn.Module
+    initial_D: Tensor
+    trainer: Trainer
+    engine: str
+    aggregator: Aggregator
+    server: ServerOptimizer
+    cohorts: tuple[tuple[int, ...], ...]
+    fingerprint: str
+    processes: Processes = ALONE
+
+    def __repr__(self) -> str:
+        return (
+            f"<Experiment {self.config.name!r}: {self.config.rounds} rounds, {self.layout.size:,} parameters, {self.data!r}, "
+            f"engine {self.engine}>"
+        )
+
+    @property
+    def layout(self) -> Layout:
+        """Names and shapes of the model's parameters."""
+        return Layout.of(self.model)
+
+    @property
+    def wire(self) -> Layout:
+        """Names and shapes of what a client hands in: its update, and what the plan counts beside it."""
+        return self.plan.wire(self.layout) if isinstance(self.plan, ClientPlan) else self.layout
+
+    def initial_state(self) -> ServerState:
+        """What the first round begins with."""
+        state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
+        return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
+
+    def stream(self, state: ServerState) -> Seed:
+        """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
+
+        Only the very same question gets the same noise: the model that the round begins with is part of the name. Without a
+        promise there is no noise to share, and runs of one seed are paired.
+        """
+        stream = self.secret / "round" / state.round
+        if isinstance(self.plan, NoPlan):
+            return stream
+        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
+        return stream / with_model(self.fingerprint, state.global_D, told)
+
+    def cohort(self, state: ServerState) -> Cohort:
+        """Who takes part in the round that begins with that state, and what each of them trains on."""
+        sizes_K, stream = self.data.sizes(), self.stream(state)
+
+        def task(client: int) -> LocalTask:
+            rows_n = torch.from_numpy(self.data.members_of(client))
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client)
+
+        return Cohort(self.cohorts[state.round], task, self.x[:1])
+
+    def planned(self, round_number: int) -> dict[Account, Event]:
+        """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
+        return planned(self.plan, self.data, self.cohorts[round_number], self.aggregator)
+
+    def ledger(self, rounds: int) -> Ledger:
+        """What the first ``rounds`` rounds will have spent."""
+        ledger = empty_ledger(self.plan)
+        for number in range(rounds):
+            ledger.record(number, self.planned(number))
+        return ledger
+
+    def skipped(self, round_number: int) -> str | None:
+        """Why nobody will train in that round; None where somebody will."""
+        return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
+
+    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
+        """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
+        context = self._context(state, observed=observed, transcript=transcript)
+        return self._round(state).run(state, self.cohort(state), context)
+
+    def assist(self) -> None:
+        """Train this process' share of every round that the first process orders, until it orders no more."""
+        global_D = self.initial_D.clone()
+        while True:
+            order: Order | None = self.processes.share()
+            if order is None:
+                return
+            state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
+            # Whether anybody will look at the updates is for all to know: they travel or not.
+            context = self._context(state, observed=self.config.records.views != "final", transcript=None)
+            self._round(state).contribute(state, self.cohort(state), context, order)
+
+    def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
+        name = self.seed / "round" / state.round
+        distributed = self.plan if isinstance(self.plan, DistributedPlan) else None
+        return RoundContext(
+            round=state.round,
+            global_D=state.global_D,
+            layout=self.layout,
+            population=len(self.data.clients),
+            simulation_key=(name / "rounding").key(),
+            run=f"{self.config.name} {self.fingerprint}",
+            observed=observed,
+            transcript=transcript,
+            processes=self.processes,
+            codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
+            noise_key=(self.stream(state) / "shares").key() if distributed is not None else b"",
+        )
+
+    def _round(self, state: ServerState) -> Round:
+        return Round(
+            plan=self.plan,
+            trainer=self.trainer,
+            aggregator=self.aggregator,
+            server=self.server,
+            largest_client=int(self.data.sizes().max()),
+            stream=self.stream(state) / "server",
+            run_name=self.fingerprint,
+        )
+
+    def train(self) -> Tensor:
+        """All rounds, without records: the final global model. This is how shadow models are trained."""
+        state, stopped = self.initial_state(), False
+        while state.round < self.config.rounds and not stopped:
+            outcome = self.step(state)
+            state, stopped = outcome.state, outcome.aggregate is not None and outcome.aggregate.ends_run
+        return state.global_D
+
+    def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:
+        """The same procedure on another draw of the members, from its own randomness.
+
+        Args:
+            index: tells shadow models apart.
+            member_N: the shadow's members among the pool.
+        """
+        seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
+        data, name = replace(self.data, member_N=member_N), with_members(self.fingerprint, member_N)
+        return replace(
+            self,
+            seed=seed,
+            secret=seed,
+            data=data,
+            # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
+            # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
+            initial_D=to_vector(built(item, few(data), len(data.classes), seed / "model")).to(self.x.device),
+            cohorts=_draw_cohorts(self.config, data, seed, name),
+            fingerprint=name,
+            processes=ALONE,
+        )
+
+    def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
+        """The model's outputs at these parameters, shape (N, classes)."""
+        return evaluation.logits(self.model, vector_D, x)
+
+
+def assemble(
+    config: ExperimentConfig,
+    plan: Plan | None = None,
+    secret: Seed | None = None,
+    processes: Processes = ALONE,
+) -> Experiment:
+    """Configuration -> objects.
+
+    Args:
+        config: the resolved configuration.
+        plan: the plan where its noise is known already, as for a shadow model; calibrated anew otherwise.
+        secret: the root of the noise where the plan draws it from the operating system, as :func:`new_secret` gives it;
+            drawn anew otherwise.
+        processes: those that carry the run out together.
+
+    Raises:
+        ConfigError, DataError, ModelError: something does not fit; nothing was trained.
+    """
+    seed = Seed(config.seed)
+    device = device_named(config.device)
+    data = FederatedData.build(narrow(config.data, Dataset).load(), config.data, seed / "data")
+    _require_fit(config, data)
+    aggregator = narrow(config.aggregator, Aggregator)
+    secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
+    item = narrow(config.model, Model)
+    # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
+    module = sound(item, few(data).to(device), len(data.classes), seed / "model")
+    initial_D = to_vector(module)
+    cohorts = _draw_cohorts(config, data, seed, "")
+    federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
+    plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
+    # A model of its own: with channels last none may be trained privately (training/opacus.py).
+    model = evaluation.prepared(copied(item, module))
+    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
+    # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
+    choice = choose(config.training, plan, module, test_x)
+    made = Made(choice.engine, device.type, constants(module))
+    name = with_members(fingerprint(config, made, plan, data), data.member_N)
+    if isinstance(config.privacy, ClientCentral):
+        # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
+        cohorts = _draw_cohorts(config, data, secret, name)
+    server = narrow(config.server, ServerOptimizer)
+    experiment = Experiment(
+        config=config,
+        seed=seed,
+        secret=secret,
+        data=data,
+        x=x,
+        y=torch.from_numpy(data.pool.y).to(device),
+        test_x=test_x,
+        test_y=torch.from_numpy(data.test.y).to(device),
+        plan=plan,
+        model=model,
+        initial_D=initial_D,
+        trainer=choice.trainer,
+        engine=str(choice),
+        aggregator=aggregator,
+        server=server,
+        cohorts=cohorts,
+        fingerprint=name,
+        processes=processes,
+    )
+    _require_possible(experiment)
+    return experiment
+
+
+def new_secret() -> Seed:
+    """A root of 256 bits from the operating system."""
+    return Seed(secrets.randbits(256))
+
+
+def narrow(item: object, contract: type[Contract]) -> Contract:
+    """The item as what its shelf's contract says it is; loading the configuration has made sure of it."""
+    if not isinstance(item, contract):
+        raise ConfigError(
+            f"{type(item).__name__} does not derive from {contract.__module__}.{contract.__name__}; see its docstring"
+        )
+    return item
+
+
+def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
+    """What a round with that cohort is going to spend, by account."""
+    sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
+    events = {size: _planned_event(plan, size) for size in set(sizes.values())}
+    return {account: events[size] for account, size in sizes.items()}
+
+
+def busiest(
+    plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
+) -> dict[Account, int]:
+    """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
+
+    No other account costs more, whatever the noise is; there are no more of them than clients have sizes.
+    """
+    rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
+    found: dict[int, Account] = {}
+    for account, times in rounds.items():
+        size = _deciding_size(plan, data, account)
+        if size not in found or times > rounds[found[size]]:
+            found[size] = account
+    return {account: rounds[account] for account in found.values()}
+
+
+def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
+    """What accounts go through that are charged for so many rounds, under the plan's relation."""
+    relation = empty_ledger(plan).relation
+    return [
+        _planned_event(plan, _deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()
+    ]
+
+
+def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
+    """Whose account a round with that cohort is charged to."""
+    if isinstance(plan, NoPlan) or skip_reason(cohort, aggregator, plan) is not None:
+        return ()
+    return ("everybody",) if isinstance(plan, ClientPlan) and plan.trusts_server else cohort
+
+
+def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
+    """The client's size where its event depends on it, else 0."""
+    if isinstance(plan, ClientPlan):
+        return 0
+    assert account != "everybody", "example-level privacy is spent client by client"
+    return int(data.sizes()[account])
+
+
+def _planned_event(plan: Plan, size: int) -> Event:
+    assert not isinstance(plan, NoPlan), "nothing is promised"
+    return plan.planned() if isinstance(plan, ClientPlan) else plan.local_training(size)
+
+
+def empty_ledger(plan: Plan) -> Ledger:
+    """Where a run of that plan begins; of no use where nothing is promised."""
+    return Ledger(0.5) if isinstance(plan, NoPlan) else Ledger(plan.delta, plan.relation)
+
+
+def calibrated(
+    plan: Plan,
+    config: ExperimentConfig,
+    data: FederatedData,
+    cohorts: tuple[tuple[int, ...], ...],
+    aggregator: Aggregator,
+) -> Plan:
+    """The plan with its noise fixed: the smallest that keeps everybody within the target over the whole run.
+
+    The target of a plan that imagines a larger population is that of the imagined run.
+    """
+    if isinstance(plan, NoPlan) or plan.noise_multiplier is not None:
+        return plan
+    assert isinstance(config.privacy, Promise)
+    assert config.privacy.target_epsilon is not None
+
+    # What an adaptive norm's count spends is part of z: a flat norm at the same z has the same price, and any z.
+    priced = replace(plan, adaptive=None) if isinstance(plan, CentralPlan) else plan
+
+    if not any(planned(priced.calibrated(1.0), data, cohort, aggregator) for cohort in cohorts):
+        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, priced)) is not None), "no round")
+        # Cohorts of a fixed size are large enough, or the configuration was refused.
+        raise ConfigError(
+            f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
+        )
+
+    rounds = busiest(priced, data, cohorts, aggregator)
+
+    def spent(noise: float) -> list[History]:
+        candidate = priced.calibrated(noise)
+        if isinstance(candidate, CentralPlan) and candidate.imagined is not None:
+            return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
+        return histories(candidate, data, rounds)
+
+    try:
+        return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+    except ConfigError as error:
+        if isinstance(plan, DistributedPlan):
+            raise ConfigError(f"{error}, or more privacy.bits: with {plan.bits} rounding may be all that is seen") from None
+        raise
+    except PrivacyError as error:
+        raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
+
+
+def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
+    """All cohorts; those that are drawn in secret by the run's name too."""
+    stream = seed / "cohort"
+    if isinstance(config.privacy, ClientCentral):
+        stream /= name
+    return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
+
+
+def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
+    """Raise unless cohort and δ suit the data: N is the number of clients, or of all examples that clients own."""
+    try:
+        require_clients(config, len(data.clients))
+    except PydanticCustomError as error:
+        context = error.context or {}
+        raise ConfigError(f"{context['key']} = {context['value']!r}: {context['hint']}") from None
+    privacy = config.privacy
+    if isinstance(privacy, ExampleLevel) and privacy.delta >= 1 / len(data.pool):
+        raise ConfigError(
+            f"privacy.delta = {privacy.delta:g}: must be below 1/N = 1/{len(data.pool)}, one over all examples; lower it"
+        )
+
+
+def _require_possible(experiment: Experiment) -> None:
+    """Raise where the plan's noise cannot be drawn, or the encoding takes up what it covers: before anything is trained.
+
+    Raises:
+        ConfigError: names the setting, and says what to change.
+    """
+    plan, aggregator = experiment.plan, experiment.aggregator
+    if not isinstance(plan, ClientPlan):
+        return
+    event = plan.planned()
+    if isinstance(event, NoiseShare) and event.mechanism == "discrete_gaussian":
+        try:
+            renyi.tau(event.variance, event.survivors)
+        except PrivacyError:
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
+                f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
+            ) from None
+    context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
+    rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
+    if rounding >= plan.max_update_norm:
+        raise ConfigError(
+            f"privacy.max_update_norm = {plan.max_update_norm:g}: the encoding of the secure sum may move an update by "
+            f"{rounding:.3g}; raise it or aggregator.bits, or lower aggregator.clip"
+        )
+    if plan.entry is not None and not aggregator.carries(plan.entry, context):
+        raise ConfigError(
+            f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
+            "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
+        )

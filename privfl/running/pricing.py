@@ -1,0 +1,355 @@
+"""What a run costs in ε: before it is run, from its configuration; afterwards, from its ledger."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, get_args
+
+import numpy as np
+
+from privfl.config import AllClients, ClientCentral, ExperimentConfig
+from privfl.errors import ConfigError, PrivacyError, RunFolderError
+from privfl.federation.rounds import ServerState
+from privfl.learning import evaluation
+from privfl.privacy import accounting
+from privfl.privacy.client_plans import CentralPlan, ClientPlan
+from privfl.privacy.ledger import Ledger
+from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.records import Extrapolated, Price, PrivacyResult
+from privfl.running.experiment import Experiment, assemble, busiest, histories
+from privfl.running.run_folder import RunFolder
+
+GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
+"""The ε at which the privacy curve is kept."""
+
+Promising = ExamplePlan | ClientPlan
+"""The plans that promise something."""
+
+
+def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delta: float) -> list[Price]:
+    """Every ε that can be told of what was spent: the headline first, then by accountant and relation.
+
+    Args:
+        spent: what each account went through, stated under a relation.
+        first: the plan's own relation.
+        delta: the δ of all of them.
+
+    Raises:
+        ConfigError: one of them is infinite.
+    """
+    found = []
+    for relation in sorted(get_args(Relation), key=lambda one: one != first):
+        under = [history for history in spent(relation) if history]
+        if any(history.relation != relation for history in under):
+            continue
+        able = [one for one in get_args(accounting.Accountant) if all(one in accounting.accountants(each) for each in under)]
+        found += [_price(under, one, relation, delta) for one in able]
+    return found
+
+
+def _price(histories: Sequence[History], accountant: accounting.Accountant, relation: Relation, delta: float) -> Price:
+    epsilon = accounting.largest(histories, delta, accountant)
+    if not math.isfinite(epsilon):
+        raise ConfigError(
+            f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
+            f"δ = {delta:g}; raise it, or give fewer rounds"
+        )
+    return Price(accountant=accountant, relation=relation, epsilon=epsilon)
+
+
+def require_finite_prices(experiment: Experiment) -> None:
+    """Raise if a price that the run will state is infinite, which is known before training.
+
+    Raises:
+        ConfigError: names the price, and says what to change.
+    """
+    plan = experiment.plan
+    if not isinstance(plan, NoPlan):
+        prices(experiment.ledger(experiment.config.rounds).histories, plan.relation, plan.delta)
+
+
+def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:
+    """What so many rounds would cost in the federation that the run stands for; None where it stands for itself."""
+    if not isinstance(plan, CentralPlan) or plan.imagined is None:
+        return None
+    event = plan.extrapolated()
+    return Extrapolated(
+        population=event.population,
+        cohort=event.size,
+        noise_multiplier=event.total_noise_multiplier,
+        epsilon=accounting.epsilon(event.releases(rounds, plan.relation), plan.delta),
+    )
+
+
+def sampler(plan: Promising) -> str:
+    """How the sampling that is accounted is called."""
+    if isinstance(plan, ExamplePlan):
+        return plan.sampler
+    return plan.sampler if isinstance(plan, CentralPlan) else "none"
+
+
+def executed_noise(plan: Promising) -> float:
+    """Over the norm, of what is really drawn: less than a plan's own where it imagines a larger cohort."""
+    assert plan.noise_multiplier is not None, "the plan was not calibrated"
+    return plan.noise_multiplier * (plan.scale if isinstance(plan, CentralPlan) else 1.0)
+
+
+def attack_relation(plan: Promising) -> Relation:
+    """What two runs differ in, one of which was trained on a certain example: for a client, in what its update is."""
+    return plan.relation if plan.unit == "example" else "replace_one"
+
+
+def units(experiment: Experiment) -> int:
+    """N of δ < 1/N: all examples that clients own, or all clients."""
+    assert not isinstance(experiment.plan, NoPlan)
+    return len(experiment.data.pool) if experiment.plan.unit == "example" else len(experiment.data.clients)
+
+
+def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, zeroed: int) -> PrivacyResult | None:
+    """What was promised, priced from the ledger alone; None where nothing was.
+
+    Args:
+        experiment: the run.
+        ledger: what it spent.
+        state: what its last round left.
+        zeroed: how many gradients or updates were not finite.
+    """
+    plan = experiment.plan
+    if isinstance(plan, NoPlan):
+        return None
+    norm, asked = state.plan.get("norm"), attack_relation(plan)
+    attackable = ledger.histories(asked)
+    return PrivacyResult(
+        plan=experiment.config.privacy.kind,
+        unit=plan.unit,
+        units=units(experiment),
+        relation=plan.relation,
+        sampler=sampler(plan),
+        adversaries=list(plan.adversaries),
+        delta=plan.delta,
+        randomness=plan.randomness,
+        noise_multiplier=executed_noise(plan),
+        clip=plan.clip,
+        clip_end=None if norm is None else float(norm),
+        epsilon=ledger.epsilon(),
+        prices=prices(ledger.histories, plan.relation, plan.delta),
+        extrapolated=extrapolated(plan, state.round),
+        epsilon_clients=ledger.clients(len(experiment.data.clients)),
+        budget=plan.budget,
+        zeroed=zeroed,
+        attack_relation=asked,
+        attack_epsilon=accounting.largest(attackable, plan.delta),
+        curve_epsilon=GRID.tolist(),
+        curve_delta=accounting.curve(attackable, GRID).tolist(),
+    )
+
+
+def shown(epsilon: float) -> str:
+    """ε with three digits after the point; of one that would round to 0, one digit that is none."""
+    return f"{epsilon:.1g}" if 0 < epsilon < 0.0005 else f"{epsilon:.3f}"
+
+
+@dataclass(frozen=True)
+class Account:
+    """What a run will cost, before it is run.
+
+    Args:
+        experiment: the run, assembled.
+        prices: every ε, the headline first.
+        epsilon_clients: each client's ε, by the headline's accountant.
+        extrapolated: what it would cost in the federation that it stands for.
+    """
+
+    experiment: Experiment
+    prices: tuple[Price, ...]
+    epsilon_clients: tuple[float, ...]
+    extrapolated: Extrapolated | None
+
+    def __repr__(self) -> str:
+        return (
+            f"<Account of {self.experiment.config.name!r}: ε = {self.epsilon:.6g} at δ = {self.plan.delta:g} per "
+            f"{self.plan.unit}, noise multiplier {executed_noise(self.plan):g}; more in .rows(), .prices and .epsilon_clients>"
+        )
+
+    @property
+    def plan(self) -> Promising:
+        """The plan, its noise fixed."""
+        assert not isinstance(self.experiment.plan, NoPlan)
+        return self.experiment.plan
+
+    @property
+    def epsilon(self) -> float:
+        """The headline."""
+        return self.prices[0].epsilon if self.prices else 0.0
+
+    def price(self, accountant: accounting.Accountant) -> float:
+        """ε by that accountant, under the plan's own relation.
+
+        Raises:
+            PrivacyError: it cannot price this plan.
+        """
+        for one in self.prices:
+            if (one.accountant, one.relation) == (accountant, self.plan.relation):
+                return one.epsilon
+        able = ", ".join(one.accountant for one in self.prices if one.relation == self.plan.relation)
+        raise PrivacyError(f"accountant {accountant!r} cannot price this plan; allowed here: {able}")
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Name and value, for a table."""
+        plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
+        rounds_K = np.bincount([client for cohort in self.experiment.cohorts for client in cohort], minlength=1)
+        rows = [
+            ("plan", f"{self.experiment.config.privacy.kind}, randomness {plan.randomness}"),
+            ("protected", f"one {plan.unit}, from {', '.join(plan.adversaries)}"),
+            ("sampling that is accounted", SAMPLERS[sampler(plan)]),
+            ("noise multiplier", f"{executed_noise(plan):g} (clipping norm {plan.clip:g})"),
+            ("δ", f"{plan.delta:g}, below 1/{units(self.experiment)}"),
+        ]
+        for place, one in enumerate(self.prices):
+            mark = "  (headline, the largest over the clients)" if place == 0 else ""
+            rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{shown(one.epsilon)}{mark}"))
+        if isinstance(plan, ExamplePlan) and plan.sampler == "shuffle":
+            rows.append(("no guarantee: ε were the batches Poisson samples", shown(as_if_poisson(self.experiment))))
+        if self.extrapolated is not None:
+            wide = self.extrapolated
+            imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
+            rows.append(("extrapolated ε, of a run that is not executed", f"{shown(wide.epsilon)}  ({imagined})"))
+        return [
+            *rows,
+            ("ε over the clients", f"from {shown(spread.minimum)} to {shown(spread.maximum)}, median {shown(spread.median)}"),
+            ("rounds of the busiest client", str(int(rounds_K.max()))),
+            ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
+        ]
+
+
+ACCOUNTANTS: Final = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP", "papers": "the conversion of papers before 2020"}
+"""The accountants in words."""
+
+RELATIONS: Final = {"add_or_remove_one": "add or remove one", "replace_one": "replace one"}
+"""The neighbouring relations in words."""
+
+SAMPLERS: Final = {
+    "poisson": "Poisson: each independently, in secret",
+    "shuffle": "none: shuffled batches earn no amplification",
+    "fixed": "a fixed number without replacement, in secret",
+    "all": "none: everybody, every time",
+    "none": "none: who takes part is public",
+}
+"""The samplers in words."""
+
+
+def account(config: ExperimentConfig) -> Account:
+    """What a configuration will cost, without training.
+
+    Raises:
+        ConfigError: nothing is promised, so nothing has a price; or as :func:`privfl.running.experiment.assemble`.
+    """
+    experiment = assemble(config)
+    plan, rounds = experiment.plan, config.rounds
+    if isinstance(plan, NoPlan):
+        raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
+    ledger = experiment.ledger(rounds)
+    return Account(
+        experiment,
+        tuple(prices(ledger.histories, plan.relation, plan.delta)),
+        tuple(ledger.clients(len(experiment.data.clients))),
+        extrapolated(plan, rounds),
+    )
+
+
+def over_rounds(experiment: Experiment) -> list[float]:
+    """ε after each round, from 0 rounds on: the largest over the clients so far."""
+    spent, ledger = [0.0], experiment.ledger(0)
+    for number in range(experiment.config.rounds):
+        ledger.record(number, experiment.planned(number))
+        spent.append(ledger.epsilon())
+    return spent
+
+
+def as_if_poisson(experiment: Experiment) -> float:
+    """ε that Poisson batches would have: beside shuffled ones, whose it is not, it is no guarantee."""
+    assert isinstance(experiment.plan, ExamplePlan)
+
+    plan = replace(experiment.plan, sampler="poisson")
+    rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
+    return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
+
+
+@dataclass(frozen=True)
+class Together:
+    """One run among several on the same data: its own ε, and that of it and all before it."""
+
+    name: str
+    alone: float
+    together: float
+    unit: str
+    relation: Relation
+    delta: float
+
+
+def together(folders: Sequence[RunFolder]) -> list[Together]:
+    """What several runs on the same data cost together, from their ledgers.
+
+    Releases about one unit add up whatever the runs were for, as each run draws its own cohorts, batches and noise. What a
+    ledger holds by client adds up client by client, since the same clients own the same data.
+
+    Raises:
+        RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
+            terms, or one is named twice or promises nothing, or two have drawn the same.
+    """
+    ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
+    total: dict[object, History] = {}
+    rows = []
+    for folder, ledger in ledgers:
+        for charged, history in ledger.accounts().items():
+            total[charged] = total.get(charged, History()) + history
+        shared = total.get("everybody", History())
+        each = [shared, *(shared + history for charged, history in total.items() if charged != "everybody")]
+        worst = accounting.largest([one for one in each if one], ledger.delta)
+        rows.append(
+            Together(str(folder.path), ledger.epsilon(), worst, ledger.unit or "example", ledger.relation, ledger.delta)
+        )
+    return rows
+
+
+def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
+    """The ledger of a run whose ε may be added to those of the others."""
+    first = folders[0]
+    if sum(other.path.resolve() == folder.path.resolve() for other in folders) > 1:
+        raise RunFolderError(f"{folder.path}: is named twice; its noise was drawn once")
+    if folder.partition.digest != first.partition.digest:
+        raise RunFolderError(
+            f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
+        )
+    if folder.config.privacy.kind == "none":
+        raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
+    for other in folders[: folders.index(folder)]:
+        _require_own_randomness(folder, other)
+    ledger, terms_of = (Ledger.read(one.path / "ledger.jsonl") for one in (folder, first))
+    for term in ("unit", "relation", "delta"):
+        here, there = getattr(ledger, term), getattr(terms_of, term)
+        if here != there:
+            raise RunFolderError(
+                f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
+            )
+    return ledger
+
+
+def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
+    """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
+    ran, before = folder.rounds(), other.rounds()
+    common = list(zip(ran, before, strict=False))
+    if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
+        raise RunFolderError(
+            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
+            "the longer of them tells all; leave the other out"
+        )
+    secret = isinstance(folder.config.privacy, ClientCentral) and not isinstance(folder.config.cohort, AllClients)
+    if secret and common and all(one.cohort == two.cohort for one, two in common):
+        raise RunFolderError(
+            f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "
+            "runs with cohorts of their own add up: leave one of the two out"
+        )

@@ -1,0 +1,357 @@
+"""Carries out an experiment and writes down every round of it, so that it can be resumed at any moment."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import math
+import platform
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as save_tensors
+from torch import Tensor
+
+from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
+from privfl.federation.rounds import Outcome, ServerState
+from privfl.learning import evaluation
+from privfl.learning.models._build import constants
+from privfl.privacy.ledger import Entry, Ledger
+from privfl.privacy.plan import NoPlan
+from privfl.processes import ALONE, Processes
+from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.running import views
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import Experiment, assemble, empty_ledger, narrow, new_secret
+from privfl.running.pricing import privacy_result, require_finite_prices
+from privfl.running.run_folder import FORMAT, RunFolder
+from privfl.seeding import Seed
+from privfl.storage import append_line, write_atomic
+from privfl.vectors import state_of
+
+_PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
+
+_SECRET = "noise.key"
+"""The root of noise from the operating system: kept while the run goes on, so that a round that did not finish is computed
+again from the same draws and releases nothing twice; removed at the end, after which nobody can take the noise off."""
+# Accuracy on members is measured on at most so many of them, evenly spaced: a pass over all would cost as much as rounds.
+_MEMBERS = 4_000
+
+Observer = Callable[[RoundRecord, TimingRecord], None]
+
+
+@runtime_checkable
+class _Demanding(Protocol):
+    """An attack, as this package sees it, which does not know the shelf of attacks."""
+
+    def require_possible(self, experiment: Experiment) -> None:
+        """Refuse a run that it will not be able to attack."""
+
+
+def run(
+    config: ExperimentConfig,
+    out: Path | str,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    observer: Observer | None = None,
+    processes: Processes = ALONE,
+) -> RunFolder:
+    """Train, from the beginning or from where the folder stopped, and write everything down.
+
+    Args:
+        config: the resolved configuration.
+        out: the run folder.
+        resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
+            there is none.
+        overwrite: replace the run in ``out``, once it is sure that the new one begins.
+        observer: called after each round, for progress.
+        processes: those that carry the run out together, of which this is the first; the others call :func:`assist`.
+
+    Raises:
+        ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
+        ProcessError: another process is gone; the same.
+    """
+    if resume and overwrite:
+        raise ConfigError("--resume and --overwrite: a run goes on, or it is begun anew; give one of them")
+    with _dismissing(processes):
+        return _run(config, Path(out), resume, overwrite, observer, processes)
+
+
+def assist(config: ExperimentConfig, processes: Processes) -> None:
+    """What every process but the first does of a run: train as it is told, and write nothing."""
+    root: int | None = processes.share()
+    if root is None:
+        return
+    with deterministic():
+        assemble(config, secret=Seed(root), processes=processes).assist()
+
+
+@contextmanager
+def _dismissing(processes: Processes) -> Iterator[None]:
+    """Let the other processes go, however the run ends."""
+    try:
+        yield
+    except ProcessError:
+        raise
+    except BaseException:
+        with suppress(ProcessError):
+            processes.share(None)
+        raise
+    processes.share(None)
+
+
+def _run(
+    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: Observer | None, processes: Processes
+) -> RunFolder:
+    if resume and (out / "config.toml").exists():
+        return _go_on(RunFolder.open(out), config, observer, processes)
+    with RunFolder.reserving(out, overwrite) as folder, deterministic():
+        secret = new_secret()
+        processes.share(secret.root)
+        experiment = assemble(config, secret=secret, processes=processes)
+        require_finite_prices(experiment)
+        for item in config.attacks.run:
+            narrow(item, _Demanding).require_possible(experiment)
+        if overwrite:
+            folder.clear()
+        _begin(folder, experiment)
+        _Recorder(experiment, folder).run(observer)
+    return folder
+
+
+def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | None, processes: Processes) -> RunFolder:
+    with folder.locked(), deterministic():
+        folder.require_same(config)
+        if folder.finished:
+            (folder.path / _SECRET).unlink(missing_ok=True)
+            return folder
+        secret = _kept_secret(folder) or new_secret()
+        processes.share(secret.root)
+        experiment = assemble(config, secret=secret, processes=processes)
+        folder.require_same_place(environment(experiment.x.device))
+        folder.require_same_data(experiment.data.digest())
+        folder.require_same_constants(constants(experiment.model))
+        _Recorder(experiment, folder).run(observer)
+    return folder
+
+
+@dataclass
+class _Recorder:
+    """Carries out an experiment and writes down every round of it."""
+
+    experiment: Experiment
+    folder: RunFolder
+
+    def __post_init__(self) -> None:
+        self.holdout_N = np.flatnonzero(~self.experiment.data.member_N)
+
+    def run(self, observer: Observer | None) -> None:
+        config = self.experiment.config
+        state, ledger = self._resume_point()
+        last: Evaluation | None = None
+        stopped = self._stopped_before(state.round)
+        while stopped is None and state.round < config.rounds:
+            stopped = self._over_budget(state.round, ledger)
+            if stopped is not None:
+                break
+            started = time.perf_counter()
+            views = config.records.views
+            transcript = self.folder.path if views == "all" else None
+            outcome = self.experiment.step(state, observed=views != "final", transcript=transcript)
+            ledger.record(state.round, outcome.events)
+            done = outcome.state.round
+            evaluating = time.perf_counter()
+            due = done % config.evaluation.every == 0 or done == config.rounds
+            last = self._evaluate(outcome.state.global_D) if due else None
+            evaluated = time.perf_counter() - evaluating
+            record = self._record(state, outcome, ledger, last)
+            cost = outcome.aggregate.cost if outcome.aggregate else None
+            timing = TimingRecord(
+                round=state.round,
+                processes=outcome.processes,
+                train=outcome.train_seconds,
+                aggregate_client=cost.client_seconds if cost else 0.0,
+                aggregate_server=cost.server_seconds if cost else 0.0,
+                evaluate=evaluated,
+                total=time.perf_counter() - started,
+                stages=list(outcome.aggregate.stages) if outcome.aggregate else [],
+            )
+            self._commit(state, outcome, record, timing)
+            state, stopped = outcome.state, record.stopped
+            if observer is not None:
+                observer(record, timing)
+        self._finish(state, ledger, last or self._evaluate(state.global_D), stopped)
+
+    def _stopped_before(self, rounds: int) -> str | None:
+        """Why the run ended with the last of so many rounds, where a crash came before its end was written."""
+        return self.folder.rounds()[-1].stopped if rounds else None
+
+    def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
+        """Why the next round must not begin; None where it may."""
+        plan, events = self.experiment.plan, self.experiment.planned(round_number)
+        if isinstance(plan, NoPlan) or plan.budget is None or not events:
+            return None
+        would_be = ledger.epsilon_with(events)
+        if would_be <= plan.budget:
+            return None
+        return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
+
+    def _evaluate(self, global_D: Tensor) -> Evaluation:
+        experiment = self.experiment
+        test_logits = experiment.logits(global_D, experiment.test_x)
+        index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
+        holdout_logits = experiment.logits(global_D, experiment.x[index])
+        return Evaluation(
+            accuracy=evaluation.accuracy(test_logits, experiment.test_y),
+            loss=evaluation.mean_loss(test_logits, experiment.test_y),
+            clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
+        )
+
+    def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
+        aggregate = outcome.aggregate
+        # Under privacy an example that overflows has no loss to report, and must not end the run.
+        losses = [loss for loss in outcome.losses if math.isfinite(loss)]
+        return RoundRecord(
+            round=state.round,
+            streams=(self.experiment.stream(state) / "name").key(8).hex(),
+            cohort=list(self.experiment.cohorts[state.round]),
+            survivors=list(aggregate.survivors) if aggregate else [],
+            skipped=outcome.skipped,
+            stopped=f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
+            train_loss=float(np.mean(losses)) if losses else None,
+            clipped_share=outcome.clipped_share,
+            clipped_coordinates=aggregate.clipped if aggregate else 0,
+            zeroed=outcome.zeroed,
+            epsilon=None if isinstance(self.experiment.plan, NoPlan) else ledger.epsilon(),
+            bytes_up=aggregate.cost.bytes_up if aggregate else 0,
+            bytes_down=aggregate.cost.bytes_down if aggregate else 0,
+            secure=aggregate.secure if aggregate else None,
+            evaluation=evaluated,
+        )
+
+    def _observe(self, state: ServerState, outcome: Outcome) -> None:
+        if self.experiment.config.records.views != "final":
+            seen, transcripts = (outcome.aggregate.seen, outcome.aggregate.transcripts) if outcome.aggregate else ({}, ())
+            survivors = outcome.aggregate.survivors if outcome.aggregate else ()
+            views.observe(self.folder, state.round, state.global_D, outcome.participants, survivors, seen)
+            views.observe_transcripts(self.folder, state.round, transcripts)
+
+    def _commit(self, before: ServerState, outcome: Outcome, record: RoundRecord, timing: TimingRecord) -> None:
+        """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
+        append_line(self.folder.path / "ledger.jsonl", Entry.of(before.round, outcome.events))
+        self._observe(before, outcome)
+        self.folder.append(record, timing)
+        state = outcome.state
+        tensors = {"global_D": state.global_D, **_named("optimizer", state.optimizer), **_named("plan", state.plan)}
+        on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
+        write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
+
+    def _resume_point(self) -> tuple[ServerState, Ledger]:
+        path, spent = self.folder.path / "state.safetensors", self.folder.path / "ledger.jsonl"
+        ledger = empty_ledger(self.experiment.plan)
+        if not path.exists():
+            self.folder.rewind(0)
+            ledger.begin(spent)
+            return self.experiment.initial_state(), ledger
+        try:
+            with safe_open(path, framework="pt") as file:
+                done = int(file.metadata()["round"])
+                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
+            why = first_line(error)
+            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
+        ledger.resume(spent, done, self.experiment.planned)
+        self.folder.rewind(done)
+        tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
+        return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
+
+    def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
+        experiment, data = self.experiment, self.experiment.data
+        records = self.folder.rounds()
+        uploads = sum(len(record.survivors) for record in records)
+        named = state_of(experiment.model, state.global_D)
+        write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
+        every = np.flatnonzero(data.member_N)
+        members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
+        train_logits = experiment.logits(state.global_D, experiment.x[members])
+        self.folder.write(
+            "result.json",
+            Result(
+                rounds=state.round,
+                stopped=stopped,
+                parameters=experiment.layout.size,
+                engine=experiment.engine,
+                evaluation=last,
+                train_accuracy=evaluation.accuracy(train_logits, experiment.y[members]).value,
+                privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
+                hides_updates=experiment.aggregator.hides_updates,
+                bytes_up=sum(record.bytes_up for record in records),
+                bytes_down=sum(record.bytes_down for record in records),
+                # A float32 for each entry, and one for the weight.
+                bytes_plain=uploads * 4 * (experiment.wire.size + 1),
+            ),
+        )
+        (self.folder.path / _SECRET).unlink(missing_ok=True)
+
+
+def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {f"{prefix}.{name}": value for name, value in tensors.items()}
+
+
+def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def _kept_secret(folder: RunFolder) -> Seed | None:
+    """The root of the run's noise, where it was drawn from the operating system.
+
+    Raises:
+        RunFolderError: it is gone, so that a round that did not finish could not be computed again from the same noise.
+    """
+    if getattr(folder.config.privacy, "randomness", "seeded") == "seeded":
+        return None
+    try:
+        return Seed(int.from_bytes((folder.path / _SECRET).read_bytes(), "big"))
+    except OSError:
+        raise RunFolderError(
+            f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew with --overwrite"
+        ) from None
+
+
+def environment(device: torch.device) -> Environment:
+    """The machine and the versions that this process runs on."""
+    packages: Mapping[str, str] = {name: importlib.metadata.version(name) for name in _PACKAGES}
+    return Environment(
+        format=FORMAT,
+        privfl=importlib.metadata.version("privfl"),
+        python=platform.python_version(),
+        platform=platform.platform(),
+        processor=platform.processor() or platform.machine(),
+        device=torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        packages=dict(packages),
+    )
+
+
+def _begin(folder: RunFolder, experiment: Experiment) -> None:
+    data = experiment.data
+    partition = PartitionRecord(
+        clients=list(data.clients),
+        classes=list(data.classes),
+        counts=data.counts().tolist(),
+        provenance=data.provenance,
+        digest=data.digest(),
+        constants=constants(experiment.model),
+    )
+    if experiment.secret != experiment.seed:
+        write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))
+        (folder.path / _SECRET).chmod(0o600)
+    who = {"owner_N": data.owner_N, "candidate_N": data.candidate_N, "member_N": data.member_N}
+    folder.begin(experiment.config, environment(experiment.x.device), who, partition)
