@@ -88,7 +88,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
     def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
-        load(config, variant.overrides)
+        load(config, *variant.overrides)
         shutil.copytree(finished[0], out / variant.name)
         return sweeping.Ended(variant, out / variant.name, 0, "")
 
