@@ -36,6 +36,7 @@ class Epsilon(float):
         unit: str | None = None,
         relation: str | None = None,
     ) -> Self:
+        """Make the number with its terms, as the class says."""
         made = super().__new__(cls, value)
         made.clients, made.delta, made.unit, made.relation = MappingProxyType(dict(clients)), delta, unit, relation
         return made

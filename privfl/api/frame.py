@@ -59,10 +59,10 @@ class Frame:
         return iter(self._columns.values())
 
     def to_arrow(self) -> Any:
-        """The same as a ``pyarrow.Table``."""
+        """The same as a ``pyarrow.Table``, in which a NaN is null."""
         import pyarrow as pa
 
-        return pa.table({name: pa.array(values) for name, values in self._columns.items()})
+        return pa.table({name: pa.array(values, from_pandas=True) for name, values in self._columns.items()})
 
     def to_pandas(self) -> Any:
         """The same as a ``pandas.DataFrame``.

@@ -23,10 +23,10 @@ Runs = str | Path | Run | Iterable[str | Path | Run]
 def load_runs(runs: Runs) -> Frame:
     """Read runs as one table, a row for each.
 
-    Columns: ``run`` (the folder), ``finished``, each setting that is not the same in all runs, ``rounds``, each test figure with
-    its interval, ``epsilon`` (infinite without a promise) and ``delta``, ``tpr_at_1pct_fpr`` of the best attack with its
-    interval, ``epsilon_measured`` (the lower bound that the attacks show), ``bytes_up``, ``bytes_down`` and ``seconds``. A figure
-    that a run does not have, or not yet, is NaN.
+    The columns are ``run`` (the folder), ``finished``, each setting that is not the same in all runs, ``rounds``, each test
+    figure with its interval, ``epsilon`` (infinite without a promise) and ``delta``, ``tpr_at_1pct_fpr`` of the best attack
+    with its interval, ``epsilon_measured`` (the lower bound that the attacks show), ``bytes_up``, ``bytes_down`` and
+    ``seconds``. A figure that a run does not have, or not yet, is NaN.
 
     Args:
         runs: runs, folders or patterns. Folders that match a pattern and hold no run are left out.

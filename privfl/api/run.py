@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from privfl.adversaries import Adversary
 from privfl.api.epsilon import Epsilon
@@ -53,7 +53,6 @@ def run(
     return Run(carry_out(config, path, resume=resume, overwrite=overwrite, observer=observer).path)
 
 
-@dataclass(frozen=True, repr=False)
 class Run:
     """A run, in its folder: settings, figures, findings, and the trained model. Everything is read when it is asked for.
 
@@ -67,10 +66,16 @@ class Run:
     """
 
     path: Path
+    """The run's folder."""
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", Path(self.path))
-        RunFolder.open(self.path)
+    def __init__(self, path: Path | str) -> None:
+        self.path = RunFolder.open(path).path
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Run) and self.path.resolve() == other.path.resolve()
+
+    def __hash__(self) -> int:
+        return hash(self.path.resolve())
 
     @property
     def _folder(self) -> RunFolder:
@@ -113,7 +118,7 @@ class Run:
     @property
     def metrics(self) -> Mapping[str, Interval]:
         """The figures of the final model on the central test split, by name, each with its 95 % interval."""
-        return _metrics(self.result.evaluation)
+        return self.result.evaluation.metrics
 
     @property
     def epsilon(self) -> Epsilon:
@@ -192,7 +197,10 @@ class Run:
         return export(self._folder, out)
 
     def page(self, out: Path | str | None = None) -> Path:
-        """Write the run's page, one HTML file, and return its path: ``report.html`` in the run's folder unless ``out`` is given.
+        """Write the run's page as one HTML file, and return its path.
+
+        Args:
+            out: the file; None: ``report.html`` in the run's folder.
 
         Raises:
             RunFolderError: the run has not finished, or ``out`` cannot be written.
@@ -210,18 +218,16 @@ class Run:
     def _repr_html_(self) -> str:
         from privfl.report import notebook_summary
 
+        if not self.finished:
+            return f"<p>{escape(repr(self))}</p>"
         return notebook_summary(self._folder)
-
-
-def _metrics(evaluation: Any) -> dict[str, Interval]:
-    return {"accuracy": evaluation.accuracy, "loss": evaluation.loss}
 
 
 def rounds_frame(folder: RunFolder) -> Frame:
     """The records of a run's rounds as a table; see :attr:`Run.rounds`."""
     records = folder.rounds()
     seconds = {timing.round: timing for timing in folder.timings()}
-    evaluated = [_metrics(record.evaluation) if record.evaluation is not None else {} for record in records]
+    evaluated = [record.evaluation.metrics if record.evaluation is not None else {} for record in records]
     names = dict.fromkeys(name for metrics in evaluated for name in metrics)
     figures: dict[str, list[float | None]] = {}
     for name in names:

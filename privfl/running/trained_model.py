@@ -119,7 +119,7 @@ def _pt2(folder: RunFolder) -> bytes:
     content = io.BytesIO()
 
     def save() -> None:
-        torch.export.save(torch.export.export(model.module, (model.x_B,), dynamic_shapes=_any_batch(model)), content)
+        torch.export.save(torch.export.export(model.module, (model.x_B,), dynamic_shapes=_ANY_BATCH), content)
 
     _exported(folder, save)
     return content.getvalue()
@@ -133,7 +133,7 @@ def _onnx(folder: RunFolder) -> bytes:
             model.module,
             (model.x_B,),
             dynamo=True,
-            dynamic_shapes=_any_batch(model),
+            dynamic_shapes=_ANY_BATCH,
             input_names=["x"],
             output_names=["outputs"],
             verbose=False,
@@ -142,11 +142,6 @@ def _onnx(folder: RunFolder) -> bytes:
     program = _exported(folder, save)
     content: bytes = program.model_proto.SerializeToString()
     return content
-
-
-def _any_batch(model: TrainedModel) -> tuple[dict[int, Any]]:
-    """The first dimension of the one input is free."""
-    return ({0: torch.export.Dim.DYNAMIC},)
 
 
 def _exported(folder: RunFolder, save: Callable[[], Any]) -> Any:
@@ -161,9 +156,12 @@ def _exported(folder: RunFolder, save: Callable[[], Any]) -> Any:
             return save()
     except Exception as error:
         raise ModelError(
-            f"model.kind = {folder.config.model.kind!r}: cannot be exported ({type(error).__name__}: {first_line(error)[:200]}); "
-            "export to .safetensors, which needs the model's code to be read"
+            f"model.kind = {folder.config.model.kind!r}: cannot be exported ({type(error).__name__}: "
+            f"{first_line(error)[:200]}); export to .safetensors, which needs the model's code to be read"
         ) from error
 
+
+_ANY_BATCH: Final = ({0: torch.export.Dim.DYNAMIC},)
+"""The first dimension of the one input is free."""
 
 _WRITERS: Final[dict[str, Callable[[RunFolder], bytes]]] = {".onnx": _onnx, ".pt2": _pt2, ".safetensors": _safetensors}
