@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.config import DataConfig, Natural
-from privfl.data.partition import assign
+from privfl.config import DataConfig
+from privfl.data.partitions import Partition, assign
 from privfl.errors import DataError
 from privfl.seeding import Seed
+from privfl.tables import narrow
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
@@ -144,7 +145,8 @@ class FederatedData:
             DataError: a client is left with no example.
         """
         names = _client_names(loaded, config)
-        owner_N = assign(config.partition, loaded.train.y, loaded.natural_N, len(names), (seed / "partition").numpy())
+        partition, stream = narrow(config.partition, Partition), (seed / "partition").numpy()
+        owner_N = assign(partition, loaded.train.y, loaded.natural_N, len(names), stream)
         data = cls(
             pool=loaded.train,
             test=loaded.test,
@@ -216,7 +218,7 @@ def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
 
 
 def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
-    if isinstance(config.partition, Natural):
+    if config.partition.names_clients:
         return loaded.natural_names
     if config.clients is None:
         raise DataError("data.clients: is missing; give it, unless data.partition.kind is 'natural'")

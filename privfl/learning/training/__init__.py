@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.seeding import Seed
 
 

@@ -13,7 +13,7 @@ from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, ModelError, UserError
 from privfl.learning.training import Trainer
 from privfl.learning.training._guards import runnable
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.shelves import SHELVES
 from privfl.vectors import to_vector
 

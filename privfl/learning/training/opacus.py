@@ -51,7 +51,7 @@ from privfl.learning.training._rules.products import square_lengths
 from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.noise import SecureNoise
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
@@ -59,9 +59,9 @@ from privfl.vectors import load_vector, to_vector, trained
 
 
 class Opacus(Trainer):
-    """DP-SGD where the plan is :class:`ExamplePlan`, plain SGD where it is :class:`NoPlan`.
+    """DP-SGD if the plan has it (:attr:`Plan.dp_sgd`), else plain SGD.
 
-    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
+    **Guarantees.** Under a plan of DP-SGD each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
     the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
@@ -75,7 +75,7 @@ class Opacus(Trainer):
             )
         self._private: PerExample | None = None
         self._prepared = self._apart = False
-        if isinstance(plan, ExamplePlan):
+        if plan.dp_sgd is not None:
             require_per_example(model)
             require_known(model)
             with runnable("Opacus"):
@@ -112,15 +112,15 @@ class Opacus(Trainer):
         load_vector(self.model, global_D)
         self.model.train()
         with _layer_randomness(task.seed / "layers", task.x.device):
-            if isinstance(self.plan, ExamplePlan):
-                return self._train_private(self.plan, task, global_D)
+            if (private := self.plan.dp_sgd) is not None:
+                return self._train_private(private, task, global_D)
             loss = self._train_plain(task)
         return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, None)
 
-    def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
+    def _train_private(self, plan: DpSgdPlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
-        todo = plan.local_training(task.size)
+        todo = plan.planned(task.size)
         optimizer = CountingDPOptimizer(
             self._sgd(),
             noise_multiplier=todo.noise_multiplier,

@@ -21,7 +21,8 @@ from privfl.learning.training import LocalTask
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._choice import Choice, choose
 from privfl.learning.training.fused import Fused
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
 from privfl.vectors import load_vector, trained
@@ -325,7 +326,7 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
-        todo = of.local_training(task.size)
+        todo = of.planned(task.size)
         indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, todo.steps, batches))
     else:
         indices = list(shuffled_batches(len(task.rows_n), config.batch_size, config.local_steps or 0, batches))
@@ -338,10 +339,10 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
             for total, gradient, factor in zip(summed, gradients, factors, strict=True):
                 total += factor * gradient
         if isinstance(of, ExamplePlan):
-            deviation = of.local_training(task.size).noise_multiplier * of.max_grad_norm
+            deviation = of.planned(task.size).noise_multiplier * of.max_grad_norm
             for total in summed:
                 total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
-        divisor = of.local_training(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
+        divisor = of.planned(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
             for parameter, start, total, moving in zip(parameters, began, summed, velocity, strict=True):
                 step = total / divisor + config.proximal * (parameter - start) + config.weight_decay * parameter
