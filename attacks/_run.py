@@ -93,6 +93,7 @@ def _run_locked(folder: RunFolder, names: Sequence[str], observer: Observer | No
         population_labels_P=experiment.data.test.y,
         member_SN=shadow_SN,
         train=lambda _, index: shadows[index],
+        task=experiment.task,
     )
     scores = score_all(chosen, evidence)
     for attack_name, variants in scores.items():

@@ -32,6 +32,9 @@ class PartitionConfig(Item):
     names_clients: ClassVar[bool] = False
     """Whether the data themselves say who the clients are, and how many."""
 
+    by_class: ClassVar[bool] = False
+    """Whether examples are dealt by their classes, which not all labels are."""
+
 
 class DataConfig(Item):
     """What every data set is told: how many clients, who has what, and how much is held out.
@@ -177,14 +180,26 @@ class AttacksConfig(Frozen):
         return self
 
 
+def _classification() -> Item:
+    """The task of a configuration that names none."""
+    item: Item = SHELVES["task"].find("classification")(kind="classification")
+    return item
+
+
 class ExperimentConfig(Frozen):
-    """One run, whole. Written into the run folder, it re-runs the run."""
+    """One run, whole. Written into the run folder, it re-runs the run.
+
+    ``task`` is written only if it is another than plain classification: it is in the name of a run's noise in that case.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     seed: int = 0
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
+    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = Field(
+        default_factory=_classification, exclude_if=lambda task: task == _classification()
+    )
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig

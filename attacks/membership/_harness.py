@@ -12,8 +12,10 @@ from typing import Protocol
 
 import numpy as np
 
-from attacks.membership import BoolArray, Evidence, FloatArray, IntArray, LogitArray, MembershipAttack
+from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, LogitArray, MembershipAttack
 from privfl.errors import ItemError, ModelError, first_line
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 
 
 @dataclass(frozen=True)
@@ -37,16 +39,22 @@ class Procedure(Protocol):
 
 
 def gather(
-    target: Outputs, labels_N: IntArray, population_labels_P: IntArray, member_SN: BoolArray, train: Procedure
+    target: Outputs,
+    labels_N: LabelArray,
+    population_labels_P: LabelArray,
+    member_SN: BoolArray,
+    train: Procedure,
+    task: Task = CLASSIFICATION,
 ) -> Evidence:
     """Train the shadows and put together what the adversary holds.
 
     Args:
         target: the target's outputs.
-        labels_N: the candidates' classes.
-        population_labels_P: the population's classes.
+        labels_N: the candidates' labels.
+        population_labels_P: the population's labels.
         member_SN: from :func:`attacks.membership._coins.draw_memberships`; no rows, no shadows.
         train: called once per row, with the row's number as ``stream_index``.
+        task: what the models learn.
 
     Raises:
         ModelError: a model's outputs are not finite.
@@ -61,6 +69,7 @@ def gather(
         population_labels_P=population_labels_P,
         population_logits_PC=target.population_PC,
         population_shadow_logits_SPC=_stacked([shadow.population_PC for shadow in shadows], target.population_PC),
+        task=task,
     )
 
 
@@ -104,7 +113,7 @@ def to_arrays(scores: Mapping[str, Mapping[str, FloatArray]], member_N: BoolArra
 
 def _finite(outputs: Outputs, whose: str) -> Outputs:
     for logits in (outputs.candidates_NC, outputs.population_PC):
-        broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
+        broken = np.count_nonzero(~np.isfinite(logits).reshape(len(logits), -1).all(axis=1))
         if broken:
             raise ModelError(f"{whose}: {broken} of {len(logits)} outputs are not finite; training diverged: lower training.lr")
     return outputs

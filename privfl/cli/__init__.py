@@ -315,7 +315,7 @@ def data_show(
     loaded = narrow(settings.data, Dataset).load()
     data = FederatedData.build(loaded, settings.data, Seed(settings.seed) / "data")
     out.print(data.provenance, style="dim")
-    out.print(partition_table(data.counts(), data.classes, data.clients))
+    out.print(partition_table(data.counts(), data.counted, data.clients))
 
 
 @data_app.command("fetch", epilog="Example: privfl data fetch fashion_mnist")

@@ -52,7 +52,8 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    items = [type(getattr(config, name)).__module__ for name in ("model", "server", "aggregator") if name not in out]
+    shelves = ("task", "model", "cohort", "privacy", "server", "aggregator")
+    items = [type(getattr(config, name)).__module__ for name in shelves if out.get(name) is not True]
     return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
 
 

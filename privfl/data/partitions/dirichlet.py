@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import PositiveFloat
 
@@ -11,6 +13,8 @@ from privfl.data.partitions._shares import REMEDY, by_shares, shares
 
 class Dirichlet(Partition):
     """Each class is split over the clients by proportions from Dirichlet(alpha, ..., alpha) (Hsu 2019, Yurochkin 2019)."""
+
+    by_class: ClassVar[bool] = True
 
     alpha: PositiveFloat
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from pydantic import PositiveInt
 
@@ -10,6 +12,8 @@ from privfl.data.partitions import IntArray, Partition
 
 class Shards(Partition):
     """Examples sorted by class, cut into shards of one size, each client gets this many (McMahan 2017, section 3)."""
+
+    by_class: ClassVar[bool] = True
 
     shards_per_client: PositiveInt = 2
 

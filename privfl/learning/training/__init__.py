@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans import Plan
 from privfl.seeding import Seed
@@ -61,10 +63,10 @@ class LocalResult:
 
 
 class Trainer(ABC):
-    """The contract of this shelf. ``model`` is the trainer's to use as scratch space."""
+    """The contract of this shelf. ``model`` is the trainer's to use as scratch space, ``task`` says which loss it trains."""
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        self.model, self.config, self.plan = model, config, plan
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        self.model, self.config, self.plan, self.task = model, config, plan, task
 
     @abstractmethod
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:

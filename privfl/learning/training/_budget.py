@@ -67,12 +67,12 @@ def example_bytes(model: CohortModel, weights: Sums, x_B: Tensor) -> int:
         kept.setdefault(storage.data_ptr(), storage.nbytes())
         return tensor
 
-    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
     runs, generators = Runs((len(x_B),)), [torch.Generator(x_B.device)]
     shared = model.shared
     shared.runs, shared.weights, shared.generators = runs, weights, generators
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        model.module(x_B)
+        outputs = model.module(x_B)
+    y_B = model.task.unlikely(outputs.detach())
     _, tape = run_pass(model, weights, runs, x_B, y_B, generators=generators)
     with torch.no_grad():
         for record in tape:

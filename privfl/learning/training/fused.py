@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._cohort import CohortState, Pieces, sent
@@ -23,9 +25,10 @@ from privfl.learning.training._conversion import convert
 from privfl.learning.training._guards import (
     LOOKED_AT,
     lent_randomness,
-    logits_of,
+    outputs_of,
     require_no_counts,
     require_no_mixing,
+    require_own_loss,
     require_per_example,
     runnable,
 )
@@ -50,15 +53,15 @@ class Fused(Trainer):
     noise that was drawn is measured.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        super().__init__(model, config, plan)
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        super().__init__(model, config, plan, task)
         if plan.dp_sgd is not None:
             require_per_example(model)
         else:
             require_no_counts(model)
         self._layout = Layout.of(model)
         with runnable("the fused engine"):
-            self._cohort = convert(model)
+            self._cohort = convert(model, task)
         self._state = CohortState(self._layout, config)
         self._probe: Tensor | None = None
         self._limits: Limits | None = None
@@ -72,10 +75,11 @@ class Fused(Trainer):
         with runnable("the fused engine"), float32_products():
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
-                logits_of(self.model, probe.clone())
+                outputs_of(self.model, self.task, probe.clone())
+            require_own_loss(self.model, self.task, probe)
             require_constants(self.model, probe)
             if private:
-                require_no_mixing(self.model, probe)
+                require_no_mixing(self.model, self.task, probe)
             require_same_gradients(self.model, self._cohort, probe, alone=private)
         self._probe = probe
 

@@ -22,10 +22,11 @@ from opacus.optimizers.optimizer import _mark_as_processed
 from opacus.utils.module_utils import trainable_modules
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.learning.training._constants import Constants, require_constants
 from privfl.learning.training._guards import (
@@ -33,11 +34,12 @@ from privfl.learning.training._guards import (
     STEPS,
     Unwritten,
     lent_randomness,
-    logits_of,
     moved,
+    outputs_of,
     require_apart,
     require_no_counts,
     require_no_mixing,
+    require_own_loss,
     require_per_example,
     runnable,
     unlikely,
@@ -66,8 +68,8 @@ class Opacus(Trainer):
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        super().__init__(model, config, plan)
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        super().__init__(model, config, plan, task)
         if config.precision != "float32":
             raise ConfigError(
                 f"training.precision = {config.precision!r}: the opacus engine computes in float32 only; "
@@ -87,12 +89,13 @@ class Opacus(Trainer):
         with runnable("Opacus"), _quiet(), float32_products():
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
-                logits_of(self.model, probe.clone())
+                outputs_of(self.model, self.task, probe.clone())
+            require_own_loss(self.model, self.task, probe)
             require_constants(self.model, probe)
             if self._private is not None:
                 forget(self._private)
-                require_no_mixing(self.model, probe)
-                require_true_gradients(self._private, probe)
+                require_no_mixing(self.model, self.task, probe)
+                require_true_gradients(self._private, self.task, probe)
         self._prepared = True
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
@@ -181,7 +184,7 @@ class Opacus(Trainer):
                 if parameter.requires_grad:
                     parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
             return 0.0
-        loss_B = cross_entropy(self._private(x_B), y_B, reduction="none")
+        loss_B = self.task.loss(self._private(x_B), y_B)
         loss_B.sum().backward()  # type: ignore[no-untyped-call]
         # An example that overflows has no gradient to give, and no loss to report.
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
@@ -194,7 +197,7 @@ class Opacus(Trainer):
         for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
-            loss = cross_entropy(self.model(x_B), y_B)
+            loss = self.task.loss(self.model(x_B), y_B).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
@@ -358,7 +361,7 @@ def forget(private: PerExample) -> None:
             module.activations = []
 
 
-def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
+def require_true_gradients(private: PerExample, task: Task, x_B: Tensor) -> None:
     """Raise unless what the hooks find is every example's own gradient, at weights a little off the model's.
 
     A model that folds its positions into the batch, or has its batch second, gives Opacus rows that are no examples: each
@@ -371,15 +374,15 @@ def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
     """
     named = {name.removeprefix("_module."): parameter for name, parameter in trained(private).items()}
     with moved(private, STEPS[-1]):
-        y_B = unlikely(private, x_B)
+        y_B = unlikely(private, task, x_B)
         with lent_randomness(x_B.device):
-            cross_entropy(private(x_B.clone()), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            task.loss(private(x_B.clone()), y_B).sum().backward()  # type: ignore[no-untyped-call]
         found = {name.removeprefix("_module."): gradients for name, gradients in _found(private).items()}
         private.zero_grad(set_to_none=True)
         private.disable_hooks()
         try:
             with lent_randomness(x_B.device):
-                losses_B = cross_entropy(private(x_B.clone()), y_B, reduction="none")
+                losses_B = task.loss(private(x_B.clone()), y_B)
                 rows = [
                     torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True) for loss in losses_B
                 ]

@@ -17,6 +17,8 @@ from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
 from privfl.learning.models.resnet8 import Resnet8
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalTask
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._choice import Choice, choose
@@ -318,7 +320,18 @@ def choice_of(module: nn.Module, x: Tensor, of: Plan | None = None, engine: str 
     return choose(settings(of, engine=engine), of, module, x)
 
 
-def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, config: TrainingConfig) -> Tensor:
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and labels of one example -> its loss."""
+
+
+def by_autograd(
+    module: nn.Module,
+    global_D: Tensor,
+    task: LocalTask,
+    of: Plan,
+    config: TrainingConfig,
+    loss_of: Loss = functional.cross_entropy,
+) -> Tensor:
     """The local weights minus the global ones, from the textbook: one example, one gradient, one clip at a time."""
     load_vector(module, global_D)
     parameters = list(trained(module).values())
@@ -333,7 +346,7 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
     for index in indices:
         summed = [torch.zeros_like(parameter) for parameter in parameters]
         for i in task.rows_n[index].tolist():
-            loss = functional.cross_entropy(module(task.x[i : i + 1]), task.y[i : i + 1])
+            loss = loss_of(module(task.x[i : i + 1]), task.y[i : i + 1])
             gradients = torch.autograd.grad(loss, parameters)
             factors = _factors(module, gradients, of) if isinstance(of, ExamplePlan) else [1.0] * len(gradients)
             for total, gradient, factor in zip(summed, gradients, factors, strict=True):
@@ -352,17 +365,22 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
 
 
 def farthest(
-    build: Callable[[], nn.Module], tasks: Sequence[LocalTask], of: Plan, limits: Limits | None = None, **changes: Any
+    build: Callable[[], nn.Module],
+    tasks: Sequence[LocalTask],
+    of: Plan,
+    limits: Limits | None = None,
+    learned: tuple[Task, Loss] = (CLASSIFICATION, functional.cross_entropy),
+    **changes: Any,
 ) -> float:
     """The largest over a cohort of ‖fused − autograd‖ / ‖autograd‖."""
     config, start_D = settings(of, **changes), starting_point(build())
-    trainer = Fused(build(), config, of)
+    trainer = Fused(build(), config, of, learned[0])
     trainer._limits = limits
     found = trainer.train(start_D, tasks)
     assert [result.client for result in found] == [task.client for task in tasks]
     far = 0.0
     for task, result in zip(tasks, found, strict=True):
-        expected_D = by_autograd(build(), start_D, task, of, config)
+        expected_D = by_autograd(build(), start_D, task, of, config, learned[1])
         assert result.delta_D.dtype == start_D.dtype
         far = max(far, float((result.delta_D - expected_D).norm() / expected_D.norm()))
     return far
