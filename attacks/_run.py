@@ -118,7 +118,7 @@ def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConf
             raise ConfigError(
                 f"override {setting!r}: the run was trained without it; only attacks.* may change, all else is another run"
             )
-    return load(folder.path / "config.toml", settings)
+    return load(folder.path / "config.toml", *settings)
 
 
 def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]) -> Sequence[str]:

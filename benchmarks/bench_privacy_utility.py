@@ -28,7 +28,7 @@ def accuracies(config: str, overrides: Sequence[str], seeds: int) -> tuple[list[
     found, noise = [], 0.0
     for seed in range(seeds):
         with deterministic():
-            experiment = assemble(load(CONFIGS / config, [*overrides, f"seed={seed}"]))
+            experiment = assemble(load(CONFIGS / config, *overrides, f"seed={seed}"))
             logits = experiment.logits(experiment.train(), experiment.test_x)
         found.append(experiment.task.metrics(logits, torch.from_numpy(experiment.data.test.y))["accuracy"].value)
         if isinstance(experiment.plan, ExamplePlan) and experiment.plan.noise_multiplier is not None:

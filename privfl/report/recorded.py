@@ -91,7 +91,7 @@ def _config(folder: RunFolder) -> ExperimentConfig:
     try:
         return folder.config
     except ConfigError:
-        return load(folder.path / "config.toml", ["attacks.run=[]"])
+        return load(folder.path / "config.toml", "attacks.run=[]")
 
 
 @dataclass(frozen=True)

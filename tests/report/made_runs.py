@@ -72,7 +72,7 @@ class Made:
 
 
 def make(path: Path, made: Made) -> RunFolder:
-    config = load(QUICKSTART, [f"name={made.name!r}", "rounds=20", f"data.clients={made.clients}", *made.overrides])
+    config = load(QUICKSTART, f"name={made.name!r}", "rounds=20", f"data.clients={made.clients}", *made.overrides)
     folder = RunFolder.reserve(path)
     generator = np.random.default_rng(0)
     rounds = made.done or config.rounds

@@ -18,7 +18,7 @@ _CPU_BUDGET = 192
 """MiB where nothing else is asked for. Less is slower for layers that are dear to call, more for large blocks (measured)."""
 
 _ROWS = 3
-"""Vectors of length D that a client needs: weights, noisy gradient sum, momentum."""
+"""Vectors of length D that every client is counted with: weights, noisy gradient sum, momentum."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Limits:
 
     clients: int
     examples: int
+
+    def clients_with(self, rows: int) -> int:
+        """How many clients train together if each needs that many vectors of length D more."""
+        return max(1, self.clients * _ROWS // (_ROWS + rows))
 
     @classmethod
     def measure(cls, model: CohortModel, weights: Sums, x_B: Tensor, budget: int | None) -> Limits:

@@ -38,6 +38,7 @@ from privfl.learning.training._passes import Clipping, require_same_gradients
 from privfl.learning.training._pieces import pieces
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
+from privfl.learning.training._work import gradient_weight
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans import Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
@@ -123,8 +124,9 @@ class Fused(Trainer):
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
         results: dict[int, LocalResult] = {}
-        for start in range(0, len(order), limits.clients):
-            group = order[start : start + limits.clients]
+        clients = limits.clients_with(max(len(task.work.vectors) for task in tasks))
+        for start in range(0, len(order), clients):
+            group = order[start : start + clients]
             found = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
             results |= dict(zip(group, found, strict=True))
         self._constants.require()
@@ -145,14 +147,14 @@ class Fused(Trainer):
         stream = (task.seed / "batches").torch()
         if (private := self.plan.dp_sgd) is not None:
             todo = private.planned(task.size)
+            todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
             return _Job(task, todo, list(private_batches(todo, len(task.rows_n), stream)))
-        size = self.config.batch_size
-        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.rows_n) // size)
+        size, steps = self.config.batch_size, self.plain_steps(task)
         return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)))
 
     def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
         state = self._state
-        state.begin(global_D, len(jobs))
+        state.begin(global_D, [job.task.work for job in jobs])
         noise = self._noise(jobs)
         private = self.plan.dp_sgd
         clipping = Clipping(noise.max_grad_norm, private.scheme) if noise and private is not None else None
@@ -201,8 +203,10 @@ class Fused(Trainer):
         columns = (work.losses_K.tolist(), work.clipped_K.tolist(), work.zeroed_K.tolist())
         figures = zip(jobs, self._state.deltas(), *columns, strict=True)
         for k, (job, delta_D, loss, clipped, zeroed) in enumerate(figures):
+            weight = gradient_weight(job.steps, self.config, job.task.work)
             if noise is None or job.todo is None:
-                results.append(LocalResult(job.task.client, delta_D, loss / max(job.steps, 1), 0.0, None))
+                mean = loss / max(job.steps, 1)
+                results.append(LocalResult(job.task.client, delta_D, mean, 0.0, None, 0, job.steps, weight))
                 continue
             done = LocalTraining(
                 sampler=job.todo.sampler,
@@ -213,7 +217,8 @@ class Fused(Trainer):
                 expected_batch_size=job.todo.expected_batch_size,
             )
             examples = max(job.examples, 1)
-            results.append(LocalResult(job.task.client, delta_D, loss / examples, clipped / examples, done, zeroed))
+            mean, share = loss / examples, clipped / examples
+            results.append(LocalResult(job.task.client, delta_D, mean, share, done, zeroed, job.steps, weight))
         return results
 
 

@@ -19,7 +19,7 @@ from privfl.learning.models.mlp import Mlp
 from privfl.learning.models.resnet8 import Resnet8
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
-from privfl.learning.training import LocalTask
+from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._choice import Choice, choose
 from privfl.learning.training.fused import Fused
@@ -27,7 +27,7 @@ from privfl.privacy.plans import Plan
 from privfl.privacy.plans.example import ExamplePlan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
-from privfl.vectors import load_vector, trained
+from privfl.vectors import Layout, load_vector, trained
 
 _BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 CharacterTransformer = runpy.run_path(str(_BENCHMARKS / "_transformer.py"))["CharacterTransformer"]
@@ -293,6 +293,24 @@ def cohort_of(
     return [LocalTask(k, len(rows_n), Inputs(x), y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 
+def works(start_D: Tensor, clients: int, *fields: str, seed: int = 0, steps: Sequence[int] = (5, 1, 4)) -> list[LocalWork]:
+    """For each client a work of its own in these fields of :class:`LocalWork`."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def field(name: str, client: int) -> Any:
+        noise_D = torch.randn(start_D.shape, generator=draw, dtype=torch.float64).to(start_D.dtype)
+        match name:
+            case "mask_D":
+                return noise_D > 0
+            case "mu":
+                return 0.5 + client
+            case "steps":
+                return steps[client % len(steps)]
+        return 0.3 * noise_D + (start_D if name != "drift_D" else 0.0)
+
+    return [LocalWork(**{name: field(name, client) for name in fields}) for client in range(clients)]
+
+
 def settings(of: Plan, **changes: Any) -> TrainingConfig:
     given: dict[str, Any] = {"local_steps": 3, "batch_size": 4, "lr": 0.3}
     if isinstance(of, ExamplePlan):
@@ -332,17 +350,24 @@ def by_autograd(
     config: TrainingConfig,
     loss_of: Loss = functional.cross_entropy,
 ) -> Tensor:
-    """The local weights minus the global ones, from the textbook: one example, one gradient, one clip at a time."""
-    load_vector(module, global_D)
+    """The final weights minus the start's, from the textbook: one example, one gradient, one clip at a time."""
+    work, layout = task.work, Layout.of(module)
+    load_vector(module, global_D if work.start_D is None else work.start_D)
     parameters = list(trained(module).values())
     began = [parameter.detach().clone() for parameter in parameters]
+    centre = list(layout.unflatten(global_D if work.centre_D is None else work.centre_D).values())
+    drift, mask = (
+        list(layout.unflatten(given_D).values()) if given_D is not None else [otherwise] * len(parameters)
+        for given_D, otherwise in ((work.drift_D, torch.zeros(())), (work.mask_D, torch.ones(())))
+    )
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
         todo = of.planned(task.size)
-        indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, todo.steps, batches))
+        indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, work.steps or todo.steps, batches))
     else:
-        indices = list(shuffled_batches(len(task.rows_n), config.batch_size, config.local_steps or 0, batches))
+        steps = work.steps or config.local_steps or 0
+        indices = list(shuffled_batches(len(task.rows_n), config.batch_size, steps, batches))
     for index in indices:
         summed = [torch.zeros_like(parameter) for parameter in parameters]
         for i in task.rows_n[index].tolist():
@@ -357,9 +382,10 @@ def by_autograd(
                 total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
         divisor = of.planned(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
-            for parameter, start, total, moving in zip(parameters, began, summed, velocity, strict=True):
-                step = total / divisor + config.proximal * (parameter - start) + config.weight_decay * parameter
-                moving.mul_(config.momentum).add_(step)
+            terms = zip(parameters, summed, velocity, drift, centre, mask, strict=True)
+            for parameter, total, moving, drift_, centre_, mask_ in terms:
+                step = total / divisor + drift_ + work.mu * (parameter - centre_) + config.weight_decay * parameter
+                moving.mul_(config.momentum).add_(mask_ * step)
                 parameter.sub_(moving, alpha=config.lr)
     return torch.cat([(parameter.detach() - start).flatten() for parameter, start in zip(parameters, began, strict=True)])
 
