@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import shlex
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -167,9 +166,6 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     typed: str, place: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(place)
-    # Another test of this process may have imported a package of that name.
-    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
-        monkeypatch.delitem(sys.modules, name)
     privfl: Call = calling(monkeypatch, capsys)
     try:
         code, out, err = privfl(*shlex.split(typed))

@@ -210,7 +210,7 @@ class _Recorder:
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
         return Evaluation(
-            **experiment.task.metrics(test_logits, experiment.test_y),
+            metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.client_spread(
                 experiment.task, holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]
             ),
@@ -291,7 +291,7 @@ class _Recorder:
                 parameters=experiment.layout.size,
                 engine=experiment.engine,
                 evaluation=last,
-                train_accuracy=experiment.task.metrics(train_logits, experiment.y[members])["accuracy"].value,
+                train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
