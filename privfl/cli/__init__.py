@@ -320,8 +320,8 @@ def data_show(
     from privfl.data.datasets import Dataset
     from privfl.data.federated import FederatedData
     from privfl.report.terminal import partition_table
-    from privfl.running.experiment import narrow
     from privfl.seeding import Seed
+    from privfl.tables import narrow
 
     settings = load_data(name, overrides or ())
     loaded = narrow(settings.data, Dataset).load()
