@@ -21,10 +21,10 @@ from privfl.errors import ConfigError, ModelError, RunFolderError, first_line
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, few
 from privfl.learning.tasks import Task
-from privfl.running.experiment import narrow
 from privfl.running.run_folder import RunFolder
 from privfl.seeding import Seed
 from privfl.storage import write_atomic
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
