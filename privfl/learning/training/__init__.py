@@ -17,7 +17,7 @@ from privfl.data.input_store import Inputs
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.seeding import Seed
 
 

@@ -21,7 +21,8 @@ from privfl.learning.tasks.regression import Regression
 from privfl.learning.training import LocalTask, _cohort
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.vectors import trained
 
 
