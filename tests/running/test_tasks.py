@@ -14,8 +14,9 @@ from privfl.learning.tasks import Task
 from privfl.report.page import of_run
 from privfl.report.recorded import Run
 from privfl.running import recording
-from privfl.running.experiment import assemble, narrow
+from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
+from privfl.tables import narrow
 
 ATTACKS = ["membership/lira", "membership/loss", "membership/rmia"]
 DATA = {"binary": "signs", "regression": "numbers", "multilabel": "tags", "next_token": "words"}
