@@ -53,6 +53,11 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 # What is typed, and a part of what is said.
 MISTAKES = {
+    # A model that cannot be written.
+    "export done model.pkl": "model.pkl: has no suffix of a format that models are exported to; use .onnx,",
+    "export begun model.pt2": "begun: has no trained model: the run has not finished; go on with --resume",
+    "export bare model.safetensors": "bare: has no trained model: the run has not finished; go on with --resume",
+    "export empty model.pt2": "empty: is not a run folder (no config.toml in it)",
     # Words that are no command.
     "run": "Missing argument 'CONFIG' (`privfl run --help` shows what there is)",
     "runs c.toml": "No such command 'runs'. Did you mean 'run'?",

@@ -61,6 +61,11 @@ def of_run(run: Run) -> Page:
     return Page(html, [*over_rounds, *([found] if found else []), dealt_out])
 
 
+def in_brief(run: Run) -> str:
+    """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
+    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+
+
 def of_runs(runs: Sequence[Run], out: Path) -> Page:
     """The page that sets several runs side by side; links in it are relative to ``out``."""
     tagged = comparison.tagged(runs)
