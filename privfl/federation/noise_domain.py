@@ -21,6 +21,7 @@ from torch import Tensor
 
 from privfl.config import ClientLocal, ExampleLevel, ExperimentConfig, Promise
 from privfl.data.federated import BoolArray, FederatedData
+from privfl.learning.schedules.constant import Constant
 from privfl.privacy.plan import NoPlan, Plan
 
 _ONE_BY_ONE = "opacus"
@@ -52,7 +53,9 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    items = [type(getattr(config, name)).__module__ for name in ("task", "model", "server", "aggregator") if name not in out]
+    training = config.training
+    chosen = [getattr(config, name) for name in ("task", "model", "server", "aggregator") if name not in out]
+    items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     mechanism = plan if isinstance(plan, NoPlan) else replace(plan, budget=None, delta=0.5)
     return _sha256(config.model_dump(exclude=out), made, mechanism, data.digest(), *_own_code([*items, made.engine]))
 
@@ -81,6 +84,9 @@ def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]
     """The settings that are in no name; a new one is in it until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
     # In the name as they were found: see Made.
+    if config.training.round_schedule != Constant(kind="constant"):
+        # The learning rate of a round may depend on how many there are.
+        del out["rounds"]
     out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
     if isinstance(privacy, Promise):
