@@ -39,16 +39,16 @@ from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.own_code import telling
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble, narrow
+from privfl.running.experiment import Experiment, assemble
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view
 from privfl.shelves import SHELVES
 from privfl.storage import npz, read_npz, write_atomic
-from privfl.tables import Item
+from privfl.tables import Item, narrow
 
 Observer = Callable[[int, int], None]
 """Called with how many shadow models are done, and how many there are."""

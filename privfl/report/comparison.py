@@ -11,13 +11,26 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from privfl.config import ExperimentConfig
+from privfl.learning.tasks import Figure
 from privfl.records import Interval, PrivacyResult
 from privfl.report.cost import Overhead
-from privfl.report.curves import PERCENT
+from privfl.report.curves import PERCENT, one_headline, scaled_by
 from privfl.report.drawing import INK, MUTED, RULE, SERIES, Drawing, blank, finish, labelled, marker
 from privfl.report.headline import LOW_FPR
 from privfl.report.recorded import Run, rate_at
-from privfl.report.wording import duration, epsilon, level, percent, percent_range, scientific
+from privfl.report.wording import (
+    axis_of,
+    capital,
+    duration,
+    epsilon,
+    level,
+    measured,
+    measured_range,
+    percent,
+    percent_range,
+    scientific,
+)
 
 Tagged = Sequence[tuple[str, Run]]
 """Runs, each with the letter by which figures and tables speak of it."""
@@ -34,7 +47,7 @@ class Row:
     name: str
     link: str | None
     paired: str
-    accuracy: Cell
+    quality: Cell
     promised: Cell
     found: Cell
     measured: Cell
@@ -51,8 +64,8 @@ def tagged(runs: Sequence[Run]) -> Tagged:
 def row(run: Run, tag: str, link: str | None, paired: str = "") -> Row:
     """The figures of one run."""
     result = run.result
-    accuracy = result.evaluation.accuracy
-    promised, found, measured, overhead = (
+    headline, quality = run.headline, result.evaluation.headline
+    promised, found, bound, overhead = (
         ("no promise", ""),
         ("not measured", ""),
         ("not measured", ""),
@@ -63,25 +76,39 @@ def row(run: Run, tag: str, link: str | None, paired: str = "") -> Row:
     if run.leakage is not None:
         tpr = _tpr(run)
         found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
-        measured = (f"≥ {epsilon(run.leakage.best.epsilon_lower)}", f"{level(run.leakage.best.level)} confidence")
+        bound = (f"≥ {epsilon(run.leakage.best.epsilon_lower)}", f"{level(run.leakage.best.level)} confidence")
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    return Row(
-        tag, run.title, link, paired, (percent(accuracy.value), percent_range(accuracy)), promised, found, measured, overhead
-    )
+    shown = measured(headline, quality.value) + ("" if headline.title == "accuracy" else f" {headline.title}")
+    return Row(tag, run.title, link, paired, (shown, measured_range(headline, quality)), promised, found, bound, overhead)
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Each setting that is not the same in all runs, with its value in each; an absent one is a dash."""
-    flat = [dict(_flat(run.config.model_dump(exclude_none=True), "")) for run in runs]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    shown = {key: [_shown(settings[key]) if key in settings else "–" for settings in flat] for key in keys if key != "name"}
-    return [(key, values) for key, values in shown.items() if len(set(values)) > 1]
+    found = differing([run.config for run in runs])
+    return [(key, ["–" if value is None else _shown(value) for value in values]) for key, values in found.items()]
+
+
+def differing(configs: Sequence[ExperimentConfig]) -> dict[str, list[object]]:
+    """Each setting but the name that is not the same in all configurations, with its value in each; None: it is absent.
+
+    A list is given as the words that the page shows for it.
+    """
+    # A configuration does not write down the task that it has by default.
+    flat = [{"task.kind": config.task.kind, **dict(_flat(config.model_dump(exclude_none=True), ""))} for config in configs]
+    keys = dict.fromkeys(key for settings in flat for key in settings if key != "name")
+    values = {key: [_plain(settings.get(key)) for settings in flat] for key in keys}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
 
 
 def drawings(runs: Tagged) -> list[Drawing]:
-    """Accuracy against the ε that was promised, and against what the best attack found, where any was run."""
+    """The headline against the ε that was promised, and against what the best attack found, where any was run.
+
+    Nothing is drawn of runs whose tasks have different headlines.
+    """
+    if one_headline(runs) is None:
+        return []
     found = [_against_promise(runs)]
     if any(_tpr(run) is not None for _, run in runs):
         found.append(_against_leakage(runs))
@@ -90,6 +117,7 @@ def drawings(runs: Tagged) -> list[Drawing]:
 
 def _against_promise(runs: Tagged) -> Drawing:
     figure, axes = blank(height=250)
+    headline = runs[0][1].headline
     promised = [run.result.privacy.epsilon for _, run in runs if run.result.privacy is not None]
     low, high = _around([value for value in promised if value > 0])
     # What was promised nothing has no place on the axis; it gets one beyond its end.
@@ -105,27 +133,29 @@ def _against_promise(runs: Tagged) -> Drawing:
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(low, high)
-    axes.yaxis.set_major_formatter(PERCENT)
-    labelled(axes, "promised ε", "test accuracy, %")
-    alt = "; ".join(f"{tag}: {_promise(run)}, {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
+    scaled_by(axes, headline)
+    labelled(axes, "promised ε", f"test {axis_of(headline)}")
+    alt = "; ".join(f"{tag}: {_promise(run)}, {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
     caption = (
-        "Up and to the left is better. ε at different δ, or for different units, are not comparable. Bars are intervals of the "
-        "accuracy."
+        f"{_better(headline)} ε at different δ, or for different units, are not comparable. Bars are intervals of the "
+        f"{headline.title}."
     )
     if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
         caption += " Where a run stands for a larger federation, its place is at the ε of the noise that it executed."
-    return finish(figure, "promise", "Accuracy and the promise", f"Test accuracy against the promised ε. {alt}.", caption)
+    alt = f"Test {headline.title} against the promised ε. {alt}."
+    return finish(figure, "promise", f"{capital(headline.title)} and the promise", alt, caption)
 
 
 def _against_leakage(runs: Tagged) -> Drawing:
     figure, axes = blank(height=250)
+    headline = runs[0][1].headline
     shown = []
     for index, (tag, run) in enumerate(runs):
-        tpr, accuracy = _tpr(run), run.result.evaluation.accuracy.value
+        tpr, quality = _tpr(run), run.result.evaluation.headline.value
         if tpr is None:
             continue
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, accuracy {percent(accuracy)}")
-        axes.plot([tpr.low, tpr.high], [accuracy, accuracy], color=SERIES[index % 4], linewidth=1.2)
+        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality)}")
+        axes.plot([tpr.low, tpr.high], [quality, quality], color=SERIES[index % 4], linewidth=1.2)
         _point(axes, tpr.value, run, tag, index)
     axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(left=0)
@@ -133,21 +163,23 @@ def _against_leakage(runs: Tagged) -> Drawing:
         "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
         color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
     )  # fmt: skip
-    labelled(axes, "members found (TPR) at 1 % FPR, %", "test accuracy, %")
+    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
     axes.xaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_major_formatter(PERCENT)
-    alt = f"Test accuracy against what the best attack found. {'; '.join(shown)}."
-    caption = (
-        "Up and to the left is better. Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    )
-    return finish(figure, "leakage", "Accuracy and what was found", alt, caption)
+    scaled_by(axes, headline)
+    alt = f"Test {headline.title} against what the best attack found. {'; '.join(shown)}."
+    caption = f"{_better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    return finish(figure, "leakage", f"{capital(headline.title)} and what was found", alt, caption)
 
 
 def _point(axes: Axes, x: float, run: Run, tag: str, index: int) -> None:
-    accuracy, colour = run.result.evaluation.accuracy, SERIES[index % 4]
-    axes.plot([x, x], [accuracy.low, accuracy.high], color=colour, linewidth=1.2)
-    axes.plot([x], [accuracy.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
-    axes.annotate(tag, (x, accuracy.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+    quality, colour = run.result.evaluation.headline, SERIES[index % 4]
+    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
+    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
+    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+
+
+def _better(headline: Figure) -> str:
+    return f"{'Up' if headline.higher_is_better else 'Down'} and to the left is better."
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
@@ -196,6 +228,10 @@ def _flat(table: Mapping[str, Any], at: str) -> list[tuple[str, object]]:
     for key, value in table.items():
         pairs += _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else [(at + key, value)]
     return pairs
+
+
+def _plain(value: object) -> object:
+    return _shown(value) if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: object) -> str:

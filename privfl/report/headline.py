@@ -20,6 +20,8 @@ from privfl.report.wording import (
     interval,
     level,
     listing,
+    measured,
+    measured_range,
     percent,
     percent_at_most,
     plural,
@@ -42,7 +44,7 @@ class Headline:
 
 def headlines(run: Run) -> list[Headline]:
     """Accuracy, the ε that was promised, what the best attack found, the ε that was measured, what hiding cost."""
-    return [_accuracy(run), _promise(run), _attack(run), _measured(run), _overhead(run)]
+    return [_quality(run), _promise(run), _attack(run), _measured(run), _overhead(run)]
 
 
 def warnings(run: Run) -> list[str]:
@@ -75,13 +77,13 @@ def warnings(run: Run) -> list[str]:
     return found
 
 
-def _accuracy(run: Run) -> Headline:
-    evaluation = run.result.evaluation
+def _quality(run: Run) -> Headline:
+    figure, found = run.headline, run.result.evaluation.headline
     sentence = (
-        f"The share of {count(evaluation.accuracy.n)} test examples, held by no client, that the final model labels "
-        f"correctly. On the examples it was trained on: {percent(run.result.train_accuracy)}."
+        f"{figure.meaning.format(n=count(found.n))} On the examples it was trained on: {measured(figure, run.result.train)}."
     )
-    return Headline("Test accuracy", percent(evaluation.accuracy.value), interval(evaluation.accuracy), sentence)
+    terms = f"{measured_range(figure, found)} ({level(found.level)}{HARD}interval)"
+    return Headline(f"Test {figure.title}", measured(figure, found.value), terms, sentence)
 
 
 def _promise(run: Run) -> Headline:

@@ -11,13 +11,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privfl.data.partitions import Partition
 from privfl.loading import dump
+from privfl.privacy.cohorts import CohortSampler
 from privfl.records import RateAt
 from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Found, Run, found_by
 from privfl.report.secure import Secure
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
@@ -58,11 +61,17 @@ def of_run(run: Run) -> Page:
     return Page(html, [*over_rounds, *([found] if found else []), dealt_out])
 
 
+def in_brief(run: Run) -> str:
+    """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
+    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+
+
 def of_runs(runs: Sequence[Run], out: Path) -> Page:
     """The page that sets several runs side by side; links in it are relative to ``out``."""
     tagged = comparison.tagged(runs)
     with style():
         drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
+    titles = {run.headline.title for run in runs}
     html = _fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
@@ -71,6 +80,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
             comparison.row(run, tag, _link(run, out), paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
+        quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
         differences=comparison.differences(runs),
         drawings=drawings,
         warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],
@@ -108,8 +118,8 @@ def _lede(run: Run) -> str:
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
-        f"{wording.plural(len(run.partition.clients), 'client')} ({wording.partition(config)}) in "
-        f"{wording.plural(result.rounds, 'round')}, {wording.cohort(config)}. {promise}; {hiding}."
+        f"{wording.plural(len(run.partition.clients), 'client')} ({narrow(config.data.partition, Partition).words()}) in "
+        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}. {promise}; {hiding}."
     )
 
 

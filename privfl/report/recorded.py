@@ -7,6 +7,7 @@ from pathlib import Path
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
+from privfl.learning.tasks import Figure, Task
 from privfl.loading import load
 from privfl.records import (
     AttackRecord,
@@ -20,6 +21,7 @@ from privfl.records import (
     TimingRecord,
 )
 from privfl.running.run_folder import RunFolder
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,16 @@ class Run:
             rounds=folder.rounds(),
             timings=folder.timings(),
         )
+
+    @property
+    def task(self) -> Task:
+        """What the run learned."""
+        return narrow(self.config.task, Task)
+
+    @property
+    def headline(self) -> Figure:
+        """How the headline of its task is shown."""
+        return next(iter(self.task.figures.values()))
 
     @property
     def title(self) -> str:

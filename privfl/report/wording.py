@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
+from privfl.learning.tasks import Figure
 from privfl.records import Interval
 
 SPACE = "\u202f"
@@ -44,6 +44,28 @@ def percent_range(interval: Interval, digits: int = 1) -> str:
 def interval(found: Interval, digits: int = 1) -> str:
     """Both ends, and what they are: 83.5 – 84.9 % (95 % interval)."""
     return f"{percent_range(found, digits)} ({level(found.level)}{HARD}interval)"
+
+
+def measured(figure: Figure, value: float) -> str:
+    """A metric with its unit: 84.2 %, or 0.213 nats."""
+    return percent(value) if figure.unit == "%" else f"{value:.3g}{SPACE}{figure.unit}".strip()
+
+
+def measured_range(figure: Figure, found: Interval) -> str:
+    """Both ends of a metric's interval, with the unit: 83.5 – 84.9 %, or 0.2 – 0.23 nats."""
+    if figure.unit == "%":
+        return percent_range(found)
+    return f"{found.low:.3g}{HARD}–{HARD}{found.high:.3g}{SPACE}{figure.unit}".strip()
+
+
+def capital(words: str) -> str:
+    """Words that begin a line."""
+    return words[:1].upper() + words[1:]
+
+
+def axis_of(figure: Figure) -> str:
+    """A metric's name and unit, for an axis."""
+    return f"{figure.title}, {figure.unit}" if figure.unit else figure.title
 
 
 def level(share: float) -> str:
@@ -110,29 +132,3 @@ def attack_name(attack: str, variant: str) -> str:
     """``membership/lira``, ``offline`` -> lira · offline."""
     name = attack.rpartition("/")[2]
     return name if variant in ("", name) else f"{name}{HARD}·{HARD}{variant}"
-
-
-def cohort(config: ExperimentConfig) -> str:
-    """Who takes part in a round."""
-    match config.cohort:
-        case AllClients():
-            return "all clients in every round"
-        case PoissonCohort(size=size):
-            return f"about {size} clients a round, each drawn on its own (Poisson)"
-        case fixed:
-            return f"exactly {fixed.size} clients a round, drawn without replacement"
-
-
-def partition(config: ExperimentConfig) -> str:
-    """How the examples were dealt to the clients."""
-    match config.data.partition:
-        case Iid():
-            return "dealt evenly at random"
-        case Dirichlet(alpha=alpha):
-            return f"classes skewed over the clients by Dirichlet(α = {alpha:g})"
-        case Shards(shards_per_client=shards):
-            return f"sorted by class and dealt in shards, {shards} to a client"
-        case QuantitySkew(alpha=alpha):
-            return f"sizes skewed by Dirichlet(α = {alpha:g}), classes mixed evenly"
-        case Natural():
-            return "as the data itself divides them"

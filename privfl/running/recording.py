@@ -24,16 +24,16 @@ from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
-from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.running import views
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble, empty_ledger, narrow, new_secret
+from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
+from privfl.tables import narrow
 from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
@@ -197,7 +197,7 @@ class _Recorder:
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
         """Why the next round must not begin; None where it may."""
         plan, events = self.experiment.plan, self.experiment.planned(round_number)
-        if isinstance(plan, NoPlan) or plan.budget is None or not events:
+        if plan.budget is None or not events:
             return None
         would_be = ledger.epsilon_with(events)
         if would_be <= plan.budget:
@@ -210,7 +210,7 @@ class _Recorder:
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
         return Evaluation(
-            **experiment.task.metrics(test_logits, experiment.test_y),
+            metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.client_spread(
                 experiment.task, holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]
             ),
@@ -231,7 +231,7 @@ class _Recorder:
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
             zeroed=outcome.zeroed,
-            epsilon=None if isinstance(self.experiment.plan, NoPlan) else ledger.epsilon(),
+            epsilon=ledger.epsilon() if self.experiment.plan.promises else None,
             bytes_up=aggregate.cost.bytes_up if aggregate else 0,
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
@@ -291,7 +291,7 @@ class _Recorder:
                 parameters=experiment.layout.size,
                 engine=experiment.engine,
                 evaluation=last,
-                train_accuracy=experiment.task.metrics(train_logits, experiment.y[members])["accuracy"].value,
+                train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
-from small_runs import SMALL, small
+from small_runs import SMALL, plan_for, small
 
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.data.federated import FederatedData
@@ -25,10 +25,12 @@ from privfl.federation import noise_domain as fingerprint_module
 from privfl.federation.noise_domain import Made, fingerprint, with_members
 from privfl.federation.rounds import ServerState
 from privfl.learning.models._build import constants
-from privfl.privacy.plan import Federation, NoPlan, plan_for
+from privfl.privacy.plans import Federation
+from privfl.privacy.plans.none import NoPlan
 from privfl.running import experiment as experiment_module
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
+from privfl.shelves import SHELVES
 from privfl.tables import Item
 
 DOCS = Path(__file__).parents[2] / "docs" / "privacy.md"
@@ -97,9 +99,12 @@ def tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def fields(model: type[BaseModel], at: str = "") -> Iterator[str]:
-    """Every setting, by its dotted key; an item of a shelf counts whole, but for what all data sets are told."""
+    """Every setting, by its dotted key; an item of a shelf counts whole, but for the settings of all data
+    sets, and those of partitions, cohorts and plans, item by item."""
     for name, field in model.model_fields.items():
         inside = [one for one in tables_in(field.annotation) if not issubclass(one, Item) or issubclass(one, DataConfig)]
+        if (shelf := f"{at}{name}") in ("data.partition", "cohort", "privacy"):
+            inside = [SHELVES[shelf].find(kind) for kind in SHELVES[shelf].names()]
         if not inside:
             yield at + name
         for one in inside:
@@ -331,7 +336,7 @@ def message(experiment: Experiment, state: ServerState) -> torch.Tensor:
     with deterministic():
         (result,) = experiment.trainer.train(state.global_D, [task])
         if experiment.config.privacy.kind == "client_local":
-            return experiment.plan.at_client(result.delta_D, experiment.layout, state.plan, task.seed).delta_D  # type: ignore[union-attr]
+            return experiment.plan.at_client(result.delta_D, experiment.layout, state.plan, task.seed).delta_D
     return result.delta_D
 
 

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from privfl.auditing import clopper_pearson
-from privfl.config import ExampleLevel, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.loading import load
+from privfl.privacy.plans.example import Example
 from privfl.records import (
     AttackRecord,
     BestAttack,
@@ -90,7 +91,7 @@ def make(path: Path, made: Made) -> RunFolder:
             parameters=PARAMETERS,
             engine="fused: each layer has a rule",
             evaluation=evaluations[-1],
-            train_accuracy=made.accuracy + 0.007,
+            train=made.accuracy + 0.007,
             privacy=privacy(config, made, generator),
             hides_updates=config.aggregator.kind == "secure_sum",
             bytes_up=sum(record.bytes_up for record in folder.rounds()),
@@ -124,8 +125,10 @@ def evaluation(accuracy: float, generator: np.random.Generator) -> Evaluation:
     accuracy += float(generator.normal(0, 0.004))
     loss = 2.3 - 2.1 * accuracy
     return Evaluation(
-        accuracy=proportion(round(accuracy, 4), 10000),
-        loss=Interval(value=loss, low=loss - 0.015, high=loss + 0.015, n=10000),
+        metrics={
+            "accuracy": proportion(round(accuracy, 4), 10000),
+            "loss": Interval(value=loss, low=loss - 0.015, high=loss + 0.015, n=10000),
+        },
         clients=Spread(minimum=accuracy - 0.3, p10=accuracy - 0.13, median=accuracy + 0.01, p90=accuracy + 0.09, maximum=1.0),
     )
 
@@ -200,7 +203,7 @@ def partition(made: Made, generator: np.random.Generator) -> PartitionRecord:
 
 
 def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator) -> PrivacyResult | None:
-    if not isinstance(config.privacy, ExampleLevel):
+    if not isinstance(config.privacy, Example):
         return None
     # A Gaussian mechanism's curve (Balle & Wang 2018, theorem 5), scaled to about the ε that is asked for.
     mu, grid = made.epsilon / 4.2, np.linspace(0, 20, 81)

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import Tensor
 
 from privfl.config import TrainingConfig
-from privfl.tables import Item
+from privfl.tables import Item, narrow
 
 Decay = Annotated[float, Field(ge=0, lt=1)]
 
@@ -67,6 +67,4 @@ class LocalOptimizer(Item, ABC):
 
 def optimizer_of(training: TrainingConfig) -> LocalOptimizer:
     """The local optimizer of these settings."""
-    item = training.optimizer
-    assert isinstance(item, LocalOptimizer), "the shelf gives nothing else"
-    return item
+    return narrow(training.optimizer, LocalOptimizer)

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 
 from pydantic import NonNegativeInt
 
-from privfl.tables import Item
+from privfl.tables import Item, narrow
 
 
 class Schedule(Item, ABC):
@@ -35,5 +35,4 @@ class Schedule(Item, ABC):
 
 def schedule_of(item: Item) -> Schedule:
     """The item as the schedule that it is."""
-    assert isinstance(item, Schedule), "the shelf gives nothing else"
-    return item
+    return narrow(item, Schedule)

@@ -35,7 +35,7 @@ class Figure:
     Args:
         title: its name on a page, in lower case, such as ``accuracy``.
         unit: ``%`` for a share, which is shown in percent; else the unit's name, empty for a plain number.
-        meaning: a sentence that defines it.
+        meaning: a sentence that defines it, in which ``{n}`` is the number of test examples.
         higher_is_better: whether a larger value is a better model.
     """
 

@@ -33,8 +33,13 @@ class Classification(Task):
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
 
     figures: ClassVar[Mapping[str, Figure]] = {
-        "accuracy": Figure("accuracy", "%", "The share of examples whose largest output is their class.", True),
-        "loss": Figure("loss", "nats", "The mean cross-entropy of an example.", False),
+        "accuracy": Figure(
+            "accuracy",
+            "%",
+            "The share of {n} test examples, held by no client, that the final model labels correctly.",
+            higher_is_better=True,
+        ),
+        "loss": Figure("cross-entropy", "nats", "The mean loss of {n} test examples.", higher_is_better=False),
     }
 
     def check(self, y: NDArray[Any], classes: int) -> None:

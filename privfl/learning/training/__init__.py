@@ -19,7 +19,7 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.seeding import Seed
 
 

@@ -39,7 +39,7 @@ from privfl.learning.training._pieces import pieces
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.vectors import Layout, load_vector, trained
 
@@ -47,7 +47,7 @@ from privfl.vectors import Layout, load_vector, trained
 class Fused(Trainer):
     """The same as the reference engine, up to rounding, for all clients of a cohort at once.
 
-    **Guarantees.** Under an ExamplePlan each step of each client releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and
+    **Guarantees.** Under a plan of DP-SGD each step of each client releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and
     nothing else of the client's data, as in :mod:`privfl.learning.training.opacus`, with the same batches and the same noise.
     No operation brings the examples of two clients together. The returned event says what was clipped to and drawn, and the
     noise that was drawn is measured.
@@ -55,7 +55,7 @@ class Fused(Trainer):
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
         super().__init__(model, config, plan, task)
-        if isinstance(plan, ExamplePlan):
+        if plan.dp_sgd is not None:
             require_per_example(model)
         else:
             require_no_counts(model)
@@ -71,7 +71,7 @@ class Fused(Trainer):
     def prepare(self, global_D: Tensor, x: Tensor) -> None:
         """See the contract: the converted model is the model."""
         load_vector(self.model, global_D)
-        private = isinstance(self.plan, ExamplePlan)
+        private = self.plan.dp_sgd is not None
         with runnable("the fused engine"), float32_products():
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
@@ -146,8 +146,8 @@ class Fused(Trainer):
     def _job(self, task: LocalTask) -> _Job:
         # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.
         stream = (task.seed / "batches").torch()
-        if isinstance(self.plan, ExamplePlan):
-            todo = self.plan.local_training(task.size)
+        if (private := self.plan.dp_sgd) is not None:
+            todo = private.planned(task.size)
             todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
             batches = list(private_batches(todo, len(task.rows_n), stream))
             return _Job(task, todo, batches, self.rates(task, len(batches)))
@@ -158,7 +158,8 @@ class Fused(Trainer):
         state = self._state
         state.begin(global_D, [job.task.work for job in jobs])
         noise = self._noise(jobs)
-        clipping = Clipping(noise.max_grad_norm, self.plan.scheme) if noise and isinstance(self.plan, ExamplePlan) else None
+        private = self.plan.dp_sgd
+        clipping = Clipping(noise.max_grad_norm, private.scheme) if noise and private is not None else None
         work = Pieces(self._cohort, state, [job.task for job in jobs], clipping, self.config)
         expected = [[job.todo.expected_batch_size] for job in jobs if job.todo]
         expected_K1 = sent(torch.tensor(expected), global_D.device)
@@ -192,12 +193,12 @@ class Fused(Trainer):
                 return
 
     def _noise(self, jobs: Sequence[_Job]) -> CohortNoise | None:
-        if not isinstance(self.plan, ExamplePlan):
+        if (private := self.plan.dp_sgd) is None:
             return None
         seeds = [job.task.seed / "noise" for job in jobs]
         multipliers = [job.todo.noise_multiplier for job in jobs if job.todo]
-        device, secure = self._state.weights_KD.device, self.plan.randomness == "secure"
-        return CohortNoise(seeds, multipliers, self.plan.max_grad_norm, device, self._state.numels, secure)
+        device, secure = self._state.weights_KD.device, private.randomness == "secure"
+        return CohortNoise(seeds, multipliers, private.max_grad_norm, device, self._state.numels, secure)
 
     def _results(self, jobs: Sequence[_Job], noise: CohortNoise | None, work: Pieces) -> list[LocalResult]:
         results = []

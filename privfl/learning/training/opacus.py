@@ -54,7 +54,7 @@ from privfl.learning.training._work import require_shapes
 from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.noise import SecureNoise
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
@@ -62,9 +62,9 @@ from privfl.vectors import Layout, load_vector, trained
 
 
 class Opacus(Trainer):
-    """DP-SGD where the plan is :class:`ExamplePlan`, plain SGD where it is :class:`NoPlan`.
+    """DP-SGD if the plan has it (:attr:`Plan.dp_sgd`), else plain SGD.
 
-    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
+    **Guarantees.** Under a plan of DP-SGD each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
     the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
@@ -78,7 +78,7 @@ class Opacus(Trainer):
             )
         self._private: PerExample | None = None
         self._prepared = self._apart = False
-        if isinstance(plan, ExamplePlan):
+        if plan.dp_sgd is not None:
             require_per_example(model)
             require_known(model)
             with runnable("Opacus"):
@@ -117,14 +117,14 @@ class Opacus(Trainer):
         load_vector(self.model, global_D if task.work.start_D is None else task.work.start_D)
         self.model.train()
         with _layer_randomness(task.seed / "layers", task.x.device):
-            if isinstance(self.plan, ExamplePlan):
-                return self._train_private(self.plan, task, global_D)
+            if (private := self.plan.dp_sgd) is not None:
+                return self._train_private(private, task, global_D)
             return self._train_plain(task, global_D)
 
-    def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
+    def _train_private(self, plan: DpSgdPlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
-        todo = plan.local_training(task.size)
+        todo = plan.planned(task.size)
         todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
         local = self._local(task, global_D, todo.steps)
         optimizer = CountingDPOptimizer(

@@ -24,7 +24,8 @@ from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._choice import Choice, choose
 from privfl.learning.training.fused import Fused
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
 from privfl.vectors import Layout, load_vector, trained
@@ -380,7 +381,7 @@ def by_autograd(
     optimizer = torch_optimizer(config, parameters)
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
-        todo = of.local_training(task.size)
+        todo = of.planned(task.size)
         indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, work.steps or todo.steps, batches))
     else:
         steps = work.steps or config.local_steps or 0
@@ -394,10 +395,10 @@ def by_autograd(
             for total, gradient, factor in zip(summed, gradients, factors, strict=True):
                 total += factor * gradient
         if isinstance(of, ExamplePlan):
-            deviation = of.local_training(task.size).noise_multiplier * of.max_grad_norm
+            deviation = of.planned(task.size).noise_multiplier * of.max_grad_norm
             for total in summed:
                 total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
-        divisor = of.local_training(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
+        divisor = of.planned(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
             for parameter, total in zip(parameters, summed, strict=True):
                 parameter.grad = total / divisor

@@ -24,7 +24,8 @@ from privfl.learning.training._budget import Limits
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
 from privfl.loading import loads
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.running.experiment import assemble
 
 ENGINES = pytest.mark.parametrize("engine", [Fused, Opacus])

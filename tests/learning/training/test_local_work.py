@@ -15,7 +15,8 @@ from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._budget import Limits
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan, require_planned
+from privfl.privacy.plans.none import NoPlan
 from privfl.running.experiment import assemble
 
 ENGINES = (Fused, Opacus)
@@ -119,8 +120,10 @@ def test_steps_that_were_not_planned_are_in_the_event_and_are_refused(engine: ty
     tasks = tasks_of([LocalWork(), LocalWork(steps=7), LocalWork(steps=1)], torch.float32)
     results = run(engine, of, tasks)
     assert [result.event.steps for result in results if result.event] == [3, 7, 1]
-    with pytest.raises(PrivacyError, match="client 1 did"):
-        rounds._require_planned(of, tasks, results)
+    require_planned(results[0].event, of.planned(tasks[0].size), "client 0")
+    for task, result in list(zip(tasks, results, strict=True))[1:]:
+        with pytest.raises(PrivacyError, match="was planned; nothing was sent"):
+            require_planned(result.event, of.planned(task.size), f"client {task.client}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)

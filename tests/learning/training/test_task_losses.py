@@ -13,11 +13,13 @@ from torch.nn import functional
 
 from privfl.errors import ModelError
 from privfl.learning.tasks import Task
+from privfl.learning.tasks.binary import Binary
 from privfl.learning.tasks.classification import Classification
 from privfl.learning.training import LocalTask, _cohort
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.vectors import trained
 
 
@@ -56,6 +58,17 @@ def classes(count: int, draw: torch.Generator) -> Tensor:
     return torch.randint(3, (count,), generator=draw)
 
 
+def zeros_and_ones(count: int, draw: torch.Generator) -> Tensor:
+    return torch.randint(2, (count,), generator=draw)
+
+
+def weighed(outputs: Tensor, y: Tensor) -> Tensor:
+    """−w ((1 − ε/2) log σ(±z) + ε/2 log σ(∓z)), w = 3 for ones, ε = 0.2."""
+    z, sign = outputs[0, 0], 2 * y[0] - 1
+    loss = -0.9 * functional.logsigmoid(sign * z) - 0.1 * functional.logsigmoid(-sign * z)
+    return loss * (1 + 2 * y[0])
+
+
 def smoothed(outputs: Tensor, y: Tensor) -> Tensor:
     """−Σ_c w_c q_c log p_c, with q = 0.8 for the class and 0.2 / 3 more for each."""
     weights = torch.tensor([1.0, 2.5, 0.5], dtype=outputs.dtype)
@@ -66,6 +79,12 @@ def smoothed(outputs: Tensor, y: Tensor) -> Tensor:
 CASES: dict[str, Case] = {
     "classification, weighted and smoothed": Case(
         Classification(kind="classification", weights=(1.0, 2.5, 0.5), label_smoothing=0.2), smoothed, FLAT, flat(3), classes
+    ),
+    "binary": Case(
+        Binary(kind="binary"), lambda z, y: functional.softplus(-(2 * y - 1) * z[:, 0]).sum(), FLAT, flat(1), zeros_and_ones
+    ),
+    "binary, weighted and smoothed": Case(
+        Binary(kind="binary", positive_weight=3.0, label_smoothing=0.2), weighed, FLAT, flat(1), zeros_and_ones
     ),
 }
 PLANS = {"private": plan(), "plain": NoPlan(), "noisy": plan(noise_multiplier=0.8, batch_size=3)}
