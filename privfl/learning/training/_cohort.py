@@ -16,7 +16,7 @@ from privfl.data.input_store import Inputs
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._conversion import CohortModel
-from privfl.learning.training._guards import STEPS, moved, require_apart, wave
+from privfl.learning.training._guards import STEPS, moved, require_apart, require_own_loss, wave
 from privfl.learning.training._passes import Clipping, clip_factors, run_pass
 from privfl.learning.training._pieces import Piece
 from privfl.learning.training._precision import float32_products
@@ -195,6 +195,7 @@ class Pieces:
         runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
         x_N, y_N, counts_N = self._examples(piece, runs, batches)
         place = 0 if counts_N is None else int(counts_N.nonzero()[0])
+        require_own_loss(model, self.model.task, x_N, y_N)
         for step in STEPS:
             weights = {name: value[clients] + step * wave(value[0]) for name, value in self.weights.items()}
 

@@ -173,6 +173,9 @@ class Opacus(Trainer):
         """Make sure, once a run and on real examples, that none has a part in another's gradient."""
         private = self._private
         assert private is not None
+        private.disable_hooks()
+        require_own_loss(self.model, self.task, x_B, y_B)
+        private.enable_hooks()
 
         def gradients(x_B: Tensor) -> list[Tensor]:
             private.zero_grad(set_to_none=True)
