@@ -280,6 +280,10 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
     elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     class_N = examples.classes()
+    if class_N is not None and not classes:
+        raise DataError(
+            f"{part} has y of int64 and no class has a name; name them, or y.astype(np.float32) if they are numbers"
+        )
     if class_N is not None and not _within(class_N, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
 

@@ -11,6 +11,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from privfl.privacy.plans._client import ClientPlan
 from scipy import stats
 from scripted import (
     CLIP,
@@ -38,7 +39,6 @@ from privfl.federation.aggregators.plain_sum import PlainSum
 from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import skip_reason
 from privfl.privacy import gaussian
-from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.clipping import clip_update
 from privfl.privacy.events import CohortSum
 from privfl.privacy.factorization import Participation
