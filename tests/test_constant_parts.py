@@ -6,13 +6,13 @@ from typing import Any
 import pytest
 import torch
 from own_models.low_rank import Frozen, LowRankNet
-from privfl.privacy.plans._client import ClientPlan
 from safetensors.torch import load_file
 from small_runs import small
 
 from privfl.data.datasets.digits import Digits
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
+from privfl.privacy.client_plans import ClientPlan
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 from privfl.running.recording import run

@@ -11,7 +11,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from privfl.privacy.plans._client import ClientPlan
 from scipy import stats
 from scripted import (
     CLIP,
@@ -39,6 +38,7 @@ from privfl.federation.aggregators.plain_sum import PlainSum
 from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import skip_reason
 from privfl.privacy import gaussian
+from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.clipping import clip_update
 from privfl.privacy.events import CohortSum
 from privfl.privacy.factorization import Participation

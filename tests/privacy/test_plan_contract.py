@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from privfl.privacy.plans._client import ClientPlan
 from scripted import CLIP, POPULATION, D
 from small_runs import SMALL, plan_for, small
 from test_client_plans import check_sensitivity, moved
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
+from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.report import write_report

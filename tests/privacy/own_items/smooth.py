@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from privfl.privacy.plans._client import ClientSettings, PublicCohortPlan
 from torch import Tensor
 
 from privfl.config import ExperimentConfig
-from privfl.privacy.client_plans import PUBLIC_COHORT
+from privfl.privacy.client_plans import PUBLIC_COHORT, ClientSettings, PublicCohortPlan
 from privfl.privacy.events import NoisyUpdate
 from privfl.privacy.gaussian import noised
 from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords
