@@ -6,7 +6,7 @@ file, or a dotted path to a module of your own. Loading a configuration that nam
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     Field,
@@ -110,10 +110,23 @@ class PlanConfig(Item):
         """
 
 
-class TrainingConfig(Frozen):
-    """Local training: SGD from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
+def _default(at: str, kind: str) -> Any:
+    """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
 
-    ``engine`` is "auto", or an engine's name. ``proximal`` is FedProx's μ: each step is also pulled to the global model.
+    def made() -> Item:
+        item: Item = SHELVES[at].find(kind)(kind=kind)
+        return item
+
+    return Field(default_factory=made, exclude_if=lambda item: item == made())
+
+
+class TrainingConfig(Frozen):
+    """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
+
+    ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
+    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``proximal`` is FedProx's μ: each step is also pulled
+    to the global model. ``max_grad_norm`` is the L2 norm that each batch's gradient is scaled down to if it is longer; it
+    promises nothing.
     ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
     program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
@@ -124,6 +137,14 @@ class TrainingConfig(Frozen):
     local_steps: PositiveInt | None = None
     batch_size: PositiveInt
     lr: Size
+    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer")] = _default("training.optimizer", "sgd")
+    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule")] = _default(
+        "training.round_schedule", "constant"
+    )
+    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule")] = _default(
+        "training.step_schedule", "constant"
+    )
+    max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=1e30)] = 0.0
@@ -138,6 +159,17 @@ class TrainingConfig(Frozen):
                 "local_epochs",
                 self.local_epochs,
                 "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes one away)",
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _momentum_of_sgd(self) -> Self:
+        if self.momentum and self.optimizer.kind != "sgd":
+            kind = self.optimizer.kind
+            raise contradiction(
+                "momentum",
+                self.momentum,
+                f"belongs to training.optimizer = 'sgd', and the optimizer is {kind!r}; take it away, or set optimizer = 'sgd'",
             )
         return self
 
@@ -180,12 +212,6 @@ class AttacksConfig(Frozen):
         return self
 
 
-def _classification() -> Item:
-    """The task of a configuration that names none."""
-    item: Item = SHELVES["task"].find("classification")(kind="classification")
-    return item
-
-
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
@@ -197,9 +223,7 @@ class ExperimentConfig(Frozen):
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
-    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = Field(
-        default_factory=_classification, exclude_if=lambda task: task == _classification()
-    )
+    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = _default("task", "classification")
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig

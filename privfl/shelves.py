@@ -98,6 +98,9 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
     "training.engine": Shelf("privfl.learning.training", "Trainer"),
+    "training.optimizer": Shelf("privfl.learning.optimizers", "LocalOptimizer"),
+    "training.round_schedule": Shelf("privfl.learning.schedules", "Schedule"),
+    "training.step_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "attacks.run": Shelf("attacks", "Attack"),
 }
 

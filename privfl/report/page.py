@@ -15,7 +15,7 @@ from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.records import RateAt
-from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, roc, wording
+from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, roc, wording
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Found, Run, found_by
@@ -36,7 +36,7 @@ def of_run(run: Run) -> Page:
     with style():
         over_rounds = curves.of_run(run)
         found = roc.drawing(run)
-        dealt_out = dealt.drawing(run.partition)
+        dealt_out = partition_figure.drawing(run.partition)
     html = _fill(
         "run.html.j2",
         run=run,
@@ -52,7 +52,7 @@ def of_run(run: Run) -> Page:
         adversaries=adversaries.rows(run),
         card=card(run),
         partition=dealt_out,
-        partition_facts=dealt.facts(run.partition),
+        partition_facts=partition_figure.facts(run.partition),
         bytes_table=cost.bytes_table(run),
         seconds_table=cost.seconds_table(run),
         secure=Secure.of(run),

@@ -27,6 +27,7 @@ from privfl.federation.servers import ServerOptimizer
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
+from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, LocalWork, Trainer
 from privfl.learning.training._choice import choose
@@ -126,10 +127,11 @@ class Experiment:
     def cohort(self, state: ServerState) -> CohortTasks:
         """Who takes part in the round that begins with that state, and what each of them trains on."""
         sizes_K, stream, work = self.data.sizes(), self.stream(state), LocalWork(mu=self.config.training.proximal)
+        scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work, scale)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 

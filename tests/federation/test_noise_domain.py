@@ -147,6 +147,10 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "training.lr": ("example", {"training__lr": 0.25}),
     "training.momentum": ("example", {"training__momentum": 0.5}),
     "training.weight_decay": ("example", {"training__weight_decay": 0.1}),
+    "training.optimizer": ("example", {"training__optimizer": "adam"}),
+    "training.round_schedule": ("example", {"training__round_schedule": "step"}),
+    "training.step_schedule": ("example", {"training__step_schedule": "cosine"}),
+    "training.max_grad_norm": ("client_local", {"training__max_grad_norm": 1.0}),
     "training.proximal": ("example", {"training__proximal": 0.1}),
     "training.precision": ("example", {"training__precision": "bfloat16"}),
     "privacy.kind": ("client_central", {"privacy__kind": "client_local"}),
@@ -229,6 +233,15 @@ def test_what_leaves_every_message_as_it_is_is_not_in_the_name(kind: str, change
 def test_the_noise_is_in_the_name_whatever_fixed_it(kind: str, data: FederatedData) -> None:
     given, asked = config_of(kind), config_of(kind, privacy__noise_multiplier=None, privacy__target_epsilon=2.0)
     assert name_of(given, data) == name_of(asked, data) != name_of(asked, data, noise=0.301)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_the_number_of_rounds_is_in_the_name_where_the_learning_rate_follows_it(schedule: str, data: FederatedData) -> None:
+    """A longer run would send other messages under the same noise."""
+    names = {name_of(config_of("example", training__round_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 2
+    names = {name_of(config_of("example", training__step_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 1
 
 
 def test_secret_cohorts_are_of_the_whole_name() -> None:
