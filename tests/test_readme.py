@@ -146,7 +146,10 @@ def test_the_pages_have_what_to_follow() -> None:
         "docs/privacy.md": 3,
     }
     assert {name for page in PAGES for name in files(page)} == {
-        *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "lion", "signs", "median", "penguins", "shrunk", "halves")),
+        *(
+            f"my_lab/{name}.py"
+            for name in ("confidence", "narrow", "lion", "signs", "median", "penguins", "shrunk", "halves", "patients", "notes")
+        ),
         "data/penguins/penguins.csv",
         "notebook.py",
         "predict.py",
