@@ -95,6 +95,8 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
     "training.engine": Shelf("privfl.learning.training", "Trainer"),
     "attacks.run": Shelf("attacks", "Attack"),
+    "question": Shelf("privfl.auditing.questions", "Question"),
+    "block": Shelf("privfl.report.blocks", "Block"),
 }
 
 

@@ -121,7 +121,7 @@ def run(
     stopped = folder.result.stopped
     if stopped is not None:
         err.print(f"stopped: {stopped}", style="yellow", highlight=False)
-    if settings.attacks.run and folder.leakage is None:
+    if settings.attacks.run and not folder.findings:
         _attack(folder, (), ())
     _report([folder], None)
 
@@ -201,11 +201,12 @@ def attack(
     ] = None,
 ) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
-    from privfl.report import attacks_table
+    from privfl.report import attacks_tables
 
     folder = RunFolder.open(run_dir)
     _attack(folder, [word for word in words or () if "=" not in word], [word for word in words or () if "=" in word])
-    out.print(attacks_table(folder))
+    for table in attacks_tables(folder):
+        out.print(table)
     _report([folder], None)
 
 

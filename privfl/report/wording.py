@@ -106,6 +106,17 @@ def plural(number: int, noun: str, nouns: str = "") -> str:
     return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
 
 
+def rounds_read(rounds: Sequence[int]) -> str:
+    """The rounds that an attack looked at: rounds 1 to 20; round 3; the final model, if it looked at none."""
+    if not rounds:
+        return "the final model"
+    if len(rounds) == 1:
+        return f"round {rounds[0] + 1}"
+    if list(rounds) == list(range(rounds[0], rounds[-1] + 1)):
+        return f"rounds {rounds[0] + 1} to {rounds[-1] + 1}"
+    return f"{len(rounds)} rounds from {rounds[0] + 1} to {rounds[-1] + 1}"
+
+
 def attack_name(attack: str, variant: str) -> str:
     """``membership/lira``, ``offline`` -> lira · offline."""
     name = attack.rpartition("/")[2]

@@ -139,7 +139,7 @@ def test_a_run_is_replaced_once_the_new_one_begins_and_whole(tmp_path: Path) -> 
         run(plain(), folder.path, overwrite=True)
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
     again = run(plain(), folder.path, overwrite=True)
-    assert (again.leakage, (again.path / "report.html").exists()) == (None, False)
+    assert (again.findings, (again.path / "report.html").exists()) == ((), False)
 
 
 def test_a_replacement_that_breaks_off_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -167,7 +167,7 @@ def test_a_path_may_be_text_wherever_python_takes_one(tmp_path: Path, monkeypatc
     monkeypatch.chdir(tmp_path)
     folder = privfl.run(plain(attacks=LOSS), "runs/one")
     assert privfl.RunFolder.open("runs/one") == privfl.RunFolder("runs/one") == folder  # type: ignore[arg-type]
-    assert privfl.attack("runs/one", ["membership/loss"]) == folder.leakage
+    assert privfl.attack("runs/one", ["membership/loss"]) == folder.findings
     assert privfl.load("runs/one/config.toml") == folder.config
     assert privfl.write_report(["runs/one"], "one.html") == Path("one.html")
     layout = privfl.assemble(folder.config).layout
