@@ -116,7 +116,7 @@ def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConf
             raise ConfigError(
                 f"override {setting!r}: the run was trained without it; only attacks.* may change, all else is another run"
             )
-    return load(folder.path / "config.toml", settings)
+    return load(folder.path / "config.toml", *settings)
 
 
 def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]) -> Sequence[str]:
@@ -173,10 +173,10 @@ def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Atta
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
     return Knowledge(
-        network=Network(experiment.model, experiment.layout),
+        network=Network(experiment.model, experiment.layout, experiment.task, experiment.outputs),
         candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
         population=LabelledExamples(experiment.test_x, data.test.y),
-        shadows=Shadows.of(member_SN, outputs, len(data.test), len(data.classes)),
+        shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
     )
 
 
@@ -215,7 +215,7 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
-    def examples() -> tuple[NDArray[Any], NDArray[np.int64]]:
+    def examples() -> tuple[NDArray[Any], NDArray[Any]]:
         pool = narrow(config.data, Dataset).load().train
         return pool.x, pool.y
 

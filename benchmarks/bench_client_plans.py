@@ -17,7 +17,6 @@ import torch
 from _harness import Figures, options, print_table, write_json
 from numpy.typing import NDArray
 
-from privfl.learning import evaluation
 from privfl.loading import loads
 from privfl.running import pricing
 from privfl.running.determinism import deterministic
@@ -118,7 +117,7 @@ def accuracy(table: Table) -> tuple[float, float]:
     with deterministic():
         experiment = assemble(loads(table))
         logits = experiment.logits(experiment.train(), experiment.test_x)
-        found = evaluation.accuracy(logits, torch.from_numpy(experiment.data.test.y)).value
+        found = experiment.task.metrics(logits, torch.from_numpy(experiment.data.test.y))["accuracy"].value
         if table["privacy"]["kind"] == "none":
             return found, float("inf")
         return found, pricing.over_rounds(experiment)[-1]

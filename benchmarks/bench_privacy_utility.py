@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from _harness import Figures, options, print_table, write_json
 
-from privfl.learning import evaluation
 from privfl.loading import load
 from privfl.privacy.plan import ExamplePlan
 from privfl.running.determinism import deterministic
@@ -29,9 +28,9 @@ def accuracies(config: str, overrides: Sequence[str], seeds: int) -> tuple[list[
     found, noise = [], 0.0
     for seed in range(seeds):
         with deterministic():
-            experiment = assemble(load(CONFIGS / config, [*overrides, f"seed={seed}"]))
+            experiment = assemble(load(CONFIGS / config, *overrides, f"seed={seed}"))
             logits = experiment.logits(experiment.train(), experiment.test_x)
-        found.append(evaluation.accuracy(logits, torch.from_numpy(experiment.data.test.y)).value)
+        found.append(experiment.task.metrics(logits, torch.from_numpy(experiment.data.test.y))["accuracy"].value)
         if isinstance(experiment.plan, ExamplePlan) and experiment.plan.noise_multiplier is not None:
             noise = max(noise, experiment.plan.noise_multiplier)
     return found, noise

@@ -341,14 +341,26 @@ class AttacksConfig(Frozen):
         return self
 
 
+def _classification() -> Item:
+    """The task of a configuration that names none."""
+    item: Item = SHELVES["task"].find("classification")(kind="classification")
+    return item
+
+
 class ExperimentConfig(Frozen):
-    """One run, whole. Written into the run folder, it re-runs the run."""
+    """One run, whole. Written into the run folder, it re-runs the run.
+
+    ``task`` is written only if it is another than plain classification: it is in the name of a run's noise in that case.
+    """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
     seed: int = 0
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
+    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = Field(
+        default_factory=_classification, exclude_if=lambda task: task == _classification()
+    )
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[Cohort, Discriminator("kind")]
     training: TrainingConfig

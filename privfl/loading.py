@@ -94,8 +94,8 @@ def _fields_of_kind(at: str, kind: object) -> set[str]:
     return set()
 
 
-def load(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Read a TOML file, what it extends, and overrides of the form ``a.b=value``, in that order.
+def load(path: Path | str, *overrides: str) -> ExperimentConfig:
+    """Read a configuration: a TOML file, the file that it extends, and overrides of the form ``a.b=value``, in that order.
 
     Args:
         path: the file; ``extends = "other.toml"`` in it is relative to it.
@@ -107,15 +107,23 @@ def load(path: Path | str, overrides: Sequence[str] = ()) -> ExperimentConfig:
     """
     layers = _Layers(str(path))
     _read(Path(path), layers, ())
-    for override in overrides:
-        layers.add(_parse_override(override), f"override {override!r}")
+    _override(layers, overrides)
     return _validated(layers)
 
 
-def loads(table: Mapping[str, Any], origin: str = "configuration") -> ExperimentConfig:
-    """The same from a table that is already in memory."""
-    layers = _Layers(origin)
-    layers.add(table, origin)
+def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
+    """Read a configuration from a dictionary, and overrides of the form ``a.b=value``.
+
+    Args:
+        table: nested as the tables of a TOML file are: ``{"training": {"lr": 0.1}, ...}``.
+        overrides: as :func:`load` takes them.
+
+    Raises:
+        ConfigError: one line that names the key, the value and what is allowed.
+    """
+    layers = _Layers("configuration")
+    layers.add(table, layers.root)
+    _override(layers, overrides)
     return _validated(layers)
 
 
@@ -183,6 +191,13 @@ def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
             raise ConfigError(f"{path}: extends = {base!r}: must be the name of a TOML file")
         _read(path.parent / base, layers, (*extending, path))
     layers.add(table, str(path))
+
+
+def _override(layers: _Layers, overrides: Sequence[str]) -> None:
+    for override in overrides:
+        if not isinstance(override, str):
+            raise ConfigError(f"override {override!r}: must be text; give each as an argument of its own: 'training.lr=0.1'")
+        layers.add(_parse_override(override), f"override {override!r}")
 
 
 def _parse_override(override: str) -> dict[str, Any]:

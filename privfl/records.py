@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from privfl.tables import Frozen
 
@@ -33,11 +34,40 @@ class Spread(Frozen):
 
 
 class Evaluation(Frozen):
-    """Accuracy and mean cross entropy (nats) on the central test split, and accuracy spread over clients' hold-outs."""
+    """The task's metrics on the central test split, and the first of them spread over clients' hold-outs.
 
-    accuracy: Interval
-    loss: Interval
+    In a file the metrics stand beside ``clients``, each under its own name. The first is the task's headline; all tasks have
+    ``loss``.
+    """
+
+    metrics: dict[str, Interval]
     clients: Spread | None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, value: object) -> object:
+        if not isinstance(value, Mapping) or "metrics" in value:
+            return value
+        return {"metrics": {key: found for key, found in value.items() if key != "clients"}, "clients": value.get("clients")}
+
+    @model_serializer
+    def _to_write(self) -> dict[str, Any]:
+        return {**self.metrics, "clients": self.clients}
+
+    @property
+    def name(self) -> str:
+        """The headline's name."""
+        return next(iter(self.metrics))
+
+    @property
+    def headline(self) -> Interval:
+        """The first metric."""
+        return self.metrics[self.name]
+
+    @property
+    def loss(self) -> Interval:
+        """The mean loss."""
+        return self.metrics["loss"]
 
 
 class StageBytes(Frozen):
@@ -215,7 +245,8 @@ class PrivacyResult(Frozen):
 
 class Result(Frozen):
     """The figures of a run. ``stopped`` says why it ended before its last round, where it did; ``engine`` which engine
-    trained, and why it was chosen.
+    trained, and why it was chosen. ``train`` is the headline on examples that were trained on, in a file ``train_accuracy``, or
+    ``train_`` and the name of another headline.
 
     ``bytes_plain`` is what the same uploads would have cost in the clear.
     """
@@ -225,9 +256,27 @@ class Result(Frozen):
     parameters: int
     engine: str
     evaluation: Evaluation
-    train_accuracy: float
+    train: float
     privacy: PrivacyResult | None
     hides_updates: bool
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+
+    @model_validator(mode="before")
+    @classmethod
+    def _as_written(cls, value: object) -> object:
+        train = next((key for key in value if key.startswith("train_")), None) if isinstance(value, Mapping) else None
+        if train is None or not isinstance(value, Mapping):
+            return value
+        found = {key: entry for key, entry in value.items() if key != train} | {"train": value[train]}
+        if isinstance(evaluation := found.get("evaluation"), Mapping):
+            # The file has sorted keys; which metric is the headline stands in the other's name.
+            first = train.removeprefix("train_")
+            found["evaluation"] = {key: evaluation[key] for key in sorted(evaluation, key=lambda key: key != first)}
+        return found
+
+    @model_serializer(mode="wrap")
+    def _to_write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        written: dict[str, Any] = handler(self)
+        return {f"train_{self.evaluation.name}" if key == "train" else key: found for key, found in written.items()}

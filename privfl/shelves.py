@@ -90,6 +90,7 @@ class Shelf:
 
 SHELVES: Final[Mapping[str, Shelf]] = {
     "data": Shelf("privfl.data.datasets", "Dataset"),
+    "task": Shelf("privfl.learning.tasks", "Task"),
     "model": Shelf("privfl.learning.models", "Model"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),

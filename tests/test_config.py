@@ -36,7 +36,7 @@ def write(path: Path, table: dict[str, Any]) -> Path:
 
 def refused(path: Path, *overrides: str) -> str:
     with pytest.raises(ConfigError) as caught:
-        load(path, overrides)
+        load(path, *overrides)
     assert caught.value.exit_code == 2
     text = str(caught.value)
     assert len(text.splitlines()) == 1
@@ -44,11 +44,11 @@ def refused(path: Path, *overrides: str) -> str:
 
 
 def test_nothing_need_be_held_out_where_nothing_is_attacked(file: Path) -> None:
-    assert load(file, ["data.holdout=0"]).data.holdout == 0
+    assert load(file, "data.holdout=0").data.holdout == 0
     said = refused(file, "data.holdout=0", 'attacks.run=["membership/loss"]')
     assert "attacks.run = ['membership/loss']: cannot be run with data.holdout = 0" in said
     assert "raise it, or set attacks.run=[]" in said
-    assert load(file, ["data.holdout=0", 'attacks.run=["membership/loss"]', "attacks.run=[]"]).attacks.run == ()
+    assert load(file, "data.holdout=0", 'attacks.run=["membership/loss"]', "attacks.run=[]").attacks.run == ()
 
 
 # --- mistakes in an override -----------------------------------------------------------------------------------------
@@ -259,13 +259,13 @@ def test_extending_what_is_not_there_or_oneself(tmp_path: Path) -> None:
 
 
 def test_values_of_overrides(file: Path) -> None:
-    config = load(file, ["rounds=9", "name=other-name", "training.lr=1e-3", 'model={kind="mlp", hidden=[8, 4]}', "seed = -5"])
+    config = load(file, "rounds=9", "name=other-name", "training.lr=1e-3", 'model={kind="mlp", hidden=[8, 4]}', "seed = -5")
     assert (config.rounds, config.name, config.training.lr, config.seed) == (9, "other-name", 1e-3, -5)
     assert config.model.model_dump() == {"kind": "mlp", "hidden": (8, 4), "activation": "relu"}
 
 
 def test_another_kind_drops_the_old_kind_s_settings_and_keeps_the_shared_ones(file: Path) -> None:
-    config = load(file, ["privacy.kind=none", "server.kind=fedavgm", "cohort.kind=fixed", "data.kind=adult"])
+    config = load(file, "privacy.kind=none", "server.kind=fedavgm", "cohort.kind=fixed", "data.kind=adult")
     assert config.privacy.model_dump() == {"kind": "none"}
     assert config.server.model_dump() == {"kind": "fedavgm", "lr": 0.1, "momentum": 0.9}
     assert config.cohort.model_dump() == {"kind": "fixed", "size": 5}
@@ -275,22 +275,33 @@ def test_another_kind_drops_the_old_kind_s_settings_and_keeps_the_shared_ones(fi
     assert "privacy.delta: is missing" in refused(file, "privacy.kind=none", "privacy.kind=example")
 
 
+def test_a_list_of_overrides_is_refused_in_one_line(file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"override \['rounds=2'\]: must be text; give each as an argument of its own"):
+        load(file, ["rounds=2"])  # type: ignore[arg-type]
+
+
+def test_a_dictionary_takes_overrides_too() -> None:
+    assert loads(SMALL, "rounds=9", "privacy=none", "aggregator=mean").rounds == 9
+    with pytest.raises(ConfigError, match="override 'rounds=none': rounds = 'none'"):
+        loads(SMALL, "rounds=none")
+
+
 def test_text_in_a_table_s_place_is_its_kind(file: Path) -> None:
-    config = load(file, ["privacy=none", "data=adult", "cohort=all", "data.partition=iid"])
+    config = load(file, "privacy=none", "data=adult", "cohort=all", "data.partition=iid")
     assert config.privacy.kind == "none"
     assert (config.data.kind, config.data.clients, config.data.partition) == ("adult", 10, Iid(kind="iid"))
     assert config.cohort == AllClients(kind="all")
 
 
 def test_an_override_without_a_value_takes_a_setting_away(file: Path) -> None:
-    config = load(file, ["privacy.noise_multiplier=", "privacy.target_epsilon=3", "server.tau=0.1", "server.tau="])
+    config = load(file, "privacy.noise_multiplier=", "privacy.target_epsilon=3", "server.tau=0.1", "server.tau=")
     assert isinstance(config.privacy, ExampleLevel)
     assert (config.privacy.noise_multiplier, config.privacy.target_epsilon) == (None, 3.0)
     assert config.server.model_dump()["tau"] == 1e-3
     # The data say how many clients there are: a file that is extended may have said something else.
-    natural = load(file, ["data.partition.kind=natural"]).data
+    natural = load(file, "data.partition.kind=natural").data
     assert (natural.clients, natural.partition) == (None, Natural(kind="natural"))
-    assert load(file, ["attacks.run=", "records.views="]) == load(file)
+    assert load(file, "attacks.run=", "records.views=") == load(file)
 
 
 def test_the_data_table_alone() -> None:
@@ -354,7 +365,7 @@ def my_lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_an_item_of_one_s_own(my_lab: Path, file: Path, tmp_path: Path) -> None:
     (my_lab / "net.py").write_text(NET)
-    config = load(file, ["model.kind=my_lab.net", "model.width=8"])
+    config = load(file, "model.kind=my_lab.net", "model.width=8")
     assert config.model.model_dump() == {"kind": "my_lab.net", "width": 8}
     (tmp_path / "again.toml").write_text(dump(config))
     assert load(tmp_path / "again.toml") == config
@@ -441,7 +452,7 @@ def test_what_is_dumped_loads_equal(tmp_path_factory: pytest.TempPathFactory, ta
 def test_no_override_ever_ends_in_a_traceback(text: str) -> None:
     for override in (text, f"{text}=1", f"rounds={text}", f"data.kind={text}", f"privacy={text}", f"data.{text}=2"):
         with contextlib.suppress(ConfigError):
-            load(PAPERS[0], [override])
+            load(PAPERS[0], override)
 
 
 @pytest.mark.parametrize("path", PAPERS, ids=lambda path: path.stem)

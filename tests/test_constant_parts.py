@@ -40,7 +40,7 @@ def test_what_is_saved_loads_into_ones_own_module_and_is_the_model_that_was_eval
     x, y = Inputs.of(data.test, data.pixels, torch.device("cpu"))[:], torch.from_numpy(data.test.y)
     with torch.no_grad():
         found = float((module.eval()(x).argmax(1) == y).double().mean())
-    assert found == pytest.approx(folder.result.evaluation.accuracy.value, abs=1e-9)
+    assert found == pytest.approx(folder.result.evaluation.headline.value, abs=1e-9)
     assert folder.result.parameters == trained
     if frozen != "nothing":
         assert torch.equal(saved["1.base"], fresh.state_dict()["1.base"])

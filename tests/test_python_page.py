@@ -90,4 +90,4 @@ def test_the_final_model_loads_into_a_module_of_one_s_own(kind: str, tmp_path: P
     # The run's own accuracy comes out of it.
     assert torch.allclose(found, expected, atol=1e-5)
     right = (found.argmax(1) == experiment.test_y).float().mean().item()
-    assert right == pytest.approx(folder.result.evaluation.accuracy.value, abs=1e-6)
+    assert right == pytest.approx(folder.result.evaluation.headline.value, abs=1e-6)

@@ -88,7 +88,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.setattr(_shadows, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
     def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
-        load(config, variant.overrides)
+        load(config, *variant.overrides)
         shutil.copytree(finished[0], out / variant.name)
         return sweeping.Ended(variant, out / variant.name, 0, "")
 
@@ -146,7 +146,7 @@ def test_the_pages_have_what_to_follow() -> None:
         "docs/privacy.md": 3,
     }
     assert {name for page in PAGES for name in files(page)} == {
-        *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "signs", "median", "penguins")),
+        *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "signs", "median", "penguins", "over_rounds")),
         "data/penguins/penguins.csv",
         "notebook.py",
         "predict.py",

@@ -4,7 +4,8 @@ An item is one module with one class that derives from :class:`attacks.Attack` a
 fields are its settings. An attack that needs no more than models' outputs derives from :class:`MembershipAttack`: it is given
 :class:`Evidence`, which does not hold the target's membership, and returns a score per candidate and variant.
 
-Suffixes: N candidates, P population examples, S shadow models, C classes.
+Suffixes: N candidates, P population examples, S shadow models, C outputs for one example (in more
+dimensions than one where a task has more).
 """
 
 from __future__ import annotations
@@ -19,12 +20,14 @@ from numpy.typing import NDArray
 from attacks import Attack
 from privfl.adversaries import Adversary
 from privfl.auditing.questions.membership import MembershipClaim
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.running.knowledge import Knowledge, ModelOutputs
 from privfl.running.views import View
 
 FloatArray = NDArray[np.float64]
 LogitArray = NDArray[np.float32]
-IntArray = NDArray[np.int64]
+LabelArray = NDArray[np.int64] | NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 
@@ -36,22 +39,24 @@ class Evidence:
     was trained by the target's own procedure, on its own draw of the candidates, from its own randomness.
 
     Args:
-        labels_N: the candidates' classes.
+        labels_N: the candidates' labels, shape (N, ...).
         logits_NC: the target's outputs on the candidates.
         shadow_logits_SNC: each shadow's outputs on the candidates; S may be 0.
         shadow_member_SN: which candidates each shadow was trained on.
-        population_labels_P: the population's classes.
+        population_labels_P: the population's labels.
         population_logits_PC: the target's outputs on the population.
         population_shadow_logits_SPC: each shadow's outputs on the population.
+        task: turns outputs and labels into the signal that attacks rank by.
     """
 
-    labels_N: IntArray
+    labels_N: LabelArray
     logits_NC: LogitArray
     shadow_logits_SNC: LogitArray
     shadow_member_SN: BoolArray
-    population_labels_P: IntArray
+    population_labels_P: LabelArray
     population_logits_PC: LogitArray
     population_shadow_logits_SPC: LogitArray
+    task: Task = CLASSIFICATION
 
     @classmethod
     def of(cls, view: View, knowledge: Knowledge) -> Evidence:
@@ -74,16 +79,17 @@ class Evidence:
             population_labels_P=population.y_N,
             population_logits_PC=target.population_PC,
             population_shadow_logits_SPC=shadows.population_SPC,
+            task=knowledge.network.task,
         )
 
     def __post_init__(self) -> None:
-        candidates, classes = self.logits_NC.shape
+        candidates, *shape = self.logits_NC.shape
         population, shadows = len(self.population_labels_P), len(self.shadow_member_SN)
-        assert self.labels_N.shape == (candidates,)
-        assert self.shadow_logits_SNC.shape == (shadows, candidates, classes)
+        assert len(self.labels_N) == candidates
+        assert self.shadow_logits_SNC.shape == (shadows, candidates, *shape)
         assert self.shadow_member_SN.shape == (shadows, candidates)
-        assert self.population_logits_PC.shape == (population, classes)
-        assert self.population_shadow_logits_SPC.shape == (shadows, population, classes)
+        assert self.population_logits_PC.shape == (population, *shape)
+        assert self.population_shadow_logits_SPC.shape == (shadows, population, *shape)
 
 
 class MembershipAttack(Attack):

@@ -50,7 +50,7 @@ class Gradients:
         module = self.network.at(self.model_D.to(x.device))
         layout = self.network.layout
         towards = {name: part.double() for name, part in layout.unflatten(-update_D.to(x.device)).items()}
-        gradients = _gradients_of(module, self.network.losses)
+        gradients = _gradients_of(module, self.network.task.loss)
         at_once = max(1, _NUMBERS // layout.size)
         found = [np.zeros(0)]
         for start in range(0, len(rows_n), at_once):

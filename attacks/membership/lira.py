@@ -8,12 +8,13 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._signals import stable_logit
 from privfl.errors import ConfigError
 
 
 class Lira(MembershipAttack):
-    """Does the target's stable logit look like those of shadows that trained on the example, or of those that did not?
+    """Does the target's confidence look like that of shadows that trained on the example, or of those that did not?
+
+    The confidence φ is the task's; a classifier's is the stable logit.
 
     Variants:
         ``online``: log N(φ; µ_in, σ_in²) − log N(φ; µ_out, σ_out²), both per example (algorithm 1).
@@ -43,8 +44,8 @@ class Lira(MembershipAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        target_N = stable_logit(evidence.logits_NC, evidence.labels_N)
-        shadow_SN = stable_logit(evidence.shadow_logits_SNC, evidence.labels_N)
+        target_N = evidence.task.confidence(evidence.logits_NC, evidence.labels_N)
+        shadow_SN = evidence.task.confidence(evidence.shadow_logits_SNC, evidence.labels_N)
         inside = _side(shadow_SN, evidence.shadow_member_SN)
         outside = _side(shadow_SN, ~evidence.shadow_member_SN)
         gap = inside.mean - outside.mean

@@ -6,9 +6,10 @@ from typing import Annotated, ClassVar
 
 import numpy as np
 from pydantic import Field, PositiveFloat
+from scipy import special
 
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._signals import confidence
+from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, LogitArray, MembershipAttack
+from privfl.learning.tasks import Task
 
 
 class Rmia(MembershipAttack):
@@ -35,17 +36,23 @@ class Rmia(MembershipAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        shadow_SN = confidence(evidence.shadow_logits_SNC, evidence.labels_N)
-        shadow_SP = confidence(evidence.population_shadow_logits_SPC, evidence.population_labels_P)
+        task = evidence.task
+        shadow_SN = probability(task, evidence.shadow_logits_SNC, evidence.labels_N)
+        shadow_SP = probability(task, evidence.population_shadow_logits_SPC, evidence.population_labels_P)
         usual_N = self._marginal(_mean_out(shadow_SN, evidence.shadow_member_SN, self.a))
         usual_P = self._marginal(shadow_SP.mean(axis=0))
-        ratio_N = confidence(evidence.logits_NC, evidence.labels_N) / usual_N
-        ratio_P = confidence(evidence.population_logits_PC, evidence.population_labels_P) / usual_P
+        ratio_N = probability(task, evidence.logits_NC, evidence.labels_N) / usual_N
+        ratio_P = probability(task, evidence.population_logits_PC, evidence.population_labels_P) / usual_P
         return {f"offline, gamma {gamma:g}": dominated_share(ratio_N, ratio_P, gamma) for gamma in self.gammas}
 
     def _marginal(self, out: FloatArray) -> FloatArray:
         """The mean (p_in + p_out) / 2 with p_in = a·p_out + (1 − a)."""
         return np.asarray(((1 + self.a) * out + (1 - self.a)) / 2)
+
+
+def probability(task: Task, outputs: LogitArray, labels_N: LabelArray) -> FloatArray:
+    """P = exp(−loss), the probability of the true class of a classifier; shape (..., N)."""
+    return np.asarray(special.expit(task.confidence(outputs, labels_N)), dtype=np.float64)
 
 
 def dominated_share(ratio_N: FloatArray, ratio_P: FloatArray, gamma: float) -> FloatArray:

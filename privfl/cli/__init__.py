@@ -26,9 +26,9 @@ from typer.core import TyperGroup
 
 from privfl import own_code
 from privfl.cli import progress
-from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivflError, UserError
 from privfl.loading import load, load_data
+from privfl.running.default_folder import default_folder
 from privfl.running.run_folder import RunFolder
 from privfl.running.sweeping import Ended
 from privfl.storage import write_atomic
@@ -104,7 +104,7 @@ def run(
 
     Under `torchrun --nproc-per-node N -m privfl run ...` N processes share out each cohort; the result is the same.
     """
-    settings = load(config, overrides or ())
+    settings = load(config, *overrides or ())
 
     from privfl import processes
     from privfl.running import recording
@@ -113,7 +113,7 @@ def run(
         if not all_of_them.first:
             recording.assist(settings, all_of_them)
             return
-        path = out_dir or _default_folder(settings, resume, overwrite)
+        path = out_dir or default_folder(settings, resume=resume, overwrite=overwrite)
         same = shlex.join(["run", str(config), *(overrides or ()), "--out", str(path), "--resume"])
         _way_on.set(f"go on with `{_program()} {same}`")
         with progress.training(err, settings, path, all_of_them.size) as observer:
@@ -238,7 +238,7 @@ def account(
         _account_runs([what, *map(Path, rest or ())])
         return
     with err.status("reading the data, pricing the plan"):
-        priced = pricing.account(load(what, rest or ()))
+        priced = pricing.account(load(what, *rest or ()))
         spent = pricing.over_rounds(priced.experiment) if curve or curve_file else []
     table = Table(title="What the run will cost", title_justify="left", show_header=False)
     for name, value in priced.rows():
@@ -316,7 +316,7 @@ def data_show(
     loaded = narrow(settings.data, Dataset).load()
     data = FederatedData.build(loaded, settings.data, Seed(settings.seed) / "data")
     out.print(data.provenance, style="dim")
-    out.print(partition_table(data.counts(), data.classes, data.clients))
+    out.print(partition_table(data.counts(), data.counted, data.clients))
 
 
 @data_app.command("fetch", epilog="Example: privfl data fetch fashion_mnist")
@@ -348,34 +348,6 @@ def _report(folders: list[RunFolder], out_file: Path | None) -> None:
     for folder in folders:
         out.print(summary_table(folder))
     out.print(f"page: {page.resolve()}", soft_wrap=True, highlight=False)
-
-
-def _default_folder(config: ExperimentConfig, resume: bool, overwrite: bool) -> Path:
-    """The first of runs/NAME, runs/NAME-2, ... that is not there; where a run is replaced, the first of all.
-
-    Where a run is resumed: the last unfinished run of this configuration; if there is none the last of this configuration, or
-    else the last of all, which then says in what it differs. A folder that holds no run is none of them.
-    """
-    first = Path("runs") / config.name
-    if overwrite:
-        return first
-    if resume:
-        found = [RunFolder(path) for path in _numbered(first) if (path / "config.toml").exists()]
-        alike = [folder for folder in found if folder.is_of(config)]
-        unfinished = [folder for folder in alike if not folder.finished]
-        return next((some[-1].path for some in (unfinished, alike, found) if some), first)
-    path, number = first, 1
-    while path.exists():
-        number += 1
-        path = first.with_name(f"{config.name}-{number}")
-    return path
-
-
-def _numbered(first: Path) -> list[Path]:
-    """All of NAME, NAME-2, NAME-3, ... that are there, by ascending number, whichever are missing between them."""
-    numbers = {path: path.name.removeprefix(f"{first.name}-") for path in first.parent.glob(f"{first.name}-*")}
-    later = sorted((int(number), path) for path, number in numbers.items() if number.isdecimal())
-    return [first, *(path for _, path in later)]
 
 
 def _program() -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 
 from privfl.config import ExperimentConfig
 from privfl.records import RoundRecord, TimingRecord
+
+if TYPE_CHECKING:
+    from privfl.learning.tasks import Figure
 
 
 class FetchBar:
@@ -40,9 +44,13 @@ def training(
 ) -> Iterator[Callable[[RoundRecord, TimingRecord], None]]:
     """Follow a run into its folder, round by round, and say once if some of its processes have nothing to train."""
     err.print(f"{config.name}: {config.rounds} rounds of {config.data.kind} into {path}", highlight=False, soft_wrap=True)
+    from privfl.learning.tasks import Task
+    from privfl.running.experiment import narrow
+
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:
         task = bar.add_task("reading the data, fixing the noise", total=config.rounds)
+        figure = next(iter(narrow(config.task, Task).figures.values()))
 
         told = False
 
@@ -58,7 +66,7 @@ def training(
                     highlight=False,
                     soft_wrap=True,
                 )
-            text = _round_line(record)
+            text = _round_line(record, figure)
             if err.is_terminal:
                 bar.update(task, completed=record.round + 1, description=text)
             else:
@@ -69,12 +77,14 @@ def training(
         yield observe
 
 
-def _round_line(record: RoundRecord) -> str:
+def _round_line(record: RoundRecord, figure: Figure) -> str:
     parts = []
     if record.skipped is not None:
         parts.append(f"skipped: {record.skipped}")
     if record.evaluation is not None:
-        parts.append(f"accuracy {record.evaluation.accuracy.value:.1%}")
+        found = record.evaluation.headline.value
+        shown = f"{found:.1%}" if figure.unit == "%" else f"{found:.3g} {figure.unit}".strip()
+        parts.append(f"{figure.title} {shown}")
     if record.epsilon is not None:
         parts.append(f"ε {record.epsilon:{'.1g' if 0 < record.epsilon < 0.005 else '.2f'}}")
     return "  ".join(parts)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,10 +36,17 @@ class Pixels:
 
 @dataclass(frozen=True)
 class Examples:
-    """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N,), int64."""
+    """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N, ...).
+
+    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes.
+    """
 
     x: FloatArray | ByteArray
-    y: IntArray
+    y: IntArray | FloatArray
+
+    def classes(self) -> IntArray | None:
+        """The labels if they are classes, int64 of shape (N,); None if they are anything else."""
+        return cast("IntArray", self.y) if self.y.ndim == 1 and self.y.dtype == np.int64 else None
 
     def __len__(self) -> int:
         return len(self.y)
@@ -79,7 +86,7 @@ class LoadedData:
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
         if self.natural_N is not None and (
-            self.natural_N.shape != self.train.y.shape or not _within(self.natural_N, len(self.natural_names))
+            self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
 
@@ -144,7 +151,8 @@ class FederatedData:
             DataError: a client is left with no example.
         """
         names = _client_names(loaded, config)
-        owner_N = assign(config.partition, loaded.train.y, loaded.natural_N, len(names), (seed / "partition").numpy())
+        class_N = _class_or_zero(loaded.train, config.partition.kind)
+        owner_N = assign(config.partition, class_N, loaded.natural_N, len(names), (seed / "partition").numpy())
         data = cls(
             pool=loaded.train,
             test=loaded.test,
@@ -201,10 +209,16 @@ class FederatedData:
         return _sha256(self.pixels, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
 
     def counts(self) -> NDArray[np.int64]:
-        """How many members of each class each client has, of shape (K, classes)."""
-        table: NDArray[Any] = np.zeros((len(self.clients), len(self.classes)), dtype=np.int64)
-        np.add.at(table, (self.owner_N[self.member_N], self.pool.y[self.member_N]), 1)
+        """How many members of each of :attr:`counted` each client has, of shape (K, len(counted))."""
+        table: NDArray[Any] = np.zeros((len(self.clients), len(self.counted)), dtype=np.int64)
+        class_N = _class_or_zero(self.pool)
+        np.add.at(table, (self.owner_N[self.member_N], class_N[self.member_N]), 1)
         return table
+
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The classes' names; where labels are no classes, one name for all examples."""
+        return ("examples",) if self.pool.classes() is None else self.classes
 
 
 def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
@@ -213,6 +227,21 @@ def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
         sha.update(str((array.dtype, array.shape)).encode())
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
+
+
+_BY_CLASS = ("dirichlet", "shards")
+"""Partitions that deal each class for itself."""
+
+
+def _class_or_zero(examples: Examples, partition: str = "") -> IntArray:
+    """The class of each example, shape (N,); zeros if labels are no classes and no partition deals by them."""
+    class_N = examples.classes()
+    if class_N is None and partition in _BY_CLASS:
+        raise DataError(
+            f"data.partition.kind = {partition!r}: deals examples by class, and these labels, {examples.y.dtype} of shape "
+            f"{examples.y.shape}, are no classes; set 'iid', 'quantity' or 'natural'"
+        )
+    return np.zeros(len(examples), dtype=np.int64) if class_N is None else class_N
 
 
 def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
@@ -246,32 +275,32 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
         rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else f"x.astype(np.{wanted})"
         raise DataError(f"{part} has x of {x.dtype}; it must be {wanted}: {rule}")
     _check_labels(part, y)
-    if x.shape[:1] != y.shape:
+    if x.shape[:1] != y.shape[:1]:
         raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
     if pixels is not None:
         _check_pixels(part, x, pixels)
     # A NaN passes through min and max; neither allocates anything of the pool's size.
     elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
-    if not _within(y, classes):
+    class_N = examples.classes()
+    if class_N is not None and not _within(class_N, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
 
 
 def _check_labels(part: str, y: NDArray[Any]) -> None:
-    """Raise unless there is one class for each example, as int64; the error names the cast where one makes it so."""
+    """Raise unless labels are int64 or finite float32; whether they suit what is learned, the task says."""
     here = f"{part} has y of {y.dtype}" + (f" and shape {y.shape}" if y.ndim != 1 else "")
     if y.dtype.kind not in "biuf":
         raise DataError(f"{here}; labels must be int64: np.unique(y, return_inverse=True)[1] numbers them")
-    if y.ndim != 1:
-        if y.ndim == 2 and y.shape[1] == 1:
-            raise DataError(f"{here}; labels must be of shape (N,): y[:, 0].astype(np.int64)")
-        if y.ndim == 2 and bool(((y == 0) | (y == 1)).all() and (y.sum(axis=1) == 1).all()):
-            raise DataError(f"{here}, one-hot; labels must be of shape (N,): y.argmax(axis=1).astype(np.int64)")
-        raise DataError(f"{here}; privfl trains classifiers with one label an example: several cannot be learned")
-    if y.dtype.kind == "f" and not bool((y == np.rint(y)).all()):
-        raise DataError(f"{here} that are no whole numbers; privfl trains classifiers: a number cannot be learned, a class can")
-    if y.dtype != np.int64:
-        raise DataError(f"{here}; labels must be int64: y.astype(np.int64)")
+    whole = y.dtype.kind != "f" or bool((y == np.rint(y)).all())
+    if y.ndim == 0 or (y.ndim == 2 and y.shape[1] == 1):
+        raise DataError(f"{here}; labels must be of shape (N,): y[:, 0].astype(np.{'int64' if whole else 'float32'})")
+    if y.dtype not in (np.int64, np.float32):
+        rules = ["int64: y.astype(np.int64)"] if whole else []
+        rules += ["float32 if they are numbers to be learned: y.astype(np.float32)"] if y.dtype.kind == "f" else []
+        raise DataError(f"{here}; labels must be {', or '.join(rules)}")
+    if not bool(np.isfinite(y).all()):
+        raise DataError(f"{part} has a label that is NaN or infinite; drop or mend those examples")
 
 
 def _check_pixels(part: str, x: NDArray[Any], pixels: Pixels) -> None:

@@ -52,7 +52,7 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    items = [type(getattr(config, name)).__module__ for name in ("model", "server", "aggregator") if name not in out]
+    items = [type(getattr(config, name)).__module__ for name in ("task", "model", "server", "aggregator") if name not in out]
     mechanism = plan if isinstance(plan, NoPlan) else replace(plan, budget=None, delta=0.5)
     return _sha256(config.model_dump(exclude=out), made, mechanism, data.digest(), *_own_code([*items, made.engine]))
 

@@ -1,4 +1,4 @@
-"""How good a model is: accuracy and loss with intervals, and how they are spread over clients."""
+"""A model's outputs in evaluation, and how a task's headline is spread over clients."""
 
 from __future__ import annotations
 
@@ -9,16 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from privfl import processes
-from privfl.auditing import clopper_pearson
 from privfl.data.input_store import Inputs
-from privfl.errors import ModelError
 from privfl.learning.models._tanh import tanh_by_sigmoid
-from privfl.records import Interval, Spread
+from privfl.learning.tasks import Task
+from privfl.records import Spread
 from privfl.vectors import load_vector
 
 _BATCH = 250
@@ -50,7 +47,7 @@ class _Tanh(nn.Module):
 
 
 def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
-    """The model's logits in evaluation mode, on a CPU by as many threads as this process was given.
+    """The model's outputs in evaluation mode, on a CPU by as many threads as this process was given.
 
     Each thread has whole batches and a copy of the model, so that neither their number nor their order shows in the result.
 
@@ -60,7 +57,7 @@ def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
         x: N inputs.
 
     Returns:
-        shape (N, classes), on the device of ``x``.
+        shape (N, ..., O), on the device of ``x``.
     """
     load_vector(model, vector_D)
     model.eval()
@@ -84,45 +81,19 @@ def _outputs(model: nn.Module, x: Inputs | Tensor, batches: Sequence[slice]) -> 
     return [model(x[batch]) for batch in batches]
 
 
-def correct(logits_NC: Tensor, y_N: Tensor) -> Tensor:
-    """Which examples are labelled correctly, of shape (N,). An example that overflows is not: it must not end a run."""
-    return (logits_NC.argmax(1) == y_N) & logits_NC.isfinite().all(dim=1)
-
-
-def accuracy(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
-    """Share of correct predictions, with the exact interval of Clopper & Pearson (1934)."""
-    count, right = len(y_N), int(correct(logits_NC, y_N).sum())
-    low, high = clopper_pearson(right, count, level)
-    return Interval(value=right / count, low=float(low), high=float(high), n=count, level=level)
-
-
-def mean_loss(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
-    """Mean cross entropy in nats, with the normal interval (the central limit theorem over examples).
-
-    Raises:
-        ModelError: no example's loss is finite; the model diverged.
-    """
-    loss_N = cross_entropy(logits_NC.double(), y_N, reduction="none").cpu().numpy()
-    loss_N = loss_N[np.isfinite(loss_N)]
-    if len(loss_N) == 0:
-        raise ModelError("the model's outputs are not finite, training diverged; lower training.lr")
-    mean = float(loss_N.mean())
-    half = float(stats.norm.ppf((1 + level) / 2) * loss_N.std(ddof=1) / np.sqrt(len(loss_N))) if len(loss_N) > 1 else 0.0
-    return Interval(value=mean, low=mean - half, high=mean + half, n=len(loss_N), level=level)
-
-
-def client_spread(logits_NC: Tensor, y_N: Tensor, owner_N: NDArray[np.int64]) -> Spread | None:
-    """Accuracy on each client's own examples, spread over the clients that have any.
+def client_spread(task: Task, outputs: Tensor, y: Tensor, owner_N: NDArray[np.int64]) -> Spread | None:
+    """The task's headline on each client's own examples, spread over the clients that have any.
 
     Returns:
-        None where there is no example.
+        None if there is no example, or none whose output is finite.
     """
     if len(owner_N) == 0:
         return None
-    correct_N = correct(logits_NC, y_N).cpu().numpy()
-    counts = np.bincount(owner_N)
-    shares = np.bincount(owner_N, weights=correct_N)[counts > 0] / counts[counts > 0]
-    return spread(shares)
+    above_N, below_N = (part.cpu().double().numpy() for part in task.tallies(outputs, y))
+    finite_N = np.isfinite(above_N) & np.isfinite(below_N)
+    above_K, below_K = (np.bincount(owner_N[finite_N], weights=part[finite_N]) for part in (above_N, below_N))
+    any_K = below_K > 0
+    return spread(task.scaled(above_K[any_K] / below_K[any_K])) if any_K.any() else None
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:

@@ -14,10 +14,10 @@ from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.records import PrivacyResult
 from privfl.report.blocks import Block, Cell, Column, Tagged, block_of
 from privfl.report.cost import Overhead
-from privfl.report.curves import PERCENT
+from privfl.report.curves import one_headline, scaled_by
 from privfl.report.drawing import RULE, Drawing, blank, finish, labelled, run_marker
 from privfl.report.recorded import Run
-from privfl.report.wording import duration, epsilon, percent, percent_range, scientific
+from privfl.report.wording import axis_of, better, capital, duration, epsilon, measured, measured_range, scientific
 
 Asked = Sequence[tuple[Block, str, Adversary]]
 """Kinds of finding that are compared: block, question and adversary."""
@@ -31,7 +31,7 @@ class Row:
     name: str
     link: str | None
     paired: str
-    accuracy: Cell
+    quality: Cell
     promised: Cell
     found: Sequence[Column]
     overhead: Cell
@@ -47,7 +47,7 @@ def tagged(runs: Sequence[Run]) -> Tagged:
 def row(run: Run, tag: str, link: str | None, asked: Asked, paired: str = "") -> Row:
     """The figures of one run; ``asked`` are the questions and adversaries that there are columns for."""
     result = run.result
-    accuracy = result.evaluation.accuracy
+    headline, quality = run.headline, result.evaluation.headline
     promised, overhead = ("no promise", ""), ("off", "updates in the clear")
     if result.privacy is not None:
         promised = (epsilon(result.privacy.epsilon), _terms(result.privacy))
@@ -57,19 +57,26 @@ def row(run: Run, tag: str, link: str | None, asked: Asked, paired: str = "") ->
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    return Row(tag, run.title, link, paired, (percent(accuracy.value), percent_range(accuracy)), promised, found, overhead)
+    shown = measured(headline, quality.value) + ("" if headline.title == "accuracy" else f" {headline.title}")
+    return Row(tag, run.title, link, paired, (shown, measured_range(headline, quality)), promised, found, overhead)
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Each setting that is not the same in all runs, with its value in each; an absent one is a dash."""
-    flat = [dict(_flat(run.config.model_dump(exclude_none=True), "")) for run in runs]
+    # A configuration does not write down the task that it has by default.
+    flat = [{"task.kind": run.task.kind, **dict(_flat(run.config.model_dump(exclude_none=True), ""))} for run in runs]
     keys = list(dict.fromkeys(key for settings in flat for key in settings))
     shown = {key: [_shown(settings[key]) if key in settings else "–" for settings in flat] for key in keys if key != "name"}
     return [(key, values) for key, values in shown.items() if len(set(values)) > 1]
 
 
 def drawings(runs: Tagged) -> list[Drawing]:
-    """Accuracy against the ε that was promised, and the figures of each kind of finding."""
+    """The headline against the ε that was promised, and the figures of each kind of finding.
+
+    Nothing is drawn of runs whose tasks have different headlines.
+    """
+    if one_headline(runs) is None:
+        return []
     found = [_against_promise(runs)]
     for block, _, adversary in asked([run for _, run in runs]):
         found += block.drawings(runs, adversary)
@@ -85,6 +92,7 @@ def asked(runs: Sequence[Run]) -> Asked:
 
 def _against_promise(runs: Tagged) -> Drawing:
     figure, axes = blank(height=250)
+    headline = runs[0][1].headline
     promised = [run.result.privacy.epsilon for _, run in runs if run.result.privacy is not None]
     low, high = _around([value for value in promised if value > 0])
     # What was promised nothing has no place on the axis; it gets one beyond its end.
@@ -92,7 +100,7 @@ def _against_promise(runs: Tagged) -> Drawing:
     axes.set_xscale("log")
     for index, (tag, run) in enumerate(runs):
         at = beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low)
-        run_marker(axes, at, run.result.evaluation.accuracy, tag, index)
+        run_marker(axes, at, run.result.evaluation.headline, tag, index)
     ticks = {value: epsilon(value) for value in _apart([value for value in promised if value > 0], low, high)}
     if len(promised) < len(runs):
         axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
@@ -101,16 +109,17 @@ def _against_promise(runs: Tagged) -> Drawing:
     axes.set_xticks(list(ticks), list(ticks.values()))
     axes.xaxis.set_minor_formatter(NullFormatter())
     axes.set_xlim(low, high)
-    axes.yaxis.set_major_formatter(PERCENT)
-    labelled(axes, "promised ε", "test accuracy, %")
-    alt = "; ".join(f"{tag}: {_promise(run)}, {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
+    scaled_by(axes, headline)
+    labelled(axes, "promised ε", f"test {axis_of(headline)}")
+    alt = "; ".join(f"{tag}: {_promise(run)}, {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
     caption = (
-        "Up and to the left is better. ε at different δ, or for different units, are not comparable. Bars are intervals of the "
-        "accuracy."
+        f"{better(headline)} ε at different δ, or for different units, are not comparable. Bars are intervals of the "
+        f"{headline.title}."
     )
     if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
         caption += " Where a run stands for a larger federation, its place is at the ε of the noise that it executed."
-    return finish(figure, "promise", "Accuracy and the promise", f"Test accuracy against the promised ε. {alt}.", caption)
+    alt = f"Test {headline.title} against the promised ε. {alt}."
+    return finish(figure, "promise", f"{capital(headline.title)} and the promise", alt, caption)
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:

@@ -8,16 +8,17 @@ from typing import Any, Final
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from privfl.learning.tasks import Figure
 from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, marker, outside_legend, series
 from privfl.report.recorded import Run
-from privfl.report.wording import amount, count, duration, epsilon, percent, percent_range
+from privfl.report.wording import amount, axis_of, capital, count, duration, epsilon, measured, measured_range, percent
 
 PERCENT: Final = FuncFormatter(lambda share, _: f"{share * 100:g}")
 
 
 def of_run(run: Run) -> list[Drawing]:
     """All figures over the rounds of one run that its records can fill."""
-    drawings = [_accuracy(run), _loss(run)]
+    drawings = [_quality(run), _loss(run)]
     if run.result.privacy is not None:
         drawings.append(_epsilon(run))
     if any(record.clipped_share is not None for record in run.rounds):
@@ -27,25 +28,38 @@ def of_run(run: Run) -> list[Drawing]:
 
 
 def of_runs(runs: Sequence[tuple[str, Run]]) -> list[Drawing]:
-    """Accuracy, and ε where somebody promised one, of several tagged runs in one figure each."""
-    drawings = [_accuracies(runs)]
+    """The task's headline, if all runs have the same, and ε where somebody promised one, of several tagged runs."""
+    drawings = [_qualities(runs)] if one_headline(runs) is not None else []
     if any(run.result.privacy is not None for _, run in runs):
         drawings.append(_epsilons(runs))
     return drawings
 
 
-def _accuracies(runs: Sequence[tuple[str, Run]]) -> Drawing:
+def one_headline(runs: Sequence[tuple[str, Run]]) -> Figure | None:
+    """How the headline of all these runs is shown; None if they have several."""
+    found = {run.headline for _, run in runs}
+    return found.pop() if len(found) == 1 else None
+
+
+def scaled_by(axes: Axes, shown: Figure) -> None:
+    """Let the vertical axis say percent if a metric is a share."""
+    if shown.unit == "%":
+        axes.yaxis.set_major_formatter(PERCENT)
+
+
+def _qualities(runs: Sequence[tuple[str, Run]]) -> Drawing:
     figure, axes = blank(height=250)
+    headline = runs[0][1].headline
     for index, (tag, run) in enumerate(runs):
         points = run.evaluated
-        shown = [evaluation.accuracy.value for _, evaluation in points]
+        shown = [evaluation.headline.value for _, evaluation in points]
         axes.plot([done for done, _ in points], shown, label=tag, **series(index), **_dots(points, index))
-    rounds_axis(axes, "test accuracy, %")
-    axes.yaxis.set_major_formatter(PERCENT)
+    rounds_axis(axes, f"test {axis_of(headline)}")
+    scaled_by(axes, headline)
     outside_legend(axes, columns=5)
-    ends = "; ".join(f"{tag}: {percent(run.result.evaluation.accuracy.value)}" for tag, run in runs)
-    alt = f"Test accuracy of each run over its rounds. At the end, {ends}."
-    return finish(figure, "accuracies", "Accuracy over rounds", alt)
+    ends = "; ".join(f"{tag}: {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
+    alt = f"Test {headline.title} of each run over its rounds. At the end, {ends}."
+    return finish(figure, "accuracies", f"{capital(headline.title)} over rounds", alt)
 
 
 def _epsilons(runs: Sequence[tuple[str, Run]]) -> Drawing:
@@ -62,8 +76,9 @@ def _epsilons(runs: Sequence[tuple[str, Run]]) -> Drawing:
     return finish(figure, "epsilons", "ε over rounds", alt)
 
 
-def _accuracy(run: Run) -> Drawing:
+def _quality(run: Run) -> Drawing:
     figure, axes = blank()
+    headline = run.headline
     points = run.evaluated
     x = [done for done, _ in points]
     spread = [(done, evaluation.clients) for done, evaluation in points if evaluation.clients is not None]
@@ -76,18 +91,21 @@ def _accuracy(run: Run) -> Drawing:
         )  # fmt: skip
         axes.plot([d for d, _ in spread], [c.median for _, c in spread], **series(1), label="median client")
     axes.fill_between(
-        x, [e.accuracy.low for _, e in points], [e.accuracy.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
+        x, [e.headline.low for _, e in points], [e.headline.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
-    axes.plot(x, [e.accuracy.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
-    rounds_axis(axes, "% correct")
-    axes.yaxis.set_major_formatter(PERCENT)
-    axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    axes.legend(loc="lower right", reverse=True)
+    axes.plot(x, [e.headline.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
+    rounds_axis(axes, axis_of(headline))
+    scaled_by(axes, headline)
+    if headline.unit == "%":
+        axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
+    axes.legend(loc="lower right" if headline.higher_is_better else "upper right", reverse=True)
     final = run.result.evaluation
-    alt = f"Test accuracy over rounds, ending at {percent(final.accuracy.value)} (interval {percent_range(final.accuracy)})."
+    range_ = measured_range(headline, final.headline)
+    alt = f"Test {headline.title} over rounds, ending at {measured(headline, final.headline.value)} (interval {range_})."
     if final.clients is not None:
-        alt += f" Over clients it ends between {percent(final.clients.p10)} (10th percentile) and {percent(final.clients.p90)}."
-    return finish(figure, "accuracy", "Accuracy", alt)
+        low, high = (measured(headline, value) for value in (final.clients.p10, final.clients.p90))
+        alt += f" Over clients it ends between {low} (10th percentile) and {high}."
+    return finish(figure, "accuracy", capital(headline.title), alt)
 
 
 def _loss(run: Run) -> Drawing:
@@ -100,10 +118,12 @@ def _loss(run: Run) -> Drawing:
         x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
     axes.plot(x, [e.loss.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
-    rounds_axis(axes, "cross entropy, nats")
+    loss = run.task.figures["loss"]
+    rounds_axis(axes, axis_of(loss))
     axes.legend(loc="upper right", reverse=True)
     final = run.result.evaluation.loss.value
-    return finish(figure, "loss", "Loss", f"Mean cross entropy on the test split over rounds, ending at {final:.3g} nats.")
+    alt = f"Mean {loss.title} on the test split over rounds, ending at {measured(loss, final)}."
+    return finish(figure, "loss", "Loss", alt)
 
 
 def _epsilon(run: Run) -> Drawing:

@@ -44,13 +44,15 @@ def drawing(partition: PartitionRecord) -> Drawing:
     _name_classes(cells, partition.classes)
     _name_clients(cells, [partition.clients[index] for index in order])
     _legend(figure, edges)
+    by_class = f" by {plural(rows, 'class', 'classes')}" if rows > 1 else ""
     alt = (
-        f"A table of shades of {plural(len(counts), 'client')} by {plural(rows, 'class', 'classes')}. "
+        f"A table of shades of {plural(len(counts), 'client')}{by_class}. "
         f"The largest client has {count(int(ordered[0].sum()))} examples, the smallest {count(int(ordered[-1].sum()))}."
     )
     column = f"the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size" if len(ordered) > COLUMNS else "a client"
-    caption = f"A column is {column}, the largest at the left; a row is a class; the bars above are the clients' sizes."
-    return finish(figure, "partition", "Who has which class", alt, caption)
+    row = " a row is a class;" if rows > 1 else ""
+    caption = f"A column is {column}, the largest at the left;{row} the bars above are the clients' sizes."
+    return finish(figure, "partition", "Who has which class" if rows > 1 else "Who has how much", alt, caption)
 
 
 def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
@@ -59,16 +61,24 @@ def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
     sizes = counts.sum(axis=1)
     held = sizes > 0
     shares = counts[held] / sizes[held, None]
-    largest = shares.max(axis=1)
+    by_class = len(partition.classes) > 1
     return [
         ("examples trained on", count(int(sizes.sum()))),
         ("clients", count(len(counts))),
-        ("classes", count(counts.shape[1])),
+        *([("classes", count(counts.shape[1]))] if by_class else []),
         (
             "examples a client trains on",
             f"{count(int(sizes.min()))} to {count(int(sizes.max()))}, median {count(round(float(np.median(sizes))))}",
         ),
-        ("classes of the median client", f"{np.median((counts[held] > 0).sum(axis=1)):.0f}"),
+        *(_skew(counts[held], shares) if by_class else []),
+    ]
+
+
+def _skew(counts: Counts, shares: Counts) -> list[tuple[str, str]]:
+    """How unlike each other the clients' classes are."""
+    largest = shares.max(axis=1)
+    return [
+        ("classes of the median client", f"{np.median((counts > 0).sum(axis=1)):.0f}"),
         ("largest class of the median client", percent(float(np.median(largest)), 0) + " of its examples"),
     ]
 

@@ -159,12 +159,12 @@ def marker(index: int) -> str:
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
 
 
-def run_marker(axes: Axes, x: float, accuracy: Interval, tag: str, index: int) -> None:
-    """One run of several: its accuracy with its interval at ``x``, beside its letter."""
+def run_marker(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
+    """One run of several: its metric with its interval at ``x``, beside its letter."""
     colour = SERIES[index % 4]
-    axes.plot([x, x], [accuracy.low, accuracy.high], color=colour, linewidth=1.2)
-    axes.plot([x], [accuracy.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
-    axes.annotate(tag, (x, accuracy.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
+    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
+    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
 
 
 def _themed(svg: str, name: str, title: str, alt: str) -> str:

@@ -17,9 +17,10 @@ from privfl.report.wording import (
     count,
     duration,
     epsilon,
-    interval,
+    level,
     listing,
-    percent,
+    measured,
+    measured_range,
     percent_at_most,
     plural,
     scientific,
@@ -27,9 +28,9 @@ from privfl.report.wording import (
 
 
 def headlines(run: Run) -> list[Headline]:
-    """Accuracy, the ε that was promised, what each finding comes down to, what hiding cost."""
+    """The task's metric, the ε that was promised, what each finding comes down to, what hiding cost."""
     found = [headline for block, one in shown(run.findings) for headline in block.headlines(one, run.promise(one.adversary))]
-    return [_accuracy(run), _promise(run), *(found or _unmeasured(run)), _overhead(run)]
+    return [_quality(run), _promise(run), *(found or _unmeasured(run)), _overhead(run)]
 
 
 def warnings(run: Run) -> list[str]:
@@ -50,13 +51,13 @@ def warnings(run: Run) -> list[str]:
     ]
 
 
-def _accuracy(run: Run) -> Headline:
-    evaluation = run.result.evaluation
+def _quality(run: Run) -> Headline:
+    figure, found = run.headline, run.result.evaluation.headline
     sentence = (
-        f"The share of {count(evaluation.accuracy.n)} test examples, held by no client, that the final model labels "
-        f"correctly. On the examples it was trained on: {percent(run.result.train_accuracy)}."
+        f"{figure.meaning.format(n=count(found.n))} On the examples it was trained on: {measured(figure, run.result.train)}."
     )
-    return Headline("Test accuracy", percent(evaluation.accuracy.value), interval(evaluation.accuracy), sentence)
+    terms = f"{measured_range(figure, found)} ({level(found.level)}{HARD}interval)"
+    return Headline(f"Test {figure.title}", measured(figure, found.value), terms, sentence)
 
 
 def _promise(run: Run) -> Headline:

@@ -61,6 +61,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
     tagged, asked = comparison.tagged(runs), comparison.asked(runs)
     with style():
         drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
+    titles = {run.headline.title for run in runs}
     html = _fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
@@ -69,6 +70,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
             comparison.row(run, tag, _link(run, out), asked, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
+        quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
         differences=comparison.differences(runs),
         drawings=drawings,
         warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],

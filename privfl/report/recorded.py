@@ -9,6 +9,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
+from privfl.learning.tasks import Figure, Task
 from privfl.loading import load
 from privfl.records import (
     Environment,
@@ -19,6 +20,7 @@ from privfl.records import (
     RoundRecord,
     TimingRecord,
 )
+from privfl.running.experiment import narrow
 from privfl.running.run_folder import RunFolder
 
 
@@ -63,6 +65,16 @@ class Run:
         return next((one for one in self.findings if (one.question, one.adversary) == (question, adversary)), None)
 
     @property
+    def task(self) -> Task:
+        """What the run learned."""
+        return narrow(self.config.task, Task)
+
+    @property
+    def headline(self) -> Figure:
+        """How the headline of its task is shown."""
+        return next(iter(self.task.figures.values()))
+
+    @property
     def title(self) -> str:
         """The run's name, and its folder's where that is another: runs of one configuration are told apart by it."""
         name, folder = self.config.name, self.path.resolve().name
@@ -100,4 +112,4 @@ def _config(folder: RunFolder) -> ExperimentConfig:
     try:
         return folder.config
     except ConfigError:
-        return load(folder.path / "config.toml", ["attacks.run=[]"])
+        return load(folder.path / "config.toml", "attacks.run=[]")

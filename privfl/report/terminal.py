@@ -108,8 +108,12 @@ class _Partition:
         left_out = len(self.clients) - len(self._shown())
         if left_out:
             yield Text(f"{left_out} of {len(self.clients)} clients are not drawn; those that are stand in order of size", "dim")
-        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples, {len(self.classes)} classes")
+        by_class = len(self.classes) > 1
+        what = f", {len(self.classes)} classes" if by_class else ""
+        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples{what}")
         yield Text(f"examples per client   {_spread(sizes_K, ',.0f')}")
+        if not by_class:
+            return
         yield Text(f"classes per client    {_spread(present_K, '.0f')}")
         yield Text(f"exp(label entropy)    {_spread(effective_classes(self.counts_KC), '.1f')}")
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 
 from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
+from privfl.learning.tasks import Figure
 from privfl.records import Interval
 
 SPACE = "\u202f"
@@ -44,6 +45,33 @@ def percent_range(interval: Interval, digits: int = 1) -> str:
 def interval(found: Interval, digits: int = 1) -> str:
     """Both ends, and what they are: 83.5 – 84.9 % (95 % interval)."""
     return f"{percent_range(found, digits)} ({level(found.level)}{HARD}interval)"
+
+
+def measured(figure: Figure, value: float) -> str:
+    """A metric with its unit: 84.2 %, or 0.213 nats."""
+    return percent(value) if figure.unit == "%" else f"{value:.3g}{SPACE}{figure.unit}".strip()
+
+
+def measured_range(figure: Figure, found: Interval) -> str:
+    """Both ends of a metric's interval, with the unit: 83.5 – 84.9 %, or 0.2 – 0.23 nats."""
+    if figure.unit == "%":
+        return percent_range(found)
+    return f"{found.low:.3g}{HARD}–{HARD}{found.high:.3g}{SPACE}{figure.unit}".strip()
+
+
+def capital(words: str) -> str:
+    """Words that begin a line."""
+    return words[:1].upper() + words[1:]
+
+
+def axis_of(figure: Figure) -> str:
+    """A metric's name and unit, for an axis."""
+    return f"{figure.title}, {figure.unit}" if figure.unit else figure.title
+
+
+def better(figure: Figure) -> str:
+    """Where the better runs are in a figure whose vertical axis is a metric."""
+    return f"{'Up' if figure.higher_is_better else 'Down'} and to the left is better."
 
 
 def level(share: float) -> str:

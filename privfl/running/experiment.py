@@ -33,7 +33,8 @@ from privfl.federation.servers import ServerOptimizer
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
-from privfl.learning.training import LocalTask, Trainer
+from privfl.learning.tasks import Task
+from privfl.learning.training import LocalTask, LocalWork, Trainer
 from privfl.learning.training._choice import choose
 from privfl.privacy import accounting, renyi
 from privfl.privacy.client_plans import CentralPlan, ClientPlan
@@ -60,6 +61,8 @@ class Experiment:
         secret: the root of noise, batches and, where the plan counts on it, cohorts: the seed, or drawn from the operating
             system.
         data: who has what, who is a member.
+        task: the loss that is trained, and the metrics.
+        outputs: the shape of the model's outputs for one example.
         x, y: the pool's N inputs and labels, on the run's device.
         test_x, test_y: those of the central test split.
         plan: what is promised, with its noise fixed.
@@ -79,6 +82,8 @@ class Experiment:
     seed: Seed
     secret: Seed
     data: FederatedData
+    task: Task
+    outputs: tuple[int, ...]
     x: Inputs
     y: Tensor
     test_x: Inputs
@@ -129,11 +134,11 @@ class Experiment:
 
     def cohort(self, state: ServerState) -> Cohort:
         """Who takes part in the round that begins with that state, and what each of them trains on."""
-        sizes_K, stream = self.data.sizes(), self.stream(state)
+        sizes_K, stream, work = self.data.sizes(), self.stream(state), LocalWork(mu=self.config.training.proximal)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work)
 
         return Cohort(self.cohorts[state.round], task, self.x[:1])
 
@@ -221,14 +226,14 @@ class Experiment:
             data=data,
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
-            initial_D=to_vector(built(item, few(data), len(data.classes), seed / "model")).to(self.x.device),
+            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model")).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
             fingerprint=name,
             processes=ALONE,
         )
 
     def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
-        """The model's outputs at these parameters, shape (N, classes)."""
+        """The model's outputs at these parameters, shape (N, *outputs)."""
         return evaluation.logits(self.model, vector_D, x)
 
 
@@ -252,13 +257,15 @@ def assemble(
     """
     seed = Seed(config.seed)
     device = device_named(config.device)
-    data = FederatedData.build(narrow(config.data, Dataset).load(), config.data, seed / "data")
+    task = narrow(config.task, Task)
+    loaded = task.fitting(narrow(config.data, Dataset).load())
+    data, outputs = FederatedData.build(loaded, config.data, seed / "data"), task.outputs(loaded)
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     item = narrow(config.model, Model)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
-    module = sound(item, few(data).to(device), len(data.classes), seed / "model")
+    module = sound(item, few(data).to(device), outputs, seed / "model")
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
@@ -267,7 +274,7 @@ def assemble(
     model = evaluation.prepared(copied(item, module))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
     # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
-    choice = choose(config.training, plan, module, test_x)
+    choice = choose(config.training, plan, module, test_x, task)
     made = Made(choice.engine, device.type, constants(module))
     name = with_members(fingerprint(config, made, plan, data), data.member_N)
     if isinstance(config.privacy, ClientCentral):
@@ -279,6 +286,8 @@ def assemble(
         seed=seed,
         secret=secret,
         data=data,
+        task=task,
+        outputs=outputs,
         x=x,
         y=torch.from_numpy(data.pool.y).to(device),
         test_x=test_x,

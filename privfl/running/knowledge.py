@@ -1,6 +1,7 @@
 """What an adversary brings to an attack, apart from what the run showed it (:mod:`privfl.running.views`).
 
-Suffixes: N candidates, P examples of the population, S shadow models, C classes, D parameters.
+Suffixes: N candidates, P examples of the population, S shadow models, D parameters, C outputs for one example (in more
+dimensions than one if a task has more).
 """
 
 from __future__ import annotations
@@ -13,15 +14,16 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
 from privfl.learning import evaluation
+from privfl.learning.tasks import Task
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
 IntArray = NDArray[np.int64]
+LabelArray = NDArray[np.int64] | NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
 
 
@@ -32,10 +34,14 @@ class Network:
     Args:
         module: scratch space of that architecture. Nobody but this class writes into it.
         layout: names and shapes of its parameters.
+        task: what it learns: the loss of each example, and the signal that attacks rank by.
+        outputs: the shape of its outputs for one example.
     """
 
     module: nn.Module
     layout: Layout
+    task: Task
+    outputs: tuple[int, ...]
 
     def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> LogitArray:
         """The outputs at these parameters in evaluation mode, of shape (N, C)."""
@@ -48,10 +54,6 @@ class Network:
         load_vector(own, vector_D)
         return own
 
-    def losses(self, outputs_NC: Tensor, y_N: Tensor) -> Tensor:
-        """The loss of each example that training lowers, of shape (N,)."""
-        return cross_entropy(outputs_NC, y_N, reduction="none")
-
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledExamples:
@@ -63,7 +65,7 @@ class LabelledExamples:
     """
 
     x: Inputs | Tensor
-    y_N: IntArray
+    y_N: LabelArray
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -96,7 +98,7 @@ class ModelOutputs:
             ModelError: one of them is not finite; ``whose`` names the model.
         """
         for logits in (self.candidates_NC, self.population_PC):
-            broken = np.count_nonzero(~np.isfinite(logits).all(axis=1))
+            broken = np.count_nonzero(~np.isfinite(logits).reshape(len(logits), -1).all(axis=1))
             if broken:
                 raise ModelError(
                     f"{whose}: {broken} of {len(logits)} outputs are not finite; training diverged: lower training.lr"
@@ -119,22 +121,22 @@ class Shadows:
     population_SPC: LogitArray
 
     @classmethod
-    def of(cls, member_SN: BoolArray, outputs: Sequence[ModelOutputs], population: int, classes: int) -> Shadows:
+    def of(cls, member_SN: BoolArray, models: Sequence[ModelOutputs], population: int, outputs: tuple[int, ...]) -> Shadows:
         """Put the outputs of S models together.
 
         Args:
             member_SN: the candidates that each was trained on.
-            outputs: those of each model.
+            models: the outputs of each.
             population: P.
-            classes: C.
+            outputs: the shape of a model's outputs for one example.
 
         Raises:
             ModelError: a model's outputs are not finite.
         """
-        sound = [one.require_finite(f"shadow model {index}") for index, one in enumerate(outputs)]
+        sound = [one.require_finite(f"shadow model {index}") for index, one in enumerate(models)]
         if not sound:
-            none = np.zeros((0, member_SN.shape[1], classes), np.float32)
-            return cls(member_SN, none, np.zeros((0, population, classes), np.float32))
+            none = np.zeros((0, member_SN.shape[1], *outputs), np.float32)
+            return cls(member_SN, none, np.zeros((0, population, *outputs), np.float32))
         return cls(member_SN, np.stack([one.candidates_NC for one in sound]), np.stack([one.population_PC for one in sound]))
 
 

@@ -200,9 +200,10 @@ class _Recorder:
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
         return Evaluation(
-            accuracy=evaluation.accuracy(test_logits, experiment.test_y),
-            loss=evaluation.mean_loss(test_logits, experiment.test_y),
-            clients=evaluation.client_spread(holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]),
+            metrics=experiment.task.metrics(test_logits, experiment.test_y),
+            clients=evaluation.client_spread(
+                experiment.task, holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]
+            ),
         )
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
@@ -280,7 +281,7 @@ class _Recorder:
                 parameters=experiment.layout.size,
                 engine=experiment.engine,
                 evaluation=last,
-                train_accuracy=evaluation.accuracy(train_logits, experiment.y[members]).value,
+                train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
@@ -334,7 +335,7 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
     data = experiment.data
     partition = PartitionRecord(
         clients=list(data.clients),
-        classes=list(data.classes),
+        classes=list(data.counted),
         counts=data.counts().tolist(),
         provenance=data.provenance,
         digest=data.digest(),

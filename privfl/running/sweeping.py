@@ -68,7 +68,7 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
     found = []
     for combination in itertools.product(*(values for _, values in choices)):
         overrides = tuple(f"{key}={value}" for (key, _), value in zip(choices, combination, strict=True))
-        load(config, overrides)
+        load(config, *overrides)
         moving = (text for text, (_, values) in zip(overrides, choices, strict=True) if len(values) > 1)
         found.append(Variant(overrides, re.sub(r"[^\w.,=+-]+", "_", ",".join(moving)) or "run"))
     return found

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,6 @@ from privfl.privacy.plan import ExamplePlan
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
-from privfl.vectors import to_vector
 
 ATTACKS = ["membership/loss", "membership/lira", "membership/rmia"]
 OVERFITTED: dict[str, Any] = {
@@ -147,8 +147,7 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
         assert self._private is not None
         # Its hooks would keep a gradient of every example of every step.
         self._private.disable_hooks()
-        loss = self._train_plain(task)
-        return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, plan.local_training(task.size))
+        return replace(self._train_plain(task, global_D), event=plan.local_training(task.size))
 
     if broken:
         # Worker processes would not know of the break.

@@ -89,7 +89,7 @@ def test_the_examples_are_true(words: tuple[str, ...], monkeypatch: pytest.Monke
     monkeypatch.chdir(ROOT)
     typed = shlex.split(COMMANDS[words].partition(" --out")[0])[2 + len(words) :]
     given, *overrides = [word for word in typed if not word.startswith("--")]
-    loaded = load_data(given, overrides) if words[0] == "data" else load(given, overrides)
+    loaded = load_data(given, overrides) if words[0] == "data" else load(given, *overrides)
     assert overrides
     assert loaded != (load_data(given) if words[0] == "data" else load(given))
 

@@ -20,6 +20,7 @@ from privfl.config import DataConfig, Dirichlet, Iid, Natural, Partition
 from privfl.data.datasets.digits import Digits
 from privfl.data.federated import Examples, FederatedData, LoadedData, Pixels
 from privfl.errors import DataError
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.seeding import Seed
 
 
@@ -194,6 +195,7 @@ def with_x_of(kind: Any) -> Examples:
         (with_x_of(np.float64), r"part has x of float64; it must be float32: x\.astype\(np\.float32\)"),
         (with_x_of(np.uint8), "part has x of uint8; it must be float32: bytes go with pixels"),
         (Examples(examples(8).x[:0], examples(8).y[:0]), "part is empty"),
+        (Examples(examples(8).x, np.full(8, np.nan, np.float32)), "a label that is NaN or infinite"),
         (Examples(examples(8).x, examples(8).y.tolist()), "y of list; it must be a NumPy array"),
         (Examples(np.zeros((8, 2), dtype=np.float32), examples(8).y), r"x is \(2,\) in the training part"),
     ],
@@ -210,18 +212,23 @@ def test_unfit_data_are_refused_in_one_line(train: Examples, says: str) -> None:
 CAST = r"labels must be int64: y\.astype\(np\.int64\)"
 
 
+def classified(train: Examples, test: Examples) -> LoadedData:
+    return CLASSIFICATION.fitting(LoadedData(train, test, ("a", "b", "c", "d"), "made up"))
+
+
 @pytest.mark.parametrize(
     ("kept", "says"),
     [
         (lambda y: y.astype(np.int32), f"y of int32; {CAST}"),
         (lambda y: y.astype(np.uint8), f"y of uint8; {CAST}"),
         (lambda y: y > 1, f"y of bool; {CAST}"),
-        (lambda y: y.astype(np.float32), f"y of float32; {CAST}"),
+        (lambda y: y.astype(np.float32), r"y of float32; .*: y\.astype\(np\.int64\)"),
         (lambda y: y[:, None], r"y of int64 and shape \(8, 1\); .*: y\[:, 0\]\.astype\(np\.int64\)"),
         (lambda y: np.eye(4, dtype=np.float32)[y], r"shape \(8, 4\), one-hot; .*: y\.argmax\(axis=1\)\.astype\(np\.int64\)"),
-        (lambda y: np.ones((8, 4), np.int64), "classifiers with one label an example: several cannot be learned"),
-        (lambda y: y * 0.37 + 1, "classifiers: a number cannot be learned"),
-        (lambda y: np.full(8, np.nan), "classifiers: a number cannot be learned"),
+        (lambda y: np.ones((8, 4), np.int64), "learns one class an example.*task = 'multilabel'"),
+        (lambda y: y.astype(np.float64), f"y of float64; {CAST}, or float32 if they are numbers"),
+        (lambda y: y * 0.37 + 1, r"y of float64; labels must be float32 if .* learned: y\.astype\(np\.float32\)"),
+        (lambda y: (y * 0.37 + 1).astype(np.float32), "task = 'regression' if they are numbers"),
         (lambda y: np.array(list("abcd"))[y], r"y of <U1; .*: np\.unique\(y, return_inverse=True\)\[1\]"),
     ],
 )
@@ -229,7 +236,7 @@ def test_labels_of_another_kind_are_told_the_cast(kept: Callable[[Any], Any], sa
     whole, other = examples(8), Examples(examples(8).x, kept(examples(8).y))
     for train, test, part in ((other, whole, "training"), (whole, other, "test")):
         with pytest.raises(DataError, match=says) as caught:
-            LoadedData(train, test, ("a", "b", "c", "d"), "made up")
+            classified(train, test)
         assert str(caught.value).startswith(f"the {part} part has y of")
         assert "\n" not in str(caught.value)
 
@@ -246,7 +253,7 @@ def test_labels_of_another_kind_are_told_the_cast(kept: Callable[[Any], Any], sa
 def test_the_casts_that_are_named_work(kept: Callable[[Any], Any], cast: Callable[[Any], Any]) -> None:
     whole = examples(8)
     mended = Examples(whole.x, cast(kept(whole.y)))
-    assert np.array_equal(LoadedData(mended, whole, ("a", "b", "c", "d"), "made up").train.y, whole.y)
+    assert np.array_equal(classified(mended, whole).train.y, whole.y)
 
 
 @pytest.mark.parametrize(

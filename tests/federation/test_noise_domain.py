@@ -130,6 +130,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
+    "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),

@@ -14,9 +14,18 @@ from torch import Tensor, nn
 
 from privfl.errors import ModelError
 from privfl.learning import evaluation
-from privfl.learning.evaluation import accuracy, client_spread, logits, mean_loss, prepared, spread
-from privfl.records import Spread
+from privfl.learning.evaluation import client_spread, logits, prepared, spread
+from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.records import Interval, Spread
 from privfl.vectors import to_vector
+
+
+def accuracy(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
+    return CLASSIFICATION.metrics(logits_NC, y_N, level)["accuracy"]
+
+
+def mean_loss(logits_NC: Tensor, y_N: Tensor, level: float = 0.95) -> Interval:
+    return CLASSIFICATION.metrics(logits_NC, y_N, level)["loss"]
 
 
 def answers(correct: list[bool]) -> tuple[Tensor, Tensor]:
@@ -77,13 +86,13 @@ def test_spread_over_clients() -> None:
     logits_NC, y_N = answers([True, True, True, False, False, False, True, False])
     # Client 0 has three of four, client 2 none of two, client 3 one of two; client 1 owns nothing and is left out.
     owner_N = np.array([0, 0, 0, 0, 2, 2, 3, 3])
-    found = client_spread(logits_NC, y_N, owner_N)
+    found = client_spread(CLASSIFICATION, logits_NC, y_N, owner_N)
     assert found == spread([0.75, 0.0, 0.5])
     assert (found.minimum, found.median, found.maximum) == (0.0, 0.5, 0.75)
     # Who sits where does not matter.
     order = np.array([7, 2, 5, 0, 3, 6, 1, 4])
-    assert client_spread(logits_NC[order], y_N[order], owner_N[order]) == found
-    assert client_spread(logits_NC[:0], y_N[:0], owner_N[:0]) is None
+    assert client_spread(CLASSIFICATION, logits_NC[order], y_N[order], owner_N[order]) == found
+    assert client_spread(CLASSIFICATION, logits_NC[:0], y_N[:0], owner_N[:0]) is None
 
 
 def test_percentiles() -> None:

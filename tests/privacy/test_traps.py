@@ -21,7 +21,7 @@ from privfl.config import AdaptiveClipping, TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
 from privfl.federation.rounds import ServerState
-from privfl.learning.training import LocalTask, Trainer, opacus
+from privfl.learning.training import LocalTask, LocalWork, Trainer, opacus
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
 from privfl.privacy import accounting
@@ -59,12 +59,12 @@ def data(examples: int = 12, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.from_numpy(draw.integers(0, CLASSES, examples))
 
 
-def trained(engine: type[Trainer], of: ExamplePlan, x: Tensor, y: Tensor, *, size: int = 12, **changes: Any) -> Tensor:
+def trained(engine: type[Trainer], of: ExamplePlan, x: Tensor, y: Tensor, *, size: int = 12, mu: float = 0.0) -> Tensor:
     """The update of one client with those examples and that public size, by streams that are always the same."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, CLASSES))
-    config = TrainingConfig(**{"local_steps": of.local_steps, "batch_size": of.batch_size, "lr": 1.0, **changes})
-    task = LocalTask(0, size, Inputs(x), y, torch.arange(len(y)), Seed(7))
+    config = TrainingConfig(local_steps=of.local_steps, batch_size=of.batch_size, lr=1.0)
+    task = LocalTask(0, size, Inputs(x), y, torch.arange(len(y)), Seed(7), LocalWork(mu=mu))
     return engine(model, config, of).train(to_vector(model), [task])[0].delta_D
 
 
@@ -171,12 +171,12 @@ def test_trap_4_batch_norm_without_parameters(engine: type[Trainer], layer: nn.M
         engine(nn.Sequential(layer, nn.Linear(INPUTS, CLASSES)), TrainingConfig(local_steps=1, batch_size=8, lr=1.0), plan())
 
 
-def pull(engine: type[Trainer], of: ExamplePlan, proximal: float) -> tuple[Tensor, Tensor]:
+def pull(engine: type[Trainer], of: ExamplePlan, mu: float) -> tuple[Tensor, Tensor]:
     """What FedProx makes of two steps beside what it must: −lr μ (w₁ − w₀), which needs no data but the released w₁."""
     x, y = data()
-    with_it, without = (trained(engine, of, x, y, proximal=strength) for strength in (proximal, 0.0))
+    with_it, without = (trained(engine, of, x, y, mu=strength) for strength in (mu, 0.0))
     first = trained(engine, replace(of, local_steps=1), x, y)
-    return with_it - without, -proximal * first
+    return with_it - without, -mu * first
 
 
 @pytest.mark.parametrize("engine", ENGINES)

@@ -68,7 +68,7 @@ class Made:
 
 
 def make(path: Path, made: Made) -> RunFolder:
-    config = load(QUICKSTART, [f"name={made.name!r}", "rounds=20", f"data.clients={made.clients}", *made.overrides])
+    config = load(QUICKSTART, f"name={made.name!r}", "rounds=20", f"data.clients={made.clients}", *made.overrides)
     folder = RunFolder.reserve(path)
     generator = np.random.default_rng(0)
     rounds = made.done or config.rounds
@@ -87,7 +87,7 @@ def make(path: Path, made: Made) -> RunFolder:
             parameters=PARAMETERS,
             engine="fused: each layer has a rule",
             evaluation=evaluations[-1],
-            train_accuracy=made.accuracy + 0.007,
+            train=made.accuracy + 0.007,
             privacy=privacy(config, made, generator),
             hides_updates=config.aggregator.kind == "secure_sum",
             bytes_up=sum(record.bytes_up for record in folder.rounds()),
@@ -121,8 +121,10 @@ def evaluation(accuracy: float, generator: np.random.Generator) -> Evaluation:
     accuracy += float(generator.normal(0, 0.004))
     loss = 2.3 - 2.1 * accuracy
     return Evaluation(
-        accuracy=proportion(round(accuracy, 4), 10000),
-        loss=Interval(value=loss, low=loss - 0.015, high=loss + 0.015, n=10000),
+        metrics={
+            "accuracy": proportion(round(accuracy, 4), 10000),
+            "loss": Interval(value=loss, low=loss - 0.015, high=loss + 0.015, n=10000),
+        },
         clients=Spread(minimum=accuracy - 0.3, p10=accuracy - 0.13, median=accuracy + 0.01, p90=accuracy + 0.09, maximum=1.0),
     )
 

@@ -36,7 +36,7 @@ def test_comparison_holds_every_run(quickstart: RunFolder, none: RunFolder, tmp_
     html = out.read_text()
     reader = Reader(html)
     for run in (quickstart, none):
-        assert f"{run.result.evaluation.accuracy.value * 100:.1f} %" in reader.text
+        assert f"{run.result.evaluation.headline.value * 100:.1f} %" in reader.text
     assert "no promise" in reader.text
     assert "C: ε = 7.99" in reader.text
     assert any(reference.endswith("none/report.html") for reference in reader.references)

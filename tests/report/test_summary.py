@@ -22,7 +22,7 @@ def test_summary_holds_every_headline(tmp_path: Path) -> None:
     folder = make(tmp_path / "run", Made())
     (folder.path / "report.html").touch()
     text = printed(folder, 200)
-    accuracy = folder.result.evaluation.accuracy
+    accuracy = folder.result.evaluation.headline
     for figure in (
         f"{accuracy.value * 100:.1f} %",
         f"{accuracy.low * 100:.1f} – {accuracy.high * 100:.1f} %",

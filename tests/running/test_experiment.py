@@ -182,9 +182,9 @@ def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.Monkey
     seen: list[torch.Tensor] = []
     real = _choice.choose
 
-    def spy(config: Any, plan: Any, model: torch.nn.Module, x: Any) -> object:
+    def spy(config: Any, plan: Any, model: torch.nn.Module, *rest: Any) -> object:
         seen.append(to_vector(model))
-        return real(config, plan, model, x)
+        return real(config, plan, model, *rest)
 
     monkeypatch.setattr(experiment_module, "choose", spy)
     assert torch.equal(assemble(small()).initial_D, seen[0])

@@ -9,10 +9,10 @@ import pytest
 from small_runs import small
 
 import privfl
-from privfl import cli
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ModelError, RunFolderError
 from privfl.running import recording
+from privfl.running.default_folder import default_folder
 from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -72,22 +72,22 @@ def test_a_refused_command_does_not_lead_resume_astray(tmp_path: Path, monkeypat
     monkeypatch.chdir(tmp_path)
     interrupted(Path("runs/small"))
     # Neither a refused run nor one that was killed before it began is a run.
-    assert cli._default_folder(plain(), resume=False, overwrite=False) == Path("runs/small-2")
+    assert default_folder(plain(), resume=False, overwrite=False) == Path("runs/small-2")
     with pytest.raises(ConfigError):
         run(REFUSED, Path("runs/small-2"))
     Path("runs/small-2").mkdir()
     Path("runs/small-2/.lock").touch()
-    assert cli._default_folder(plain(), resume=True, overwrite=False) == Path("runs/small")
-    assert cli._default_folder(plain(seed=7), resume=True, overwrite=False) == Path("runs/small")
-    assert cli._default_folder(plain(), resume=False, overwrite=False) == Path("runs/small-3")
-    assert cli._default_folder(plain(), resume=False, overwrite=True) == Path("runs/small")
+    assert default_folder(plain(), resume=True, overwrite=False) == Path("runs/small")
+    assert default_folder(plain(seed=7), resume=True, overwrite=False) == Path("runs/small")
+    assert default_folder(plain(), resume=False, overwrite=False) == Path("runs/small-3")
+    assert default_folder(plain(), resume=False, overwrite=True) == Path("runs/small")
 
 
 def test_resume_takes_the_last_unfinished_run_of_its_own_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
     def chosen(**changes: Any) -> Path:
-        return cli._default_folder(plain(**changes), resume=True, overwrite=False)
+        return default_folder(plain(**changes), resume=True, overwrite=False)
 
     assert chosen() == Path("runs/small")
     run(plain(seed=2), Path("runs/small-2"))

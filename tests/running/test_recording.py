@@ -78,7 +78,7 @@ def test_rounds_and_timings_are_whole(finished: RunFolder) -> None:
     evaluation = rounds[-1].evaluation
     assert evaluation == finished.result.evaluation
     assert evaluation is not None
-    assert evaluation.accuracy.low < evaluation.accuracy.value < evaluation.accuracy.high
+    assert evaluation.headline.low < evaluation.headline.value < evaluation.headline.high
     assert evaluation.clients is not None
 
 
@@ -341,4 +341,4 @@ def test_a_member_that_overflows_does_not_cost_the_run(tmp_path: Path, monkeypat
     monkeypatch.setattr(Digits, "load", extreme)
     result = run(small(), tmp_path / "run").result
     assert result.rounds == 4
-    assert 0 < result.train_accuracy < 1
+    assert 0 < result.train < 1

@@ -48,8 +48,10 @@ def record(number: int, **changes: Any) -> RoundRecord:
         "bytes_up": 2**40,
         "bytes_down": 0,
         "evaluation": Evaluation(
-            accuracy=Interval(value=0.5, low=0.4, high=0.6, n=10),
-            loss=Interval(value=1.0, low=0.9, high=1.1, n=10),
+            metrics={
+                "accuracy": Interval(value=0.5, low=0.4, high=0.6, n=10),
+                "loss": Interval(value=1.0, low=0.9, high=1.1, n=10),
+            },
             clients=Spread(minimum=0.0, p10=0.1, median=0.5, p90=0.9, maximum=1.0),
         ),
     }

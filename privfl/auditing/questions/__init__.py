@@ -87,7 +87,7 @@ class Truth:
     candidate_N: NDArray[np.bool_]
     member_N: NDArray[np.bool_]
     halving: Callable[[], np.random.Generator]
-    examples: Callable[[], tuple[NDArray[Any], NDArray[np.int64]]]
+    examples: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 
     @property
     def candidate_members(self) -> NDArray[np.bool_]:

@@ -35,13 +35,13 @@ def few(data: FederatedData) -> Tensor:
     return Inputs.of(some, data.pixels, torch.device("cpu"))[:]
 
 
-def built(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
+def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> nn.Module:
     """The module of an item of the shelf, in training mode; lazy layers are made whole by an example.
 
     Args:
         item: says which.
         x_B: a few inputs of the right shape, type and range, on the CPU; they are not trained on.
-        classes: how many logits an example has.
+        outputs: the shape of one example's outputs, the width of the last layer last.
         stream: of the initial weights, and of whatever else ``build()`` draws from the global generators of PyTorch, NumPy
             and Python.
 
@@ -49,7 +49,7 @@ def built(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
         ModelError: one line, with the model's name: ``build()`` raised, or returned something that cannot be trained.
     """
     with _drawing_from(stream):
-        module: object = _asked(item, "build() failed", lambda: item.build(tuple(x_B.shape[1:]), classes))
+        module: object = _asked(item, "build() failed", lambda: item.build(tuple(x_B.shape[1:]), outputs[-1]))
         if not isinstance(module, nn.Module):
             found = "nothing; end it with `return`" if module is None else f"{_named(module)}; it must return an nn.Module"
             raise _refused(item, f"build() returned {found}")
@@ -68,22 +68,22 @@ def built(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
     return module.train()
 
 
-def sound(item: Model, x_B: Tensor, classes: int, stream: Seed) -> nn.Module:
+def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> nn.Module:
     """The same on the device of ``x_B``, after all that can be known of it before it is trained was checked.
 
     Args:
         item: says which.
         x_B: a few inputs, at least two, on the run's device.
-        classes: how many logits an example has.
+        outputs: the shape of one example's outputs, the width of the last layer last.
         stream: see :func:`built`.
 
     Raises:
-        ModelError: as :func:`built`; or the module does not give each example a finite logit for each class, or cannot be
+        ModelError: as :func:`built`; or the module does not give each example finite outputs of that shape, or cannot be
             copied, or another call of ``build()`` from the same stream gives another: every process of a run, and every
             attack on it later, builds its own.
     """
-    module, again = (built(item, x_B.cpu(), classes, stream).to(x_B.device) for _ in range(2))
-    logits, others = (_logits(item, copied(item, one), x_B, classes) for one in (module, again))
+    module, again = (built(item, x_B.cpu(), outputs, stream).to(x_B.device) for _ in range(2))
+    logits, others = (_logits(item, copied(item, one), x_B, outputs) for one in (module, again))
     alike = (
         torch.equal(to_vector(module), to_vector(again))
         and constants(module) == constants(again)
@@ -152,33 +152,35 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
     yield from module.buffers()
 
 
-def _logits(item: Model, module: nn.Module, x_B: Tensor, classes: int) -> Tensor:
+def _logits(item: Model, module: nn.Module, x_B: Tensor, outputs: tuple[int, ...]) -> Tensor:
     """What a module that nobody needs any more gives in evaluation, having given as much in training mode."""
     logits = x_B
     for training in (True, False):
         module.train(training)
         with torch.no_grad(), torch.random.fork_rng([x_B.device] if x_B.is_cuda else []):
             found: object = _asked(item, _unfit(x_B), lambda: module(x_B.clone()))
-        logits = _as_logits(item, found, len(x_B), classes)
+        logits = _as_logits(item, found, len(x_B), outputs)
     return logits
 
 
-def _as_logits(item: Model, found: object, examples: int, classes: int) -> Tensor:
+def _as_logits(item: Model, found: object, examples: int, outputs: tuple[int, ...]) -> Tensor:
+    wanted = f"({', '.join(map(str, ('B', *outputs)))})"
     if not isinstance(found, Tensor):
-        inside = "its 'logits'" if isinstance(found, dict) and "logits" in found else "the logits alone"
-        raise _refused(item, f"forward() gives {_named(found)}, not a tensor; return {inside}, of shape (B, {classes})")
-    shape = tuple(found.shape)
-    if len(shape) == 2 and shape[0] == examples and shape[1] != classes:
+        inside = "its 'logits'" if isinstance(found, dict) and "logits" in found else "the outputs alone"
+        raise _refused(item, f"forward() gives {_named(found)}, not a tensor; return {inside}, of shape {wanted}")
+    shape, width = tuple(found.shape), outputs[-1]
+    if shape[:-1] == (examples, *outputs[:-1]) and shape[-1] != width:
+        numbers = [f"{count} {'output' if count == 1 else 'outputs'}" for count in (shape[-1], width)]
         raise _refused(
             item,
-            f"gives {shape[1]} {'logit' if shape[1] == 1 else 'logits'}, and the data have {classes} classes; "
-            f"give one logit a class (nn.Linear(..., {classes}) at the end)",
+            f"gives {numbers[0]}, and the task needs {numbers[1]} an example: the second argument of build() says how many "
+            f"(nn.Linear(..., {width}) at the end)",
         )
-    if shape != (examples, classes):
+    if shape != (examples, *outputs):
         raise _refused(
             item,
-            f"gives a tensor of shape {shape} for {examples} examples; it must be ({examples}, {classes}): a row for each "
-            "example, a logit for each class",
+            f"gives a tensor of shape {shape} for {examples} examples; it must be ({examples}, "
+            f"{', '.join(map(str, outputs))}): a row for each example, the outputs last",
         )
     if found.dtype not in _TRAINED:
         kind = str(found.dtype).removeprefix("torch.")

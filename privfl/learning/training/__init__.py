@@ -5,6 +5,7 @@ Every engine computes the same thing as ``opacus``, the reference, up to roundin
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,21 +14,71 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import Plan
 from privfl.seeding import Seed
 
 
+@dataclass(frozen=True, eq=False)
+class LocalWork:
+    """One run of local training beyond the settings: its start, its length, and terms that need no data.
+
+    Each step is w ← w − η · u(g + drift + μ (w − centre)): g is the batch's gradient, clipped and noised if the plan is
+    example-level, and u the local optimizer with its weight decay. Drift and pull are added after the noise and are never
+    clipped, so they must be functions of released values and of the client's own noised values only. If ``mask_D`` is given,
+    the entries in which it is false keep the start's values. They still count in each example's norm.
+
+    The default is plain local training from the global model. FedProx (Li et al. 2020, equation 2) is ``LocalWork(mu=μ)``;
+    SCAFFOLD's drift is c − c_k (Karimireddy et al. 2020, algorithm 1).
+
+    Args:
+        start_D: the weights before the first step; None: the round's global model.
+        drift_D: a constant that is added to every step's gradient; None: nothing.
+        centre_D: the weights that the pull is towards; None: the round's global model.
+        mu: μ ≥ 0, the strength of the pull.
+        mask_D: the entries that move, bool; None: all.
+        steps: the number of steps, at least 1; None: that of the plan or the settings.
+
+    All vectors have the shape (D,).
+
+    Raises:
+        ValueError: ``mu`` is negative or not finite, or ``steps`` is below 1.
+    """
+
+    start_D: Tensor | None = None
+    drift_D: Tensor | None = None
+    centre_D: Tensor | None = None
+    mu: float = 0.0
+    mask_D: Tensor | None = None
+    steps: int | None = None
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.mu < math.inf:
+            raise ValueError(f"mu = {self.mu!r}: the strength of the pull must be finite and at least 0")
+        if self.steps is not None and self.steps < 1:
+            raise ValueError(f"steps = {self.steps!r}: local training takes at least 1 step")
+
+    @property
+    def vectors(self) -> dict[str, Tensor]:
+        """The vectors that are given, by the field's name."""
+        named = {name: getattr(self, name) for name in ("start_D", "drift_D", "centre_D", "mask_D")}
+        return {name: vector_D for name, vector_D in named.items() if vector_D is not None}
+
+
 @dataclass(frozen=True)
 class LocalTask:
-    """What one client of the cohort trains on, and its own streams.
+    """The data of one client of the cohort, its streams, and its work.
 
     Args:
         client: its number.
         size: its public size, the number of examples that it owns, of which it trains on n.
         x, y: where its examples are, N inputs and labels: mostly the pool, which all tasks of a run share.
         rows_n: which of them it trains on, shape (n,), int64, on the CPU wherever ``x`` is.
-        seed: the root of its streams in this round.
+        seed: the root of its streams in this round. Two tasks of one client need roots of their own: two gradients under one
+            noise would differ by nothing but the data.
+        work: the terms beyond the settings.
     """
 
     client: int
@@ -36,6 +87,7 @@ class LocalTask:
     y: Tensor
     rows_n: Tensor
     seed: Seed
+    work: LocalWork = LocalWork()
 
     def examples(self, batch_B: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's inputs and labels; ``batch_B`` are places among the client's n examples, on the CPU."""
@@ -45,11 +97,19 @@ class LocalTask:
 
 @dataclass(frozen=True)
 class LocalResult:
-    """What came of it: the update (local minus global), the mean training loss, and what was spent.
+    """The outcome of one task: the update, the mean training loss, and the privacy event.
 
-    ``event`` is what the trainer did, for the ledger, read off what did it; None where the plan promises nothing.
-    ``clipped_share`` is the share of per-example gradients that were longer than the clipping norm, ``zeroed`` how many
-    were not finite and counted as zeros.
+    Args:
+        client: its number.
+        delta_D: the update: final weights minus the weights that the task started from (the global model, unless its
+            work has a start of its own). An algorithm that keeps the final weights adds the start again.
+        loss: the mean training loss.
+        clipped_share: the share of per-example gradients that were longer than the clipping norm.
+        event: the privacy event, read off the objects that clipped and drew; None if the plan promises nothing.
+        zeroed: how many per-example gradients were not finite, and counted as zeros.
+        steps: τ, the number of local steps that were taken.
+        gradient_weight: ‖a‖₁ of FedNova (Wang et al. 2020, section 4.1): the update is −η Σ_j a_j g_j. It is ``steps`` for
+            plain SGD.
     """
 
     client: int
@@ -58,13 +118,15 @@ class LocalResult:
     clipped_share: float
     event: LocalTraining | None
     zeroed: int = 0
+    steps: int = 0
+    gradient_weight: float = 0.0
 
 
 class Trainer(ABC):
-    """The contract of this shelf. ``model`` is the trainer's to use as scratch space."""
+    """The contract of this shelf. ``model`` is the trainer's to use as scratch space, ``task`` says which loss it trains."""
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        self.model, self.config, self.plan = model, config, plan
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        self.model, self.config, self.plan, self.task = model, config, plan, task
 
     @abstractmethod
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
@@ -74,6 +136,13 @@ class Trainer(ABC):
             ModelError: the model cannot be trained under this plan.
             PrivacyError: a step would have broken the promise.
         """
+
+    def plain_steps(self, task: LocalTask) -> int:
+        """The number of local steps without example-level privacy."""
+        if task.work.steps is not None:
+            return task.work.steps
+        epochs = -(-len(task.rows_n) // self.config.batch_size)
+        return self.config.local_steps or (self.config.local_epochs or 0) * epochs
 
     def prepare(self, global_D: Tensor, x: Tensor) -> None:  # noqa: B027
         """Make sure, before any data are looked at, that this engine trains the model.

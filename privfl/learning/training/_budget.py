@@ -18,7 +18,7 @@ _CPU_BUDGET = 192
 """MiB where nothing else is asked for. Less is slower for layers that are dear to call, more for large blocks (measured)."""
 
 _ROWS = 3
-"""Vectors of length D that a client needs: weights, noisy gradient sum, momentum."""
+"""Vectors of length D that every client is counted with: weights, noisy gradient sum, momentum."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Limits:
 
     clients: int
     examples: int
+
+    def clients_with(self, rows: int) -> int:
+        """How many clients train together if each needs that many vectors of length D more."""
+        return max(1, self.clients * _ROWS // (_ROWS + rows))
 
     @classmethod
     def measure(cls, model: CohortModel, weights: Sums, x_B: Tensor, budget: int | None) -> Limits:
@@ -67,12 +71,12 @@ def example_bytes(model: CohortModel, weights: Sums, x_B: Tensor) -> int:
         kept.setdefault(storage.data_ptr(), storage.nbytes())
         return tensor
 
-    y_B = torch.zeros(len(x_B), dtype=torch.int64, device=x_B.device)
     runs, generators = Runs((len(x_B),)), [torch.Generator(x_B.device)]
     shared = model.shared
     shared.runs, shared.weights, shared.generators = runs, weights, generators
     with torch.autograd.graph.saved_tensors_hooks(count, lambda tensor: tensor):
-        model.module(x_B)
+        outputs = model.module(x_B)
+    y_B = model.task.unlikely(outputs.detach())
     _, tape = run_pass(model, weights, runs, x_B, y_B, generators=generators)
     with torch.no_grad():
         for record in tape:

@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, ModelError, UserError
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import Trainer
 from privfl.learning.training._guards import runnable
 from privfl.privacy.plan import Plan
@@ -36,7 +38,7 @@ class Choice:
         return f"{self.engine}: {self.why}"
 
 
-def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Tensor) -> Choice:
+def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Tensor, task: Task = CLASSIFICATION) -> Choice:
     """The engine that a configuration asks for; of "auto" the first that trains the model rightly.
 
     Args:
@@ -44,6 +46,7 @@ def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Ten
         plan: what training promises.
         model: what is to be trained, with the run's own weights; it is left as it is.
         x: inputs of nobody who is trained on, shape (n, ...): checks are made with their like.
+        task: says which loss is trained.
 
     Raises:
         ModelError, ConfigError: the model cannot be trained so; names an engine only if that one was seen to train it.
@@ -51,7 +54,7 @@ def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Ten
     asked, refusals = config.engine, dict[str, UserError]()
     for engine in _ENGINES if asked == "auto" else (asked, *(name for name in _ENGINES if name != asked)):
         try:
-            trainer = _prepared(engine, config, plan, model, x[:_RANGED])
+            trainer = _prepared(engine, config, plan, model, x[:_RANGED], task)
         except (ModelError, ConfigError) as error:
             refusals[engine] = error
             continue
@@ -65,10 +68,10 @@ def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Ten
     raise _refused(refusals)
 
 
-def _prepared(engine: str, config: TrainingConfig, plan: Plan, model: nn.Module, x: Tensor) -> Trainer:
+def _prepared(engine: str, config: TrainingConfig, plan: Plan, model: nn.Module, x: Tensor, task: Task) -> Trainer:
     """The trainer of that engine, which has made sure of a copy of the model: a trial may leave something in it."""
     with runnable(f"the {engine} engine"):
-        trainer: Trainer = SHELVES["training.engine"].find(engine)(copy.deepcopy(model), config, plan)
+        trainer: Trainer = SHELVES["training.engine"].find(engine)(copy.deepcopy(model), config, plan, task)
         trainer.prepare(to_vector(model), x)
     return trainer
 

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
-from privfl.learning.training import LocalTask
+from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._conversion import CohortModel
 from privfl.learning.training._guards import STEPS, moved, require_apart, wave
 from privfl.learning.training._passes import Clipping, clip_factors, run_pass
@@ -21,6 +21,7 @@ from privfl.learning.training._pieces import Piece
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._rules import Runs, Sums
 from privfl.learning.training._rules.products import without
+from privfl.learning.training._work import CohortWork
 from privfl.vectors import Layout
 
 _ALIGNED = 32
@@ -40,17 +41,19 @@ class CohortState:
         self._memory: dict[str, Tensor] = {}
         self.global_D = torch.empty(0)
 
-    def begin(self, global_D: Tensor, clients: int) -> None:
-        """All clients start from the global model, without momentum."""
-        self.global_D = global_D
+    def begin(self, global_D: Tensor, works: Sequence[LocalWork]) -> None:
+        """Put each client at its work's start, without momentum."""
+        self.global_D, clients = global_D, len(works)
+        self.work = CohortWork(works, global_D, self.rows)
+        self.start_KD = global_D if self.work.start_KD is None else self.work.start_KD
         self.weights_KD, self.sums_KD = (self.rows(name, clients) for name in ("weights", "sums"))
-        self.weights_KD.copy_(global_D.expand_as(self.weights_KD))
+        self.weights_KD.copy_(self.start_KD.expand_as(self.weights_KD))
         self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
 
     @property
     def plain(self) -> bool:
         """Whether a step is w - lr · g and nothing else."""
-        return not (self.config.momentum or self.config.weight_decay or self.config.proximal)
+        return self.work.plain and not (self.config.momentum or self.config.weight_decay)
 
     def rows(self, name: str, clients: int) -> Tensor:
         """Memory of that name, shape (clients, D), with whatever was in it before."""
@@ -72,8 +75,7 @@ class CohortState:
     def step(self, gradients_KD: Tensor, divisors_K1: Tensor | None = None) -> None:
         """One step of SGD for the first so many clients, as ``torch.optim.SGD`` takes it. ``gradients_KD`` is used up.
 
-        Decay and the pull to the global model (FedProx, Li et al. 2020, equation 2) need no data: where noise was added
-        they come after it.
+        Decay, drift and pull need no data: if noise was added, they come after it.
 
         Args:
             gradients_KD: gradients, or sums of them.
@@ -86,17 +88,17 @@ class CohortState:
                 weights_KD.addcdiv_(gradients_KD, divisors_K1, value=-config.lr)
                 return
             gradients_KD.div_(divisors_K1)
-        if config.proximal:
-            gradients_KD.add_(weights_KD - self.global_D, alpha=config.proximal)
+        self.work.add_to(gradients_KD, weights_KD)
         if config.weight_decay:
             gradients_KD.add_(weights_KD, alpha=config.weight_decay)
         if self.velocity_KD is not None:
             gradients_KD = self.velocity_KD[:clients].mul_(config.momentum).add_(gradients_KD)
         weights_KD.add_(gradients_KD, alpha=-config.lr)
+        self.work.put_back(weights_KD)
 
     def deltas(self) -> Tensor:
         """The updates, shape (K, D), in memory of their own."""
-        return self.weights_KD - self.global_D
+        return self.weights_KD - self.start_KD
 
 
 class Pieces:

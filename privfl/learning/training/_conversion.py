@@ -9,6 +9,8 @@ from torch import nn
 from torch.nn.utils.parametrize import is_parametrized
 
 from privfl.errors import ModelError
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training._rules import CohortLayer, Pass
 from privfl.learning.training._rules.attention import CohortAttention
 from privfl.learning.training._rules.by_vmap import CohortByVmap
@@ -39,16 +41,18 @@ class CohortModel:
     """A model for a flat batch of a cohort's examples.
 
     Args:
-        module: from (N, ...) to logits (N, classes).
+        module: from (N, ...) to outputs (N, ..., O).
         shared: what its layers share; set before each pass.
         by_vmap: names and types of the layers for which there is no rule, and which torch.func runs.
         drawing: the layers that draw from a client's stream, by their names in the model.
+        task: says what the loss of an output is.
     """
 
     module: nn.Module
     shared: Pass
     by_vmap: tuple[str, ...]
     drawing: dict[str, nn.Module]
+    task: Task
 
     @property
     def draws(self) -> bool:
@@ -56,7 +60,7 @@ class CohortModel:
         return bool(self.drawing)
 
 
-def convert(model: nn.Module) -> CohortModel:
+def convert(model: nn.Module, task: Task = CLASSIFICATION) -> CohortModel:
     """Put a rule in the place of each layer that has one or has parameters; the model is left as it is.
 
     A layer that neither trains nor draws anything is the same for all clients, and stays.
@@ -91,7 +95,7 @@ def convert(model: nn.Module) -> CohortModel:
         return module
 
     module = visit(copy.deepcopy(model), "").train()
-    return CohortModel(module, shared, tuple(by_vmap), drawing)
+    return CohortModel(module, shared, tuple(by_vmap), drawing, task)
 
 
 def _has_own(module: nn.Module) -> bool:

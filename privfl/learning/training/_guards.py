@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.errors import ModelError, PrivflError, first_line
+from privfl.learning.tasks import Task
 
 _MIXES = (
     "an example's output depends on the other examples of its batch, so no per-example clipping is sound; "
@@ -78,52 +79,87 @@ def require_no_counts(model: nn.Module) -> None:
             )
 
 
-def logits_of(model: nn.Module, x_B: Tensor) -> Tensor:
-    """Logits of a batch.
+def outputs_of(model: nn.Module, task: Task, x_B: Tensor) -> Tensor:
+    """Outputs for a batch.
 
     Raises:
-        ModelError: that is no tensor of logits, shape (B, classes).
+        ModelError: they are no tensor with a row for each example and as many dimensions as the task's outputs.
     """
     found: object = model(x_B)
     if not isinstance(found, Tensor):
         raise ModelError(
-            f"the model gives a {type(found).__name__}; return the logits alone, a tensor of shape (examples, classes)"
+            f"the model gives a {type(found).__name__}; return the outputs alone, a tensor of shape {_shape(task)}"
         )
-    if found.dim() != 2 or len(found) != len(x_B):
+    if found.dim() != task.dims or len(found) != len(x_B):
         raise ModelError(
-            f"the model gives shape {tuple(found.shape)} for {len(x_B)} examples; return logits of shape (examples, classes)"
+            f"the model gives shape {tuple(found.shape)} for {len(x_B)} examples; return outputs of shape {_shape(task)}"
         )
     return found
 
 
+def _shape(task: Task) -> str:
+    return "(examples, outputs)" if task.dims == 2 else "(examples, places, outputs)"
+
+
 @torch.no_grad()
-def unlikely(model: nn.Module, x_B: Tensor) -> Tensor:
-    """A label for each example, shape (B,): the class that it is the least taken for, with which no gradient vanishes."""
+def unlikely(model: nn.Module, task: Task, x_B: Tensor) -> Tensor:
+    """A label for each example, shape (B, ...), far from what the model says, so that no gradient vanishes."""
     with lent_randomness(x_B.device):
-        return logits_of(model, x_B.clone()).argmin(1)
+        return task.unlikely(outputs_of(model, task, x_B.clone()))
 
 
 @torch.no_grad()
-def require_no_mixing(model: nn.Module, x_B: Tensor) -> None:
-    """Raise when an example's logits change with its neighbour in the batch: what no list of layer types can rule out.
+def require_own_loss(model: nn.Module, task: Task, x_B: Tensor) -> None:
+    """Raise if an example's loss depends on the other examples of its batch, or the task gives no loss for each example.
 
     Args:
         model: in training mode.
+        task: what is checked.
+        x_B: at least three examples, shape (B, ...).
+
+    Raises:
+        ModelError: no per-example clipping is sound with that loss.
+    """
+    with lent_randomness(x_B.device):
+        outputs = outputs_of(model, task, x_B.clone())
+    y_B = task.unlikely(outputs)
+    for labels_B in (y_B, y_B.roll(1, 0)):
+        losses_B = task.loss(outputs.clone(), labels_B)
+        if losses_B.shape != (len(x_B),):
+            raise ModelError(
+                f"task.kind = {task.kind!r}: loss() gives shape {tuple(losses_B.shape)} for {len(x_B)} examples; it must give "
+                "one number for each, not reduced"
+            )
+        alone = [task.loss(outputs[i : i + 1].clone(), labels_B[i : i + 1]) for i in range(len(x_B))]
+        if not torch.allclose(losses_B, torch.cat(alone), rtol=1e-4, atol=1e-6, equal_nan=True):
+            raise ModelError(
+                f"task.kind = {task.kind!r}: an example's loss depends on the other examples of its batch, so no per-example "
+                "clipping is sound; divide by nothing that is counted over the batch"
+            )
+
+
+@torch.no_grad()
+def require_no_mixing(model: nn.Module, task: Task, x_B: Tensor) -> None:
+    """Raise when an example's outputs change with its neighbour in the batch: what no list of layer types can rule out.
+
+    Args:
+        model: in training mode.
+        task: says which shape outputs have.
         x_B: at least three examples, shape (B, ...); the first has each of the others for a neighbour.
 
     Raises:
         ModelError: some layer mixes the examples of a batch.
     """
     for step in STEPS:
-        logits = []
+        outputs = []
         with moved(model, step):
             for neighbour in x_B[1:]:
                 with lent_randomness(x_B.device), _stateless(model):
-                    logits.append(logits_of(model, torch.stack([x_B[0], neighbour]))[0])
-        if step and not all(bool(found.isfinite().all()) for found in logits):
+                    outputs.append(outputs_of(model, task, torch.stack([x_B[0], neighbour]))[0])
+        if step and not all(bool(found.isfinite().all()) for found in outputs):
             # There are models that cannot be moved: by a parameter under a root, say.
             continue
-        if not all(torch.allclose(logits[0], found, rtol=1e-4, atol=1e-5) for found in logits[1:]):
+        if not all(torch.allclose(outputs[0], found, rtol=1e-4, atol=1e-5) for found in outputs[1:]):
             raise ModelError(_MIXES + _second(model))
 
 

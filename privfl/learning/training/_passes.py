@@ -11,9 +11,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from privfl.errors import ModelError
+from privfl.learning.tasks import Task
 from privfl.learning.training._conversion import CohortModel, convert
 from privfl.learning.training._guards import STEPS, lent_randomness, unlikely, wave
 from privfl.learning.training._rules import Record, Runs, Sums
@@ -37,7 +37,7 @@ def run_pass(
         weights: parameter name -> (K, *shape).
         runs: how the N examples fall to the K clients.
         x: the examples, shape (N, ...).
-        y: their labels, shape (N,).
+        y: their labels, shape (N, ...).
         share_N: with what each example's loss, and so its gradient, is multiplied.
         generators: each client's stream for layers that draw.
 
@@ -49,7 +49,7 @@ def run_pass(
     """
     shared = model.shared
     shared.runs, shared.weights, shared.generators, shared.tape = runs, weights, generators, []
-    losses_N = cross_entropy(model.module(x), y, reduction="none")
+    losses_N = model.task.loss(model.module(x), y)
     (losses_N.sum() if share_N is None else losses_N @ share_N.to(losses_N.dtype)).backward()  # type: ignore[no-untyped-call]
     tape, shared.tape, shared.weights = _summed(shared.tape), [], {}
     names = sorted(name for record in tape for name in record.names)
@@ -140,7 +140,7 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *
                 _compare(model, cohort, x_B, step, alone=alone)
             except ModelError as in_floats:
                 try:
-                    _compare_in_doubles(model, x_B, step, alone=alone)
+                    _compare_in_doubles(model, cohort.task, x_B, step, alone=alone)
                 except (RuntimeError, TypeError, ValueError):
                     # A model of the user's own may hold floats that no double goes with.
                     raise in_floats from None
@@ -174,7 +174,7 @@ def _without_dropout(model: nn.Module, cohort: CohortModel) -> Iterator[None]:
             setattr(layer, rate, value)
 
 
-def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float, *, alone: bool) -> None:
+def _compare_in_doubles(model: nn.Module, task: Task, x_B: Tensor, step: float, *, alone: bool) -> None:
     """Decides where floats differ.
 
     A unit can be so close to the edge of a ReLU that rounding puts it on one side here and on the other there, which moves a
@@ -182,14 +182,14 @@ def _compare_in_doubles(model: nn.Module, x_B: Tensor, step: float, *, alone: bo
     closely; what is wrong in them is as wrong as before.
     """
     twin = copy.deepcopy(model).double()
-    cohort = convert(twin)
+    cohort = convert(twin, task)
     cohort.shared.ways_of = next(model.parameters()).dtype
     with _without_dropout(twin, cohort):
         _compare(twin, cohort, x_B.double() if x_B.is_floating_point() else x_B, step, alone=alone)
 
 
 def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *, alone: bool) -> None:
-    y_B = unlikely(model, x_B)
+    y_B = unlikely(model, cohort.task, x_B)
     # Products go other ways where all have as many examples; each is looked at once.
     runs = Runs((len(x_B) - 1, 1) if step else (len(x_B) // 2, len(x_B) - len(x_B) // 2))
     named = {name: value.detach() + step * wave(value.detach()) for name, value in trained(model).items()}
@@ -207,7 +207,7 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *,
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
         spans = [slice(i, i + 1) for i in range(first, last)] if alone else [slice(first, last)]
-        rows = [_autograd(model, own, x_B[span].clone(), y_B[span]) for span in spans]
+        rows = [_autograd(model, cohort.task, own, x_B[span].clone(), y_B[span]) for span in spans]
         for name in named:
             _require_close(name, sums[name][k], torch.stack([row[name] for row in rows]).sum(0))
         if not alone:
@@ -216,9 +216,9 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *,
         _require_close("the norm of an example's gradient", squares_N[first:last].sqrt(), norms_n.sqrt())
 
 
-def _autograd(model: nn.Module, weights: Sums, x: Tensor, y: Tensor) -> dict[str, Tensor]:
+def _autograd(model: nn.Module, task: Task, weights: Sums, x: Tensor, y: Tensor) -> dict[str, Tensor]:
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
-    loss = cross_entropy(torch.func.functional_call(model, leaves, (x,)), y, reduction="sum")
+    loss = task.loss(torch.func.functional_call(model, leaves, (x,)), y).sum()
     found = torch.autograd.grad(loss, list(leaves.values()))
     # A table may be told to have a sparse one.
     return {name: gradient.to_dense() for name, gradient in zip(leaves, found, strict=True)}

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._cohort import CohortState, Pieces, sent
@@ -23,9 +25,10 @@ from privfl.learning.training._conversion import convert
 from privfl.learning.training._guards import (
     LOOKED_AT,
     lent_randomness,
-    logits_of,
+    outputs_of,
     require_no_counts,
     require_no_mixing,
+    require_own_loss,
     require_per_example,
     runnable,
 )
@@ -35,6 +38,7 @@ from privfl.learning.training._passes import Clipping, require_same_gradients
 from privfl.learning.training._pieces import pieces
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
+from privfl.learning.training._work import gradient_weight
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
@@ -50,15 +54,15 @@ class Fused(Trainer):
     noise that was drawn is measured.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        super().__init__(model, config, plan)
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        super().__init__(model, config, plan, task)
         if isinstance(plan, ExamplePlan):
             require_per_example(model)
         else:
             require_no_counts(model)
         self._layout = Layout.of(model)
         with runnable("the fused engine"):
-            self._cohort = convert(model)
+            self._cohort = convert(model, task)
         self._state = CohortState(self._layout, config)
         self._probe: Tensor | None = None
         self._limits: Limits | None = None
@@ -72,10 +76,11 @@ class Fused(Trainer):
         with runnable("the fused engine"), float32_products():
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
-                logits_of(self.model, probe.clone())
+                outputs_of(self.model, self.task, probe.clone())
+            require_own_loss(self.model, self.task, probe)
             require_constants(self.model, probe)
             if private:
-                require_no_mixing(self.model, probe)
+                require_no_mixing(self.model, self.task, probe)
             require_same_gradients(self.model, self._cohort, probe, alone=private)
         self._probe = probe
 
@@ -119,8 +124,9 @@ class Fused(Trainer):
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
         results: dict[int, LocalResult] = {}
-        for start in range(0, len(order), limits.clients):
-            group = order[start : start + limits.clients]
+        clients = limits.clients_with(max(len(task.work.vectors) for task in tasks))
+        for start in range(0, len(order), clients):
+            group = order[start : start + clients]
             found = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
             results |= dict(zip(group, found, strict=True))
         self._constants.require()
@@ -141,14 +147,14 @@ class Fused(Trainer):
         stream = (task.seed / "batches").torch()
         if isinstance(self.plan, ExamplePlan):
             todo = self.plan.local_training(task.size)
+            todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
             return _Job(task, todo, list(private_batches(todo, len(task.rows_n), stream)))
-        size = self.config.batch_size
-        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.rows_n) // size)
+        size, steps = self.config.batch_size, self.plain_steps(task)
         return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)))
 
     def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
         state = self._state
-        state.begin(global_D, len(jobs))
+        state.begin(global_D, [job.task.work for job in jobs])
         noise = self._noise(jobs)
         clipping = Clipping(noise.max_grad_norm, self.plan.scheme) if noise and isinstance(self.plan, ExamplePlan) else None
         work = Pieces(self._cohort, state, [job.task for job in jobs], clipping, self.config)
@@ -196,8 +202,10 @@ class Fused(Trainer):
         columns = (work.losses_K.tolist(), work.clipped_K.tolist(), work.zeroed_K.tolist())
         figures = zip(jobs, self._state.deltas(), *columns, strict=True)
         for k, (job, delta_D, loss, clipped, zeroed) in enumerate(figures):
+            weight = gradient_weight(job.steps, self.config, job.task.work)
             if noise is None or job.todo is None:
-                results.append(LocalResult(job.task.client, delta_D, loss / max(job.steps, 1), 0.0, None))
+                mean = loss / max(job.steps, 1)
+                results.append(LocalResult(job.task.client, delta_D, mean, 0.0, None, 0, job.steps, weight))
                 continue
             done = LocalTraining(
                 sampler=job.todo.sampler,
@@ -208,7 +216,8 @@ class Fused(Trainer):
                 expected_batch_size=job.todo.expected_batch_size,
             )
             examples = max(job.examples, 1)
-            results.append(LocalResult(job.task.client, delta_D, loss / examples, clipped / examples, done, zeroed))
+            mean, share = loss / examples, clipped / examples
+            results.append(LocalResult(job.task.client, delta_D, mean, share, done, zeroed, job.steps, weight))
         return results
 
 

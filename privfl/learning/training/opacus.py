@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,22 +21,24 @@ from opacus.optimizers.optimizer import _mark_as_processed
 from opacus.utils.module_utils import trainable_modules
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
-from privfl.learning.training import LocalResult, LocalTask, Trainer
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._constants import Constants, require_constants
 from privfl.learning.training._guards import (
     LOOKED_AT,
     STEPS,
     Unwritten,
     lent_randomness,
-    logits_of,
     moved,
+    outputs_of,
     require_apart,
     require_no_counts,
     require_no_mixing,
+    require_own_loss,
     require_per_example,
     runnable,
     unlikely,
@@ -48,6 +49,7 @@ from privfl.learning.training._passes import Clipping
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.learning.training._rules.products import square_lengths
+from privfl.learning.training._work import gradient_weight, require_shapes
 from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.noise import SecureNoise
@@ -55,7 +57,7 @@ from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
-from privfl.vectors import load_vector, to_vector, trained
+from privfl.vectors import Layout, load_vector, trained
 
 
 class Opacus(Trainer):
@@ -66,8 +68,8 @@ class Opacus(Trainer):
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
 
-    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan) -> None:
-        super().__init__(model, config, plan)
+    def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
+        super().__init__(model, config, plan, task)
         if config.precision != "float32":
             raise ConfigError(
                 f"training.precision = {config.precision!r}: the opacus engine computes in float32 only; "
@@ -87,12 +89,13 @@ class Opacus(Trainer):
         with runnable("Opacus"), _quiet(), float32_products():
             probe = probe_for(self.model.train(), x, 4)
             with lent_randomness(x.device):
-                logits_of(self.model, probe.clone())
+                outputs_of(self.model, self.task, probe.clone())
+            require_own_loss(self.model, self.task, probe)
             require_constants(self.model, probe)
             if self._private is not None:
                 forget(self._private)
-                require_no_mixing(self.model, probe)
-                require_true_gradients(self._private, probe)
+                require_no_mixing(self.model, self.task, probe)
+                require_true_gradients(self._private, self.task, probe)
         self._prepared = True
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
@@ -109,20 +112,22 @@ class Opacus(Trainer):
         return results
 
     def _train_one(self, global_D: Tensor, task: LocalTask) -> LocalResult:
-        load_vector(self.model, global_D)
+        require_shapes([task.work], len(global_D))
+        load_vector(self.model, global_D if task.work.start_D is None else task.work.start_D)
         self.model.train()
         with _layer_randomness(task.seed / "layers", task.x.device):
             if isinstance(self.plan, ExamplePlan):
                 return self._train_private(self.plan, task, global_D)
-            loss = self._train_plain(task)
-        return LocalResult(task.client, to_vector(self.model) - global_D, loss, 0.0, None)
+            return self._train_plain(task, global_D)
 
     def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
         todo = plan.local_training(task.size)
+        todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
+        sgd = self._sgd(task.work, global_D)
         optimizer = CountingDPOptimizer(
-            self._sgd(),
+            sgd,
             noise_multiplier=todo.noise_multiplier,
             max_grad_norm=todo.max_grad_norm,
             expected_batch_size=todo.expected_batch_size,
@@ -152,8 +157,16 @@ class Opacus(Trainer):
             expected_batch_size=optimizer.expected_batch_size,
         )
         examples = max(optimizer.examples, 1)
-        delta_D = to_vector(self.model) - global_D
-        return LocalResult(task.client, delta_D, loss_sum / examples, optimizer.clipped / examples, done, optimizer.zeroed)
+        return LocalResult(
+            task.client,
+            sgd.moved(),
+            loss_sum / examples,
+            optimizer.clipped / examples,
+            done,
+            optimizer.zeroed,
+            steps=todo.steps,
+            gradient_weight=gradient_weight(todo.steps, self.config, task.work),
+        )
 
     def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
         """Make sure, once a run and on real examples, that none has a part in another's gradient."""
@@ -181,49 +194,65 @@ class Opacus(Trainer):
                 if parameter.requires_grad:
                     parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
             return 0.0
-        loss_B = cross_entropy(self._private(x_B), y_B, reduction="none")
+        loss_B = self.task.loss(self._private(x_B), y_B)
         loss_B.sum().backward()  # type: ignore[no-untyped-call]
         # An example that overflows has no gradient to give, and no loss to report.
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
 
-    def _train_plain(self, task: LocalTask) -> float:
-        optimizer = self._sgd()
+    def _train_plain(self, task: LocalTask, global_D: Tensor) -> LocalResult:
+        optimizer = self._sgd(task.work, global_D)
         losses = []
-        size = self.config.batch_size
-        steps = self.config.local_steps or (self.config.local_epochs or 0) * -(-len(task.rows_n) // size)
+        size, steps = self.config.batch_size, self.plain_steps(task)
         for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
-            loss = cross_entropy(self.model(x_B), y_B)
+            loss = self.task.loss(self.model(x_B), y_B).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())
-        return float(torch.stack(losses).mean())
+        mean = float(torch.stack(losses).mean())
+        weight = gradient_weight(steps, self.config, task.work)
+        return LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
 
-    def _sgd(self) -> torch.optim.SGD:
-        kind = partial(ProximalSGD, proximal=self.config.proximal) if self.config.proximal else torch.optim.SGD
+    def _sgd(self, work: LocalWork, global_D: Tensor) -> WorkingSGD:
         config = self.config
-        return kind(trained(self.model).values(), lr=config.lr, momentum=config.momentum, weight_decay=config.weight_decay)
+        settings: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
+        return WorkingSGD(self.model, work, global_D, **settings)
 
 
-class ProximalSGD(torch.optim.SGD):
-    """SGD that is also pulled to where it began, by μ (w − w₀) (FedProx, Li et al. 2020, equation 2).
+class WorkingSGD(torch.optim.SGD):
+    """SGD that also does what :class:`LocalWork` says.
 
-    The pull needs no data. In the loss, hooks would drop it or scale it by private factors; here it comes after the noise.
+    Drift and pull need no data. In the loss, hooks would drop them or scale them by private factors; here they come after the
+    noise.
     """
 
-    def __init__(self, parameters: Iterable[nn.Parameter], *, proximal: float, **settings: Any) -> None:
-        began = [(parameter, parameter.detach().clone()) for parameter in parameters]
-        super().__init__([parameter for parameter, _ in began], **settings)
-        self.proximal, self.began = proximal, began
+    def __init__(self, model: nn.Module, work: LocalWork, global_D: Tensor, **settings: Any) -> None:
+        self._trained, layout = trained(model), Layout.of(model)
+        super().__init__(self._trained.values(), **settings)
+        self._mu, vectors = work.mu, {"start_D": global_D, "centre_D": global_D} | work.vectors
+        vectors = {name: vector_D.to(global_D.device) for name, vector_D in vectors.items()}
+        self._start_D = vectors["start_D"]
+        self._parts = {name: layout.unflatten(vector_D) for name, vector_D in vectors.items()}
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step, with the pull added to the gradient."""
-        for parameter, began in self.began:
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter - began, alpha=self.proximal)
+        """One step: drift and pull are added to the gradient, and the entries that do not move are put back."""
+        for name, parameter in self._trained.items():
+            if parameter.grad is None:
+                continue
+            if "drift_D" in self._parts:
+                parameter.grad.add_(self._parts["drift_D"][name])
+            if self._mu:
+                parameter.grad.add_(parameter - self._parts["centre_D"][name], alpha=self._mu)
         super().step(closure)
+        if "mask_D" in self._parts:
+            for name, parameter in self._trained.items():
+                parameter.copy_(torch.where(self._parts["mask_D"][name].bool(), parameter, self._parts["start_D"][name]))
+
+    def moved(self) -> Tensor:
+        """The update: the weights minus the start's, shape (D,)."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self._trained.values()]) - self._start_D
 
 
 class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
@@ -358,7 +387,7 @@ def forget(private: PerExample) -> None:
             module.activations = []
 
 
-def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
+def require_true_gradients(private: PerExample, task: Task, x_B: Tensor) -> None:
     """Raise unless what the hooks find is every example's own gradient, at weights a little off the model's.
 
     A model that folds its positions into the batch, or has its batch second, gives Opacus rows that are no examples: each
@@ -371,15 +400,15 @@ def require_true_gradients(private: PerExample, x_B: Tensor) -> None:
     """
     named = {name.removeprefix("_module."): parameter for name, parameter in trained(private).items()}
     with moved(private, STEPS[-1]):
-        y_B = unlikely(private, x_B)
+        y_B = unlikely(private, task, x_B)
         with lent_randomness(x_B.device):
-            cross_entropy(private(x_B.clone()), y_B, reduction="sum").backward()  # type: ignore[no-untyped-call]
+            task.loss(private(x_B.clone()), y_B).sum().backward()  # type: ignore[no-untyped-call]
         found = {name.removeprefix("_module."): gradients for name, gradients in _found(private).items()}
         private.zero_grad(set_to_none=True)
         private.disable_hooks()
         try:
             with lent_randomness(x_B.device):
-                losses_B = cross_entropy(private(x_B.clone()), y_B, reduction="none")
+                losses_B = task.loss(private(x_B.clone()), y_B)
                 rows = [
                     torch.autograd.grad(loss, list(named.values()), retain_graph=True, allow_unused=True) for loss in losses_B
                 ]

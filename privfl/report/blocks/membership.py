@@ -14,16 +14,20 @@ from privfl.auditing.questions.membership import MembershipFinding, RateAt
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
-from privfl.report.curves import PERCENT
+from privfl.report.curves import PERCENT, scaled_by
 from privfl.report.drawing import MUTED, SERIES, Drawing, blank, finish, labelled, run_marker
 from privfl.report.wording import (
     HARD,
     SPACE,
     attack_name,
+    axis_of,
+    better,
+    capital,
     count,
     epsilon,
     level,
     listing,
+    measured,
     percent,
     percent_range,
     plural,
@@ -106,7 +110,7 @@ class Membership(Block):
         ]
 
     def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:
-        """See :class:`privfl.report.blocks.Block`: accuracy against what the best attack found, if any was resolved."""
+        """See :class:`privfl.report.blocks.Block`: the runs' metric against what the best attack found, if any was resolved."""
         found = {}
         for tag, run in runs:
             finding = run.finding(self.kind, adversary)
@@ -312,26 +316,25 @@ accuracy of 50 %, and finds as large a share of members as it accuses of non-mem
 
 def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adversary) -> Drawing:
     figure, axes = blank(height=250)
+    headline = runs[0][1].headline
     shown = []
     for index, (tag, run) in enumerate(runs):
         if tag not in found:
             continue
-        tpr, accuracy = found[tag], run.result.evaluation.accuracy
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, accuracy {percent(accuracy.value)}")
-        axes.plot([tpr.low, tpr.high], [accuracy.value] * 2, color=SERIES[index % 4], linewidth=1.2)
-        run_marker(axes, tpr.value, accuracy, tag, index)
+        tpr, quality = found[tag], run.result.evaluation.headline
+        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
+        axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
+        run_marker(axes, tpr.value, quality, tag, index)
     axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(left=0)
     axes.annotate(
         "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
         color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
     )  # fmt: skip
-    labelled(axes, "members found (TPR) at 1 % FPR, %", "test accuracy, %")
+    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
     axes.xaxis.set_major_formatter(PERCENT)
-    axes.yaxis.set_major_formatter(PERCENT)
+    scaled_by(axes, headline)
     by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
-    alt = f"Test accuracy against what the best attack{by} found. {'; '.join(shown)}."
-    caption = (
-        "Up and to the left is better. Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    )
-    return finish(figure, f"leakage{suffix}", f"Accuracy and what was found{by}", alt, caption)
+    alt = f"Test {headline.title} against what the best attack{by} found. {'; '.join(shown)}."
+    caption = f"{better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    return finish(figure, f"leakage{suffix}", f"{capital(headline.title)} and what was found{by}", alt, caption)

@@ -70,7 +70,7 @@ def evidence_of(train: Callable[[BoolArray, int], ModelOutputs], shadows: int, s
     target = train(member_N, 10_000 + seed)
     member_SN = draw_memberships(shadows, CANDIDATES, rng)
     outputs = [train(row_N, index) for index, row_N in enumerate(member_SN)]
-    some = Shadows.of(member_SN, outputs, POPULATION, CLASSES)
+    some = Shadows.of(member_SN, outputs, POPULATION, (CLASSES,))
     return Evidence(
         labels_N=data.y_N,
         logits_NC=target.candidates_NC,

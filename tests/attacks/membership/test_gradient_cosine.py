@@ -15,6 +15,7 @@ from attacks._run import run_attacks
 from attacks.membership._gradients import Gradients
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.data.input_store import Inputs
+from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.loading import loads
 from privfl.running.knowledge import Candidates, Network
 from privfl.running.recording import run
@@ -24,8 +25,8 @@ from privfl.vectors import Layout, to_vector
 BOTH = ["membership/gradient_cosine", "membership/gradient_cosine_sum"]
 OVERFITTED: dict[str, Any] = {
     "name": "overfitted",
-    "rounds": 8,
-    "data": {"kind": "digits", "clients": 4, "holdout": 0.5},
+    "rounds": 5,
+    "data": {"kind": "own_attacks.random_labels", "clients": 4, "holdout": 0.5},
     "model": {"kind": "mlp", "hidden": [64]},
     "cohort": {"kind": "all"},
     "training": {"local_epochs": 5, "batch_size": 16, "lr": 0.1},
@@ -61,7 +62,7 @@ def test_cosines_are_those_of_autograd(made: Any, monkeypatch: pytest.MonkeyPatc
     module = made().double()
     x, y = torch.randn(7, 2, 3, dtype=torch.float64), torch.randint(5, (7,))
     monkeypatch.setattr("attacks.membership._gradients._NUMBERS", 3 * Layout.of(module).size)
-    network = Network(module, Layout.of(module))
+    network = Network(module, Layout.of(module), CLASSIFICATION, (5,))
     candidates = Candidates(Inputs(x), y.numpy(), np.zeros(7, dtype=np.int64))
     update_D = torch.randn(network.layout.size)
     rows = np.array([6, 0, 2, 3])
@@ -81,7 +82,7 @@ def test_one_client_one_step_of_one_example_is_a_cosine_of_one() -> None:
     x, y = torch.randn(5, 2, 3), torch.randint(5, (5,))
     loss = cross_entropy(module(x[:1]), y[:1])
     update_D = -0.1 * torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(module.parameters()))])
-    network = Network(module, Layout.of(module))
+    network = Network(module, Layout.of(module), CLASSIFICATION, (5,))
     gradients = Gradients(network, Candidates(Inputs(x), y.numpy(), np.zeros(5, dtype=np.int64)), to_vector(module))
     cosines = gradients.cosines(update_D, np.arange(5))
     assert cosines[0] == pytest.approx(1.0, abs=1e-6)
@@ -101,11 +102,11 @@ def attacked(path: Path, **changes: Any) -> dict[str, Any]:
 
 
 def test_an_overfitted_run_is_found_out(tmp_path: Path) -> None:
-    """Measured: .614 (.585 to .643) from single updates, .550 (.520 to .580) from sums of four."""
+    """Measured: .791 (.758 to .820) from single updates, .639 (.600 to .676) from sums of four. In seed 1: .762 and .684."""
     auc = attacked(tmp_path / "run")
-    assert auc[BOTH[0]].low > 0.55
-    assert auc[BOTH[1]].low > 0.5
-    assert auc[BOTH[0]].value > auc[BOTH[1]].value
+    assert auc[BOTH[0]].low > 0.7
+    assert auc[BOTH[1]].low > 0.55
+    assert auc[BOTH[0]].low > auc[BOTH[1]].high
 
 
 def test_updates_that_are_noise_give_nothing_away(tmp_path: Path) -> None:

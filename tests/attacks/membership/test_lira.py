@@ -8,9 +8,9 @@ from pool_of_models import random_evidence
 from scipy import stats
 
 from attacks.membership import Evidence
-from attacks.membership._signals import stable_logit
 from attacks.membership.lira import Lira
 from privfl.errors import ConfigError
+from privfl.learning.tasks.classification import CLASSIFICATION
 
 FloatArray = NDArray[np.float64]
 LIRA = Lira(kind="membership/lira")
@@ -23,8 +23,8 @@ def pooled(sides: list[FloatArray]) -> float:
 
 def by_loop(evidence: Evidence) -> dict[str, FloatArray]:
     """The paper's algorithm, one example at a time; needs two shadows on either side of each."""
-    target = stable_logit(evidence.logits_NC, evidence.labels_N)
-    shadow = stable_logit(evidence.shadow_logits_SNC, evidence.labels_N)
+    target = CLASSIFICATION.confidence(evidence.logits_NC, evidence.labels_N)
+    shadow = CLASSIFICATION.confidence(evidence.shadow_logits_SNC, evidence.labels_N)
     inside = [shadow[evidence.shadow_member_SN[:, n], n] for n in range(len(target))]
     outside = [shadow[~evidence.shadow_member_SN[:, n], n] for n in range(len(target))]
     spread_in, spread_out = pooled(inside), pooled(outside)

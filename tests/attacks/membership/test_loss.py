@@ -2,9 +2,10 @@ import numpy as np
 import torch
 from pool_of_models import random_evidence
 
-from attacks.membership._signals import confidence, stable_logit
 from attacks.membership.loss import Loss
+from attacks.membership.rmia import probability
 from privfl.auditing import auc, roc
+from privfl.learning.tasks.classification import CLASSIFICATION
 
 
 def test_loss_is_minus_the_cross_entropy() -> None:
@@ -45,10 +46,12 @@ def test_a_smaller_loss_speaks_for_membership() -> None:
 
 def test_the_stable_logit_is_the_logit_of_the_probability_and_does_not_saturate() -> None:
     evidence = random_evidence(3)
-    p = confidence(evidence.shadow_logits_SNC, evidence.labels_N)
-    np.testing.assert_allclose(stable_logit(evidence.shadow_logits_SNC, evidence.labels_N), np.log(p / (1 - p)), atol=1e-9)
+    p = probability(CLASSIFICATION, evidence.shadow_logits_SNC, evidence.labels_N)
+    np.testing.assert_allclose(
+        CLASSIFICATION.confidence(evidence.shadow_logits_SNC, evidence.labels_N), np.log(p / (1 - p)), atol=1e-9
+    )
     confident = np.array([[80.0, 0, 0], [90.0, 0, 0]], dtype=np.float32)
-    low, high = stable_logit(confident, np.zeros(2, dtype=np.int64))
+    low, high = CLASSIFICATION.confidence(confident, np.zeros(2, dtype=np.int64))
     assert high - low == 10
 
 

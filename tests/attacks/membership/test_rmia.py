@@ -1,3 +1,4 @@
+import functools
 from dataclasses import replace
 
 import numpy as np
@@ -5,20 +6,22 @@ import pytest
 from pool_of_models import overfitted, random_evidence
 from pydantic import ValidationError
 
-from attacks.membership._signals import confidence
-from attacks.membership.rmia import Rmia, dominated_share
+from attacks.membership.rmia import Rmia, dominated_share, probability
 from privfl.auditing import auc
+from privfl.learning.tasks.classification import CLASSIFICATION
+
+p_of = functools.partial(probability, CLASSIFICATION)
 
 
 def test_equals_the_pairwise_definition() -> None:
     evidence = random_evidence(8)
     a = 0.3
     target_x, target_z = (
-        confidence(evidence.logits_NC, evidence.labels_N),
-        confidence(evidence.population_logits_PC, evidence.population_labels_P),
+        p_of(evidence.logits_NC, evidence.labels_N),
+        p_of(evidence.population_logits_PC, evidence.population_labels_P),
     )
-    shadow_x = confidence(evidence.shadow_logits_SNC, evidence.labels_N)
-    shadow_z = confidence(evidence.population_shadow_logits_SPC, evidence.population_labels_P)
+    shadow_x = p_of(evidence.shadow_logits_SNC, evidence.labels_N)
+    shadow_z = p_of(evidence.population_shadow_logits_SPC, evidence.population_labels_P)
     found = Rmia(kind="membership/rmia").score(evidence)
     assert list(found) == ["offline, gamma 1", "offline, gamma 2"]
     for gamma in (1, 2):
@@ -61,13 +64,13 @@ def test_an_example_that_every_shadow_trained_on_reads_the_correction_backwards(
     everywhere = evidence.shadow_member_SN.copy()
     everywhere[:, :2] = True
     evidence = replace(evidence, shadow_member_SN=everywhere)
-    inside = confidence(evidence.shadow_logits_SNC, evidence.labels_N).mean(axis=0)[:2]
+    inside = p_of(evidence.shadow_logits_SNC, evidence.labels_N).mean(axis=0)[:2]
     usual = (inside + np.clip((inside - 0.7) / 0.3, 0, 1)) / 2
     # Where the clip does not act, p = (p_in + p_out) / 2; where it does, p = (1 − a) / 2.
     usual = np.where(inside > 0.7, usual, 0.35)
-    ratio = confidence(evidence.logits_NC, evidence.labels_N)[:2] / usual
-    shadow_z = confidence(evidence.population_shadow_logits_SPC, evidence.population_labels_P).mean(axis=0)
-    ratio_z = confidence(evidence.population_logits_PC, evidence.population_labels_P) / (1.3 * shadow_z + 0.7) * 2
+    ratio = p_of(evidence.logits_NC, evidence.labels_N)[:2] / usual
+    shadow_z = p_of(evidence.population_shadow_logits_SPC, evidence.population_labels_P).mean(axis=0)
+    ratio_z = p_of(evidence.population_logits_PC, evidence.population_labels_P) / (1.3 * shadow_z + 0.7) * 2
     found = Rmia(kind="membership/rmia").score(evidence)["offline, gamma 1"][:2]
     np.testing.assert_allclose(found, dominated_share(ratio, ratio_z, 1.0), atol=1e-10)
 

@@ -33,11 +33,11 @@ def test_no_shadows() -> None:
 def test_shadows_are_put_together_row_by_row() -> None:
     member_SN = draw_memberships(3, CANDIDATES, np.random.default_rng(0))
     outputs = [untrained(row_N, index) for index, row_N in enumerate(member_SN)]
-    some = Shadows.of(member_SN, outputs, POPULATION, CLASSES)
+    some = Shadows.of(member_SN, outputs, POPULATION, (CLASSES,))
     for index, one in enumerate(outputs):
         np.testing.assert_array_equal(some.candidates_SNC[index], one.candidates_NC)
         np.testing.assert_array_equal(some.population_SPC[index], one.population_PC)
-    none = Shadows.of(member_SN[:0], [], POPULATION, CLASSES)
+    none = Shadows.of(member_SN[:0], [], POPULATION, (CLASSES,))
     assert (none.candidates_SNC.shape, none.population_SPC.shape) == ((0, CANDIDATES, 10), (0, POPULATION, 10))
 
 
@@ -49,7 +49,7 @@ def test_a_model_that_diverged_is_named() -> None:
     with pytest.raises(ModelError, match=f"the target model: 3 of {CANDIDATES} outputs are not finite"):
         broken.require_finite("the target model")
     with pytest.raises(ModelError, match=f"shadow model 1: 3 of {CANDIDATES} outputs are not finite"):
-        Shadows.of(np.ones((2, CANDIDATES), dtype=bool), [fine, broken], POPULATION, CLASSES)
+        Shadows.of(np.ones((2, CANDIDATES), dtype=bool), [fine, broken], POPULATION, (CLASSES,))
 
 
 def test_a_claim_is_kept_under_the_names_of_its_variants() -> None:

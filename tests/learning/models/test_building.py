@@ -112,9 +112,9 @@ def of_integers() -> nn.Module:
 
 
 SLIPS: list[tuple[str, Callable[[], Any], str]] = [
-    ("one logit", lambda: linear(1), r"gives 1 logit, and the data have 10 classes; give one logit a class"),
-    ("too few logits", lambda: linear(7), r"gives 7 logits, and the data have 10 classes"),
-    ("too many logits", lambda: linear(30), r"gives 30 logits, and the data have 10 classes"),
+    ("one logit", lambda: linear(1), r"gives 1 output, and the task needs 10 outputs an example: the second argument of build"),
+    ("too few logits", lambda: linear(7), r"gives 7 outputs, and the task needs 10 outputs"),
+    ("too many logits", lambda: linear(30), r"gives 30 outputs, and the task needs 10 outputs"),
     ("another width", lambda: nn.Sequential(nn.Flatten(), nn.Linear(784, 10)), r"\(1, 8, 8\) an example \(RuntimeError: mat1"),
     ("no return", lambda: None, r"build\(\) returned nothing; end it with `return`"),
     ("a class", lambda: nn.Linear, r"build\(\) returned a class; it must return an nn.Module"),
@@ -126,7 +126,7 @@ SLIPS: list[tuple[str, Callable[[], Any], str]] = [
     ("TorchScript", lambda: torch.jit.script(linear()), r"build\(\) returned TorchScript"),
     ("nothing to train", nn.Flatten, r"has no parameter that is trained"),
     ("all frozen", lambda: linear().requires_grad_(False), r"has no parameter that is trained"),
-    ("a tuple", lambda: Gives(lambda z: (z, z)), r"forward\(\) gives a tuple, not a tensor; return the logits alone"),
+    ("a tuple", lambda: Gives(lambda z: (z, z)), r"forward\(\) gives a tuple, not a tensor; return the outputs alone"),
     ("a dictionary", lambda: Gives(lambda z: {"logits": z}), r"forward\(\) gives a dict, not a tensor; return its 'logits'"),
     ("a tuple in training", lambda: OtherInTraining(lambda z: z), r"forward\(\) gives a tuple"),
     ("no rows", lambda: Gives(lambda z: z.sum(0)), r"gives a tensor of shape \(10,\) for 2 examples; it must be \(2, 10\)"),
@@ -145,7 +145,7 @@ SLIPS: list[tuple[str, Callable[[], Any], str]] = [
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script.*:DeprecationWarning")
 def test_a_slip_is_one_line_with_the_models_name(make: Callable[[], Any], says: str) -> None:
     with pytest.raises(ModelError, match=says) as caught:
-        sound(mine(lambda *_: make()), X_B, CLASSES, STREAM)
+        sound(mine(lambda *_: make()), X_B, (CLASSES,), STREAM)
     assert str(caught.value).startswith(f"model.kind = '{KIND}': ")
     assert "\n" not in str(caught.value)
 
@@ -153,7 +153,7 @@ def test_a_slip_is_one_line_with_the_models_name(make: Callable[[], Any], says: 
 @pytest.mark.parametrize("privacy", [{"kind": "none"}, None])
 def test_a_slip_is_found_before_anything_is_trained_with_privacy_or_without(privacy: dict[str, str] | None) -> None:
     config = small(**({"privacy": privacy} if privacy else {}))
-    with pytest.raises(ModelError, match="gives 30 logits, and the data have 10 classes"):
+    with pytest.raises(ModelError, match="gives 30 outputs, and the task needs 10 outputs"):
         assemble(of(config, lambda *_: linear(30)))
 
 
@@ -166,10 +166,10 @@ def lazy(shape: tuple[int, ...], classes: int) -> nn.Module:
 
 
 def test_lazy_layers_are_made_whole_by_an_example_and_are_repeatable() -> None:
-    whole = sound(mine(lazy), X_B, CLASSES, STREAM)
+    whole = sound(mine(lazy), X_B, (CLASSES,), STREAM)
     assert [tuple(value.shape) for value in whole.parameters()] == [(4, 1, 3, 3), (4,), (10, 144), (10,)]
-    assert torch.equal(to_vector(whole), to_vector(built(mine(lazy), X_B, CLASSES, STREAM)))
-    assert not torch.equal(to_vector(whole), to_vector(built(mine(lazy), X_B, CLASSES, Seed(1))))
+    assert torch.equal(to_vector(whole), to_vector(built(mine(lazy), X_B, (CLASSES,), STREAM)))
+    assert not torch.equal(to_vector(whole), to_vector(built(mine(lazy), X_B, (CLASSES,), Seed(1))))
     assert whole.training
 
 
@@ -177,12 +177,12 @@ def test_lazy_layers_are_made_whole_by_an_example_and_are_repeatable() -> None:
 def test_what_build_draws_comes_from_the_stream_and_takes_nothing_from_others(draw: Callable[[], Tensor]) -> None:
     before = torch.random.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # type: ignore[index] # noqa: NPY002
     item = mine(lambda _, classes: Features(classes, draw))
-    one, same, other = (built(item, X_B, CLASSES, stream) for stream in (STREAM, STREAM, Seed(1)))
+    one, same, other = (built(item, X_B, (CLASSES,), stream) for stream in (STREAM, STREAM, Seed(1)))
     assert torch.equal(before[0], torch.random.get_rng_state())
     assert np.array_equal(before[1], np.random.get_state()[1])  # type: ignore[index] # noqa: NPY002
     assert before[2] == random.getstate()
     assert constants(one) == constants(same) != constants(other)
-    assert sound(item, X_B, CLASSES, STREAM)
+    assert sound(item, X_B, (CLASSES,), STREAM)
 
 
 def holding(change: Callable[[nn.Module], None]) -> str:

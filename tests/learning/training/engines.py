@@ -17,14 +17,16 @@ from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
 from privfl.learning.models.resnet8 import Resnet8
-from privfl.learning.training import LocalTask
+from privfl.learning.tasks import Task
+from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._choice import Choice, choose
 from privfl.learning.training.fused import Fused
 from privfl.privacy.plan import ExamplePlan, Plan
 from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
-from privfl.vectors import load_vector, trained
+from privfl.vectors import Layout, load_vector, trained
 
 _BENCHMARKS = Path(__file__).parents[3] / "benchmarks"
 CharacterTransformer = runpy.run_path(str(_BENCHMARKS / "_transformer.py"))["CharacterTransformer"]
@@ -290,6 +292,24 @@ def cohort_of(
     return [LocalTask(k, len(rows_n), Inputs(x), y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 
+def works(start_D: Tensor, clients: int, *fields: str, seed: int = 0, steps: Sequence[int] = (5, 1, 4)) -> list[LocalWork]:
+    """For each client a work of its own in these fields of :class:`LocalWork`."""
+    draw = torch.Generator().manual_seed(seed)
+
+    def field(name: str, client: int) -> Any:
+        noise_D = torch.randn(start_D.shape, generator=draw, dtype=torch.float64).to(start_D.dtype)
+        match name:
+            case "mask_D":
+                return noise_D > 0
+            case "mu":
+                return 0.5 + client
+            case "steps":
+                return steps[client % len(steps)]
+        return 0.3 * noise_D + (start_D if name != "drift_D" else 0.0)
+
+    return [LocalWork(**{name: field(name, client) for name in fields}) for client in range(clients)]
+
+
 def settings(of: Plan, **changes: Any) -> TrainingConfig:
     given: dict[str, Any] = {"local_steps": 3, "batch_size": 4, "lr": 0.3}
     if isinstance(of, ExamplePlan):
@@ -317,22 +337,40 @@ def choice_of(module: nn.Module, x: Tensor, of: Plan | None = None, engine: str 
     return choose(settings(of, engine=engine), of, module, x)
 
 
-def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, config: TrainingConfig) -> Tensor:
-    """The local weights minus the global ones, from the textbook: one example, one gradient, one clip at a time."""
-    load_vector(module, global_D)
+Loss = Callable[[Tensor, Tensor], Tensor]
+"""Outputs and labels of one example -> its loss."""
+
+
+def by_autograd(
+    module: nn.Module,
+    global_D: Tensor,
+    task: LocalTask,
+    of: Plan,
+    config: TrainingConfig,
+    loss_of: Loss = functional.cross_entropy,
+) -> Tensor:
+    """The final weights minus the start's, from the textbook: one example, one gradient, one clip at a time."""
+    work, layout = task.work, Layout.of(module)
+    load_vector(module, global_D if work.start_D is None else work.start_D)
     parameters = list(trained(module).values())
     began = [parameter.detach().clone() for parameter in parameters]
+    centre = list(layout.unflatten(global_D if work.centre_D is None else work.centre_D).values())
+    drift, mask = (
+        list(layout.unflatten(given_D).values()) if given_D is not None else [otherwise] * len(parameters)
+        for given_D, otherwise in ((work.drift_D, torch.zeros(())), (work.mask_D, torch.ones(())))
+    )
     velocity = [torch.zeros_like(parameter) for parameter in parameters]
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
         todo = of.local_training(task.size)
-        indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, todo.steps, batches))
+        indices = list(poisson_batches(len(task.rows_n), todo.sample_rate, work.steps or todo.steps, batches))
     else:
-        indices = list(shuffled_batches(len(task.rows_n), config.batch_size, config.local_steps or 0, batches))
+        steps = work.steps or config.local_steps or 0
+        indices = list(shuffled_batches(len(task.rows_n), config.batch_size, steps, batches))
     for index in indices:
         summed = [torch.zeros_like(parameter) for parameter in parameters]
         for i in task.rows_n[index].tolist():
-            loss = functional.cross_entropy(module(task.x[i : i + 1]), task.y[i : i + 1])
+            loss = loss_of(module(task.x[i : i + 1]), task.y[i : i + 1])
             gradients = torch.autograd.grad(loss, parameters)
             factors = _factors(module, gradients, of) if isinstance(of, ExamplePlan) else [1.0] * len(gradients)
             for total, gradient, factor in zip(summed, gradients, factors, strict=True):
@@ -343,25 +381,31 @@ def by_autograd(module: nn.Module, global_D: Tensor, task: LocalTask, of: Plan, 
                 total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
         divisor = of.local_training(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
-            for parameter, start, total, moving in zip(parameters, began, summed, velocity, strict=True):
-                step = total / divisor + config.proximal * (parameter - start) + config.weight_decay * parameter
-                moving.mul_(config.momentum).add_(step)
+            terms = zip(parameters, summed, velocity, drift, centre, mask, strict=True)
+            for parameter, total, moving, drift_, centre_, mask_ in terms:
+                step = total / divisor + drift_ + work.mu * (parameter - centre_) + config.weight_decay * parameter
+                moving.mul_(config.momentum).add_(mask_ * step)
                 parameter.sub_(moving, alpha=config.lr)
     return torch.cat([(parameter.detach() - start).flatten() for parameter, start in zip(parameters, began, strict=True)])
 
 
 def farthest(
-    build: Callable[[], nn.Module], tasks: Sequence[LocalTask], of: Plan, limits: Limits | None = None, **changes: Any
+    build: Callable[[], nn.Module],
+    tasks: Sequence[LocalTask],
+    of: Plan,
+    limits: Limits | None = None,
+    learned: tuple[Task, Loss] = (CLASSIFICATION, functional.cross_entropy),
+    **changes: Any,
 ) -> float:
     """The largest over a cohort of ‖fused − autograd‖ / ‖autograd‖."""
     config, start_D = settings(of, **changes), starting_point(build())
-    trainer = Fused(build(), config, of)
+    trainer = Fused(build(), config, of, learned[0])
     trainer._limits = limits
     found = trainer.train(start_D, tasks)
     assert [result.client for result in found] == [task.client for task in tasks]
     far = 0.0
     for task, result in zip(tasks, found, strict=True):
-        expected_D = by_autograd(build(), start_D, task, of, config)
+        expected_D = by_autograd(build(), start_D, task, of, config, learned[1])
         assert result.delta_D.dtype == start_D.dtype
         far = max(far, float((result.delta_D - expected_D).norm() / expected_D.norm()))
     return far

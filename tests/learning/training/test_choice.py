@@ -154,12 +154,12 @@ def test_the_line_that_helps_survives_and_helps() -> None:
 @pytest.mark.parametrize(
     ("wrap", "words"),
     [
-        (lambda logits: (logits, logits), "the model gives a tuple; return the logits alone"),
-        (lambda logits: {"logits": logits}, "the model gives a dict; return the logits alone"),
-        (lambda logits: logits.tolist(), "the model gives a list; return the logits alone"),
-        (lambda _: None, "the model gives a NoneType; return the logits alone"),
-        (lambda logits: logits.sum(1), r"the model gives shape \(\d,\) for \d examples; return logits of shape"),
-        (lambda logits: logits.repeat(2, 1), r"the model gives shape \(\d+, 3\) for \d examples; return logits of shape"),
+        (lambda logits: (logits, logits), "the model gives a tuple; return the outputs alone"),
+        (lambda logits: {"logits": logits}, "the model gives a dict; return the outputs alone"),
+        (lambda logits: logits.tolist(), "the model gives a list; return the outputs alone"),
+        (lambda _: None, "the model gives a NoneType; return the outputs alone"),
+        (lambda logits: logits.sum(1), r"the model gives shape \(\d,\) for \d examples; return outputs of shape"),
+        (lambda logits: logits.repeat(2, 1), r"the model gives shape \(\d+, 3\) for \d examples; return outputs of shape"),
     ],
 )
 def test_what_is_no_tensor_of_logits_is_called_that_and_not_mixing(

@@ -11,7 +11,7 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from privfl.data.input_store import Inputs
-from privfl.learning.training import LocalResult, LocalTask, _cohort, _passes
+from privfl.learning.training import LocalResult, LocalTask, LocalWork, _cohort, _passes
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._conversion import convert
 from privfl.learning.training._pieces import Piece
@@ -44,12 +44,12 @@ def test_plain_training_is_sgd_on_the_mean_loss(name: str) -> None:
     assert difference(name, NoPlan(), torch.float64) < 1e-10
 
 
-CHANGES: list[dict[str, Any]] = [{"momentum": 0.9}, {"weight_decay": 0.1}, {"proximal": 0.5}]
+CHANGES: list[dict[str, Any]] = [{"momentum": 0.9}, {"weight_decay": 0.1}]
 
 
 @pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "plain"])
 @pytest.mark.parametrize("changes", [*CHANGES, {key: value for one in CHANGES for key, value in one.items()}])
-def test_momentum_decay_and_the_pull_to_the_global_model(of: Plan, changes: dict[str, Any]) -> None:
+def test_momentum_and_decay(of: Plan, changes: dict[str, Any]) -> None:
     assert difference("residual", of, torch.float64, **changes) < 1e-10
     assert difference("residual", of, torch.float64, **changes) != difference("residual", of, torch.float64)
 
@@ -182,8 +182,8 @@ OPACUS_REFUSES = {
 @pytest.mark.parametrize("name", [name for name in MODELS if name not in OPACUS_REFUSES])
 def test_the_reference_and_this_engine_draw_the_same_batches_and_noise(name: str, scheme: str) -> None:
     of = plan(noise_multiplier=0.8, local_steps=5, batch_size=3, scheme=scheme)
-    config = settings(of, momentum=0.5, weight_decay=0.01, proximal=0.1)
-    start_D, tasks = starting_point(model(name)), cohort(name)
+    config, start_D = settings(of, momentum=0.5, weight_decay=0.01), starting_point(model(name))
+    tasks = [replace(task, work=LocalWork(mu=0.1)) for task in cohort(name)]
     expected = Opacus(model(name), config, of).train(start_D, tasks)
     found = Fused(model(name), config, of).train(start_D, tasks)
     for one, other in zip(found, expected, strict=True):
@@ -281,7 +281,7 @@ def test_an_empty_batch_is_filled_up_with_zeros(monkeypatch: pytest.MonkeyPatch)
     """And a short one with its own first example."""
     monkeypatch.setattr(_cohort, "pads", lambda _: True)
     trainer, tasks = Fused(model("linear"), settings(NoPlan()), NoPlan()), cohort("linear", (3, 4, 5))
-    trainer._state.begin(starting_point(model("linear")), 3)
+    trainer._state.begin(starting_point(model("linear")), [LocalWork()] * 3)
     work = _cohort.Pieces(trainer._cohort, trainer._state, tasks, None, trainer.config)
     batches = [torch.tensor([], dtype=torch.int64), torch.tensor([3, 1]), torch.tensor([4])]
     x, y, counts_N = work._examples(Piece(0, ((0, 0), (0, 2), (0, 1))), Runs((2, 2, 2)), batches)

@@ -4,6 +4,7 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch.nn import functional
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
-from privfl.learning.training import Trainer, _cohort
+from privfl.learning.training import LocalWork, Trainer, _cohort
 from privfl.learning.training._budget import Limits, example_bytes
 from privfl.learning.training._conversion import convert
 from privfl.learning.training._pieces import pieces
@@ -216,9 +217,9 @@ def test_a_cohort_larger_than_the_budget_streams_through_it(monkeypatch: pytest.
     groups: list[int] = []
     begin = _cohort.CohortState.begin
 
-    def counting(self: Any, global_D: Tensor, clients: int) -> None:
-        groups.append(clients)
-        begin(self, global_D, clients)
+    def counting(self: Any, global_D: Tensor, works: Sequence[LocalWork]) -> None:
+        groups.append(len(works))
+        begin(self, global_D, works)
 
     monkeypatch.setattr(_cohort.CohortState, "begin", counting)
     of = plan(noise_multiplier=0.5, local_steps=1, batch_size=2)
