@@ -29,14 +29,14 @@ from privfl.errors import ConfigError, DataError, ItemError, RunFolderError
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble, narrow
+from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Shadows
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.storage import npz, read_npz, write_atomic
-from privfl.tables import Item
+from privfl.tables import Item, narrow
 
 
 @dataclass(frozen=True)

@@ -32,7 +32,7 @@ from attacks._coins import Coins
 from privfl.config import ExperimentConfig
 from privfl.errors import DataError, PrivflError, RunFolderError
 from privfl.own_code import telling
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble

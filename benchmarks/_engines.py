@@ -20,7 +20,8 @@ from privfl.learning.models.resnet8 import Resnet8
 from privfl.learning.training import LocalTask
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 
 IMAGE, CLASSES, VOCABULARY, LENGTH = (1, 28, 28), 10, 80, 32

@@ -37,9 +37,10 @@ from privfl.data.federated import LoadedData
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, few
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plan import ExamplePlan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.running import recording
-from privfl.running.experiment import Experiment, assemble, narrow
+from privfl.running.experiment import Experiment, assemble
+from privfl.tables import narrow
 
 EVALUATION_BATCH = 1000
 WITHIN = 0.015
@@ -88,7 +89,7 @@ class Problem:
             start=start,
             clients=tuple((experiment.x[one], experiment.y[one]) for one in members),
             test=(experiment.test_x[:], experiment.test_y),
-            local=plan.local_training(int(sizes.max())) if isinstance(plan, ExamplePlan) else None,
+            local=plan.planned(int(sizes.max())) if isinstance(plan, ExamplePlan) else None,
         )
 
     def model(self) -> nn.Module:

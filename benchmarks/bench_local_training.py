@@ -25,7 +25,8 @@ from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
 from privfl.learning.training import LocalTask
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

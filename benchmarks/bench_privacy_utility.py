@@ -14,7 +14,7 @@ import torch
 from _harness import Figures, options, print_table, write_json
 
 from privfl.loading import load
-from privfl.privacy.plan import ExamplePlan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 

@@ -9,43 +9,46 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from privfl.api.epsilon import Epsilon
+    from privfl.api.frame import Frame
+    from privfl.api.many import compare, load_runs
+    from privfl.api.run import Run, run
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
-    from privfl.loading import load
-    from privfl.report import write_report
-    from privfl.running.attacking import attack
+    from privfl.loading import load, loads
     from privfl.running.experiment import Experiment, assemble
     from privfl.running.pricing import account
-    from privfl.running.recording import run
-    from privfl.running.run_folder import RunFolder
-    from privfl.running.views import open_view
 
 __all__ = [
+    "Epsilon",
     "Experiment",
     "ExperimentConfig",
+    "Frame",
     "PrivflError",
-    "RunFolder",
+    "Run",
     "account",
     "assemble",
-    "attack",
+    "compare",
     "load",
-    "open_view",
+    "load_runs",
+    "loads",
     "run",
-    "write_report",
 ]
 
 _HOMES = {
+    "Epsilon": "api.epsilon",
     "Experiment": "running.experiment",
     "ExperimentConfig": "config",
+    "Frame": "api.frame",
     "PrivflError": "errors",
-    "RunFolder": "running.run_folder",
+    "Run": "api.run",
     "account": "running.pricing",
     "assemble": "running.experiment",
-    "attack": "running.attacking",
+    "compare": "api.many",
     "load": "loading",
-    "open_view": "running.views",
-    "run": "running.recording",
-    "write_report": "report",
+    "load_runs": "api.many",
+    "loads": "loading",
+    "run": "api.run",
 }
 
 

@@ -1,21 +1,16 @@
 """TOML + overrides -> one frozen, typed, validated :class:`ExperimentConfig`.
 
-The vocabulary of a run. A table with a ``kind`` is a choice: between the variants that this file lists (``cohort``,
-``privacy``, ``data.partition``) or between the items of a shelf (``data``, ``model``, ``aggregator``, ``server``,
-``attacks.run``), where the kind is the name of the item's file, or a dotted path to a module of your own. Loading a
-configuration that names a dotted path imports that module.
+The vocabulary of a run. A table with a ``kind`` is a choice between the items of a shelf: the kind is the name of the item's
+file, or a dotted path to a module of your own. Loading a configuration that names a dotted path imports that module.
 """
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
-    BeforeValidator,
-    Discriminator,
     Field,
     NonNegativeInt,
-    PositiveFloat,
     PositiveInt,
     SerializeAsAny,
     model_validator,
@@ -23,48 +18,22 @@ from pydantic import (
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
-from privfl.tables import Delta, Frozen, Item, Size, contradiction, on_shelf
+from privfl.tables import Frozen, Item, Size, contradiction, on_shelf
 
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-# --- the parts that are not on shelves ------------------------------------------------------------------------------
+# --- what a configuration asks of the items of its shelves --------------------------------------------------------------
 
 
-class Iid(Frozen):
-    """Every example goes to a client drawn uniformly; clients differ in size by at most one."""
+class PartitionConfig(Item):
+    """A way to deal the examples to the clients; the contract of its shelf is :class:`privfl.data.partitions.Partition`."""
 
-    kind: Literal["iid"]
+    names_clients: ClassVar[bool] = False
+    """Whether the data themselves say who the clients are, and how many."""
 
-
-class Dirichlet(Frozen):
-    """Each class is split over the clients by proportions from Dirichlet(alpha, ..., alpha) (Hsu 2019, Yurochkin 2019)."""
-
-    kind: Literal["dirichlet"]
-    alpha: PositiveFloat
-
-
-class Shards(Frozen):
-    """Examples sorted by class, cut into shards of one size, each client gets this many (McMahan 2017, section 3)."""
-
-    kind: Literal["shards"]
-    shards_per_client: PositiveInt = 2
-
-
-class QuantitySkew(Frozen):
-    """Client sizes follow Dirichlet(alpha, ..., alpha); classes are mixed evenly (Li 2022, NIID-Bench)."""
-
-    kind: Literal["quantity"]
-    alpha: PositiveFloat
-
-
-class Natural(Frozen):
-    """The clients that the data itself names: hospitals, schools, states."""
-
-    kind: Literal["natural"]
-
-
-Partition = Annotated[Iid | Dirichlet | Shards | QuantitySkew | Natural, Discriminator("kind")]
+    by_class: ClassVar[bool] = False
+    """Whether examples are dealt by their classes, which not all labels are."""
 
 
 class DataConfig(Item):
@@ -76,48 +45,88 @@ class DataConfig(Item):
     """
 
     clients: PositiveInt | None = None
-    partition: Partition = Iid(kind="iid")
+    partition: Annotated[SerializeAsAny[PartitionConfig], on_shelf("data.partition")] = Field("iid", validate_default=True)
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
 
-class PoissonCohort(Frozen):
-    """Every client takes part in a round independently; ``size`` is the expected number."""
+class CohortConfig(Item):
+    """A way to draw who takes part; the contract of its shelf is :class:`privfl.privacy.cohorts.CohortSampler`."""
 
-    kind: Literal["poisson"]
-    size: PositiveInt
+    draws: ClassVar[bool] = True
+    """Whether anything is left to chance."""
 
+    def expected(self, clients: int) -> int:
+        """How many of so many clients take part in a round: on average, if it is not the same number every time."""
+        raise NotImplementedError
 
-class FixedCohort(Frozen):
-    """Exactly ``size`` clients, drawn without replacement."""
+    def largest(self, clients: int) -> int:
+        """The most clients that a round may have."""
+        return self.expected(clients)
 
-    kind: Literal["fixed"]
-    size: PositiveInt
+    def check(self, clients: int) -> None:
+        """Raise unless such cohorts can be drawn from so many clients.
 
-
-class AllClients(Frozen):
-    """Every client takes part in every round."""
-
-    kind: Literal["all"]
-
-
-class SeparatedCohort(Frozen):
-    """Exactly ``size`` clients, none of them twice within ``separation`` rounds in a row (Choquette-Choo 2023).
-
-    Whoever took part in none of the last ``separation`` − 1 rounds may be drawn, without replacement.
-    """
-
-    kind: Literal["separated"]
-    size: PositiveInt
-    separation: PositiveInt
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+        if (size := self.expected(clients)) > clients:
+            raise contradiction("cohort.size", size, f"must be at most data.clients = {clients}")
 
 
-Cohort = PoissonCohort | FixedCohort | AllClients | SeparatedCohort
+class PlanConfig(Item):
+    """A plan's settings; the contract of its shelf is :class:`privfl.privacy.plans.PlanSettings`."""
+
+    promises: ClassVar[bool] = True
+    """Whether there is an ε at all."""
+
+    secret_cohorts: ClassVar[bool] = False
+    """Whether the price counts on nobody's knowing who took part. Such a round is never skipped, be its cohort empty."""
+
+    noises_messages: ClassVar[bool] = False
+    """Whether each message has its noise before it is aggregated, so that nothing done to it later is a secret."""
+
+    unnamed: ClassVar[frozenset[str]] = frozenset()
+    """Settings that move no message but by way of the plan that is made of them (:mod:`privfl.federation.noise_domain`)."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the plan can be kept with these other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+    def check_clients(self, config: ExperimentConfig, clients: int) -> None:
+        """Raise unless the plan can be kept with so many clients.
+
+        Raises:
+            PydanticCustomError: as :meth:`check`.
+        """
+
+    def check_data(self, clients: int, examples: int) -> None:
+        """Raise unless the plan can be kept on data of so many clients and examples.
+
+        Raises:
+            ConfigError: one line.
+        """
+
+
+def _default(at: str, kind: str) -> Any:
+    """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
+
+    def made() -> Item:
+        item: Item = SHELVES[at].find(kind)(kind=kind)
+        return item
+
+    return Field(default_factory=made, exclude_if=lambda item: item == made())
 
 
 class TrainingConfig(Frozen):
-    """Local training: SGD from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
+    """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
 
-    ``engine`` is "auto", or an engine's name. ``proximal`` is FedProx's μ: each step is also pulled to the global model.
+    ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
+    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``proximal`` is FedProx's μ: each step is also pulled
+    to the global model. ``max_grad_norm`` is the L2 norm that each batch's gradient is scaled down to if it is longer; it
+    promises nothing.
     ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
     program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
@@ -128,6 +137,14 @@ class TrainingConfig(Frozen):
     local_steps: PositiveInt | None = None
     batch_size: PositiveInt
     lr: Size
+    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer")] = _default("training.optimizer", "sgd")
+    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule")] = _default(
+        "training.round_schedule", "constant"
+    )
+    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule")] = _default(
+        "training.step_schedule", "constant"
+    )
+    max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     proximal: Annotated[float, Field(ge=0, le=1e30)] = 0.0
@@ -145,162 +162,16 @@ class TrainingConfig(Frozen):
             )
         return self
 
-
-class NoPrivacy(Frozen):
-    """Ordinary federated training; nothing is promised."""
-
-    kind: Literal["none"]
-
-
-class Promise(Frozen):
-    """What every plan that promises something is told.
-
-    Exactly one of ``noise_multiplier`` and ``target_epsilon``. ``max_epsilon`` is the budget: no round begins that
-    would exceed it. It is ``target_epsilon`` unless it is given. ``randomness``: from the run's seed, so that the run
-    can be repeated, or from the operating system.
-    """
-
-    kind: str
-    noise_multiplier: Size | None = None
-    target_epsilon: PositiveFloat | None = None
-    max_epsilon: PositiveFloat | None = None
-    delta: Delta
-    randomness: Literal["seeded", "secure"] = "seeded"
-
     @model_validator(mode="after")
-    def _one_noise(self) -> Self:
-        if (self.noise_multiplier is None) == (self.target_epsilon is None):
+    def _momentum_of_sgd(self) -> Self:
+        if self.momentum and self.optimizer.kind != "sgd":
+            kind = self.optimizer.kind
             raise contradiction(
-                "noise_multiplier",
-                self.noise_multiplier,
-                "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command line takes one away)",
+                "momentum",
+                self.momentum,
+                f"belongs to training.optimizer = 'sgd', and the optimizer is {kind!r}; take it away, or set optimizer = 'sgd'",
             )
         return self
-
-    @property
-    def budget(self) -> float | None:
-        """The ε that no client may exceed; None where none was set."""
-        return self.max_epsilon if self.max_epsilon is not None else self.target_epsilon
-
-
-class FlatClipping(Frozen):
-    """The whole gradient or update is scaled to an L2 norm of at most C (Abadi 2016, McMahan 2018)."""
-
-    kind: Literal["flat"]
-
-
-class PerLayerClipping(Frozen):
-    """Each of L parts is scaled to at most C/√L, so that the whole is within C (McMahan 2018, section 2.1).
-
-    Of an example's gradient the parts are layers, of a client's update the parameter tensors.
-    """
-
-    kind: Literal["per_layer"]
-
-
-def _kind_alone(value: object) -> object:
-    return {"kind": value} if isinstance(value, str) else value
-
-
-FixedClipping = Annotated[Annotated[FlatClipping | PerLayerClipping, Discriminator("kind")], BeforeValidator(_kind_alone)]
-
-
-class ExampleLevel(Promise):
-    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
-
-    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is reported without any. ``clipping``: the
-    whole gradient at once, or layer by layer.
-    """
-
-    kind: Literal["example"]
-    max_grad_norm: Size
-    sampler: Literal["poisson", "shuffle"] = "poisson"
-    clipping: FixedClipping = FlatClipping(kind="flat")
-
-
-class AdaptiveClipping(Frozen):
-    """C follows a quantile of the updates' norms, counted under the same ε (Andrew 2021).
-
-    ``quantile``: the share of updates that C is to leave as they are. ``lr``: of the geometric step. The count's noise
-    is a twentieth of the cohort.
-    """
-
-    kind: Literal["adaptive"]
-    quantile: Fraction = 0.5
-    lr: PositiveFloat = 0.2
-
-
-Clipping = Annotated[
-    Annotated[FlatClipping | PerLayerClipping | AdaptiveClipping, Discriminator("kind")], BeforeValidator(_kind_alone)
-]
-
-
-class ImaginedPopulation(Frozen):
-    """A larger federation that this run stands for: ``cohort`` of ``population`` clients a round.
-
-    The noise is that of the imagined sum, scaled down to the executed cohort: its ε holds for nobody in the run.
-    """
-
-    population: PositiveInt
-    cohort: PositiveInt
-
-    @model_validator(mode="after")
-    def _cohort_within(self) -> Self:
-        if self.cohort > self.population:
-            raise contradiction("cohort", self.cohort, f"must be at most imagined.population = {self.population}")
-        return self
-
-
-class ClientPromise(Promise):
-    """What every client-level plan is told: the whole update is clipped to ``max_update_norm`` in L2."""
-
-    max_update_norm: Size
-    clipping: Clipping = FlatClipping(kind="flat")
-
-
-class ClientCentral(ClientPromise):
-    """DP-FedAvg (McMahan 2018): clipped updates, Gaussian noise on their sum by a trusted server, a fixed denominator."""
-
-    kind: Literal["client_central"]
-    imagined: ImaginedPopulation | None = None
-
-    @property
-    def budget(self) -> float | None:
-        """The executed ε that may not be exceeded; a target speaks of the imagined one where there is one."""
-        return self.max_epsilon if self.imagined is not None else super().budget
-
-
-class ClientLocal(ClientPromise):
-    """Each client adds Gaussian noise to its own clipped update: protected from the server too, and the costliest."""
-
-    kind: Literal["client_local"]
-
-
-class ClientDpftrl(ClientPromise):
-    """DP-FTRL: noise on the server's sums that is correlated over rounds (Kairouz 2021, Choquette-Choo 2023).
-
-    ``factorization``: ``tree`` of Honaker, or ``banded`` Toeplitz with ``bands`` diagonals.
-    """
-
-    kind: Literal["client_dpftrl"]
-    factorization: Literal["tree", "banded"] = "banded"
-    bands: PositiveInt | None = None
-
-
-class ClientDistributed(ClientPromise):
-    """Each client adds a share of integer noise inside secure aggregation (Kairouz 2021, Agarwal 2021).
-
-    ``survivors``: the honest clients whose noise is in a sum for certain; the noise is sized for them. ``bits``: of a
-    word on the wire.
-    """
-
-    kind: Literal["client_distributed"]
-    mechanism: Literal["skellam", "discrete_gaussian"] = "skellam"
-    bits: Literal[16, 20, 24, 32] = 16
-    survivors: PositiveInt
-
-
-Privacy = NoPrivacy | ExampleLevel | ClientCentral | ClientLocal | ClientDpftrl | ClientDistributed
 
 
 class EvaluationConfig(Frozen):
@@ -341,12 +212,6 @@ class AttacksConfig(Frozen):
         return self
 
 
-def _classification() -> Item:
-    """The task of a configuration that names none."""
-    item: Item = SHELVES["task"].find("classification")(kind="classification")
-    return item
-
-
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
@@ -358,13 +223,11 @@ class ExperimentConfig(Frozen):
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
-    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = Field(
-        default_factory=_classification, exclude_if=lambda task: task == _classification()
-    )
+    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = _default("task", "classification")
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
-    cohort: Annotated[Cohort, Discriminator("kind")]
+    cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig
-    privacy: Annotated[Privacy, Discriminator("kind")]
+    privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
     evaluation: EvaluationConfig = EvaluationConfig()
@@ -374,11 +237,12 @@ class ExperimentConfig(Frozen):
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
         clients = self.data.clients
-        if clients is None and not isinstance(self.data.partition, Natural):
+        partition = self.data.partition
+        if clients is None and not partition.names_clients:
             raise contradiction("data.clients", None, "must be given unless data.partition.kind is 'natural'")
-        if clients is not None and isinstance(self.data.partition, Natural):
+        if clients is not None and partition.names_clients:
             raise contradiction(
-                "data.clients", clients, "is set by the data where data.partition.kind is 'natural'; take it away"
+                "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; take it away"
             )
         if clients is not None:
             require_clients(self, clients)
@@ -388,7 +252,7 @@ class ExperimentConfig(Frozen):
                 [item.kind for item in self.attacks.run],
                 "cannot be run with data.holdout = 0, which holds out nothing to compare with; raise it, or set attacks.run=[]",
             )
-        _require_possible_plan(self)
+        self.privacy.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)
@@ -403,88 +267,12 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
     Raises:
         PydanticCustomError: names the key, the value, and what is allowed.
     """
-    cohort, privacy = config.cohort, config.privacy
-    size = clients if isinstance(cohort, AllClients) else cohort.size
-    if size > clients:
-        raise contradiction("cohort.size", size, f"must be at most data.clients = {clients}")
-    if isinstance(cohort, SeparatedCohort) and cohort.size * cohort.separation > clients:
-        raise contradiction(
-            "cohort.separation",
-            cohort.separation,
-            f"cohorts of {cohort.size} that share nobody for {cohort.separation} rounds need {cohort.size * cohort.separation} "
-            f"clients, data.clients = {clients}; lower cohort.size or cohort.separation",
-        )
-    largest = clients if isinstance(cohort, PoissonCohort) or isinstance(privacy, ClientCentral) else size
+    config.cohort.check(clients)
+    largest = clients if config.privacy.secret_cohorts else config.cohort.largest(clients)
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         way_out = (
             "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"
         )
         allowed = f"needs cohorts of at least {least} clients, and the largest has {largest}; {way_out}"
         raise contradiction("aggregator.kind", config.aggregator.kind, allowed)
-    if isinstance(privacy, ClientDistributed):
-        corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
-        if (needed := privacy.survivors + corrupt) > size - lost:
-            allowed = (
-                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} aggregator.max_dropout "
-            )
-            allowed += f"lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort"
-            raise contradiction("privacy.survivors", privacy.survivors, allowed)
-    if isinstance(privacy, ClientPromise) and privacy.delta >= 1 / clients:
-        raise contradiction("privacy.delta", privacy.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
-    if isinstance(privacy, ClientCentral) and privacy.imagined and privacy.delta >= 1 / privacy.imagined.population:
-        wide = privacy.imagined.population
-        raise contradiction("privacy.delta", privacy.delta, f"must be below 1/{wide}, one over privacy.imagined.population")
-
-
-def _require_possible_plan(config: ExperimentConfig) -> None:
-    """Raise where parts that are each allowed make a plan that nothing can keep."""
-    cohort, privacy = config.cohort, config.privacy
-    adaptive = isinstance(privacy, ClientPromise) and isinstance(privacy.clipping, AdaptiveClipping)
-    if adaptive and not isinstance(privacy, ClientCentral):
-        raise contradiction(
-            "privacy.clipping.kind",
-            "adaptive",
-            f"the noise of {privacy.kind!r} is scaled to one norm for the whole run; "
-            "set privacy.clipping = 'flat', or privacy.kind = 'client_central'",
-        )
-    if isinstance(privacy, ClientDistributed) and not getattr(config.aggregator, "hides_updates", False):
-        raise contradiction(
-            "aggregator.kind",
-            config.aggregator.kind,
-            "a share of the noise protects inside a sum only; set aggregator.kind = 'secure_sum', "
-            "or privacy.kind = 'client_local'",
-        )
-    of_a_sum = isinstance(privacy, ClientCentral | ClientDpftrl | ClientDistributed)
-    if of_a_sum and not getattr(config.aggregator, "linear", False):
-        raise contradiction(
-            "aggregator.kind",
-            config.aggregator.kind,
-            f"the ε of {privacy.kind!r} is that of a noised sum of clipped updates, and this aggregator gives no weighted sum: "
-            "set 'mean' or 'secure_sum', or privacy.kind = 'client_local'; "
-            "an aggregator of your own that gives one declares linear = True",
-        )
-    if isinstance(privacy, ClientCentral):
-        if isinstance(cohort, SeparatedCohort):
-            raise contradiction(
-                "cohort.kind", cohort.kind, "cohorts of 'client_central' are drawn in secret: set 'poisson', 'fixed' or 'all'"
-            )
-        if privacy.imagined is not None and not (isinstance(cohort, PoissonCohort) and cohort.size <= privacy.imagined.cohort):
-            raise contradiction(
-                "privacy.imagined.cohort",
-                privacy.imagined.cohort,
-                "an imagined cohort stands for a smaller 'poisson' one; set cohort.kind and cohort.size so",
-            )
-    if isinstance(privacy, ClientDpftrl):
-        if not isinstance(cohort, SeparatedCohort):
-            raise contradiction(
-                "cohort.kind", cohort.kind, "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'"
-            )
-        if privacy.randomness == "secure":
-            allowed = "correlated noise lies on no grid; set 'seeded', or take 'client_central'"
-            raise contradiction("privacy.randomness", "secure", allowed)
-        if privacy.bands is not None and (privacy.factorization == "tree" or privacy.bands > cohort.separation):
-            raise contradiction(
-                "privacy.bands",
-                privacy.bands,
-                f"must be at most cohort.separation = {cohort.separation}, and absent with factorization = 'tree'",
-            )
+    config.privacy.check_clients(config, clients)

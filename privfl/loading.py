@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import tomli_w
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
-from privfl.config import DataConfig, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES
 from privfl.tables import InvalidItemError, value_at
@@ -41,7 +41,7 @@ class _Layers:
                 known = _fields_of_kind(at.rstrip("."), layer["kind"])
                 for key in base.keys() - known:
                     self._drop(kept, at, key)
-        if at == "data." and "clients" not in layer and _names_natural(layer.get("partition")):
+        if at == "data." and "clients" not in layer and _names_clients(layer.get("partition")):
             # The data themselves say how many clients there are.
             self._drop(kept, at, "clients")
         for key, value in layer.items():
@@ -79,19 +79,12 @@ _TAKEN_AWAY: typing.Final = object()
 
 
 def _fields_of_kind(at: str, kind: object) -> set[str]:
-    if not isinstance(kind, str):
+    if not isinstance(kind, str) or at not in SHELVES:
         return set()
-    if at in SHELVES:
-        try:
-            return set(SHELVES[at].find(kind).model_fields)
-        except ConfigError:
-            return set()
-    owner: type[BaseModel] = DataConfig if at.startswith("data.") else ExperimentConfig
-    info = owner.model_fields.get(at.removeprefix("data."))
-    for variant in typing.get_args(info.annotation) if info else ():
-        if kind in typing.get_args(variant.model_fields["kind"].annotation):
-            return set(variant.model_fields)
-    return set()
+    try:
+        return set(SHELVES[at].find(kind).model_fields)
+    except ConfigError:
+        return set()
 
 
 def load(path: Path | str, *overrides: str) -> ExperimentConfig:
@@ -127,8 +120,13 @@ def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
     return _validated(layers)
 
 
-def _names_natural(partition: object) -> bool:
-    return partition == "natural" or (isinstance(partition, Mapping) and partition.get("kind") == "natural")
+def _names_clients(partition: object) -> bool:
+    """Whether the data themselves say how many clients there are."""
+    kind = partition.get("kind") if isinstance(partition, Mapping) else partition
+    try:
+        return isinstance(kind, str) and bool(SHELVES["data.partition"].find(kind).names_clients)
+    except ConfigError:
+        return False
 
 
 def load_data(kind: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
@@ -148,7 +146,7 @@ def load_data(kind: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
         of_run = override.partition("=")[0].strip() == "seed"
         layer = _parse_override(override if of_run else f"data.{override.removeprefix('data.')}")
         layers.add(layer, f"override {override!r}")
-    if value_at(layers.table, "data.partition.kind") != "natural":
+    if not _names_clients(value_at(layers.table, "data.partition.kind")):
         layers.table["data"].setdefault("clients", 10)
     return _validated(layers)
 
@@ -267,7 +265,7 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
 def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:
     """Pydantic puts a union's tag into the path behind the field; a reader's path has no such step."""
     at = loc.index(part)
-    return at > 0 and loc[at - 1] in ("partition", "cohort", "privacy", "clipping") and part != "kind"
+    return at > 0 and loc[at - 1] == "clipping" and part != "kind"
 
 
 def _shown(value: object) -> str:

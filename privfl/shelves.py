@@ -90,11 +90,17 @@ class Shelf:
 
 SHELVES: Final[Mapping[str, Shelf]] = {
     "data": Shelf("privfl.data.datasets", "Dataset"),
+    "data.partition": Shelf("privfl.data.partitions", "Partition"),
     "task": Shelf("privfl.learning.tasks", "Task"),
     "model": Shelf("privfl.learning.models", "Model"),
+    "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
+    "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
     "training.engine": Shelf("privfl.learning.training", "Trainer"),
+    "training.optimizer": Shelf("privfl.learning.optimizers", "LocalOptimizer"),
+    "training.round_schedule": Shelf("privfl.learning.schedules", "Schedule"),
+    "training.step_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "attacks.run": Shelf("attacks", "Attack"),
     "question": Shelf("privfl.auditing.questions", "Question"),
     "block": Shelf("privfl.report.blocks", "Block"),

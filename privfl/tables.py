@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, Final
+from difflib import get_close_matches
+from typing import Annotated, Any, Final, TypeVar
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +25,8 @@ from pydantic_core import PydanticCustomError
 
 from privfl.errors import ConfigError
 from privfl.shelves import SHELVES, nearest
+
+Contract = TypeVar("Contract")
 
 
 def _in_float32(value: float) -> float:
@@ -118,6 +121,8 @@ def on_shelf(at: str) -> Any:
 
     def resolve(value: object) -> object:
         table = {"kind": value} if isinstance(value, str) else value
+        if isinstance(table, Mapping) and not get_close_matches("kind", list(table), n=1):
+            raise contradiction("kind", None, "is missing")
         if isinstance(table, Item) or not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):
             return table
         try:
@@ -128,6 +133,19 @@ def on_shelf(at: str) -> Any:
             raise InvalidItemError(at, value, error) from None
 
     return BeforeValidator(resolve)
+
+
+def narrow(item: object, contract: type[Contract]) -> Contract:
+    """The item as what its shelf's contract says it is; loading the configuration has made sure of it.
+
+    Raises:
+        ConfigError: it does not derive from the contract.
+    """
+    if not isinstance(item, contract):
+        raise ConfigError(
+            f"{type(item).__name__} does not derive from {contract.__module__}.{contract.__name__}; see its docstring"
+        )
+    return item
 
 
 def value_at(table: Mapping[str, Any], key: str) -> object:

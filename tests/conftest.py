@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,3 +23,11 @@ def quickstart(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     from made_runs import Made, make
 
     return make(tmp_path_factory.mktemp("run") / "quickstart", Made())
+
+
+@pytest.fixture(autouse=True)
+def _no_lab_is_left() -> Iterator[None]:
+    """A package of the user's own, called ``my_lab`` everywhere, is another one in every test."""
+    yield
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_lab"]:
+        del sys.modules[name]

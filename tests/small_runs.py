@@ -4,6 +4,8 @@ from typing import Any
 
 from privfl.config import ExperimentConfig
 from privfl.loading import loads
+from privfl.privacy.plans import Federation, Plan, PlanSettings
+from privfl.tables import narrow
 
 SMALL: dict[str, Any] = {
     "name": "small",
@@ -21,3 +23,8 @@ SMALL: dict[str, Any] = {
 def small(**changes: Any) -> ExperimentConfig:
     """The small run with whole tables replaced."""
     return loads({**SMALL, **changes})
+
+
+def plan_for(config: ExperimentConfig, federation: Federation) -> Plan:
+    """The plan of a configuration; not yet calibrated if a target ε is given."""
+    return narrow(config.privacy, PlanSettings).plan(config, federation)

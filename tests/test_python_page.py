@@ -54,18 +54,22 @@ def test_the_page_can_be_followed_in_its_order(
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, {"__name__": "__main__"})
-    price, accuracy, lower, predicted = capsys.readouterr().out.strip().splitlines()
-    folder = privfl.RunFolder.open("runs/notebook")
-    assert folder.result.privacy is not None
-    assert accuracy.endswith(str(folder.result.privacy.epsilon))
-    assert 0 < folder.result.privacy.epsilon <= float(price)
-    (finding,) = folder.findings
+    price, figures, lower, report, predicted, exported = capsys.readouterr().out.strip().splitlines()
+    run = privfl.Run("runs/notebook")
+    assert figures == f"{run.metrics['accuracy'].value} {float(run.epsilon)}"
+    assert 0 < run.epsilon <= float(price)
+    (finding,) = run.findings
     assert isinstance(finding, MembershipFinding)
     assert float(lower) == finding.best.epsilon_lower
-    assert Path("runs/notebook/report.html").is_file()
+    assert Path(report).is_file()
     assert predicted.startswith("tensor([")
+    assert Path(exported).is_file()
     named = set(re.findall(r"^\| `(\w+)`(?:, `(\w+)`)? \|", page, re.MULTILINE))
     assert {name for pair in named for name in pair if name} <= set(privfl.__all__)
+    # Every public name and every attribute of a run is on the page.
+    words = set(re.findall(r"\w+", page))
+    assert set(privfl.__all__) - {"ExperimentConfig"} <= words
+    assert {name for name in dir(privfl.Run) if not name.startswith("_")} - {"name", "finished", "path"} <= words
 
 
 @pytest.mark.parametrize("kind", ["mlp", "my_own.tied"])
@@ -74,15 +78,15 @@ def test_the_final_model_loads_into_a_module_of_one_s_own(kind: str, tmp_path: P
     (tmp_path / "my_own" / "tied.py").write_text(TIED)
     monkeypatch.syspath_prepend(tmp_path)
     config = small(model={"kind": kind}, privacy={"kind": "none"}, aggregator={"kind": "mean"}, rounds=1)
-    folder = privfl.run(config, tmp_path / "run")
+    run = privfl.run(config, tmp_path / "run")
     assert isinstance(config.model, Model)
     module = config.model.build((1, 8, 8), 10)
-    module.load_state_dict(load_file(folder.path / "model.safetensors"))
+    module.load_state_dict(load_file(run.path / "model.safetensors"))
     if kind == "my_own.tied":
         one, other = (module.get_submodule(name) for name in ("one", "other"))
         assert one.weight is other.weight
     experiment = assemble(config)
-    view = privfl.open_view(folder, "external", experiment.layout)
+    view = run.view("external")
     test_x = experiment.test_x[:]
     with torch.no_grad():
         found = module.eval()(test_x)
@@ -90,4 +94,4 @@ def test_the_final_model_loads_into_a_module_of_one_s_own(kind: str, tmp_path: P
     # The run's own accuracy comes out of it.
     assert torch.allclose(found, expected, atol=1e-5)
     right = (found.argmax(1) == experiment.test_y).float().mean().item()
-    assert right == pytest.approx(folder.result.evaluation.headline.value, abs=1e-6)
+    assert right == pytest.approx(run.metrics["accuracy"].value, abs=1e-6)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from privfl.learning.training import LocalResult, LocalTask, Trainer
-from privfl.privacy.plan import ExamplePlan
+from privfl.privacy.plans.example import ExamplePlan
 
 
 class Idle(Trainer):
@@ -18,7 +18,7 @@ class Idle(Trainer):
         """See the contract."""
         update_D = torch.full_like(global_D, 1e-3)
         plan = self.plan
-        events = [plan.local_training(task.size) if isinstance(plan, ExamplePlan) else None for task in tasks]
+        events = [plan.planned(task.size) if isinstance(plan, ExamplePlan) else None for task in tasks]
         return [LocalResult(task.client, update_D, 0.0, 0.0, event) for task, event in zip(tasks, events, strict=True)]
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002

@@ -219,6 +219,18 @@ def report(
     _report([RunFolder.open(path) for path in run_dirs], out_file)
 
 
+@app.command(epilog="Example: privfl export runs/quickstart quickstart.onnx")
+def export(
+    run_dir: Run,
+    out_file: Annotated[Path, typer.Argument(metavar="FILE", help="Its suffix is the format: .onnx, .pt2 or .safetensors.")],
+) -> None:
+    """Write the trained model of a run as a file that other programs read."""
+    from privfl.running import trained_model
+
+    written = trained_model.export(RunFolder.open(run_dir), out_file)
+    out.print(f"model: {written} ({written.stat().st_size:,} bytes)", soft_wrap=True, highlight=False)
+
+
 @app.command(epilog="Example: privfl account paper_configs/quickstart.toml privacy.target_epsilon=2")
 def account(
     what: Annotated[Path, typer.Argument(metavar="CONFIG|RUN", help="A TOML file, or the folder of a run.")],
@@ -309,8 +321,8 @@ def data_show(
     from privfl.data.datasets import Dataset
     from privfl.data.federated import FederatedData
     from privfl.report.terminal import partition_table
-    from privfl.running.experiment import narrow
     from privfl.seeding import Seed
+    from privfl.tables import narrow
 
     settings = load_data(name, overrides or ())
     loaded = narrow(settings.data, Dataset).load()

@@ -45,7 +45,7 @@ def training(
     """Follow a run into its folder, round by round, and say once if some of its processes have nothing to train."""
     err.print(f"{config.name}: {config.rounds} rounds of {config.data.kind} into {path}", highlight=False, soft_wrap=True)
     from privfl.learning.tasks import Task
-    from privfl.running.experiment import narrow
+    from privfl.tables import narrow
 
     columns = (TextColumn("training"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
     with Progress(*columns, console=err, disable=not err.is_terminal) as bar:

@@ -15,10 +15,11 @@ from typing import Any, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.config import DataConfig, Natural
-from privfl.data.partition import assign
+from privfl.config import DataConfig, PartitionConfig
+from privfl.data.partitions import Partition, assign
 from privfl.errors import DataError
 from privfl.seeding import Seed
+from privfl.tables import narrow
 
 FloatArray = NDArray[np.float32]
 ByteArray = NDArray[np.uint8]
@@ -151,8 +152,8 @@ class FederatedData:
             DataError: a client is left with no example.
         """
         names = _client_names(loaded, config)
-        class_N = _class_or_zero(loaded.train, config.partition.kind)
-        owner_N = assign(config.partition, class_N, loaded.natural_N, len(names), (seed / "partition").numpy())
+        partition, stream = narrow(config.partition, Partition), (seed / "partition").numpy()
+        owner_N = assign(partition, _class_or_zero(loaded.train, partition), loaded.natural_N, len(names), stream)
         data = cls(
             pool=loaded.train,
             test=loaded.test,
@@ -229,23 +230,19 @@ def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
     return sha.hexdigest()
 
 
-_BY_CLASS = ("dirichlet", "shards")
-"""Partitions that deal each class for itself."""
-
-
-def _class_or_zero(examples: Examples, partition: str = "") -> IntArray:
+def _class_or_zero(examples: Examples, partition: PartitionConfig | None = None) -> IntArray:
     """The class of each example, shape (N,); zeros if labels are no classes and no partition deals by them."""
     class_N = examples.classes()
-    if class_N is None and partition in _BY_CLASS:
+    if class_N is None and partition is not None and partition.by_class:
         raise DataError(
-            f"data.partition.kind = {partition!r}: deals examples by class, and these labels, {examples.y.dtype} of shape "
+            f"data.partition.kind = {partition.kind!r}: deals examples by class, and these labels, {examples.y.dtype} of shape "
             f"{examples.y.shape}, are no classes; set 'iid', 'quantity' or 'natural'"
         )
     return np.zeros(len(examples), dtype=np.int64) if class_N is None else class_N
 
 
 def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
-    if isinstance(config.partition, Natural):
+    if config.partition.names_clients:
         return loaded.natural_names
     if config.clients is None:
         raise DataError("data.clients: is missing; give it, unless data.partition.kind is 'natural'")
@@ -283,6 +280,10 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
     elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     class_N = examples.classes()
+    if class_N is not None and not classes:
+        raise DataError(
+            f"{part} has y of int64 and no class has a name; name them, or y.astype(np.float32) if they are numbers"
+        )
     if class_N is not None and not _within(class_N, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
 

@@ -14,14 +14,15 @@ import inspect
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
-from privfl.config import ClientLocal, ExampleLevel, ExperimentConfig, Promise
+from privfl.config import ExperimentConfig
 from privfl.data.federated import BoolArray, FederatedData
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.learning.schedules.constant import Constant
+from privfl.privacy.plans import Plan
 
 _ONE_BY_ONE = "opacus"
 """The engine to which it makes no difference how a cohort is cut."""
@@ -52,9 +53,10 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    items = [type(getattr(config, name)).__module__ for name in ("task", "model", "server", "aggregator") if name not in out]
-    mechanism = plan if isinstance(plan, NoPlan) else replace(plan, budget=None, delta=0.5)
-    return _sha256(config.model_dump(exclude=out), made, mechanism, data.digest(), *_own_code([*items, made.engine]))
+    training, shelves = config.training, ("task", "model", "cohort", "privacy", "server", "aggregator")
+    chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
+    items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
+    return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
 
 
 def with_members(name: str, member_N: BoolArray) -> str:
@@ -81,12 +83,14 @@ def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]
     """The settings that are in no name; a new one is in it until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
     # In the name as they were found: see Made.
+    if config.training.round_schedule != Constant(kind="constant"):
+        # The learning rate of a round may depend on how many there are.
+        del out["rounds"]
     out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
-    if isinstance(privacy, Promise):
-        # A shorter run, or one that its budget ends, is the beginning of a longer one. What fixes the noise shows in the plan.
-        out["privacy"] = {"max_epsilon", "delta", "noise_multiplier", "target_epsilon"}
-    if isinstance(privacy, ExampleLevel | ClientLocal):
+    if privacy.unnamed:
+        out["privacy"] = set(privacy.unnamed)
+    if privacy.noises_messages:
         # What is done to messages that have their noise is nobody's secret. Elsewhere the noise covers what comes of the
         # aggregator, rounding and losses included: two sums under one noise would lay bare in what they differ.
         out["aggregator"] = True

@@ -15,10 +15,9 @@ from privfl.errors import DataError, ItemError, ModelError, PrivacyError, Proces
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult, LocalTask, Trainer
-from privfl.privacy.client_plans import ClientPlan, Contribution, PlanState, Total
-from privfl.privacy.events import CohortSum, Event
+from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
 
@@ -38,7 +37,7 @@ class ServerState:
 
 
 @dataclass(frozen=True)
-class Cohort:
+class CohortTasks:
     """The clients of a round, and what each of them trains on, put together where it is needed."""
 
     clients: tuple[int, ...]
@@ -48,7 +47,7 @@ class Cohort:
 
 
 @dataclass(frozen=True)
-class Order:
+class RoundOrder:
     """What the first process tells the others to begin a round with, beside the global model, and its run's fingerprint."""
 
     round: int
@@ -57,7 +56,7 @@ class Order:
 
 
 @dataclass
-class Done:
+class CohortResults:
     """What clients did in a round, client by client, all but the updates themselves.
 
     Args:
@@ -88,7 +87,7 @@ class Done:
         self.zeroed.extend(result.zeroed + (not whole) for result, whole in zip(results, finite, strict=True))
 
     @classmethod
-    def of(cls, shares: Sequence[Done]) -> Done:
+    def of(cls, shares: Sequence[CohortResults]) -> CohortResults:
         """All of them, by ascending client, whichever process trained it."""
         where = sorted((client, share, place) for share, one in enumerate(shares) for place, client in enumerate(one.clients))
         return cls(
@@ -136,9 +135,9 @@ def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> st
 
     A cohort that is drawn in secret is never skipped, be it empty: that a round was skipped would tell who was not there.
     """
-    if isinstance(plan, ClientPlan) and plan.trusts_server:
+    if plan.trusts_server:
         return None
-    least = max(1, aggregator.minimum_clients, plan.minimum_clients if isinstance(plan, ClientPlan) else 1)
+    least = max(1, aggregator.minimum_clients, plan.minimum_clients)
     if len(cohort) < least:
         return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
     return None
@@ -166,7 +165,7 @@ class Round:
     stream: Seed
     run_name: str
 
-    def run(self, state: ServerState, cohort: Cohort, context: RoundContext) -> Outcome:
+    def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Local training, aggregation and the server's step; of several processes, by the first.
 
         Args:
@@ -187,17 +186,15 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
                 "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
             )
-        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
-        context.processes.share(Order(state.round, told, self.run_name))
+        told = self.plan.for_clients(state.plan)
+        context.processes.share(RoundOrder(state.round, told, self.run_name))
         context.processes.share_vector(state.global_D)
         done, aggregate = self.contribute(state, cohort, context)
-        if isinstance(self.plan, ClientPlan):
-            return self._of_clients(self.plan, state, done, aggregate)
-        return self._of_examples(state, done, aggregate)
+        return self._outcome(state, done, aggregate)
 
     def contribute(
-        self, state: ServerState, cohort: Cohort, context: RoundContext, order: Order | None = None
-    ) -> tuple[Done, Aggregate | None]:
+        self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
+    ) -> tuple[CohortResults, Aggregate | None]:
         """What every process does in a round: train its share of the cohort, and have it aggregated.
 
         The cohort is cut into parts that depend on nothing but its size, and each part is trained by itself, wherever.
@@ -211,7 +208,7 @@ class Round:
         Returns:
             what the clients did, and, at the first process alone, the aggregate; None where nobody came.
         """
-        mine, updates = Done(), list[ClientUpdate]()
+        mine, updates = CohortResults(), list[ClientUpdate]()
         failed: Exception | None = None
         try:
             if order is not None and order.run_name != self.run_name:
@@ -229,8 +226,8 @@ class Round:
         if failures and context.processes.first:
             raise failures[0]
         if failures:
-            return Done(), None
-        done = Done.of([share for share, _ in shares])
+            return CohortResults(), None
+        done = CohortResults.of([share for share, _ in shares])
         _require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
@@ -249,7 +246,7 @@ class Round:
         Raises:
             PrivacyError: the count would not arrive as it was handed in.
         """
-        if not isinstance(self.plan, ClientPlan) or self.plan.entry is None:
+        if self.plan.entry is None:
             return context
         if not self.aggregator.carries(self.plan.entry, context):
             raise PrivacyError(
@@ -258,7 +255,7 @@ class Round:
             )
         return replace(context, layout=self.plan.wire(context.layout))
 
-    def _parts(self, state: ServerState, cohort: Cohort, context: RoundContext) -> list[list[LocalTask]]:
+    def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, of nearly one size: the largest first, each to whoever has the least."""
         count = len(cohort.clients)
         if not count:
@@ -274,31 +271,40 @@ class Round:
         return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
 
     def _train(
-        self, tasks: Sequence[LocalTask], state: ServerState, context: RoundContext, done: Done, updates: list[ClientUpdate]
+        self,
+        tasks: Sequence[LocalTask],
+        state: ServerState,
+        context: RoundContext,
+        done: CohortResults,
+        updates: list[ClientUpdate],
     ) -> None:
         """Train some clients, and let each do to its update what the plan asks."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
         done.seconds += time.perf_counter() - started
-        if isinstance(self.plan, ClientPlan):
-            # Every client has the same weight: one by its size would move the sum by more than it is clipped to. Noise that a
-            # client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
-            covered = {"rounding": self.aggregator.rounding_norm(context)} if self.plan.trusts_server else {}
-            handed_in = [
-                self.plan.at_client(result.delta_D, context.layout, state.plan, task.seed, **covered)
-                for task, result in zip(tasks, results, strict=True)
-            ]
-            weights = [1.0] * len(tasks)
-        else:
+        if not self.plan.clips_updates:
             _require_finite(results)
-            _require_planned(self.plan, tasks, results)
-            handed_in = [Contribution(result.delta_D, True, result.event) for result in results]
-            # By public size (McMahan 2017: by the number of examples), as a share of the largest client's: a weight in
-            # (0, 1], which is what a secure sum can bound.
-            weights = [task.size / self.largest_client for task in tasks]
+        # Noise that a client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
+        rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
+        handed_in = [
+            self._handed_in(task, result, self.plan.at_client(result.delta_D, context.layout, state.plan, task.seed, rounding))
+            for task, result in zip(tasks, results, strict=True)
+        ]
+        weights = [self.plan.weight(task.size, self.largest_client) for task in tasks]
         for task, one, weight in zip(tasks, handed_in, weights, strict=True):
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
+
+    def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
+        """The contribution with what was spent on it, by its training or by the plan, which must be what was planned.
+
+        Raises:
+            PrivacyError: it is not.
+        """
+        spent = one.event or result.event
+        own = self.plan.promises and not self.plan.trusts_server
+        require_planned(spent, self.plan.planned(task.size) if own else None, f"client {task.client}")
+        return replace(one, event=spent)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zeros of clients that did not come, where fewer came than the aggregator can hide.
@@ -311,72 +317,45 @@ class Round:
         zero_D = context.global_D.new_zeros(context.layout.size)
         return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
 
-    def _of_examples(self, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
-        assert aggregate is not None, "somebody came"
-        # Where too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
-        return Outcome(
-            self._stepped(state, aggregate.mean_D, state.plan),
-            done.losses,
-            aggregate,
-            done.clients,
-            {client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None},
-            sum(done.clipped_shares) / len(done.clients) if isinstance(self.plan, ExamplePlan) else None,
-            sum(done.zeroed),
-            aggregate.failed,
-            done.seconds,
-            done.processes,
-        )
-
-    def _of_clients(self, plan: ClientPlan, state: ServerState, done: Done, aggregate: Aggregate | None) -> Outcome:
+    def _outcome(self, state: ServerState, done: CohortResults, aggregate: Aggregate | None) -> Outcome:
+        plan = self.plan
+        # A sum that was lost counts as empty if the noise is the server's: that a round was skipped would tell who came.
         failed = aggregate.failed if aggregate is not None and not plan.trusts_server else None
-        # A sum that was lost counts as empty where the noise is the server's: that a round was skipped would tell who came.
-        length = len(state.global_D) + (plan.entry is not None)
-        total = Total(state.global_D.new_zeros(length, dtype=torch.float64), 0.0)
-        if aggregate is not None and aggregate.sum_D is not None:
-            total = Total(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum)
-        release = plan.at_server(total, state.plan, state.round, self.stream)
-        within = sum(one.within for one in done.handed_in)
+        spent: dict[Account, Event] = {
+            client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
+        }
+        mean_D, plan_state = None, state.plan
+        if failed is None:
+            release = plan.at_server(self._total(state, aggregate), state.plan, state.round, self.stream)
+            require_planned(release.event, plan.planned(1) if plan.trusts_server else None, f"round {state.round}")
+            spent |= {"everybody": release.event} if release.event is not None else {}
+            mean_D, plan_state = release.mean_D, release.state
+        # If too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
         return Outcome(
-            self._stepped(state, None if failed else release.mean_D, state.plan if failed else release.state),
+            self._stepped(state, mean_D, plan_state),
             done.losses,
             replace(aggregate, seen=plan.seen(aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
-            _spent(plan, done, release.event),
-            1 - within / len(done.clients) if done.clients else None,
+            spent,
+            plan.clipped_share(done.clipped_shares, [one.within for one in done.handed_in]),
             sum(done.zeroed),
             failed,
             done.seconds,
             done.processes,
         )
 
+    def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
+        if aggregate is not None and aggregate.sum_D is not None:
+            return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
+        length = len(state.global_D) + (self.plan.entry is not None)
+        nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
+        return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
+
     def _stepped(self, state: ServerState, mean_D: Tensor | None, plan: PlanState) -> ServerState:
         """The state after the round; where there is no mean the model stays where it was."""
         if mean_D is None:
             return ServerState(state.round + 1, state.global_D, state.optimizer, plan)
         return ServerState(state.round + 1, *_step_of(self.server, state, mean_D), plan)
-
-
-def _spent(plan: ClientPlan, done: Done, released: Event | None) -> dict[Account, Event]:
-    """What was spent, by whose account it is, having been planned.
-
-    Raises:
-        PrivacyError: it was not.
-    """
-    spent: dict[Account, Event] = {
-        client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
-    }
-    if released is not None:
-        spent["everybody"] = released
-    planned = plan.planned()
-    accounts: list[Account] = ["everybody"] if plan.trusts_server else [*done.clients]
-    for account in accounts:
-        event = spent.get(account)
-        if isinstance(event, CohortSum):
-            # The norm may adapt; the noise is relative to it.
-            event = event.model_copy(update={"max_update_norm": plan.max_update_norm})
-        if event != planned:
-            raise PrivacyError(f"round of {account}: {event} was done, but {planned} was planned; nothing was sent")
-    return spent
 
 
 def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
@@ -433,12 +412,3 @@ def _require_finite(results: Sequence[LocalResult]) -> None:
     for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
         if not (math.isfinite(result.loss) and finite):
             raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
-
-
-def _require_planned(plan: Plan, tasks: Sequence[LocalTask], results: Sequence[LocalResult]) -> None:
-    if not isinstance(plan, ExamplePlan):
-        return
-    for task, result in zip(tasks, results, strict=True):
-        planned = plan.local_training(task.size)
-        if result.event != planned:
-            raise PrivacyError(f"client {task.client} did {result.event}, but {planned} was planned; nothing was sent")

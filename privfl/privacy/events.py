@@ -7,7 +7,7 @@ An event says whom it protects (``unit``) and how its releases are priced (:meth
 from __future__ import annotations
 
 import math
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 
@@ -29,7 +29,15 @@ Unit = Literal["example", "client"]
 """What one row of protection is."""
 
 
-class LocalTraining(Frozen):
+class _Event(Frozen):
+    """An event of the ledger."""
+
+    def but_for_norm(self) -> Self:
+        """The event with any norm that may change within a run taken out: noise is relative to it, and so is its price."""
+        return self
+
+
+class LocalTraining(_Event):
     """One client's local DP-SGD in one round: ``steps`` times the Gaussian mechanism on a batch.
 
     ``sampler = "poisson"``: in each step every example of the client enters the batch independently with probability
@@ -60,7 +68,7 @@ class LocalTraining(Frozen):
         return History({ShuffledEpoch(self.noise_multiplier): epochs})
 
 
-class CohortSum(Frozen):
+class CohortSum(_Event):
     """A trusted server's release of one round: the sum of a secret cohort's clipped updates, with Gaussian noise.
 
     ``size`` of ``population`` clients were drawn: on average by ``poisson``, exactly by ``fixed``; ``all`` is everybody.
@@ -79,6 +87,10 @@ class CohortSum(Frozen):
     count_noise: PositiveFloat | None = None
 
     unit: ClassVar[Unit] = "client"
+
+    def but_for_norm(self) -> Self:
+        """With a norm of 1: it may adapt."""
+        return self.model_copy(update={"max_update_norm": 1.0})
 
     @property
     def total_noise_multiplier(self) -> float:
@@ -102,7 +114,7 @@ class CohortSum(Frozen):
         return History({one: times})
 
 
-class NoisyUpdate(Frozen):
+class NoisyUpdate(_Event):
     """One client's own release of one round: its update clipped to ``max_update_norm``, with Gaussian noise of
     standard deviation ``noise_multiplier * max_update_norm``.
     """
@@ -118,7 +130,7 @@ class NoisyUpdate(Frozen):
         return History({Gaussian(self.noise_multiplier, relation): times})
 
 
-class CorrelatedSum(Frozen):
+class CorrelatedSum(_Event):
     """A trusted server's release of one round of DP-FTRL: a sum of clipped updates with one row of correlated noise.
 
     The rows are C⁻¹ times independent rows of standard deviation ``noise_multiplier * max_update_norm``, C being the
@@ -142,7 +154,7 @@ class CorrelatedSum(Frozen):
         return History({MatrixGaussian(self.noise_multiplier, self.sensitivity, relation): min(times, 1)})
 
 
-class NoiseShare(Frozen):
+class NoiseShare(_Event):
     """One client's part in one secure sum: integers with integer noise of ``variance``, at least ``survivors`` of which
     are in the sum for certain. Facts of the codec that made it (:mod:`privfl.privacy.distributed`).
     """

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from privfl.errors import PrivacyError, RunFolderError, first_line
 from privfl.privacy import accounting
 from privfl.privacy.accounting import Accountant
-from privfl.privacy.events import CohortSum, Event, Unit
+from privfl.privacy.events import Event, Unit
 from privfl.privacy.mechanisms import History, Relation
 from privfl.storage import write_atomic
 from privfl.tables import Frozen
@@ -194,7 +194,7 @@ class Ledger:
         """
         unit, after = self.unit, {}
         for account, event in events.items():
-            mechanism, (before, times) = _but_for_the_norm(event), self._spent.get(account, (None, 0))
+            mechanism, (before, times) = event.but_for_norm(), self._spent.get(account, (None, 0))
             unit = unit or event.unit
             if unit != event.unit:
                 raise PrivacyError(f"an event about one {event.unit} among events about one {unit}; units are never mixed")
@@ -242,10 +242,5 @@ def _history(event: Event, times: int, relation: Relation) -> History:
     return event.releases(times, relation)
 
 
-def _but_for_the_norm(event: Event) -> Event:
-    """Noise is relative to the norm, so that a norm which adapts makes no other mechanism."""
-    return event.model_copy(update={"max_update_norm": 1.0}) if isinstance(event, CohortSum) else event
-
-
 def _but_for_norms(events: Mapping[Account, Event]) -> dict[Account, Event]:
-    return {account: _but_for_the_norm(event) for account, event in events.items()}
+    return {account: event.but_for_norm() for account, event in events.items()}

@@ -1,58 +1,13 @@
-"""Who takes part in a round, and which examples enter a batch."""
+"""Sampling of batches: which examples enter which step."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from privfl.config import AllClients, Cohort, FixedCohort, PoissonCohort, SeparatedCohort
 from privfl.privacy.events import LocalTraining
-from privfl.seeding import Seed
-
-
-def draw_cohorts(cohort: Cohort, clients: int, rounds: int, seed: Seed) -> tuple[tuple[int, ...], ...]:
-    """The clients of every round, ascending. They depend on no data.
-
-    Args:
-        cohort: how they are drawn.
-        clients: K, how many there are.
-        rounds: how many cohorts.
-        seed: round r draws from ``seed / r``.
-    """
-    drawn: list[tuple[int, ...]] = []
-    for number in range(rounds):
-        generator = (seed / number).numpy()
-        if isinstance(cohort, SeparatedCohort):
-            drawn.append(_separated(cohort, clients, drawn[max(0, number - cohort.separation + 1) :], generator))
-        else:
-            drawn.append(_independent(cohort, clients, generator))
-    return tuple(drawn)
-
-
-def _independent(
-    cohort: PoissonCohort | FixedCohort | AllClients, clients: int, generator: np.random.Generator
-) -> tuple[int, ...]:
-    """One cohort that no other has any bearing on. A Poisson cohort may be empty."""
-    match cohort:
-        case PoissonCohort(size=size):
-            return tuple(int(client) for client in np.flatnonzero(generator.random(clients) < size / clients))
-        case FixedCohort(size=size):
-            return tuple(sorted(int(client) for client in generator.choice(clients, size=size, replace=False)))
-        case AllClients():
-            return tuple(range(clients))
-
-
-def _separated(
-    cohort: SeparatedCohort, clients: int, recent: Sequence[tuple[int, ...]], generator: np.random.Generator
-) -> tuple[int, ...]:
-    """``size`` of the clients that are in none of the ``recent`` cohorts."""
-    rested_K = np.ones(clients, np.bool_)
-    rested_K[[client for one in recent for client in one]] = False
-    drawn = generator.choice(np.flatnonzero(rested_K), size=cohort.size, replace=False)
-    return tuple(sorted(int(client) for client in drawn))
 
 
 def private_batches(event: LocalTraining, examples: int, generator: torch.Generator) -> Iterator[Tensor]:

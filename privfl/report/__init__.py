@@ -18,7 +18,16 @@ from privfl.report.summary import attacks_tables, summary_table
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic, write_json
 
-__all__ = ["attacks_tables", "summary_table", "write_report"]
+__all__ = ["attacks_tables", "notebook_summary", "summary_table", "write_report"]
+
+
+def notebook_summary(folder: RunFolder) -> str:
+    """The headline figures of a run as a piece of HTML that a notebook shows.
+
+    Raises:
+        RunFolderError: the run has not finished, or a record of it is damaged.
+    """
+    return page.in_brief(Run.read(folder))
 
 
 def write_report(folders: Sequence[RunFolder | Path | str], out: Path | str) -> Path:

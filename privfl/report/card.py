@@ -6,9 +6,11 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.records import Extrapolated, PrivacyResult
 from privfl.report.recorded import Run
 from privfl.report.wording import count, epsilon, listing, plural, scientific
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,8 @@ def card(run: Run) -> Card:
         return Card(
             [("Protected", "Nothing. The run added no noise, so no bound on what it leaks can be given.")], _always(run)
         )
-    return Card(_terms(privacy), [*_limits(privacy), *_always(run)])
+    words = narrow(run.config.privacy, PlanSettings).words(privacy.sampler)
+    return Card(_terms(privacy, words), [*_limits(privacy, words), *_always(run)])
 
 
 def as_json(run: Run) -> dict[str, Any]:
@@ -41,7 +44,7 @@ def as_json(run: Run) -> dict[str, Any]:
     }
 
 
-def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
+def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
     whole = "its whole data" if privacy.unit == "client" else "not all that one client or one person contributed"
     own = RELATIONS[privacy.relation] + (", client sizes fixed" if privacy.unit == "example" else "")
     # Where who takes part is public, whether a client was used is no secret, but what it sent.
@@ -55,7 +58,7 @@ def _terms(privacy: PrivacyResult) -> list[tuple[str, str]]:
         ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries])) + _not_from(privacy)),
         ("Neighbouring", _sentence(own)),
         ("Sampler", SAMPLERS[privacy.sampler]),
-        ("Clip and noise", _noise(privacy)),
+        ("Clip and noise", _noise(privacy, words)),
         ("ε by accountant", _prices(privacy)),
         ("δ", f"{scientific(privacy.delta)}, below 1/{count(privacy.units)}, one over the number of {privacy.unit}s."),
         ("Randomness", RANDOMNESS[privacy.randomness]),
@@ -101,26 +104,9 @@ _ACCOUNTANTS = {
     "papers": "the conversion of papers before 2020",
 }
 
-_ADDED = {
-    "example": "Each example's gradient is clipped to L2 norm {clip}; Gaussian noise of standard deviation {noise} × {clip} is "
-    "added to each step's sum, by the client itself.",
-    "client_central": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
-    "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
-    "adaptive": "Each client's whole update is clipped to an L2 norm that begins at {clip}; the server adds Gaussian noise to "
-    "their sum and to the count that moves the norm, which cost as much together as noise of standard deviation {noise} × the "
-    "norm would on the sum alone, and divides by a fixed number.",
-    "client_local": "Each client clips its whole update to L2 norm {clip} and adds Gaussian noise of standard deviation "
-    "{noise} × {clip} to it before it is sent.",
-    "client_dpftrl": "Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
-    "that is correlated over rounds, made from independent noise of standard deviation {noise} × {clip}.",
-    "client_distributed": "Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
-    "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
-}
 
-
-def _noise(privacy: PrivacyResult) -> str:
-    kind = privacy.plan if privacy.clip_end is None else "adaptive"
-    text = _ADDED[kind].format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
+def _noise(privacy: PrivacyResult, words: PlanWords) -> str:
+    text = words.noise.format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
     if privacy.clip_end is not None:
         text += " The norm follows a quantile of the updates' lengths, counted under the same ε; it ended at "
         text += f"{privacy.clip_end:.3g}."
@@ -177,7 +163,7 @@ def _sentence(words: str) -> str:
     return f"{words[0].upper()}{words[1:]}."
 
 
-def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
+def _limits(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
     limits = [
         ("Tuning", "Settings that were chosen by looking at runs on the same data leak a little too, and are not priced.")
     ]
@@ -190,7 +176,7 @@ def _limits(privacy: PrivacyResult) -> list[tuple[str, str]]:
         )
     return [
         *limits,
-        ("Public by assumption", _public(privacy)),
+        ("Public by assumption", words.public),
         *([("The seed", _SEED)] if privacy.randomness == "seeded" else []),
     ]
 
@@ -201,16 +187,6 @@ _SEED = (
     "other data with the same seed and settings draws other noise."
 )
 """What a seeded run rests on."""
-
-
-def _public(privacy: PrivacyResult) -> str:
-    if privacy.plan == "client_central" and privacy.sampler == "all":
-        return "How many clients there are, that all of them take part in every round, and the settings of the run."
-    if privacy.plan == "client_central":
-        return "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
-    if privacy.unit == "client":
-        return "Who takes part in which round, and the settings of the run."
-    return "How many examples each client has, who takes part in which round, and the settings of the run."
 
 
 def _always(run: Run) -> list[tuple[str, str]]:

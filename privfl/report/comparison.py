@@ -11,6 +11,7 @@ from typing import Any
 from matplotlib.ticker import NullFormatter
 
 from privfl.adversaries import ADVERSARIES, Adversary
+from privfl.config import ExperimentConfig
 from privfl.records import PrivacyResult
 from privfl.report.blocks import Block, Cell, Column, Tagged, block_of
 from privfl.report.cost import Overhead
@@ -63,11 +64,20 @@ def row(run: Run, tag: str, link: str | None, asked: Asked, paired: str = "") ->
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
     """Each setting that is not the same in all runs, with its value in each; an absent one is a dash."""
+    found = differing([run.config for run in runs])
+    return [(key, ["–" if value is None else _shown(value) for value in values]) for key, values in found.items()]
+
+
+def differing(configs: Sequence[ExperimentConfig]) -> dict[str, list[object]]:
+    """Each setting but the name that is not the same in all configurations, with its value in each; None: it is absent.
+
+    A list is given as the words that the page shows for it.
+    """
     # A configuration does not write down the task that it has by default.
-    flat = [{"task.kind": run.task.kind, **dict(_flat(run.config.model_dump(exclude_none=True), ""))} for run in runs]
-    keys = list(dict.fromkeys(key for settings in flat for key in settings))
-    shown = {key: [_shown(settings[key]) if key in settings else "–" for settings in flat] for key in keys if key != "name"}
-    return [(key, values) for key, values in shown.items() if len(set(values)) > 1]
+    flat = [{"task.kind": config.task.kind, **dict(_flat(config.model_dump(exclude_none=True), ""))} for config in configs]
+    keys = dict.fromkeys(key for settings in flat for key in settings if key != "name")
+    values = {key: [_plain(settings.get(key)) for settings in flat] for key in keys}
+    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
 
 
 def drawings(runs: Tagged) -> list[Drawing]:
@@ -163,6 +173,10 @@ def _flat(table: Mapping[str, Any], at: str) -> list[tuple[str, object]]:
     for key, value in table.items():
         pairs += _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else [(at + key, value)]
     return pairs
+
+
+def _plain(value: object) -> object:
+    return _shown(value) if isinstance(value, (list, tuple)) else value
 
 
 def _shown(value: object) -> str:

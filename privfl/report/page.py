@@ -11,13 +11,16 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privfl.data.partitions import Partition
 from privfl.loading import dump
+from privfl.privacy.cohorts import CohortSampler
 from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, wording
 from privfl.report.blocks import Section, shown
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Run
 from privfl.report.secure import Secure
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,11 @@ def of_run(run: Run) -> Page:
         toml=dump(run.config),
     )
     return Page(html, [*over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+
+
+def in_brief(run: Run) -> str:
+    """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
+    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
 
 
 def of_runs(runs: Sequence[Run], out: Path) -> Page:
@@ -112,8 +120,8 @@ def _lede(run: Run) -> str:
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
-        f"{wording.plural(len(run.partition.clients), 'client')} ({wording.partition(config)}) in "
-        f"{wording.plural(result.rounds, 'round')}, {wording.cohort(config)}. {promise}; {hiding}."
+        f"{wording.plural(len(run.partition.clients), 'client')} ({narrow(config.data.partition, Partition).words()}) in "
+        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}. {promise}; {hiding}."
     )
 
 

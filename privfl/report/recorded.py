@@ -20,8 +20,8 @@ from privfl.records import (
     RoundRecord,
     TimingRecord,
 )
-from privfl.running.experiment import narrow
 from privfl.running.run_folder import RunFolder
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)

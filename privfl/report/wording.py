@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from privfl.config import AllClients, Dirichlet, ExperimentConfig, Iid, Natural, PoissonCohort, QuantitySkew, Shards
 from privfl.learning.tasks import Figure
 from privfl.records import Interval
 
@@ -149,29 +148,3 @@ def attack_name(attack: str, variant: str) -> str:
     """``membership/lira``, ``offline`` -> lira · offline."""
     name = attack.rpartition("/")[2]
     return name if variant in ("", name) else f"{name}{HARD}·{HARD}{variant}"
-
-
-def cohort(config: ExperimentConfig) -> str:
-    """Who takes part in a round."""
-    match config.cohort:
-        case AllClients():
-            return "all clients in every round"
-        case PoissonCohort(size=size):
-            return f"about {size} clients a round, each drawn on its own (Poisson)"
-        case fixed:
-            return f"exactly {fixed.size} clients a round, drawn without replacement"
-
-
-def partition(config: ExperimentConfig) -> str:
-    """How the examples were dealt to the clients."""
-    match config.data.partition:
-        case Iid():
-            return "dealt evenly at random"
-        case Dirichlet(alpha=alpha):
-            return f"classes skewed over the clients by Dirichlet(α = {alpha:g})"
-        case Shards(shards_per_client=shards):
-            return f"sorted by class and dealt in shards, {shards} to a client"
-        case QuantitySkew(alpha=alpha):
-            return f"sizes skewed by Dirichlet(α = {alpha:g}), classes mixed evenly"
-        case Natural():
-            return "as the data itself divides them"

@@ -5,10 +5,13 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from privfl.auditing.questions import Finding
-from privfl.running.experiment import Experiment
 from privfl.running.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from privfl.auditing.questions import Finding
+    from privfl.running.experiment import Experiment
 
 Observer = Callable[[int, int], None]
 """Called with how many shadow models are done, and how many there are."""

@@ -15,37 +15,31 @@ from numpy.typing import NDArray
 from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from privfl.config import (
-    ClientCentral,
-    ExampleLevel,
-    ExperimentConfig,
-    Promise,
-    require_clients,
-)
+from privfl.config import ExperimentConfig, require_clients
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.noise_domain import Made, fingerprint, with_members, with_model
-from privfl.federation.rounds import Cohort, Order, Outcome, Round, ServerState, skip_reason
+from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, ServerState, skip_reason
 from privfl.federation.servers import ServerOptimizer
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
+from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, LocalWork, Trainer
 from privfl.learning.training._choice import choose
-from privfl.privacy import accounting, renyi
-from privfl.privacy.client_plans import CentralPlan, ClientPlan
-from privfl.privacy.events import Event, NoiseShare
+from privfl.privacy import accounting
+from privfl.privacy.cohorts import CohortSampler, draw_cohorts
+from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History
-from privfl.privacy.own_noise_plans import DistributedPlan
-from privfl.privacy.plan import Federation, NoPlan, Plan, plan_for
-from privfl.privacy.sampling import draw_cohorts
+from privfl.privacy.plans import Federation, Plan, PlanSettings, PromiseSettings
 from privfl.processes import ALONE, Processes, device_named
 from privfl.seeding import Seed
+from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
@@ -113,12 +107,11 @@ class Experiment:
     @property
     def wire(self) -> Layout:
         """Names and shapes of what a client hands in: its update, and what the plan counts beside it."""
-        return self.plan.wire(self.layout) if isinstance(self.plan, ClientPlan) else self.layout
+        return self.plan.wire(self.layout)
 
     def initial_state(self) -> ServerState:
         """What the first round begins with."""
-        state = self.plan.initial(self.x.device) if isinstance(self.plan, ClientPlan) else {}
-        return ServerState(0, self.initial_D, self.server.init(self.initial_D), state)
+        return ServerState(0, self.initial_D, self.server.init(self.initial_D), self.plan.initial(self.x.device))
 
     def stream(self, state: ServerState) -> Seed:
         """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
@@ -127,20 +120,20 @@ class Experiment:
         promise there is no noise to share, and runs of one seed are paired.
         """
         stream = self.secret / "round" / state.round
-        if isinstance(self.plan, NoPlan):
+        if not self.plan.promises:
             return stream
-        told = self.plan.for_clients(state.plan) if isinstance(self.plan, ClientPlan) else {}
-        return stream / with_model(self.fingerprint, state.global_D, told)
+        return stream / with_model(self.fingerprint, state.global_D, self.plan.for_clients(state.plan))
 
-    def cohort(self, state: ServerState) -> Cohort:
+    def cohort(self, state: ServerState) -> CohortTasks:
         """Who takes part in the round that begins with that state, and what each of them trains on."""
         sizes_K, stream, work = self.data.sizes(), self.stream(state), LocalWork(mu=self.config.training.proximal)
+        scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work)
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work, scale)
 
-        return Cohort(self.cohorts[state.round], task, self.x[:1])
+        return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
@@ -166,7 +159,7 @@ class Experiment:
         """Train this process' share of every round that the first process orders, until it orders no more."""
         global_D = self.initial_D.clone()
         while True:
-            order: Order | None = self.processes.share()
+            order: RoundOrder | None = self.processes.share()
             if order is None:
                 return
             state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
@@ -176,7 +169,7 @@ class Experiment:
 
     def _context(self, state: ServerState, *, observed: bool, transcript: Path | None) -> RoundContext:
         name = self.seed / "round" / state.round
-        distributed = self.plan if isinstance(self.plan, DistributedPlan) else None
+        codec = self.plan.codec((name / "rotation").key())
         return RoundContext(
             round=state.round,
             global_D=state.global_D,
@@ -187,8 +180,8 @@ class Experiment:
             observed=observed,
             transcript=transcript,
             processes=self.processes,
-            codec=distributed.codec((name / "rotation").key()) if distributed is not None else None,
-            noise_key=(self.stream(state) / "shares").key() if distributed is not None else b"",
+            codec=codec,
+            noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
         )
 
     def _round(self, state: ServerState) -> Round:
@@ -269,7 +262,9 @@ def assemble(
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
-    plan = calibrated(plan or plan_for(config, federation), config, data, cohorts, aggregator)
+    plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
+    plan.require_cohorts(cohorts)
+    plan = calibrated(plan, config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
     x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
@@ -277,7 +272,7 @@ def assemble(
     choice = choose(config.training, plan, module, test_x, task)
     made = Made(choice.engine, device.type, constants(module))
     name = with_members(fingerprint(config, made, plan, data), data.member_N)
-    if isinstance(config.privacy, ClientCentral):
+    if config.privacy.secret_cohorts:
         # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
         cohorts = _draw_cohorts(config, data, secret, name)
     server = narrow(config.server, ServerOptimizer)
@@ -312,19 +307,10 @@ def new_secret() -> Seed:
     return Seed(secrets.randbits(256))
 
 
-def narrow(item: object, contract: type[Contract]) -> Contract:
-    """The item as what its shelf's contract says it is; loading the configuration has made sure of it."""
-    if not isinstance(item, contract):
-        raise ConfigError(
-            f"{type(item).__name__} does not derive from {contract.__module__}.{contract.__name__}; see its docstring"
-        )
-    return item
-
-
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
     """What a round with that cohort is going to spend, by account."""
     sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
-    events = {size: _planned_event(plan, size) for size in set(sizes.values())}
+    events = {size: plan.planned(size) for size in set(sizes.values())}
     return {account: events[size] for account, size in sizes.items()}
 
 
@@ -347,34 +333,24 @@ def busiest(
 def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
     """What accounts go through that are charged for so many rounds, under the plan's relation."""
     relation = empty_ledger(plan).relation
-    return [
-        _planned_event(plan, _deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()
-    ]
+    return [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
 
 
 def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
     """Whose account a round with that cohort is charged to."""
-    if isinstance(plan, NoPlan) or skip_reason(cohort, aggregator, plan) is not None:
-        return ()
-    return ("everybody",) if isinstance(plan, ClientPlan) and plan.trusts_server else cohort
+    return () if skip_reason(cohort, aggregator, plan) is not None else plan.accounts(cohort)
 
 
 def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
     """The client's size where its event depends on it, else 0."""
-    if isinstance(plan, ClientPlan):
+    if account == "everybody" or plan.unit == "client":
         return 0
-    assert account != "everybody", "example-level privacy is spent client by client"
     return int(data.sizes()[account])
-
-
-def _planned_event(plan: Plan, size: int) -> Event:
-    assert not isinstance(plan, NoPlan), "nothing is promised"
-    return plan.planned() if isinstance(plan, ClientPlan) else plan.local_training(size)
 
 
 def empty_ledger(plan: Plan) -> Ledger:
     """Where a run of that plan begins; of no use where nothing is promised."""
-    return Ledger(0.5) if isinstance(plan, NoPlan) else Ledger(plan.delta, plan.relation)
+    return Ledger(plan.delta, plan.relation)
 
 
 def calibrated(
@@ -388,45 +364,40 @@ def calibrated(
 
     The target of a plan that imagines a larger population is that of the imagined run.
     """
-    if isinstance(plan, NoPlan) or plan.noise_multiplier is not None:
+    if plan.noise_multiplier is not None:
         return plan
-    assert isinstance(config.privacy, Promise)
-    assert config.privacy.target_epsilon is not None
+    target = narrow(config.privacy, PromiseSettings).target_epsilon
+    assert target is not None, "a promise has a noise multiplier or a target"
 
-    # What an adaptive norm's count spends is part of z: a flat norm at the same z has the same price, and any z.
-    priced = replace(plan, adaptive=None) if isinstance(plan, CentralPlan) else plan
-
-    if not any(planned(priced.calibrated(1.0), data, cohort, aggregator) for cohort in cohorts):
-        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, priced)) is not None), "no round")
+    if not any(planned(plan.candidate(1.0), data, cohort, aggregator) for cohort in cohorts):
+        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, plan)) is not None), "no round")
         # Cohorts of a fixed size are large enough, or the configuration was refused.
         raise ConfigError(
             f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
         )
 
-    rounds = busiest(priced, data, cohorts, aggregator)
+    rounds = busiest(plan, data, cohorts, aggregator)
 
     def spent(noise: float) -> list[History]:
-        candidate = priced.calibrated(noise)
-        if isinstance(candidate, CentralPlan) and candidate.imagined is not None:
-            return [candidate.extrapolated().releases(len(cohorts), candidate.relation)]
+        candidate = plan.candidate(noise)
+        if (imagined := candidate.extrapolated()) is not None:
+            return [imagined.releases(len(cohorts), candidate.relation)]
         return histories(candidate, data, rounds)
 
     try:
-        return plan.calibrated(accounting.calibrate(spent, config.privacy.target_epsilon, plan.delta))
+        return plan.calibrated(accounting.calibrate(spent, target, plan.delta))
     except ConfigError as error:
-        if isinstance(plan, DistributedPlan):
-            raise ConfigError(f"{error}, or more privacy.bits: with {plan.bits} rounding may be all that is seen") from None
-        raise
+        raise ConfigError(f"{error}{plan.calibration_hint}") from None
     except PrivacyError as error:
-        raise ConfigError(f"privacy.target_epsilon = {config.privacy.target_epsilon:g}: {error}, or lower it") from None
+        raise ConfigError(f"privacy.target_epsilon = {target:g}: {error}, or lower it") from None
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
     """All cohorts; those that are drawn in secret by the run's name too."""
     stream = seed / "cohort"
-    if isinstance(config.privacy, ClientCentral):
+    if config.privacy.secret_cohorts:
         stream /= name
-    return draw_cohorts(config.cohort, len(data.clients), config.rounds, stream)
+    return draw_cohorts(narrow(config.cohort, CohortSampler), len(data.clients), config.rounds, stream)
 
 
 def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
@@ -436,11 +407,7 @@ def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
     except PydanticCustomError as error:
         context = error.context or {}
         raise ConfigError(f"{context['key']} = {context['value']!r}: {context['hint']}") from None
-    privacy = config.privacy
-    if isinstance(privacy, ExampleLevel) and privacy.delta >= 1 / len(data.pool):
-        raise ConfigError(
-            f"privacy.delta = {privacy.delta:g}: must be below 1/N = 1/{len(data.pool)}, one over all examples; lower it"
-        )
+    config.privacy.check_data(len(data.clients), len(data.pool))
 
 
 def _require_possible(experiment: Experiment) -> None:
@@ -450,26 +417,6 @@ def _require_possible(experiment: Experiment) -> None:
         ConfigError: names the setting, and says what to change.
     """
     plan, aggregator = experiment.plan, experiment.aggregator
-    if not isinstance(plan, ClientPlan):
-        return
-    event = plan.planned()
-    if isinstance(event, NoiseShare) and event.mechanism == "discrete_gaussian":
-        try:
-            renyi.tau(event.variance, event.survivors)
-        except PrivacyError:
-            raise ConfigError(
-                f"privacy.noise_multiplier = {plan.noise_multiplier:g}: a share of discrete Gaussian noise has a variance of "
-                f"{event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
-            ) from None
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
-    if rounding >= plan.max_update_norm:
-        raise ConfigError(
-            f"privacy.max_update_norm = {plan.max_update_norm:g}: the encoding of the secure sum may move an update by "
-            f"{rounding:.3g}; raise it or aggregator.bits, or lower aggregator.clip"
-        )
-    if plan.entry is not None and not aggregator.carries(plan.entry, context):
-        raise ConfigError(
-            f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {plan.entry:g} that it counts by; "
-            "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
-        )
+    plan.require_possible(rounding, plan.entry is None or aggregator.carries(plan.entry, context))

@@ -4,29 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final, get_args
 
 import numpy as np
 
-from privfl.config import AllClients, ClientCentral, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError, RunFolderError
 from privfl.federation.rounds import ServerState
 from privfl.learning import evaluation
 from privfl.privacy import accounting
-from privfl.privacy.client_plans import CentralPlan, ClientPlan
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, Relation
-from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.privacy.plans import Plan
 from privfl.records import Extrapolated, Price, PrivacyResult
 from privfl.running.experiment import Experiment, assemble, busiest, histories
 from privfl.running.run_folder import RunFolder
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
 """The ε at which the privacy curve is kept."""
-
-Promising = ExamplePlan | ClientPlan
-"""The plans that promise something."""
 
 
 def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delta: float) -> list[Price]:
@@ -67,15 +63,15 @@ def require_finite_prices(experiment: Experiment) -> None:
         ConfigError: names the price, and says what to change.
     """
     plan = experiment.plan
-    if not isinstance(plan, NoPlan):
+    if plan.promises:
         prices(experiment.ledger(experiment.config.rounds).histories, plan.relation, plan.delta)
 
 
-def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:
+def extrapolated(plan: Plan, rounds: int) -> Extrapolated | None:
     """What so many rounds would cost in the federation that the run stands for; None where it stands for itself."""
-    if not isinstance(plan, CentralPlan) or plan.imagined is None:
-        return None
     event = plan.extrapolated()
+    if event is None:
+        return None
     return Extrapolated(
         population=event.population,
         cohort=event.size,
@@ -84,27 +80,8 @@ def extrapolated(plan: Promising, rounds: int) -> Extrapolated | None:
     )
 
 
-def sampler(plan: Promising) -> str:
-    """How the sampling that is accounted is called."""
-    if isinstance(plan, ExamplePlan):
-        return plan.sampler
-    return plan.sampler if isinstance(plan, CentralPlan) else "none"
-
-
-def executed_noise(plan: Promising) -> float:
-    """Over the norm, of what is really drawn: less than a plan's own where it imagines a larger cohort."""
-    assert plan.noise_multiplier is not None, "the plan was not calibrated"
-    return plan.noise_multiplier * (plan.scale if isinstance(plan, CentralPlan) else 1.0)
-
-
-def attack_relation(plan: Promising) -> Relation:
-    """What two runs differ in, one of which was trained on a certain example: for a client, in what its update is."""
-    return plan.relation if plan.unit == "example" else "replace_one"
-
-
 def units(experiment: Experiment) -> int:
     """N of δ < 1/N: all examples that clients own, or all clients."""
-    assert not isinstance(experiment.plan, NoPlan)
     return len(experiment.data.pool) if experiment.plan.unit == "example" else len(experiment.data.clients)
 
 
@@ -118,20 +95,20 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
         zeroed: how many gradients or updates were not finite.
     """
     plan = experiment.plan
-    if isinstance(plan, NoPlan):
+    if not plan.promises:
         return None
-    norm, asked = state.plan.get("norm"), attack_relation(plan)
+    norm, asked = state.plan.get("norm"), plan.attack_relation
     attackable = ledger.histories(asked)
     return PrivacyResult(
         plan=experiment.config.privacy.kind,
         unit=plan.unit,
         units=units(experiment),
         relation=plan.relation,
-        sampler=sampler(plan),
+        sampler=plan.accounted_sampler,
         adversaries=list(plan.adversaries),
         delta=plan.delta,
         randomness=plan.randomness,
-        noise_multiplier=executed_noise(plan),
+        noise_multiplier=plan.executed_noise,
         clip=plan.clip,
         clip_end=None if norm is None else float(norm),
         epsilon=ledger.epsilon(),
@@ -171,13 +148,12 @@ class Account:
     def __repr__(self) -> str:
         return (
             f"<Account of {self.experiment.config.name!r}: ε = {self.epsilon:.6g} at δ = {self.plan.delta:g} per "
-            f"{self.plan.unit}, noise multiplier {executed_noise(self.plan):g}; more in .rows(), .prices and .epsilon_clients>"
+            f"{self.plan.unit}, noise multiplier {self.plan.executed_noise:g}; more in .rows(), .prices and .epsilon_clients>"
         )
 
     @property
-    def plan(self) -> Promising:
+    def plan(self) -> Plan:
         """The plan, its noise fixed."""
-        assert not isinstance(self.experiment.plan, NoPlan)
         return self.experiment.plan
 
     @property
@@ -204,15 +180,16 @@ class Account:
         rows = [
             ("plan", f"{self.experiment.config.privacy.kind}, randomness {plan.randomness}"),
             ("protected", f"one {plan.unit}, from {', '.join(plan.adversaries)}"),
-            ("sampling that is accounted", SAMPLERS[sampler(plan)]),
-            ("noise multiplier", f"{executed_noise(plan):g} (clipping norm {plan.clip:g})"),
+            ("sampling that is accounted", SAMPLERS[plan.accounted_sampler]),
+            ("noise multiplier", f"{plan.executed_noise:g} (clipping norm {plan.clip:g})"),
             ("δ", f"{plan.delta:g}, below 1/{units(self.experiment)}"),
         ]
         for place, one in enumerate(self.prices):
             mark = "  (headline, the largest over the clients)" if place == 0 else ""
             rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{shown(one.epsilon)}{mark}"))
-        if isinstance(plan, ExamplePlan) and plan.sampler == "shuffle":
-            rows.append(("no guarantee: ε were the batches Poisson samples", shown(as_if_poisson(self.experiment))))
+        if (poisson := plan.as_if_poisson()) is not None:
+            would_be = price_of(poisson, self.experiment)
+            rows.append(("no guarantee: ε were the batches Poisson samples", shown(would_be)))
         if self.extrapolated is not None:
             wide = self.extrapolated
             imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
@@ -249,7 +226,7 @@ def account(config: ExperimentConfig) -> Account:
     """
     experiment = assemble(config)
     plan, rounds = experiment.plan, config.rounds
-    if isinstance(plan, NoPlan):
+    if not plan.promises:
         raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
     ledger = experiment.ledger(rounds)
     return Account(
@@ -269,11 +246,8 @@ def over_rounds(experiment: Experiment) -> list[float]:
     return spent
 
 
-def as_if_poisson(experiment: Experiment) -> float:
-    """ε that Poisson batches would have: beside shuffled ones, whose it is not, it is no guarantee."""
-    assert isinstance(experiment.plan, ExamplePlan)
-
-    plan = replace(experiment.plan, sampler="poisson")
+def price_of(plan: Plan, experiment: Experiment) -> float:
+    """ε that the experiment would have under another plan with the same accounts and cohorts."""
     rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
     return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
 
@@ -324,7 +298,7 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         raise RunFolderError(
             f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
         )
-    if folder.config.privacy.kind == "none":
+    if not folder.config.privacy.promises:
         raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
     for other in folders[: folders.index(folder)]:
         _require_own_randomness(folder, other)
@@ -347,7 +321,7 @@ def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
             f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
             "the longer of them tells all; leave the other out"
         )
-    secret = isinstance(folder.config.privacy, ClientCentral) and not isinstance(folder.config.cohort, AllClients)
+    secret = folder.config.privacy.secret_cohorts and folder.config.cohort.draws
     if secret and common and all(one.cohort == two.cohort for one, two in common):
         raise RunFolderError(
             f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "

@@ -23,7 +23,6 @@ from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
-from privfl.privacy.plan import NoPlan
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.running import attacking, views
@@ -187,7 +186,7 @@ class _Recorder:
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
         """Why the next round must not begin; None where it may."""
         plan, events = self.experiment.plan, self.experiment.planned(round_number)
-        if isinstance(plan, NoPlan) or plan.budget is None or not events:
+        if plan.budget is None or not events:
             return None
         would_be = ledger.epsilon_with(events)
         if would_be <= plan.budget:
@@ -221,7 +220,7 @@ class _Recorder:
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
             zeroed=outcome.zeroed,
-            epsilon=None if isinstance(self.experiment.plan, NoPlan) else ledger.epsilon(),
+            epsilon=ledger.epsilon() if self.experiment.plan.promises else None,
             bytes_up=aggregate.cost.bytes_up if aggregate else 0,
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,

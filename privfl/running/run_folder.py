@@ -33,19 +33,22 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 from pydantic import BaseModel, ValidationError
 
-from privfl.auditing.questions import Finding
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, RunFolderError
 from privfl.loading import dump, load
 from privfl.records import Environment, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.shelves import SHELVES
 from privfl.storage import append_line, npz, storing, write_atomic, write_json
+
+if TYPE_CHECKING:
+    # It would import SciPy, which a command that only looks into a folder need not wait for.
+    from privfl.auditing.questions import Finding
 
 FORMAT = 4
 

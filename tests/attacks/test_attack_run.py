@@ -17,7 +17,7 @@ from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, V
 from privfl.learning.training import LocalResult, LocalTask
 from privfl.learning.training.opacus import Opacus
 from privfl.loading import loads
-from privfl.privacy.plan import ExamplePlan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -147,7 +147,7 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
         assert self._private is not None
         # Its hooks would keep a gradient of every example of every step.
         self._private.disable_hooks()
-        return replace(self._train_plain(task, global_D), event=plan.local_training(task.size))
+        return replace(self._train_plain(task, global_D), event=plan.planned(task.size))
 
     if broken:
         # Worker processes would not know of the break.

@@ -25,11 +25,15 @@ from privfl.data.input_store import Inputs
 from privfl.errors import PrivflError
 from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
 from privfl.learning.training import LocalTask, Trainer
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans import PromiseSettings
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 from privfl.vectors import Layout, to_vector
+
+LEAST = {"size": 2, "separation": 3, "survivors": 2}
+"""Settings that are whole numbers."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,10 @@ class Entry:
 
     def made(self) -> Any:
         """The item with as few settings as it takes."""
-        least = {key: 0.1 for key, info in self.cls.model_fields.items() if info.is_required() and key != "kind"}
+        needed = [key for key, info in self.cls.model_fields.items() if info.is_required() and key != "kind"]
+        least = {key: LEAST.get(key, 0.1) for key in needed}
+        if issubclass(self.cls, PromiseSettings):
+            least["noise_multiplier"] = 1.0
         return self.cls.model_validate({"kind": self.name, **least})
 
 
@@ -88,8 +95,8 @@ def test_the_file_s_name_is_the_item_s(entry: Entry) -> None:
     shelf = SHELVES[entry.at]
     assert entry.module.__name__ == f"{shelf.package}.{entry.name.replace('/', '.')}"
     assert issubclass(entry.cls, getattr(importlib.import_module(shelf.package), shelf.contract))
-    # The class is the file's name in another spelling: fashion_mnist.py holds FashionMnist.
-    assert entry.cls.__name__.lower() == entry.name.rpartition("/")[2].replace("_", "")
+    # The class is the file's name in another spelling: fashion_mnist.py holds FashionMnist. `None` is Python's own.
+    assert entry.cls.__name__.lower().replace("noprivacy", "none") == entry.name.rpartition("/")[2].replace("_", "")
 
 
 @every(ENTRIES)

@@ -16,9 +16,13 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
 from sklearn.model_selection import cross_val_predict
 
-from privfl.config import DataConfig, Dirichlet, Iid, Natural, Partition
+from privfl.config import DataConfig
 from privfl.data.datasets.digits import Digits
 from privfl.data.federated import Examples, FederatedData, LoadedData, Pixels
+from privfl.data.partitions import Partition
+from privfl.data.partitions.dirichlet import Dirichlet
+from privfl.data.partitions.iid import Iid
+from privfl.data.partitions.natural import Natural
 from privfl.errors import DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.seeding import Seed

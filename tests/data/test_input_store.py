@@ -14,7 +14,9 @@ from privfl.learning.models.cnn import Cnn
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

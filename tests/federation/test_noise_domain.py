@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel
-from small_runs import SMALL, small
+from small_runs import SMALL, plan_for, small
 
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.data.federated import FederatedData
@@ -25,10 +25,12 @@ from privfl.federation import noise_domain as fingerprint_module
 from privfl.federation.noise_domain import Made, fingerprint, with_members
 from privfl.federation.rounds import ServerState
 from privfl.learning.models._build import constants
-from privfl.privacy.plan import Federation, NoPlan, plan_for
+from privfl.privacy.plans import Federation
+from privfl.privacy.plans.none import NoPlan
 from privfl.running import experiment as experiment_module
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
+from privfl.shelves import SHELVES
 from privfl.tables import Item
 
 DOCS = Path(__file__).parents[2] / "docs" / "privacy.md"
@@ -97,9 +99,12 @@ def tables_in(annotation: Any) -> Iterator[type[BaseModel]]:
 
 
 def fields(model: type[BaseModel], at: str = "") -> Iterator[str]:
-    """Every setting, by its dotted key; an item of a shelf counts whole, but for what all data sets are told."""
+    """Every setting, by its dotted key; an item of a shelf counts whole, but for the settings of all data
+    sets, and those of partitions, cohorts and plans, item by item."""
     for name, field in model.model_fields.items():
         inside = [one for one in tables_in(field.annotation) if not issubclass(one, Item) or issubclass(one, DataConfig)]
+        if (shelf := f"{at}{name}") in ("data.partition", "cohort", "privacy"):
+            inside = [SHELVES[shelf].find(kind) for kind in SHELVES[shelf].names()]
         if not inside:
             yield at + name
         for one in inside:
@@ -142,6 +147,10 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "training.lr": ("example", {"training__lr": 0.25}),
     "training.momentum": ("example", {"training__momentum": 0.5}),
     "training.weight_decay": ("example", {"training__weight_decay": 0.1}),
+    "training.optimizer": ("example", {"training__optimizer": "adam"}),
+    "training.round_schedule": ("example", {"training__round_schedule": "step"}),
+    "training.step_schedule": ("example", {"training__step_schedule": "cosine"}),
+    "training.max_grad_norm": ("client_local", {"training__max_grad_norm": 1.0}),
     "training.proximal": ("example", {"training__proximal": 0.1}),
     "training.precision": ("example", {"training__precision": "bfloat16"}),
     "privacy.kind": ("client_central", {"privacy__kind": "client_local"}),
@@ -224,6 +233,15 @@ def test_what_leaves_every_message_as_it_is_is_not_in_the_name(kind: str, change
 def test_the_noise_is_in_the_name_whatever_fixed_it(kind: str, data: FederatedData) -> None:
     given, asked = config_of(kind), config_of(kind, privacy__noise_multiplier=None, privacy__target_epsilon=2.0)
     assert name_of(given, data) == name_of(asked, data) != name_of(asked, data, noise=0.301)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_the_number_of_rounds_is_in_the_name_where_the_learning_rate_follows_it(schedule: str, data: FederatedData) -> None:
+    """A longer run would send other messages under the same noise."""
+    names = {name_of(config_of("example", training__round_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 2
+    names = {name_of(config_of("example", training__step_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 1
 
 
 def test_secret_cohorts_are_of_the_whole_name() -> None:
@@ -318,7 +336,7 @@ def message(experiment: Experiment, state: ServerState) -> torch.Tensor:
     with deterministic():
         (result,) = experiment.trainer.train(state.global_D, [task])
         if experiment.config.privacy.kind == "client_local":
-            return experiment.plan.at_client(result.delta_D, experiment.layout, state.plan, task.seed).delta_D  # type: ignore[union-attr]
+            return experiment.plan.at_client(result.delta_D, experiment.layout, state.plan, task.seed).delta_D
     return result.delta_D
 
 

@@ -12,12 +12,15 @@ from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators.mean import Mean
-from privfl.federation.rounds import Cohort, Outcome, Round, ServerState
+from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.learning.training import LocalResult, LocalTask, Trainer
-from privfl.privacy.client_plans import CentralPlan, ClientPlan, DpftrlPlan
-from privfl.privacy.own_noise_plans import DistributedPlan, LocalPlan
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans._client import ClientPlan
+from privfl.privacy.plans.client_central import CentralPlan
+from privfl.privacy.plans.client_distributed import DistributedPlan
+from privfl.privacy.plans.client_dpftrl import DpftrlPlan
+from privfl.privacy.plans.client_local import LocalPlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.vectors import Layout
@@ -147,7 +150,7 @@ def play(
         stream=name / "server",
         run_name="scripted",
     )
-    return one.run(begin, Cohort(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
+    return one.run(begin, CohortTasks(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 
 
 def released(plan: ClientPlan, deltas: Mapping[int, Tensor], **changes: Any) -> Tensor:
@@ -158,7 +161,7 @@ def released(plan: ClientPlan, deltas: Mapping[int, Tensor], **changes: Any) -> 
 
 def denominator(plan: ClientPlan, deltas: Mapping[int, Tensor]) -> float:
     """A fixed number where cohorts are secret; else how many took part, which is public."""
-    return float(plan.size) if isinstance(plan, CentralPlan | DpftrlPlan) else float(max(len(deltas), 1))
+    return float(getattr(plan, "size", 0) or max(len(deltas), 1))
 
 
 def loud(plan: ClientPlan, noise_multiplier: float) -> ClientPlan:

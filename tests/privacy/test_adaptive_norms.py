@@ -8,13 +8,13 @@ import torch
 from scipy import stats
 from scripted import CLIP, POPULATION, D, Lossy, central, play, updates
 
-from privfl.config import AdaptiveClipping
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import ServerState
-from privfl.privacy.client_plans import CentralPlan
 from privfl.privacy.events import CohortSum
 from privfl.privacy.ledger import Ledger
+from privfl.privacy.plans._clipping import AdaptiveClipping
+from privfl.privacy.plans.client_central import CentralPlan
 from privfl.seeding import Seed
 
 ERROR = 1e-4

@@ -31,7 +31,6 @@ from test_factorization import strategy as matrix_of
 from test_factorization import worst
 from torch import Tensor
 
-from privfl.config import AdaptiveClipping
 from privfl.errors import PrivacyError
 from privfl.federation.aggregators import ClientUpdate, RoundContext
 from privfl.federation.aggregators.mean import Mean
@@ -39,12 +38,14 @@ from privfl.federation.aggregators.plain_sum import PlainSum
 from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import skip_reason
 from privfl.privacy import draws
-from privfl.privacy.client_plans import CentralPlan, ClientPlan, Imagined
 from privfl.privacy.clipping import clip_update
 from privfl.privacy.events import CohortSum
 from privfl.privacy.factorization import Participation
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, MatrixGaussian
+from privfl.privacy.plans._client import ClientPlan
+from privfl.privacy.plans._clipping import AdaptiveClipping
+from privfl.privacy.plans.client_central import CentralPlan, Imagined
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 
@@ -338,6 +339,7 @@ def test_an_imagined_population_never_lends_its_epsilon_to_the_run() -> None:
     assert isinstance(event, CohortSum)
     assert (event.noise_multiplier, event.population, event.size) == (0.01, POPULATION, 4)
     wide = plan.extrapolated()
+    assert wide is not None
     assert (wide.noise_multiplier, wide.population, wide.size) == (1.0, 100_000, 400)
     ledger = Ledger(plan.delta)
     ledger.record(0, outcome.events)

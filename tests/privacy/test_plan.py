@@ -1,10 +1,11 @@
 """The plan: what training and accounting both read."""
 
 import pytest
-from small_runs import SMALL, small
+from small_runs import SMALL, plan_for, small
 
-from privfl.config import ExampleLevel
-from privfl.privacy.plan import ExamplePlan, Federation, NoPlan, plan_for
+from privfl.privacy.plans import Federation
+from privfl.privacy.plans.example import Example, ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 
 
 def plan(**changes: object) -> ExamplePlan:
@@ -23,18 +24,18 @@ def test_no_privacy_has_no_plan() -> None:
     [(320, 0.1, 20, 32.0), (100, 0.32, 8, 32.0), (32, 1.0, 2, 32.0), (5, 1.0, 2, 5.0), (1, 1.0, 2, 1.0)],
 )
 def test_local_training(examples: int, rate: float, steps: int, expected: float) -> None:
-    event = plan().local_training(examples)
+    event = plan().planned(examples)
     assert event.sample_rate == pytest.approx(rate)
     assert event.steps == steps
     assert event.expected_batch_size == pytest.approx(expected)
 
 
 def test_local_steps_are_taken_as_given() -> None:
-    assert plan(local_epochs=None, local_steps=7).local_training(1000).steps == 7
+    assert plan(local_epochs=None, local_steps=7).planned(1000).steps == 7
 
 
 def test_budget_is_the_target_unless_given() -> None:
     base = {"kind": "example", "delta": 1e-5, "max_grad_norm": 1.0}
-    assert ExampleLevel(**base, target_epsilon=3.0).budget == 3.0  # type: ignore[arg-type]
-    assert ExampleLevel(**base, target_epsilon=3.0, max_epsilon=2.0).budget == 2.0  # type: ignore[arg-type]
-    assert ExampleLevel(**base, noise_multiplier=1.0).budget is None  # type: ignore[arg-type]
+    assert Example(**base, target_epsilon=3.0).budget == 3.0  # type: ignore[arg-type]
+    assert Example(**base, target_epsilon=3.0, max_epsilon=2.0).budget == 2.0  # type: ignore[arg-type]
+    assert Example(**base, noise_multiplier=1.0).budget is None  # type: ignore[arg-type]

@@ -21,7 +21,8 @@ import test_traps as of_traps
 
 from privfl.errors import PrivacyError, ProtocolError
 from privfl.federation import rounds
-from privfl.privacy import client_plans, clipping, distributed, events, ledger, own_noise_plans
+from privfl.privacy import clipping, distributed, events, ledger
+from privfl.privacy.plans import _client, client_central, client_dpftrl, client_local
 from privfl.running import experiment
 from privfl.seeding import Seed
 
@@ -50,7 +51,7 @@ def mutate(monkeypatch: pytest.MonkeyPatch, edit: Edit) -> None:
     monkeypatch.setattr(edit.owner, edit.name, namespace[edit.name])
 
 
-Central, Local = client_plans.CentralPlan, own_noise_plans.LocalPlan
+Central, Local = client_central.CentralPlan, client_local.LocalPlan
 
 EVERY_ROUND = Edit(experiment.Experiment, "stream", '"round" / state.round', '"round"')
 PUBLIC_SEED = Edit(experiment.Experiment, "stream", "self.secret", "self.seed")
@@ -59,7 +60,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "drop the clip",
         of_plans.check_sensitivity,
-        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+        Edit(_client.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
     ),
     (
         "halve the central noise",
@@ -79,7 +80,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "weight by the number of examples",
         of_plans.check_weights_are_uniform,
-        Edit(rounds.Round, "_train", "[1.0] * len(tasks)", "[task.size / self.largest_client for task in tasks]"),
+        Edit(_client.ClientPlan, "weight", "return 1.0", "return size / largest"),
     ),
     (
         "skip an empty cohort",
@@ -111,21 +112,21 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         of_plans.check_sensitivity,
         Edit(
             rounds.Round,
-            "_of_clients",
-            "Total(aggregate.sum_D.to(state.global_D.device),",
-            "Total(STALE.setdefault(0, torch.zeros_like(aggregate.sum_D)).add_(aggregate.sum_D).clone(),",
+            "_total",
+            "WeightedSum(aggregate.sum_D.to(state.global_D.device),",
+            "WeightedSum(STALE.setdefault(0, torch.zeros_like(aggregate.sum_D)).add_(aggregate.sum_D).clone(),",
         ),
     ),
     (
         "clip to another norm than the noise is scaled to",
         of_plans.check_sensitivity,
-        Edit(client_plans.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
+        Edit(_client.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
     ),
     (
         "clip in two places, to two norms: the wider one is handed in",
         of_plans.check_sensitivity,
         Edit(
-            client_plans.ClientPlan,
+            _client.ClientPlan,
             "at_client",
             "Contribution(clipped.delta_D,",
             "Contribution(clip_update(delta_D, 2 * norm, layout, self.scheme).delta_D,",
@@ -135,7 +136,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         "clip in two places, to two norms: a narrower one follows",
         of_plans.check_a_plan_only_clips_and_adds,
         Edit(
-            client_plans.ClientPlan,
+            _client.ClientPlan,
             "at_client",
             "Contribution(clipped.delta_D,",
             "Contribution(clip_update(clipped.delta_D, norm / 2, layout, self.scheme).delta_D,",
@@ -147,14 +148,14 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         Edit(
             rounds.Round,
             "_train",
-            '{"rounding": self.aggregator.rounding_norm(context)} if self.plan.trusts_server else {}',
-            "{}",
+            "self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0",
+            "0.0",
         ),
     ),
     (
         "one participation too few",
         of_plans.check_participations_are_counted,
-        Edit(client_plans.DpftrlPlan, "planned", "-(-self.rounds // self.separation)", "self.rounds // self.separation"),
+        Edit(client_dpftrl.DpftrlPlan, "planned", "-(-self.rounds // self.separation)", "self.rounds // self.separation"),
     ),
     (
         "a client's streams are those of every round",
@@ -248,15 +249,17 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         of_norms.test_the_count_is_of_those_whose_updates_arrived,
         Edit(
             rounds.Round,
-            "_of_clients",
-            "release = plan.at_server(total,",
-            "total.sum_D[-1] = sum(one.within - 0.5 for one in done.handed_in)\n    release = plan.at_server(total,",
+            "_outcome",
+            "release = plan.at_server(self._total(state, aggregate),",
+            "total = self._total(state, aggregate)\n"
+            "        total.sum_D[-1] = sum(one.within - 0.5 for one in done.handed_in)\n"
+            "        release = plan.at_server(total,",
         ),
     ),
     (
         "an adaptive norm that clips nothing",
         of_traps.test_trap_1_adaptive_clipping_that_clips_nothing,
-        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+        Edit(_client.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
     ),
     (
         "noise of the norm that the run began with",
@@ -280,13 +283,13 @@ def _no_price_is_remembered() -> Iterator[None]:
 
 @pytest.mark.parametrize(("check", "edit"), [mutant[1:] for mutant in MUTANTS], ids=[mutant[0] for mutant in MUTANTS])
 def test_a_broken_plan_is_caught(check: Check, edit: Edit, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (client_plans, own_noise_plans, rounds):
+    for module in (client_central, client_local, rounds):
         monkeypatch.setattr(module, "Seed", Seed)
     monkeypatch.setattr(rounds, "STALE", {}, raising=False)
     mutate(monkeypatch, edit)
     if edit.owner is clipping:
         # The plans imported the function by name.
-        monkeypatch.setattr(client_plans, edit.name, getattr(clipping, edit.name))
+        monkeypatch.setattr(_client, edit.name, getattr(clipping, edit.name))
     if edit.owner is rounds:
         monkeypatch.setattr(of_plans, edit.name, getattr(rounds, edit.name))
     with pytest.raises(RED):

@@ -18,12 +18,14 @@ from small_runs import SMALL, small
 
 from attacks._run import _promised
 from privfl.auditing import tpr_bound
-from privfl.config import FixedCohort, PoissonCohort, SeparatedCohort
 from privfl.errors import RunFolderError, StorageError, ViewError
 from privfl.privacy import accounting
+from privfl.privacy.cohorts import draw_cohorts
+from privfl.privacy.cohorts.fixed import Fixed
+from privfl.privacy.cohorts.poisson import Poisson
+from privfl.privacy.cohorts.separated import Separated
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, PoissonGaussian
-from privfl.privacy.sampling import draw_cohorts
 from privfl.report.card import as_json
 from privfl.report.headline import headlines
 from privfl.report.recorded import Run
@@ -105,7 +107,7 @@ def test_shuffled_batches_earn_no_amplification() -> None:
 # --- the ledger's q is the empirical one ------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("cohort", [PoissonCohort(kind="poisson", size=3), FixedCohort(kind="fixed", size=3)])
+@pytest.mark.parametrize("cohort", [Poisson(kind="poisson", size=3), Fixed(kind="fixed", size=3)])
 def test_the_ledger_s_rate_is_the_empirical_one(cohort: Any) -> None:
     """12,000 draws of 11 clients: every client, and all together, by a binomial bound of 1e-4."""
     clients, rounds = 11, 12_000
@@ -121,7 +123,7 @@ def test_the_ledger_s_rate_is_the_empirical_one(cohort: Any) -> None:
 
 
 def test_separated_cohorts_keep_their_distance() -> None:
-    cohort = SeparatedCohort(kind="separated", size=2, separation=4)
+    cohort = Separated(kind="separated", size=2, separation=4)
     drawn = draw_cohorts(cohort, 9, 200, Seed(0))
     for number, one in enumerate(drawn):
         assert len(set(one)) == 2

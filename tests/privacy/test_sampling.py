@@ -5,8 +5,11 @@ import pytest
 import torch
 from scipy import stats
 
-from privfl.config import AllClients, FixedCohort, PoissonCohort
-from privfl.privacy.sampling import draw_cohorts, poisson_batches, shuffled_batches
+from privfl.privacy.cohorts import draw_cohorts
+from privfl.privacy.cohorts.all import All
+from privfl.privacy.cohorts.fixed import Fixed
+from privfl.privacy.cohorts.poisson import Poisson
+from privfl.privacy.sampling import poisson_batches, shuffled_batches
 from privfl.seeding import Seed
 
 ERROR = 1e-4
@@ -15,7 +18,7 @@ ERROR = 1e-4
 def test_poisson_cohort_takes_each_client_at_its_rate_independently() -> None:
     rounds, clients = 4000, 20
     taken = np.zeros((rounds, clients))
-    for number, cohort in enumerate(draw_cohorts(PoissonCohort(kind="poisson", size=5), clients, rounds, Seed(0))):
+    for number, cohort in enumerate(draw_cohorts(Poisson(kind="poisson", size=5), clients, rounds, Seed(0))):
         taken[number, list(cohort)] = 1
     low, high = stats.binom.ppf([ERROR / 2 / clients, 1 - ERROR / 2 / clients], rounds, 0.25)
     assert ((low <= taken.sum(0)) & (taken.sum(0) <= high)).all()
@@ -24,10 +27,10 @@ def test_poisson_cohort_takes_each_client_at_its_rate_independently() -> None:
 
 
 def test_fixed_and_whole_cohorts() -> None:
-    drawn = draw_cohorts(FixedCohort(kind="fixed", size=4), 9, 50, Seed(1))
+    drawn = draw_cohorts(Fixed(kind="fixed", size=4), 9, 50, Seed(1))
     assert all(len(set(cohort)) == 4 and list(cohort) == sorted(cohort) for cohort in drawn)
     assert len(set(drawn)) > 20
-    assert draw_cohorts(AllClients(kind="all"), 3, 2, Seed(2)) == ((0, 1, 2), (0, 1, 2))
+    assert draw_cohorts(All(kind="all"), 3, 2, Seed(2)) == ((0, 1, 2), (0, 1, 2))
 
 
 def test_poisson_batches_have_the_accounted_rate_and_may_be_empty() -> None:

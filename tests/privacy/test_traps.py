@@ -17,19 +17,21 @@ from scipy import stats
 from scripted import D, central, denominator, play, updates
 from torch import Tensor, nn
 
-from privfl.config import AdaptiveClipping, TrainingConfig
+from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
 from privfl.federation.rounds import ServerState
+from privfl.learning.tasks.classification import Classification
 from privfl.learning.training import LocalTask, LocalWork, Trainer, opacus
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
 from privfl.privacy import accounting
-from privfl.privacy.client_plans import CentralPlan
 from privfl.privacy.events import CohortSum
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History, PoissonGaussian
-from privfl.privacy.plan import ExamplePlan
+from privfl.privacy.plans._clipping import AdaptiveClipping
+from privfl.privacy.plans.client_central import CentralPlan
+from privfl.privacy.plans.example import ExamplePlan
 from privfl.privacy.sampling import private_batches
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
@@ -146,12 +148,13 @@ def test_trap_3_a_normaliser_of_the_loss_that_depends_on_the_batch(engine: type[
 def test_trap_3_is_found_where_it_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Class-weighted cross-entropy with reduction "mean" divides by the sum of the others' weights too."""
     weights = torch.tensor([1.0, 5.0, 475.0])
-    original = nn.functional.cross_entropy
+    original = Classification.loss
 
-    def weighted(logits: Tensor, y: Tensor, reduction: str) -> Tensor:
-        return original(logits, y, reduction=reduction) * weights[y] / weights[y].sum()
+    def weighted(self: Classification, logits: Tensor, y: Tensor) -> Tensor:
+        return original(self, logits, y) * weights[y] / weights[y].sum()
 
-    monkeypatch.setattr(opacus, "cross_entropy", weighted)
+    monkeypatch.setattr(Classification, "loss", weighted)
+    monkeypatch.setattr(opacus, "require_own_loss", lambda *_: None)
     monkeypatch.setattr(opacus, "require_true_gradients", lambda *_: None)
     with pytest.raises((AssertionError, ModelError)):
         test_trap_3_a_normaliser_of_the_loss_that_depends_on_the_batch(Opacus)
@@ -228,7 +231,7 @@ def test_trap_10_reductions_that_disagree(engine: type[Trainer], check: str, mon
 def test_trap_11_one_accountant_for_all_clients() -> None:
     """The largest over the clients, and not the sum, which would be that of one client that did it all."""
     ledger, each = Ledger(1e-5), plan(noise_multiplier=1.0, batch_size=10)
-    spent: dict[Account, Any] = {client: each.local_training(size) for client, size in enumerate((100, 80, 50))}
+    spent: dict[Account, Any] = {client: each.planned(size) for client, size in enumerate((100, 80, 50))}
     for number in range(4):
         ledger.record(number, spent)
     alone = [accounting.epsilon(History({PoissonGaussian(10 / size, 1.0): 4}), 1e-5) for size in (100, 80, 50)]
@@ -242,10 +245,10 @@ def test_trap_12_a_rate_that_is_not_the_accounted_one() -> None:
     odd = [size for size in range(1, 400) if int(1 / (1 / size)) != size]
     assert {93, 99, 105} <= set(odd)
     for size in odd:
-        event = plan(batch_size=1, local_steps=4000).local_training(size)
+        event = plan(batch_size=1, local_steps=4000).planned(size)
         assert event.sample_rate == 1 / size
         assert event.releases(1) == History({PoissonGaussian(1 / size, 1e-9): 4000})
     for size in odd[:4]:
         low, high = stats.binom.ppf([ERROR / 2, 1 - ERROR / 2], 4000 * size, 1 / size)
-        batches = private_batches(plan(batch_size=1, local_steps=4000).local_training(size), size, (Seed(size) / "b").torch())
+        batches = private_batches(plan(batch_size=1, local_steps=4000).planned(size), size, (Seed(size) / "b").torch())
         assert low <= sum(len(batch) for batch in batches) <= high

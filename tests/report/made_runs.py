@@ -13,8 +13,9 @@ from scipy.stats import norm
 
 from privfl.auditing import clopper_pearson
 from privfl.auditing.questions.membership import AttackRecord, BestAttack, MembershipFinding, RateAt
-from privfl.config import ExampleLevel, ExperimentConfig
+from privfl.config import ExperimentConfig
 from privfl.loading import load
+from privfl.privacy.plans.example import Example
 from privfl.records import (
     Environment,
     Evaluation,
@@ -199,7 +200,7 @@ def partition(made: Made, generator: np.random.Generator) -> PartitionRecord:
 
 
 def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator) -> PrivacyResult | None:
-    if not isinstance(config.privacy, ExampleLevel):
+    if not isinstance(config.privacy, Example):
         return None
     # A Gaussian mechanism's curve (Balle & Wang 2018, theorem 5), scaled to about the ε that is asked for.
     mu, grid = made.epsilon / 4.2, np.linspace(0, 20, 81)

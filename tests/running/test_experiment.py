@@ -12,11 +12,12 @@ from small_runs import SMALL, small
 from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.federation.aggregators.mean import Mean
-from privfl.federation.rounds import Order, Round
+from privfl.federation.rounds import Round, RoundOrder
 from privfl.learning.training import LocalTask, _choice
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
-from privfl.privacy.plan import ExamplePlan, NoPlan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.processes import Alone
 from privfl.running import experiment as experiment_module
 from privfl.running.determinism import deterministic
@@ -44,7 +45,7 @@ def test_schedule_counts_each_client_s_rounds_and_not_the_skipped_ones() -> None
     plan = experiment.plan
     assert isinstance(plan, ExamplePlan)
     for client in range(10):
-        event = plan.local_training(int(experiment.data.sizes()[client]))
+        event = plan.planned(int(experiment.data.sizes()[client]))
         rounds = sum(client in cohort for cohort in trained)
         spent = History({PoissonGaussian(event.sample_rate, event.noise_multiplier): event.steps * rounds})
         assert prices.epsilon_clients[client] == epsilon(spent, 1e-4)
@@ -110,8 +111,8 @@ class Second(Alone):
 
     rank, size = 1, 2
 
-    def __init__(self, order: Order) -> None:
-        self.orders: list[Order | None] = [order, None]
+    def __init__(self, order: RoundOrder) -> None:
+        self.orders: list[RoundOrder | None] = [order, None]
         self.told: list[Any] = []
 
     def share(self, value: Any = None) -> Any:
@@ -130,7 +131,7 @@ class Second(Alone):
 def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: bool, privacy: dict[str, Any]) -> None:
     """Its clients' updates would be of other examples, in silence."""
     config = small(privacy=privacy)
-    processes = Second(Order(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint))
+    processes = Second(RoundOrder(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint))
     # Nobody else is there to train the rest of the cohort.
     with deterministic(), suppress(ProcessError):
         replace(assemble(config), processes=processes, aggregator=Mean(kind="mean")).assist()

@@ -11,7 +11,6 @@ from small_runs import small
 import privfl
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ModelError, RunFolderError
-from privfl.running import recording
 from privfl.running.default_folder import default_folder
 from privfl.running.experiment import Experiment
 from privfl.running.recording import run
@@ -124,7 +123,7 @@ def test_an_error_in_training_does_not_block_the_name(tmp_path: Path, monkeypatc
 
 def test_a_run_is_replaced_once_the_new_one_begins_and_whole(tmp_path: Path) -> None:
     folder = run(plain(attacks=LOSS), tmp_path / "run")
-    privfl.attack(folder)
+    privfl.Run(folder.path).attack()
     (folder.path / "report.html").write_text("the page")
     before = {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()}
     with pytest.raises(ConfigError):
@@ -165,14 +164,10 @@ def test_a_replacement_that_breaks_off_can_be_begun_again(tmp_path: Path, monkey
 
 def test_a_path_may_be_text_wherever_python_takes_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    folder = privfl.run(plain(attacks=LOSS), "runs/one")
-    assert privfl.RunFolder.open("runs/one") == privfl.RunFolder("runs/one") == folder  # type: ignore[arg-type]
-    assert privfl.attack("runs/one", ["membership/loss"]) == folder.findings
-    assert privfl.load("runs/one/config.toml") == folder.config
-    assert privfl.write_report(["runs/one"], "one.html") == Path("one.html")
-    layout = privfl.assemble(folder.config).layout
-    view = privfl.open_view("runs/one", "external", layout)
-    assert len(view.final_model()) == layout.size
+    done = privfl.run(plain(attacks=LOSS), "runs/one")
+    assert privfl.Run("runs/one") == done
+    assert privfl.load("runs/one/config.toml") == done.config
+    assert done.page("one.html") == privfl.compare("runs/one", "one.html") == Path("one.html")
+    assert done.export("one.safetensors") == Path("one.safetensors")
     with pytest.raises(RunFolderError, match="nowhere: is not a run folder"):
-        privfl.attack("nowhere")
-    assert recording.run is privfl.run
+        privfl.Run("nowhere")

@@ -15,7 +15,7 @@ from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import Trainer
 from privfl.learning.training._guards import runnable
-from privfl.privacy.plan import Plan
+from privfl.privacy.plans import Plan
 from privfl.shelves import SHELVES
 from privfl.vectors import to_vector
 

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
+from privfl.learning.optimizers import optimizer_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
@@ -49,11 +50,11 @@ from privfl.learning.training._passes import Clipping
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.learning.training._rules.products import square_lengths
-from privfl.learning.training._work import gradient_weight, require_shapes
+from privfl.learning.training._work import require_shapes
 from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.noise import SecureNoise
-from privfl.privacy.plan import ExamplePlan, Plan
+from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
@@ -61,9 +62,9 @@ from privfl.vectors import Layout, load_vector, trained
 
 
 class Opacus(Trainer):
-    """DP-SGD where the plan is :class:`ExamplePlan`, plain SGD where it is :class:`NoPlan`.
+    """DP-SGD if the plan has it (:attr:`Plan.dp_sgd`), else plain SGD.
 
-    **Guarantees.** Under an ExamplePlan each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
+    **Guarantees.** Under a plan of DP-SGD each step releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and nothing else of
     the client's data; adding or removing one example changes the sum by at most C in L2 (Abadi et al. 2016). The
     returned event is read off the optimizer that clipped and drew, and the noise that it drew is measured.
     """
@@ -77,7 +78,7 @@ class Opacus(Trainer):
             )
         self._private: PerExample | None = None
         self._prepared = self._apart = False
-        if isinstance(plan, ExamplePlan):
+        if plan.dp_sgd is not None:
             require_per_example(model)
             require_known(model)
             with runnable("Opacus"):
@@ -116,18 +117,18 @@ class Opacus(Trainer):
         load_vector(self.model, global_D if task.work.start_D is None else task.work.start_D)
         self.model.train()
         with _layer_randomness(task.seed / "layers", task.x.device):
-            if isinstance(self.plan, ExamplePlan):
-                return self._train_private(self.plan, task, global_D)
+            if (private := self.plan.dp_sgd) is not None:
+                return self._train_private(private, task, global_D)
             return self._train_plain(task, global_D)
 
-    def _train_private(self, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
+    def _train_private(self, plan: DpSgdPlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
-        todo = plan.local_training(task.size)
+        todo = plan.planned(task.size)
         todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
-        sgd = self._sgd(task.work, global_D)
+        local = self._local(task, global_D, todo.steps)
         optimizer = CountingDPOptimizer(
-            sgd,
+            local,
             noise_multiplier=todo.noise_multiplier,
             max_grad_norm=todo.max_grad_norm,
             expected_batch_size=todo.expected_batch_size,
@@ -159,19 +160,22 @@ class Opacus(Trainer):
         examples = max(optimizer.examples, 1)
         return LocalResult(
             task.client,
-            sgd.moved(),
+            local.moved(),
             loss_sum / examples,
             optimizer.clipped / examples,
             done,
             optimizer.zeroed,
             steps=todo.steps,
-            gradient_weight=gradient_weight(todo.steps, self.config, task.work),
+            gradient_weight=self.optimizer.gradient_weight(self.config, local.rates, task.work.mu),
         )
 
     def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
         """Make sure, once a run and on real examples, that none has a part in another's gradient."""
         private = self._private
         assert private is not None
+        private.disable_hooks()
+        require_own_loss(self.model, self.task, x_B, y_B)
+        private.enable_hooks()
 
         def gradients(x_B: Tensor) -> list[Tensor]:
             private.zero_grad(set_to_none=True)
@@ -200,9 +204,8 @@ class Opacus(Trainer):
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
 
     def _train_plain(self, task: LocalTask, global_D: Tensor) -> LocalResult:
-        optimizer = self._sgd(task.work, global_D)
-        losses = []
-        size, steps = self.config.batch_size, self.plain_steps(task)
+        size, steps, losses = self.config.batch_size, self.plain_steps(task), []
+        optimizer = self._local(task, global_D, steps)
         for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
@@ -211,33 +214,41 @@ class Opacus(Trainer):
             optimizer.step()
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
-        weight = gradient_weight(steps, self.config, task.work)
+        weight = self.optimizer.gradient_weight(self.config, optimizer.rates, task.work.mu)
         return LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
 
-    def _sgd(self, work: LocalWork, global_D: Tensor) -> WorkingSGD:
-        config = self.config
-        settings: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        return WorkingSGD(self.model, work, global_D, **settings)
+    def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> Working:
+        return Working(self.model, task.work, global_D, self.config, self.rates(task, steps))
 
 
-class WorkingSGD(torch.optim.SGD):
-    """SGD that also does what :class:`LocalWork` says.
+class Working(torch.optim.Optimizer):
+    """The local optimizer as PyTorch knows one, which also does what :class:`LocalWork` says.
 
     Drift and pull need no data. In the loss, hooks would drop them or scale them by private factors; here they come after the
     noise.
     """
 
-    def __init__(self, model: nn.Module, work: LocalWork, global_D: Tensor, **settings: Any) -> None:
+    def __init__(
+        self, model: nn.Module, work: LocalWork, global_D: Tensor, config: TrainingConfig, rates: Sequence[float]
+    ) -> None:
         self._trained, layout = trained(model), Layout.of(model)
-        super().__init__(self._trained.values(), **settings)
+        super().__init__(self._trained.values(), {})
+        self._item, self._config, self.rates, self._taken = optimizer_of(config), config, rates, 0
+        slots = self._item.slots(config)
+        self._slots = {name: {slot: torch.zeros_like(one) for slot in slots} for name, one in self._trained.items()}
         self._mu, vectors = work.mu, {"start_D": global_D, "centre_D": global_D} | work.vectors
         vectors = {name: vector_D.to(global_D.device) for name, vector_D in vectors.items()}
         self._start_D = vectors["start_D"]
         self._parts = {name: layout.unflatten(vector_D) for name, vector_D in vectors.items()}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One step: drift and pull are added to the gradient, and the entries that do not move are put back."""
+        for parameter in self._trained.values():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+        if self._config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained.values(), self._config.max_grad_norm)
         for name, parameter in self._trained.items():
             if parameter.grad is None:
                 continue
@@ -245,7 +256,9 @@ class WorkingSGD(torch.optim.SGD):
                 parameter.grad.add_(self._parts["drift_D"][name])
             if self._mu:
                 parameter.grad.add_(parameter - self._parts["centre_D"][name], alpha=self._mu)
-        super().step(closure)
+            lr, slots = self.rates[self._taken], self._slots[name]
+            self._item.step(self._config, parameter, parameter.grad, slots, lr, self._taken)
+        self._taken += 1
         if "mask_D" in self._parts:
             for name, parameter in self._trained.items():
                 parameter.copy_(torch.where(self._parts["mask_D"][name].bool(), parameter, self._parts["start_D"][name]))

@@ -66,7 +66,8 @@ def served(tmp_path: Path) -> str:
 
 def offer(monkeypatch: pytest.MonkeyPatch, *sources: Source) -> None:
     monkeypatch.setattr(Toy, "sources", sources)
-    monkeypatch.setattr(type(SHELVES["data"]), "find", lambda self, kind: Toy)
+    find = type(SHELVES["data"]).find
+    monkeypatch.setattr(type(SHELVES["data"]), "find", lambda self, kind: Toy if self is SHELVES["data"] else find(self, kind))
 
 
 def tool(folder: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:

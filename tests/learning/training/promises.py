@@ -17,7 +17,9 @@ from torch import Tensor, nn
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.learning.training import LocalResult, LocalTask, Trainer
-from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

@@ -14,7 +14,8 @@ from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, ModelError
 from privfl.learning.training import LocalTask
 from privfl.learning.training._choice import choose
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.vectors import to_vector
 
 PLANS: list[Plan] = [plan(), NoPlan()]

@@ -29,7 +29,8 @@ from privfl.learning.training import Trainer, _constants, opacus
 from privfl.learning.training._rules import convolution
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.vectors import Layout, constants
 
 ENGINES: list[type[Trainer]] = [Opacus, Fused]

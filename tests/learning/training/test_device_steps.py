@@ -20,7 +20,8 @@ from privfl.learning.training._budget import Limits
 from privfl.learning.training._noise import CohortNoise
 from privfl.learning.training._rules import Runs
 from privfl.learning.training.fused import Fused
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 
 META = torch.device("meta")

@@ -18,7 +18,9 @@ from privfl.learning.training._pieces import Piece
 from privfl.learning.training._rules import Runs, convolution, normalisation
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import ExamplePlan, NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.example import ExamplePlan
+from privfl.privacy.plans.none import NoPlan
 
 TOLERANCES = {torch.float64: 1e-10, torch.float32: 1e-5}
 FLOATS = list(TOLERANCES)

@@ -23,7 +23,7 @@ from privfl.learning.training._rules import Runs
 from privfl.learning.training._rules.convolution import ConvolutionRecord
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans.none import NoPlan
 
 # --- which engine -----------------------------------------------------------------------------------------------------
 

@@ -13,10 +13,10 @@ from privfl.errors import ModelError, PrivacyError
 from privfl.federation import rounds
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._budget import Limits
-from privfl.learning.training._work import gradient_weight
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan, require_planned
+from privfl.privacy.plans.none import NoPlan
 from privfl.running.experiment import assemble
 
 ENGINES = (Fused, Opacus)
@@ -120,8 +120,10 @@ def test_steps_that_were_not_planned_are_in_the_event_and_are_refused(engine: ty
     tasks = tasks_of([LocalWork(), LocalWork(steps=7), LocalWork(steps=1)], torch.float32)
     results = run(engine, of, tasks)
     assert [result.event.steps for result in results if result.event] == [3, 7, 1]
-    with pytest.raises(PrivacyError, match="client 1 did"):
-        rounds._require_planned(of, tasks, results)
+    require_planned(results[0].event, of.planned(tasks[0].size), "client 0")
+    for task, result in list(zip(tasks, results, strict=True))[1:]:
+        with pytest.raises(PrivacyError, match="was planned; nothing was sent"):
+            require_planned(result.event, of.planned(task.size), f"client {task.client}")
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -135,9 +137,9 @@ def test_the_gradients_weight_in_an_update(engine: type[Trainer], momentum: floa
     drift_D = torch.linspace(1, 2, len(start_D), dtype=torch.float64)
     tasks = tasks_of([LocalWork(drift_D=drift_D, mu=mu, steps=5)] * 3)
     for result in run(engine, of, tasks, momentum=momentum):
+        assert result.gradient_weight is not None
         assert torch.allclose(result.delta_D, -0.3 * result.gradient_weight * drift_D, rtol=1e-9)
         assert closed is None or result.gradient_weight == pytest.approx(closed, rel=1e-12)
-    assert gradient_weight(0, settings(of), LocalWork()) == 0.0
 
 
 @pytest.mark.parametrize("engine", ENGINES)

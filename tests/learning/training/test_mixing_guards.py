@@ -15,7 +15,7 @@ from privfl.errors import ModelError
 from privfl.learning.training import Trainer, _cohort, _guards, opacus
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

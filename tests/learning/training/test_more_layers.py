@@ -32,7 +32,8 @@ from privfl.learning.training import _cohort
 from privfl.learning.training._rules import convolution, linear
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 
 PLANS: list[Plan] = [plan(), plan(scheme="per_layer"), NoPlan()]

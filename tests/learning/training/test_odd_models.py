@@ -17,7 +17,8 @@ from privfl.learning.training import LocalTask, Trainer, opacus
 from privfl.learning.training._guards import STEPS, moved
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 
 ENGINES: list[type[Trainer]] = [Opacus, Fused]
 

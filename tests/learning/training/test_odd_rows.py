@@ -16,7 +16,7 @@ from privfl.learning.training import Trainer, fused, opacus
 from privfl.learning.training._probes import probe_like
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans.none import NoPlan
 
 ENGINES: list[type[Trainer]] = [Opacus, Fused]
 

@@ -18,7 +18,8 @@ from privfl.learning.training._cohort import CohortState, Pieces
 from privfl.learning.training._noise import CohortNoise
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

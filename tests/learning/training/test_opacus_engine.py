@@ -32,7 +32,7 @@ from privfl.data.input_store import Inputs
 from privfl.errors import ModelError, PrivacyError
 from privfl.learning.training import LocalTask, opacus
 from privfl.learning.training.opacus import CountingDPOptimizer, Opacus
-from privfl.privacy.plan import NoPlan
+from privfl.privacy.plans.none import NoPlan
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

@@ -18,7 +18,8 @@ from privfl.learning.training._guards import bears, require_apart
 from privfl.learning.training._probes import probe_for
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus, PerExample
-from privfl.privacy.plan import NoPlan, Plan
+from privfl.privacy.plans import Plan
+from privfl.privacy.plans.none import NoPlan
 from privfl.vectors import to_vector
 
 ENGINES: list[type[Trainer]] = [Opacus, Fused]

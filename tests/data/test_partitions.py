@@ -8,15 +8,19 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from privfl.config import Dirichlet, Iid, Natural, Partition, QuantitySkew, Shards
-from privfl.data.partition import IntArray, assign
+from privfl.data.partitions import IntArray, Partition, assign
+from privfl.data.partitions.dirichlet import Dirichlet
+from privfl.data.partitions.iid import Iid
+from privfl.data.partitions.natural import Natural
+from privfl.data.partitions.quantity import Quantity
+from privfl.data.partitions.shards import Shards
 from privfl.errors import DataError
 
 ALPHAS = st.floats(min_value=0.0, max_value=1e6, exclude_min=True, allow_subnormal=True)
 PARTITIONS: st.SearchStrategy[Partition] = st.one_of(
     st.just(Iid(kind="iid")),
     ALPHAS.map(lambda alpha: Dirichlet(kind="dirichlet", alpha=alpha)),
-    ALPHAS.map(lambda alpha: QuantitySkew(kind="quantity", alpha=alpha)),
+    ALPHAS.map(lambda alpha: Quantity(kind="quantity", alpha=alpha)),
     st.integers(1, 5).map(lambda shards: Shards(kind="shards", shards_per_client=shards)),
 )
 LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=200).map(lambda labels: np.array(labels, dtype=np.int64))
@@ -80,7 +84,7 @@ def test_dirichlet_shares_have_the_variance_of_dirichlet(alpha: float) -> None:
 
 def test_quantity_skew_mixes_the_classes_evenly_and_not_the_sizes() -> None:
     labels_N = np.random.default_rng(0).integers(10, size=50_000)
-    owner_N = dealt(QuantitySkew(kind="quantity", alpha=0.5), labels_N, 20, seed=2)
+    owner_N = dealt(Quantity(kind="quantity", alpha=0.5), labels_N, 20, seed=2)
     sizes_K = np.bincount(owner_N)
     assert sizes_K.max() > 5 * np.median(sizes_K)
     large = np.flatnonzero(sizes_K > 500)
@@ -94,7 +98,7 @@ def test_no_partition_follows_the_order_of_the_examples() -> None:
         Iid(kind="iid"),
         Dirichlet(kind="dirichlet", alpha=5.0),
         Shards(kind="shards"),
-        QuantitySkew(kind="quantity", alpha=5.0),
+        Quantity(kind="quantity", alpha=5.0),
     ]
     for partition in partitions:
         owner_N = dealt(partition, labels_N, 4, seed=3)

@@ -1,0 +1,35 @@
+"""Poisson cohorts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import ClassVar, Literal
+
+import numpy as np
+from pydantic import PositiveInt
+
+from privfl.privacy.cohorts import CohortSampler, Drawn
+
+
+class Poisson(CohortSampler):
+    """A Poisson sample: every client takes part independently; ``size`` is the expected number. A cohort may be empty."""
+
+    accounted: ClassVar[Literal["poisson"]] = "poisson"
+
+    size: PositiveInt
+
+    def expected(self, clients: int) -> int:  # noqa: ARG002
+        """On average."""
+        return self.size
+
+    def largest(self, clients: int) -> int:
+        """Everybody may come."""
+        return clients
+
+    def draw(self, clients: int, before: Sequence[Drawn], generator: np.random.Generator) -> Drawn:  # noqa: ARG002
+        """See :class:`CohortSampler`."""
+        return tuple(int(client) for client in np.flatnonzero(generator.random(clients) < self.size / clients))
+
+    def words(self) -> str:
+        """See :class:`CohortSampler`."""
+        return f"about {self.size} clients a round, each drawn on its own (Poisson)"

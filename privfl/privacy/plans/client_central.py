@@ -1,0 +1,286 @@
+"""DP-FedAvg: a trusted server adds noise to the sum of a secret cohort's clipped updates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal, Self
+
+import torch
+from pydantic import PositiveInt, model_validator
+from torch import Tensor
+
+from privfl.adversaries import Adversary
+from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError
+from privfl.privacy.cohorts import CohortSampler
+from privfl.privacy.draws import noised, require_noise
+from privfl.privacy.events import CohortSum
+from privfl.privacy.mechanisms import Relation
+from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords, Release, WeightedSum
+from privfl.privacy.plans._client import ClientPlan, ClientSettings
+from privfl.privacy.plans._clipping import AdaptiveClipping
+from privfl.seeding import Seed
+from privfl.tables import Frozen, contradiction, narrow
+from privfl.vectors import Layout
+
+_FEWEST_COUNTED = 20
+"""The count's noise is the cohort over this (Andrew 2021, section 3.1)."""
+
+_COUNTED = 0.5
+"""What a client adds to the count, or takes from it: b_k − 1/2, so that it moves it by no more (Andrew 2021, section 3.1)."""
+
+
+@dataclass(frozen=True)
+class Imagined:
+    """The larger federation that a run stands for: ``cohort`` of ``population`` clients a round."""
+
+    population: int
+    cohort: int
+
+
+@dataclass(frozen=True)
+class CentralPlan(ClientPlan):
+    """DP-FedAvg (McMahan et al. 2018, algorithm 1; Andrew et al. 2021 where the norm adapts).
+
+    A round releases (Σ clip(Δ_k, C) + N(0, z²C² I)) / m over the cohort, with m = qN fixed. Nothing else depends on who
+    came: an empty cohort is a round like any other, weights are uniform, a client that drops out takes no noise with it.
+    Where the norm adapts, whether an update was within it travels as one more entry of the vector that is summed, so that
+    the server has the count of those whose updates it has, and no other.
+
+    **Guarantees.** All global models together are (ε, δ)-indistinguishable when one client is in the federation or is not
+    (``poisson``, ``all``), or is another (``fixed``). The server is trusted: it draws the noise, knows the cohort and
+    sees the sums, so that ε says nothing against it.
+
+    **Who took part must stay secret**, for the price counts on it. An adversary that sees the final model or all global
+    models does not learn it. A client that takes part in a secure sum does: the roster of keys names the others of its
+    cohort. With such an aggregator the promise is to ``external`` alone, unless everybody takes part every time, which is
+    no secret and earns no amplification.
+
+    With an imagined population the noise is ``noise_multiplier`` times C times executed over imagined cohort: what the
+    mean over an imagined cohort would bear. The ledger holds the executed noise.
+
+    ==========================  ======================================================================================
+    edge                        what happens
+    ==========================  ======================================================================================
+    empty cohort                noise alone is divided by m, stepped along and counted
+    one client                  as any; the noise is what hides it
+    zero or non-finite update   contributes zero
+    ==========================  ======================================================================================
+
+    Args:
+        sampler, population, size: how cohorts are drawn: on average or exactly ``size`` of ``population``.
+        names_cohort: whether the aggregator shows the clients of a cohort who the others are.
+        adaptive: how the norm adapts, where it does; ``max_update_norm`` is then where it begins.
+        imagined: the federation that the noise was chosen for, where it is not this one.
+    """
+
+    sampler: Literal["poisson", "fixed", "all"]
+    population: int
+    size: int
+    names_cohort: bool
+    adaptive: AdaptiveClipping | None = None
+    imagined: Imagined | None = None
+
+    trusts_server: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        if self.noise_multiplier is not None and self.adaptive is not None and self.noise_multiplier >= 2 * self._wide_count:
+            raise ConfigError(
+                f"privacy.noise_multiplier = {self.noise_multiplier:g}: the count of an adaptive norm alone spends more; "
+                f"must be below {2 * self._wide_count:g}, a tenth of the cohort: allow a larger ε or cohort, or clip 'flat'"
+            )
+
+    @property
+    def relation(self) -> Relation:
+        """A sample of fixed size knows replacement only."""
+        return "replace_one" if self.sampler == "fixed" else "add_or_remove_one"
+
+    @property
+    def adversaries(self) -> tuple[Adversary, ...]:
+        """Other clients too, where they cannot tell who else took part, or where that is no secret."""
+        return ("external",) if self.names_cohort and self.sampler != "all" else ("external", "client")
+
+    @property
+    def scale(self) -> float:
+        """Executed over imagined cohort; 1 where nothing is imagined."""
+        return self.size / self.imagined.cohort if self.imagined is not None else 1.0
+
+    @property
+    def accounted_sampler(self) -> str:
+        """That of the cohorts."""
+        return self.sampler
+
+    @property
+    def executed_noise(self) -> float:
+        """Less than what it was chosen for, if a larger cohort is imagined."""
+        return super().executed_noise * self.scale
+
+    def candidate(self, noise_multiplier: float) -> CentralPlan:
+        """With a flat norm: what an adaptive norm's count spends is part of z, and any z can be priced."""
+        return replace(self, adaptive=None).calibrated(noise_multiplier)
+
+    @property
+    def _wide_count(self) -> float:
+        """σ_b of the cohort that the noise is chosen for."""
+        return (self.imagined.cohort if self.imagined is not None else self.size) / _FEWEST_COUNTED
+
+    def planned(self, size: int = 0) -> CohortSum:  # noqa: ARG002
+        """With the norm that the first round has."""
+        return self._event(self.max_update_norm)
+
+    def extrapolated(self) -> CohortSum | None:
+        """Of the imagined population."""
+        if self.imagined is None:
+            return None
+        wide = replace(self, population=self.imagined.population, size=self.imagined.cohort, imagined=None)
+        return wide.planned()
+
+    def initial(self, device: torch.device) -> PlanState:
+        """The norm, where it adapts."""
+        if self.adaptive is None:
+            return {}
+        return {"norm": torch.tensor(self.max_update_norm, dtype=torch.float64, device=device)}
+
+    @property
+    def entry(self) -> float | None:
+        """A half, where the norm adapts."""
+        return None if self.adaptive is None else _COUNTED
+
+    def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
+        """Clip; where the norm adapts, say whether that was needed."""
+        clipped = super().at_client(delta_D, layout, state, stream, rounding)
+        if self.entry is None:
+            return clipped
+        counted = clipped.delta_D.new_tensor([self.entry if clipped.within else -self.entry])
+        return replace(clipped, delta_D=torch.cat([clipped.delta_D, counted]))
+
+    def at_server(
+        self,
+        total: WeightedSum,
+        state: PlanState,
+        round_number: int,  # noqa: ARG002
+        stream: Seed,
+    ) -> Release:
+        """See :class:`Plan`."""
+        norm, sum_D = self._norm(state), total.sum_D if self.entry is None else total.sum_D[:-1]
+        event = self._event(norm)
+        noised_D = noised(sum_D, self._update_noise() * self.scale, norm, stream / "noise", self.randomness)
+        require_noise(noised_D - sum_D, event.noise_multiplier * event.max_update_norm)
+        return Release((noised_D / event.denominator).float(), self._adapted(total.sum_D[-1:], state, stream), event)
+
+    def _adapted(self, count_1: Tensor, state: PlanState, stream: Seed) -> PlanState:
+        if self.adaptive is None:
+            return state
+        # What one client adds is the clipping norm here.
+        multiplier = self._wide_count / _COUNTED * self.scale
+        noisy = noised(count_1, multiplier, _COUNTED, stream / "count", self.randomness)[0]
+        # b̃ = (Σ (b_k − 1/2) + N(0, σ_b²)) / m + 1/2;  C ← C exp(−η (b̃ − γ))
+        share = noisy / self.size + 0.5
+        return {"norm": state["norm"] * torch.exp(-self.adaptive.lr * (share - self.adaptive.quantile))}
+
+    def _event(self, norm: float) -> CohortSum:
+        return CohortSum(
+            sampler=self.sampler,
+            population=self.population,
+            size=self.size,
+            noise_multiplier=self._update_noise() * self.scale,
+            max_update_norm=norm,
+            denominator=self.size,
+            count_noise=self._wide_count * self.scale if self.adaptive is not None else None,
+        )
+
+    def _update_noise(self) -> float:
+        """z_Δ: the sum's own share of the noise, larger than z where a count is released beside it."""
+        if self.adaptive is None:
+            return self._noise()
+        # z_Δ = (z⁻² − (2σ_b)⁻²)^(−1/2)
+        return float((self._noise() ** -2 - (2 * self._wide_count) ** -2) ** -0.5)
+
+
+class ImaginedPopulation(Frozen):
+    """A larger federation that this run stands for: ``cohort`` of ``population`` clients a round.
+
+    The noise is that of the imagined sum, scaled down to the executed cohort: its ε holds for nobody in the run.
+    """
+
+    population: PositiveInt
+    cohort: PositiveInt
+
+    @model_validator(mode="after")
+    def _cohort_within(self) -> Self:
+        if self.cohort > self.population:
+            raise contradiction("cohort", self.cohort, f"must be at most imagined.population = {self.population}")
+        return self
+
+
+class ClientCentral(ClientSettings):
+    """DP-FedAvg (McMahan 2018): clipped updates, Gaussian noise on their sum by a trusted server, a fixed denominator."""
+
+    secret_cohorts: ClassVar[bool] = True
+    prices_sum: ClassVar[bool] = True
+    adapts: ClassVar[bool] = True
+
+    imagined: ImaginedPopulation | None = None
+
+    @property
+    def budget(self) -> float | None:
+        """The executed ε that may not be exceeded; a target speaks of the imagined one if there is one."""
+        return self.max_epsilon if self.imagined is not None else super().budget
+
+    def check(self, config: ExperimentConfig) -> None:
+        """See :class:`PlanSettings`."""
+        super().check(config)
+        cohort = config.cohort
+        if getattr(cohort, "accounted", None) is None:
+            raise contradiction(
+                "cohort.kind", cohort.kind, "cohorts of 'client_central' are drawn in secret: set 'poisson', 'fixed' or 'all'"
+            )
+        if self.imagined is None:
+            return
+        poisson = getattr(cohort, "accounted", None) == "poisson"
+        if not (poisson and cohort.expected(self.imagined.population) <= self.imagined.cohort):
+            raise contradiction(
+                "privacy.imagined.cohort",
+                self.imagined.cohort,
+                "an imagined cohort stands for a smaller 'poisson' one; set cohort.kind and cohort.size so",
+            )
+
+    def check_clients(self, config: ExperimentConfig, clients: int) -> None:
+        """The imagined population counts too, if there is one."""
+        super().check_clients(config, clients)
+        if self.imagined is not None and self.delta >= 1 / self.imagined.population:
+            wide = self.imagined.population
+            raise contradiction("privacy.delta", self.delta, f"must be below 1/{wide}, one over privacy.imagined.population")
+
+    def plan(self, config: ExperimentConfig, federation: Federation) -> CentralPlan:
+        """See :class:`PlanSettings`."""
+        cohort, clients, imagined = narrow(config.cohort, CohortSampler), federation.clients, self.imagined
+        assert cohort.accounted is not None, "check() sees to it"
+        size = cohort.expected(clients)
+        return CentralPlan(
+            **self.shared(),
+            sampler="all" if cohort.accounted == "fixed" and size == clients else cohort.accounted,
+            population=clients,
+            size=size,
+            names_cohort=bool(getattr(config.aggregator, "hides_updates", False)),
+            adaptive=self.clipping if isinstance(self.clipping, AdaptiveClipping) else None,
+            imagined=Imagined(imagined.population, imagined.cohort) if imagined is not None else None,
+        )
+
+    def words(self, sampler: str) -> PlanWords:
+        """See :class:`PlanSettings`."""
+        public = "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
+        if sampler == "all":
+            public = "How many clients there are, that all of them take part in every round, and the settings of the run."
+        if self.clipping.kind == "adaptive":
+            return PlanWords(
+                noise="Each client's whole update is clipped to an L2 norm that begins at {clip}; the server adds Gaussian "
+                "noise to their sum and to the count that moves the norm, which cost as much together as noise of standard "
+                "deviation {noise} × the norm would on the sum alone, and divides by a fixed number.",
+                public=public,
+            )
+        return PlanWords(
+            noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
+            "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
+            public=public,
+        )

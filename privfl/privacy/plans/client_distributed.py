@@ -1,0 +1,160 @@
+"""Distributed noise: each client adds a share of integer noise inside secure aggregation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
+
+from pydantic import PositiveInt
+from torch import Tensor
+
+from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError, PrivacyError
+from privfl.privacy import renyi
+from privfl.privacy.distributed import DistributedCodec
+from privfl.privacy.events import NoiseShare
+from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords
+from privfl.privacy.plans._client import PUBLIC, ClientSettings, PublicCohortPlan
+from privfl.seeding import Seed
+from privfl.tables import contradiction
+from privfl.vectors import Layout
+
+
+@dataclass(frozen=True)
+class DistributedPlan(PublicCohortPlan):
+    """Each client adds a share of integer noise to its clipped update, inside secure aggregation.
+
+    **Guarantees.** For each client: the sums that its update is in, and so all global models, are (ε, δ)-indistinguishable
+    when its data are there or its update is zero, to any adversary that sees sums alone, the server included, as long as at
+    least ``survivors`` honest clients add their share to every sum that is revealed. Shares are sized for these: a client
+    that is lost takes its share with it, and the others' still suffice; a smaller cohort is not asked. Who takes part is
+    public, and nothing is gained from it.
+
+    Edges: those of :class:`privfl.privacy.distributed.DistributedCodec`; a non-finite update is a zero.
+
+    Args:
+        mechanism: the distribution of a share.
+        bits: the size of a word on the wire.
+        survivors: the honest clients whose shares are in a sum for certain.
+        dimension: D.
+        clients: the most clients that a sum may have.
+    """
+
+    mechanism: Literal["skellam", "discrete_gaussian"]
+    bits: int
+    survivors: int
+    dimension: int
+    clients: int
+
+    @property
+    def minimum_clients(self) -> int:
+        """The floor of survivors."""
+        return self.survivors
+
+    def codec(self, rotation_key: bytes) -> DistributedCodec:
+        """How clients encode; made anew each round with a public key that no update had a part in.
+
+        Raises:
+            ConfigError: so few bits hold no such sum.
+        """
+        return DistributedCodec.fit(
+            self.mechanism,
+            dimension=self.dimension,
+            clip=self.max_update_norm,
+            bits=self.bits,
+            clients=self.clients,
+            survivors=self.survivors,
+            noise_multiplier=self._noise(),
+            rotation_key=rotation_key,
+        )
+
+    def planned(self, size: int = 0) -> NoiseShare:  # noqa: ARG002
+        """Of each client of the cohort."""
+        codec = self.codec(bytes(32))
+        return NoiseShare(
+            mechanism=codec.noise,
+            sensitivity_l1=codec.sensitivity_l1,
+            sensitivity_l2=codec.sensitivity_l2,
+            dimension=codec.length,
+            variance=codec.variance,
+            survivors=codec.survivors,
+            max_update_norm=codec.clip,
+        )
+
+    def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
+        """Clip; the codec, which the aggregator applies, clips again to the same norm, and adds the share."""
+        return replace(super().at_client(delta_D, layout, state, stream, rounding), event=self.planned())
+
+    @property
+    def calibration_hint(self) -> str:
+        """More bits."""
+        return f", or more privacy.bits: with {self.bits} rounding may be all that is seen"
+
+    def require_possible(self, rounding: float, carried: bool) -> None:
+        """See :class:`Plan`."""
+        event = self.planned()
+        if event.mechanism == "discrete_gaussian":
+            try:
+                renyi.tau(event.variance, event.survivors)
+            except PrivacyError:
+                raise ConfigError(
+                    f"privacy.noise_multiplier = {self.noise_multiplier:g}: a share of discrete Gaussian noise has a variance "
+                    f"of {event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
+                ) from None
+        super().require_possible(rounding, carried)
+
+
+class ClientDistributed(ClientSettings):
+    """Each client adds a share of integer noise inside secure aggregation (Kairouz 2021, Agarwal 2021).
+
+    ``survivors``: the honest clients whose noise is in a sum for certain; the noise is sized for them. ``bits``: of a
+    word on the wire.
+    """
+
+    prices_sum: ClassVar[bool] = True
+
+    mechanism: Literal["skellam", "discrete_gaussian"] = "skellam"
+    bits: Literal[16, 20, 24, 32] = 16
+    survivors: PositiveInt
+
+    def check(self, config: ExperimentConfig) -> None:
+        """See :class:`PlanSettings`."""
+        if not getattr(config.aggregator, "hides_updates", False):
+            raise contradiction(
+                "aggregator.kind",
+                config.aggregator.kind,
+                "a share of the noise protects inside a sum only; set aggregator.kind = 'secure_sum', "
+                "or privacy.kind = 'client_local'",
+            )
+        super().check(config)
+
+    def check_clients(self, config: ExperimentConfig, clients: int) -> None:
+        """As many must survive as the noise is sized for."""
+        size = config.cohort.expected(clients)
+        corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
+        if (needed := self.survivors + corrupt) > size - lost:
+            allowed = (
+                f"with {corrupt} corrupt clients needs {needed} in the sum, but of a cohort of {size} aggregator.max_dropout "
+                f"lets {lost} be lost; lower it or privacy.survivors, or enlarge the cohort"
+            )
+            raise contradiction("privacy.survivors", self.survivors, allowed)
+        super().check_clients(config, clients)
+
+    def plan(self, config: ExperimentConfig, federation: Federation) -> DistributedPlan:  # noqa: ARG002
+        """See :class:`PlanSettings`."""
+        return DistributedPlan(
+            **self.shared(),
+            mechanism=self.mechanism,
+            bits=self.bits,
+            survivors=self.survivors,
+            dimension=federation.dimension,
+            clients=max(federation.largest_cohort, self.survivors),
+        )
+
+    def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
+        """See :class:`PlanSettings`."""
+        return PlanWords(
+            noise="Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
+            "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
+            public=PUBLIC,
+        )

@@ -1,0 +1,66 @@
+"""No privacy: ordinary federated training."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from privfl.adversaries import Adversary
+from privfl.config import ExperimentConfig
+from privfl.errors import PrivacyError
+from privfl.privacy.draws import Randomness
+from privfl.privacy.events import Event, Unit
+from privfl.privacy.ledger import Account
+from privfl.privacy.mechanisms import Relation
+from privfl.privacy.plans import Federation, Plan, PlanSettings, PlanWords
+
+
+@dataclass(frozen=True)
+class NoPlan(Plan):
+    """A plan that promises nothing and adds no noise."""
+
+    # Not in the representation, which names nothing: there is nothing to tell two such plans apart.
+    noise_multiplier: float | None = field(default=0.0, init=False, repr=False)
+    delta: float = field(default=0.5, init=False, repr=False)
+    budget: float | None = field(default=None, init=False, repr=False)
+    randomness: Randomness = field(default="seeded", init=False, repr=False)
+
+    promises: ClassVar[bool] = False
+    unit: ClassVar[Unit] = "example"
+    relation: ClassVar[Relation] = "add_or_remove_one"
+    adversaries: ClassVar[tuple[Adversary, ...]] = ()
+    clip: ClassVar[float] = 0.0
+
+    def planned(self, size: int) -> Event:  # noqa: ARG002
+        """Nothing is spent.
+
+        Raises:
+            PrivacyError: always.
+        """
+        raise PrivacyError("privacy.kind = 'none': nothing is promised, so no round spends anything")
+
+    def accounts(self, cohort: object) -> tuple[Account, ...]:  # noqa: ARG002
+        """Nobody's."""
+        return ()
+
+    def calibrated(self, noise_multiplier: float) -> NoPlan:  # noqa: ARG002
+        """The same plan."""
+        return self
+
+    def without_terms(self) -> NoPlan:
+        """The same plan."""
+        return self
+
+
+class NoPrivacy(PlanSettings):
+    """Ordinary federated training; nothing is promised."""
+
+    promises: ClassVar[bool] = False
+
+    def plan(self, config: ExperimentConfig, federation: Federation) -> NoPlan:  # noqa: ARG002
+        """See :class:`PlanSettings`."""
+        return NoPlan()
+
+    def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
+        """Nothing is clipped, noised, or taken to be public."""
+        return PlanWords(noise="No noise is added.", public="")

@@ -1,0 +1,167 @@
+"""The trained model of a finished run: as a module, and as a file that other programs read."""
+
+from __future__ import annotations
+
+import importlib.util
+import io
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from privfl.data.datasets import Dataset
+from privfl.data.federated import FederatedData
+from privfl.errors import ConfigError, ModelError, RunFolderError, first_line
+from privfl.learning.models import Model
+from privfl.learning.models._build import built, constants, few
+from privfl.learning.tasks import Task
+from privfl.running.run_folder import RunFolder
+from privfl.seeding import Seed
+from privfl.storage import write_atomic
+from privfl.tables import narrow
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A trained module in evaluation mode on the CPU, with two inputs ``x_B`` of the test split that show what it takes."""
+
+    module: nn.Module
+    x_B: Tensor
+
+    @classmethod
+    def of(cls, folder: RunFolder) -> TrainedModel:
+        """Build the model of a run and load its final weights. The data are read, since they decide the model's shape.
+
+        Raises:
+            RunFolderError: the run has not finished, or its weights are damaged.
+            ModelError: the model's code is not that of the run any more.
+            ConfigError, DataError: the model or the data are not here.
+        """
+        path = folder.path / "model.safetensors"
+        if not folder.finished or not path.exists():
+            raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; go on with --resume")
+        config, seed = folder.config, Seed(folder.config.seed)
+        task = narrow(config.task, Task)
+        loaded = task.fitting(narrow(config.data, Dataset).load())
+        x_B = few(FederatedData.build(loaded, config.data, seed / "data"))
+        module = built(narrow(config.model, Model), x_B, task.outputs(loaded), seed / "model")
+        folder.require_same_constants(constants(module))
+        try:
+            module.load_state_dict(load_file(path))
+        except (OSError, SafetensorError) as error:
+            raise RunFolderError(f"{path}: is damaged ({first_line(error)}); run config.toml of its folder anew") from None
+        except RuntimeError as error:
+            # The second line names the first parameter that is missing, unknown or of another shape.
+            detail = " ".join(str(error).split("\n\t")[1:2]) or first_line(error)
+            raise ModelError(
+                f"model.kind = {config.model.kind!r}: does not take the weights in {path} ({detail.strip()}); "
+                "bring back the code that the run was trained with"
+            ) from None
+        return cls(module.eval(), x_B)
+
+
+def export(folder: RunFolder, out: Path | str) -> Path:
+    """Write the trained model of a run as a file of the format that the file's suffix names.
+
+    ``.safetensors`` holds the weights by the names of ``state_dict``. ``.pt2`` is a program of ``torch.export``, which
+    ``torch.export.load`` reads without the model's code. ``.onnx`` has one input ``x`` and one output ``outputs``. The last two
+    take batches of any size.
+
+    Args:
+        folder: a finished run.
+        out: the file; one that exists is replaced.
+
+    Returns:
+        ``out``.
+
+    Raises:
+        ConfigError: an unknown suffix, or a package that the format needs is not installed.
+        ModelError: the model cannot be exported.
+        RunFolderError, DataError: as :meth:`TrainedModel.of`.
+    """
+    out = Path(out)
+    if out.suffix not in _WRITERS:
+        raise ConfigError(f"{out}: has no suffix of a format that models are exported to; use {_listed(_WRITERS)}")
+    if out.suffix == ".onnx":
+        _require_onnx()
+    write_atomic(out, _WRITERS[out.suffix](folder))
+    return out
+
+
+def _listed(words: Any) -> str:
+    *first, last = words
+    return f"{', '.join(first)} or {last}"
+
+
+def _require_onnx() -> None:
+    missing = [name for name in ("onnx", "onnxscript") if importlib.util.find_spec(name) is None]
+    if missing:
+        raise ConfigError(
+            f"export to .onnx needs the package {' and '.join(missing)}: pip install 'privfl[onnx]', or export to .pt2"
+        )
+
+
+def _safetensors(folder: RunFolder) -> bytes:
+    try:
+        return (folder.path / "model.safetensors").read_bytes()
+    except FileNotFoundError:
+        raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; go on with --resume") from None
+
+
+def _pt2(folder: RunFolder) -> bytes:
+    model = TrainedModel.of(folder)
+    content = io.BytesIO()
+
+    def save() -> None:
+        torch.export.save(torch.export.export(model.module, (model.x_B,), dynamic_shapes=_ANY_BATCH), content)
+
+    _exported(folder, save)
+    return content.getvalue()
+
+
+def _onnx(folder: RunFolder) -> bytes:
+    model = TrainedModel.of(folder)
+
+    def save() -> Any:
+        return torch.onnx.export(
+            model.module,
+            (model.x_B,),
+            dynamo=True,
+            dynamic_shapes=_ANY_BATCH,
+            input_names=["x"],
+            output_names=["outputs"],
+            verbose=False,
+        )
+
+    program = _exported(folder, save)
+    content: bytes = program.model_proto.SerializeToString()
+    return content
+
+
+def _exported(folder: RunFolder, save: Callable[[], Any]) -> Any:
+    """Call an exporter of PyTorch, whose errors are of many types.
+
+    Raises:
+        ModelError: one line, with the exporter's own words.
+    """
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return save()
+    except Exception as error:
+        raise ModelError(
+            f"model.kind = {folder.config.model.kind!r}: cannot be exported ({type(error).__name__}: "
+            f"{first_line(error)[:200]}); export to .safetensors, which needs the model's code to be read"
+        ) from error
+
+
+_ANY_BATCH: Final = ({0: torch.export.Dim.DYNAMIC},)
+"""The first dimension of the one input is free."""
+
+_WRITERS: Final[dict[str, Callable[[RunFolder], bytes]]] = {".onnx": _onnx, ".pt2": _pt2, ".safetensors": _safetensors}
