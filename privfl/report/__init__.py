@@ -1,7 +1,7 @@
 """From run folders to what a person looks at: one self-contained HTML page, its figures, a short table at the end of a run.
 
 A plain package, one module for each part of the page: ``headline``, ``curves``, ``roc``, ``adversaries``, ``card``,
-``dealt`` (the partition), ``cost``, ``comparison``; ``wording`` puts figures into words, ``drawing`` makes figures that
+``partition_figure``, ``cost``, ``comparison``; ``wording`` puts figures into words, ``drawing`` makes figures that
 follow a light or dark page, ``page`` fills the templates. ``blocks/`` has a file for
 each kind of finding. It reads the typed records of run folders and nothing else.
 """

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, wording
+from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
 from privfl.report.blocks import Section, shown
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
@@ -36,7 +36,7 @@ def of_run(run: Run) -> Page:
     with style():
         over_rounds = curves.of_run(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
-        dealt_out = dealt.drawing(run.partition)
+        dealt_out = partition_figure.drawing(run.partition)
     html = _fill(
         "run.html.j2",
         run=run,
@@ -49,7 +49,7 @@ def of_run(run: Run) -> Page:
         adversaries=adversaries.rows(run),
         card=card(run),
         partition=dealt_out,
-        partition_facts=dealt.facts(run.partition),
+        partition_facts=partition_figure.facts(run.partition),
         bytes_table=cost.bytes_table(run),
         seconds_table=cost.seconds_table(run),
         secure=Secure.of(run),

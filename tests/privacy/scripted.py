@@ -15,7 +15,7 @@ from privfl.federation.aggregators.mean import Mean
 from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.learning.training import LocalResult, LocalTask, Trainer
-from privfl.privacy.plans._client import ClientPlan
+from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.plans.client_central import CentralPlan
 from privfl.privacy.plans.client_distributed import DistributedPlan
 from privfl.privacy.plans.client_dpftrl import DpftrlPlan

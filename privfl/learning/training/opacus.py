@@ -51,8 +51,8 @@ from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.learning.training._rules.products import square_lengths
 from privfl.learning.training._work import require_shapes
-from privfl.privacy.draws import widened
 from privfl.privacy.events import LocalTraining
+from privfl.privacy.gaussian import widened
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches

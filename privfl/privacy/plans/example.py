@@ -9,8 +9,8 @@ from typing import ClassVar, Literal
 from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
-from privfl.privacy.draws import Randomness
 from privfl.privacy.events import LocalTraining, Unit
+from privfl.privacy.gaussian import Randomness
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import DpSgdPlan, Federation, PlanWords, PromiseSettings
 from privfl.privacy.plans._clipping import FixedClipping, FlatClipping, scheme_of
