@@ -44,6 +44,7 @@ def of_run(run: Run) -> Page:
         warnings=headline.warnings(run),
         headlines=headline.headlines(run),
         over_rounds=over_rounds,
+        metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
         adversaries=adversaries.rows(run),
@@ -141,3 +142,19 @@ def _round_notes(run: Run) -> list[str]:
             f"The secure sum's encoding clipped {wording.plural(clipped, 'coordinate')} of the updates over the whole run."
         )
     return notes
+
+
+def _metrics(run: Run) -> list[tuple[str, tuple[str, str], str]]:
+    """Title, figure with interval, and meaning of every metric, if the task has others than the two that are drawn."""
+    found = run.result.evaluation.metrics
+    shown = [(name, figure) for name, figure in run.task.figures.items() if name in found]
+    if len(shown) <= 2:
+        return []
+    return [
+        (
+            wording.capital(figure.title),
+            (wording.measured(figure, found[name].value), wording.measured_range(figure, found[name])),
+            figure.meaning.format(n=wording.count(found[name].n)),
+        )
+        for name, figure in shown
+    ]

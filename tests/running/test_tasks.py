@@ -14,6 +14,7 @@ from privfl.errors import DataError, ModelError
 from privfl.learning.tasks import Task
 from privfl.report.page import of_run
 from privfl.report.recorded import Run
+from privfl.report.wording import capital
 from privfl.running import recording
 from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
@@ -58,6 +59,7 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     assert next(iter(figures)) == name
     html = of_run(Run.read(again)).html
     assert f"Test {figures[name].title}" in html
+    assert all(f">{capital(figure.title)}<span" in html for figure in figures.values())
     assert ("Who has which class" in html) == (task == "binary")
 
 
