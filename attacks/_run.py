@@ -25,7 +25,7 @@ from privfl.auditing import PrivacyCurve
 from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
-from privfl.errors import ConfigError, DataError, ItemError, RunFolderError
+from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.determinism import deterministic
@@ -166,8 +166,11 @@ def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Atta
     experiment = assemble(config)
     _require_same_data(folder, experiment)
     require_possible(experiment, chosen)
-    # Asked before any shadow model is trained: an unfinished run has none.
-    open_view(folder, "external", experiment.layout).final_model()
+    try:
+        # Asked before any shadow model is trained: an unfinished run has none. A view does not know its folder.
+        open_view(folder, "external", experiment.layout).final_model()
+    except ViewError as error:
+        raise ViewError(f"{folder.path}: {error}") from None
     folder.change_attacks(config)
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
