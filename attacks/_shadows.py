@@ -79,7 +79,7 @@ def _train_shadow(experiment: Experiment, job: _Job) -> ModelOutputs:
             "of the data set, and what the model draws, and attack again"
         )
     candidates = np.flatnonzero(experiment.data.candidate_N)
-    members = np.ones(len(experiment.data.pool), dtype=bool)
+    members = experiment.data.member_N.copy()
     members[candidates] = job.member_N
     return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
 

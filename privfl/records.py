@@ -117,7 +117,8 @@ class RoundRecord(Frozen):
     are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
     largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
     gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
-    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``streams`` is a name of what
+    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``validation_loss`` is
+    the mean loss on the examples that clients keep for early stopping. ``streams`` is a name of what
     the round drew its batches and noise from: where it is the same in two runs, and the cohort too, they sent the same
     messages, or, without a promise, had the same chance.
     """
@@ -136,6 +137,7 @@ class RoundRecord(Frozen):
     bytes_up: int
     bytes_down: int
     secure: SecureRecord | None
+    validation_loss: Annotated[float | None, Field(exclude_if=lambda loss: loss is None)] = None
     evaluation: Evaluation | None
 
 

@@ -264,14 +264,15 @@ def account(
 
 
 def _account_runs(paths: list[Path]) -> None:
-    from privfl.running import pricing
+    from privfl.privacy.words import RELATIONS
+    from privfl.running import composing, pricing
 
-    rows = pricing.together([RunFolder.open(path) for path in paths])
+    rows = composing.compose([RunFolder.open(path) for path in paths])
     table = Table("run", "ε by itself", "ε with those above", title="What these runs cost together", title_justify="left")
     for row in rows:
         table.add_row(row.name, pricing.shown(row.alone), pricing.shown(row.together))
     out.print(table)
-    out.print(f"per {rows[0].unit}, {pricing.RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)
+    out.print(f"per {rows[0].unit}, {RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)
 
 
 @app.command(epilog="Example: privfl doctor")

@@ -116,6 +116,8 @@ class FederatedData:
         candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
         member_N: the examples that are trained on.
         pixels: see :class:`LoadedData`.
+        validation_N: the examples that clients keep to validate the model on: neither candidates nor members, in any draw.
+            None: there are none.
     """
 
     pool: Examples
@@ -127,6 +129,7 @@ class FederatedData:
     candidate_N: BoolArray
     member_N: BoolArray
     pixels: Pixels | None = None
+    validation_N: BoolArray | None = None
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -172,10 +175,37 @@ class FederatedData:
         rows = self._rows_of(client)
         return rows[self.member_N[rows]]
 
+    def validating(self, share: float, generator: np.random.Generator) -> FederatedData:
+        """The same with each example that is no candidate kept for validation with probability ``share``.
+
+        A client of which all such examples were drawn keeps none of them, so that it has something to train on in any draw.
+
+        Args:
+            share: in (0, 1).
+            generator: makes the draws.
+
+        Raises:
+            DataError: no example was drawn.
+        """
+        kept_N = (generator.random(len(self.pool)) < share) & ~self.candidate_N
+        fixed = np.bincount(self.owner_N[~self.candidate_N], minlength=len(self.clients))
+        taken = np.bincount(self.owner_N[kept_N], minlength=len(self.clients))
+        kept_N &= (taken < fixed)[self.owner_N]
+        if not kept_N.any():
+            raise DataError(
+                f"training.early_stopping.validation = {share:g}: keeps none of the {int(fixed.sum())} examples whose "
+                "membership is not drawn; raise it, lower data.holdout, or give more data"
+            )
+        return replace(self, member_N=self.member_N & ~kept_N, validation_N=kept_N)
+
+    def held_out(self) -> BoolArray:
+        """The examples that nobody trains on or validates on, of shape (N,)."""
+        return ~self.member_N if self.validation_N is None else ~self.member_N & ~self.validation_N
+
     def holdout_of(self, client: int) -> IntArray:
-        """Pool indices that this client owns and does not train on, ascending."""
+        """Pool indices that this client owns and neither trains nor validates on, ascending."""
         rows = self._rows_of(client)
-        return rows[~self.member_N[rows]]
+        return rows[self.held_out()[rows]]
 
     def _rows_of(self, client: int) -> IntArray:
         order_N, ends_K = self._by_owner
@@ -189,7 +219,8 @@ class FederatedData:
     def redrawn(self, generator: np.random.Generator) -> FederatedData:
         """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
         coin_N = generator.random(len(self.pool)) < 0.5
-        return replace(self, member_N=np.where(self.candidate_N, coin_N, True))
+        others_N = True if self.validation_N is None else ~self.validation_N
+        return replace(self, member_N=np.where(self.candidate_N, coin_N, others_N))
 
     def sizes(self) -> IntArray:
         """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""

@@ -140,13 +140,14 @@ class _Recorder:
     folder: RunFolder
 
     def __post_init__(self) -> None:
-        self.holdout_N = np.flatnonzero(~self.experiment.data.member_N)
+        self.holdout_N = np.flatnonzero(self.experiment.data.held_out())
 
     def run(self, observer: Observer | None) -> None:
         config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None
         stopped = self._stopped_before(state.round)
+        self.losses = [record.validation_loss for record in self.folder.rounds()] if state.round else []
         while stopped is None and state.round < config.rounds:
             stopped = self._over_budget(state.round, ledger)
             if stopped is not None:
@@ -209,13 +210,15 @@ class _Recorder:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
+        self.losses.append(self.experiment.validation_loss(outcome))
+        lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
         return RoundRecord(
             round=state.round,
             streams=(self.experiment.stream(state) / "name").key(8).hex(),
             cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
+            stopped=lost or self.experiment.ended(self.losses),
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -224,6 +227,7 @@ class _Recorder:
             bytes_up=aggregate.cost.bytes_up if aggregate else 0,
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
+            validation_loss=self.losses[-1],
             evaluation=evaluated,
         )
 
