@@ -22,6 +22,7 @@ from command_line import Call, calling, one_line
 from small_runs import small
 
 from privfl import cli
+from privfl.cli import interruption
 from privfl.loading import dump, load, load_data
 from privfl.running.recording import run as train
 from privfl.running.run_folder import FORMAT, RunFolder
@@ -256,7 +257,7 @@ def test_the_command_that_goes_on_can_be_typed_in_a_folder_with_a_space(
     monkeypatch.setattr(sys, "argv", [started])
     monkeypatch.setattr(sys, "executable", "/a b/python")
     monkeypatch.setenv("PATH", "")
-    assert shlex.split(cli._program()) == words
+    assert shlex.split(interruption.program()) == words
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(130)], ids=repr)
