@@ -148,7 +148,18 @@ def test_the_pages_have_what_to_follow() -> None:
     assert {name for page in PAGES for name in files(page)} == {
         *(
             f"my_lab/{name}.py"
-            for name in ("confidence", "narrow", "signs", "median", "penguins", "shrunk", "halves", "over_rounds")
+            for name in (
+                "confidence",
+                "narrow",
+                "signs",
+                "median",
+                "penguins",
+                "shrunk",
+                "halves",
+                "patients",
+                "notes",
+                "over_rounds",
+            )
         ),
         "data/penguins/penguins.csv",
         "notebook.py",

@@ -95,3 +95,12 @@ def test_a_task_that_does_not_fit_the_data_or_the_model_is_refused(
     table = settings("binary")
     with pytest.raises(error, match=says):
         assemble(small(**{**table, "task": task, "data": {**table["data"], "labels": labels}}))
+
+
+def test_a_run_of_several_inputs(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"data": {"kind": "own_tasks.patients", "clients": 4, "holdout": 0.3}}
+    config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
+    folder = recording.run(config, tmp_path / "run")
+    assert folder.result.evaluation.headline.value > 0.7
+    assert {one.attack for one in run_attacks(folder).attacks} == set(ATTACKS)
+    assert assemble(config).fingerprint == assemble(config).fingerprint
