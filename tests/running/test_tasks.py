@@ -102,5 +102,5 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
-    assert {one.attack for one in run_attacks(folder).attacks} == set(ATTACKS)
+    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
     assert assemble(config).fingerprint == assemble(config).fingerprint
