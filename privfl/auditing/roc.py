@@ -76,7 +76,8 @@ def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
     member_N = _checked(scores_N, member_N)
     order = np.argsort(-scores_N, kind="stable")
     descending = scores_N[order]
-    last_of_tie = np.append(np.flatnonzero(np.diff(descending)), len(descending) - 1)
+    # Compared, not subtracted: ∞ − ∞ is no number, and would be taken for a step.
+    last_of_tie = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
     true_positives = np.cumsum(member_N[order])[last_of_tie]
     false_positives = last_of_tie + 1 - true_positives
     members = int(member_N.sum())
