@@ -17,7 +17,7 @@ from command_line import Call, calling
 from pydantic import BaseModel
 from small_runs import SMALL, small
 
-from attacks import _run
+from attacks import _shadows
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import _fetch
 from privfl.loading import load
@@ -85,7 +85,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PRIVFL_DATA", "")
-    monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
     def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
         load(config, *variant.overrides)
@@ -148,7 +148,18 @@ def test_the_pages_have_what_to_follow() -> None:
     assert {name for page in PAGES for name in files(page)} == {
         *(
             f"my_lab/{name}.py"
-            for name in ("confidence", "narrow", "signs", "median", "penguins", "shrunk", "halves", "patients", "notes")
+            for name in (
+                "confidence",
+                "narrow",
+                "signs",
+                "median",
+                "penguins",
+                "shrunk",
+                "halves",
+                "patients",
+                "notes",
+                "over_rounds",
+            )
         ),
         "data/penguins/penguins.csv",
         "notebook.py",

@@ -59,8 +59,8 @@ class Roc:
         """Pointwise limits of the TPR at false-positive rates, from what the threshold may be.
 
         The threshold whose FPR is a lies between the K-th and the (K + 1)-th highest non-member, with K ~ Binomial(n₀, a).
-        Given K, the members above it are binomial. The limits are quantiles of the mixture over K of the two Beta distributions whose
-        quantiles are Clopper and Pearson's. Members between the two non-members, and ties, count for the wider side.
+        Given K, the members above it are binomial. The limits are quantiles of the mixture over K of the two Beta distributions
+        whose quantiles are Clopper and Pearson's. Members between the two non-members, and ties, count for the wider side.
 
         Clopper and Pearson's interval at the sample's own threshold takes that threshold as given: of nominal 95 % intervals of
         the TPR at an FPR, 25 to 60 % cover.
@@ -106,7 +106,7 @@ def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
     member_N = _checked(scores_N, member_N)
     order = np.argsort(-scores_N, kind="stable")
     descending = scores_N[order]
-    # By comparison: of two equal infinities the difference is NaN, which would part them.
+    # Compared, not subtracted: ∞ − ∞ is no number, and would be taken for a step.
     last_of_tie = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
     true_positives = np.cumsum(member_N[order])[last_of_tie]
     false_positives = last_of_tie + 1 - true_positives

@@ -133,8 +133,11 @@ def test_an_item_knows_nothing_of_those_who_use_it(entry: Entry) -> None:
     if entry.at == "attacks.run":
         # It reads its view, or what the harness made of it, and never the run folder, the data or the membership.
         above |= {"privfl.running.run_folder", "privfl.data.federated", "privfl.data.datasets", "attacks._run"}
+        above |= {"attacks._shadows", "attacks._coins", "privfl.seeding"}
     else:
         above |= {"attacks"}
+    if entry.at == "block":
+        above -= {"privfl.report"}
     names = imported(Path(cast("str", entry.module.__file__)))
     assert not {name for name in names if any(name == one or name.startswith(f"{one}.") for one in above)}
 
