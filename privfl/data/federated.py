@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.config import DataConfig, PartitionConfig
+from privfl.data.named_inputs import Field, packed
 from privfl.data.partitions import Partition, assign
 from privfl.errors import DataError
 from privfl.seeding import Seed
@@ -39,11 +41,27 @@ class Pixels:
 class Examples:
     """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N, ...).
 
-    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes.
+    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes. ``fields``
+    say which inputs lie in a row of ``x``, if an example has several (:mod:`privfl.data.named_inputs`).
     """
 
     x: FloatArray | ByteArray
     y: IntArray | FloatArray
+    fields: tuple[Field, ...] = ()
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, NDArray[Any]], y: IntArray | FloatArray) -> Examples:
+        """Examples with several inputs, each of which a model takes by its name.
+
+        Args:
+            inputs: name -> array of shape (N, ...), float32 or int64.
+            y: their labels.
+
+        Raises:
+            DataError: names the input that cannot be one.
+        """
+        x, fields = packed(inputs)
+        return cls(x, y, fields)
 
     def classes(self) -> IntArray | None:
         """The labels if they are classes, int64 of shape (N,); None if they are anything else."""
@@ -86,6 +104,10 @@ class LoadedData:
             _check(f"the {part} part", examples, len(self.classes), self.pixels)
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
+        if self.train.fields != self.test.fields:
+            raise DataError(
+                "the training and the test part have inputs of other names, shapes or types; give both the same ones"
+            )
         if self.natural_N is not None and (
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
@@ -99,7 +121,7 @@ class LoadedData:
     def digest(self) -> str:
         """SHA-256 of all its examples and of the clients that the data name: whether two readings gave the same."""
         named = () if self.natural_N is None else (self.natural_N,)
-        return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
+        return _sha256(self.pixels or self.train.fields, self.train.x, self.train.y, self.test.x, self.test.y, *named)
 
 
 @dataclass(frozen=True)
@@ -238,7 +260,7 @@ class FederatedData:
 
     @functools.cached_property
     def _digest(self) -> str:
-        return _sha256(self.pixels, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
+        return _sha256(self.pixels or self.pool.fields, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
 
     def counts(self) -> NDArray[np.int64]:
         """How many members of each of :attr:`counted` each client has, of shape (K, len(counted))."""
@@ -253,8 +275,9 @@ class FederatedData:
         return ("examples",) if self.pool.classes() is None else self.classes
 
 
-def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
-    sha = hashlib.sha256(repr(pixels).encode() if pixels else b"")
+def _sha256(meaning: Pixels | tuple[Field, ...], *arrays: NDArray[Any]) -> str:
+    """Of arrays, and of what the numbers in them stand for, if anything is said of it."""
+    sha = hashlib.sha256(repr(meaning).encode() if meaning else b"")
     for array in arrays:
         sha.update(str((array.dtype, array.shape)).encode())
         sha.update(np.ascontiguousarray(array).data)
@@ -293,6 +316,8 @@ def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generato
 
 def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -> None:
     x, y = examples.x, examples.y
+    if isinstance(x, Mapping):
+        raise DataError(f"{part} has x of {type(x).__name__}; several inputs are given by Examples.of(x, y)")
     for name, array in (("x", x), ("y", y)):
         if not isinstance(array, np.ndarray):
             raise DataError(f"{part} has {name} of {type(array).__name__}; it must be a NumPy array: np.asarray({name})")

@@ -240,7 +240,7 @@ class Experiment:
             data=data,
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
-            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model")).to(self.x.device),
+            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model", data.pool.fields)).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
             fingerprint=name,
             processes=ALONE,
@@ -281,7 +281,7 @@ def assemble(
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     item = narrow(config.model, Model)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
-    module = sound(item, few(data).to(device), outputs, seed / "model")
+    module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
     federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
