@@ -110,6 +110,17 @@ class PlanConfig(Item):
         """
 
 
+class AlgorithmConfig(Item):
+    """A federated algorithm's settings; the contract of its shelf is :class:`privfl.federation.algorithms.Algorithm`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the algorithm can be carried out with these other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 def _default(at: str, kind: str) -> Any:
     """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
 
@@ -124,9 +135,8 @@ class TrainingConfig(Frozen):
     """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
 
     ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
-    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``proximal`` is FedProx's μ: each step is also pulled
-    to the global model. ``max_grad_norm`` is the L2 norm that each batch's gradient is scaled down to if it is longer; it
-    promises nothing.
+    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``max_grad_norm`` is the L2 norm that each batch's
+    gradient is scaled down to if it is longer; it promises nothing.
     ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
     program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
@@ -147,7 +157,6 @@ class TrainingConfig(Frozen):
     max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
-    proximal: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     memory_budget: PositiveInt | None = None
     parts: PositiveInt | None = None
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -215,7 +224,8 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
-    ``task`` is written only if it is another than plain classification: it is in the name of a run's noise in that case.
+    ``task`` and ``algorithm`` are written only if they are others than plain classification and FedAvg: they are in the name of
+    a run's noise in that case.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -227,6 +237,7 @@ class ExperimentConfig(Frozen):
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig
+    algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -253,6 +264,7 @@ class ExperimentConfig(Frozen):
                 "cannot be run with data.holdout = 0, which holds out nothing to compare with; raise it, or set attacks.run=[]",
             )
         self.privacy.check(self)
+        self.algorithm.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)
