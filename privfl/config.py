@@ -131,12 +131,24 @@ def _default(at: str, kind: str) -> Any:
     return Field(default_factory=made, exclude_if=lambda item: item == made())
 
 
+class EarlyStopping(Frozen):
+    """End the run after ``patience`` rounds without a validation loss that is better by more than ``tolerance``.
+
+    ``validation`` is the share of its examples that each client keeps for validation and never trains on: of those whose
+    membership is not drawn, so that attacks are not disturbed.
+    """
+
+    patience: PositiveInt = 5
+    tolerance: Annotated[float, Field(ge=0)] = 0.0
+    validation: Annotated[float, Field(gt=0, le=0.5)] = 0.1
+
+
 class TrainingConfig(Frozen):
     """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
 
     ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
     ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``max_grad_norm`` is the L2 norm that each batch's
-    gradient is scaled down to if it is longer; it promises nothing.
+    gradient is scaled down to if it is longer; it promises nothing. ``early_stopping`` is for runs without a promise.
     ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
     program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
@@ -155,6 +167,7 @@ class TrainingConfig(Frozen):
         "training.step_schedule", "constant"
     )
     max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
+    early_stopping: Annotated[EarlyStopping | None, Field(exclude_if=lambda rule: rule is None)] = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     memory_budget: PositiveInt | None = None
@@ -262,6 +275,13 @@ class ExperimentConfig(Frozen):
                 "attacks.run",
                 [item.kind for item in self.attacks.run],
                 "cannot be run with data.holdout = 0, which holds out nothing to compare with; raise it, or set attacks.run=[]",
+            )
+        if self.training.early_stopping is not None and self.privacy.promises:
+            raise contradiction(
+                "training.early_stopping",
+                self.training.early_stopping.model_dump(),
+                "the round at which a run ends would depend on the clients' examples, which no ε covers; "
+                "take it away and set rounds, or set privacy.kind = 'none'",
             )
         self.privacy.check(self)
         self.algorithm.check(self)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -49,6 +49,7 @@ from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History
 from privfl.privacy.plans import Federation, Plan, PlanSettings, PromiseSettings
 from privfl.processes import ALONE, Processes, device_named
+from privfl.running.stopping import no_better
 from privfl.seeding import Seed
 from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
@@ -239,11 +240,31 @@ class Experiment:
 
     def train(self) -> Tensor:
         """All rounds, without records: the final global model. This is how shadow models are trained."""
-        state, stopped = self.initial_state(), False
+        state, stopped, losses = self.initial_state(), False, list[float | None]()
         while state.round < self.config.rounds and not stopped:
             outcome = self.step(state)
-            state, stopped = outcome.state, outcome.aggregate is not None and outcome.aggregate.ends_run
+            losses.append(self.validation_loss(outcome))
+            lost = outcome.aggregate is not None and outcome.aggregate.ends_run
+            state, stopped = outcome.state, lost or self.ended(losses) is not None
         return state.global_D
+
+    def validation_loss(self, outcome: Outcome) -> float | None:
+        """The mean loss after a round on the examples that clients keep for validation.
+
+        It comes out of two sums over the clients. An example whose loss is not finite counts with the largest number of
+        float32. None if the model did not move, or the run has no early stopping.
+        """
+        if self.data.validation_N is None or outcome.skipped is not None:
+            return None
+        index = torch.from_numpy(np.flatnonzero(self.data.validation_N)).to(self.x.device)
+        outputs = self.logits(outcome.state.global_D, self.x[index])
+        largest = torch.finfo(torch.float32).max
+        return float(self.task.loss(outputs, self.y[index]).nan_to_num(largest, largest, largest).double().mean())
+
+    def ended(self, losses: Sequence[float | None]) -> str | None:
+        """Why early stopping ends the run after rounds with these validation losses; None if it goes on."""
+        rule = self.config.training.early_stopping
+        return None if rule is None else no_better(losses, rule)
 
     def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:
         """The same procedure on another draw of the members, from its own randomness.
@@ -261,7 +282,7 @@ class Experiment:
             data=data,
             # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
-            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model")).to(self.x.device),
+            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model", data.pool.fields)).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
             fingerprint=name,
             processes=ALONE,
@@ -295,12 +316,14 @@ def assemble(
     task = narrow(config.task, Task)
     loaded = task.fitting(narrow(config.data, Dataset).load())
     data, outputs = FederatedData.build(loaded, config.data, seed / "data"), task.outputs(loaded)
+    if config.training.early_stopping is not None:
+        data = data.validating(config.training.early_stopping.validation, (seed / "validation").numpy())
     _require_fit(config, data)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     item = narrow(config.model, Model)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
-    module = sound(item, few(data).to(device), outputs, seed / "model")
+    module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm = narrow(config.algorithm, Algorithm)

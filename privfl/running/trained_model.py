@@ -50,7 +50,7 @@ class TrainedModel:
         task = narrow(config.task, Task)
         loaded = task.fitting(narrow(config.data, Dataset).load())
         x_B = few(FederatedData.build(loaded, config.data, seed / "data"))
-        module = built(narrow(config.model, Model), x_B, task.outputs(loaded), seed / "model")
+        module = built(narrow(config.model, Model), x_B, task.outputs(loaded), seed / "model", loaded.train.fields)
         folder.require_same_constants(constants(module))
         try:
             module.load_state_dict(load_file(path))

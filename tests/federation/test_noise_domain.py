@@ -21,6 +21,7 @@ from small_runs import SMALL, plan_for, small
 
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.data.federated import FederatedData
+from privfl.errors import ConfigError
 from privfl.federation import noise_domain as fingerprint_module
 from privfl.federation.noise_domain import Made, fingerprint, with_members
 from privfl.federation.rounds import ServerState
@@ -126,6 +127,7 @@ NEVER = {
 }
 AS_FOUND = {"device", "training.engine"}
 BY_ENGINE = {"training.parts", "training.memory_budget"}
+REFUSED = {f"training.early_stopping.{name}" for name in ("patience", "tolerance", "validation")}
 BY_NOISE = {"privacy.noise_multiplier", "privacy.target_epsilon"}
 BY_PLAN = {"aggregator"}
 ALWAYS: dict[str, tuple[str, Table]] = {
@@ -185,18 +187,25 @@ BASES: dict[str, Table] = {
 
 def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
     """A new setting is in the name until somebody thinks about it; this test asks them to."""
-    assert NEVER | AS_FOUND | BY_ENGINE | BY_NOISE | BY_PLAN | set(ALWAYS) == ALL
+    assert NEVER | AS_FOUND | REFUSED | BY_ENGINE | BY_NOISE | BY_PLAN | set(ALWAYS) == ALL
     section = DOCS.read_text(encoding="utf-8").split("## Which runs are paired")[1].split("\n## ")[0]
     rows = [row.split("|")[1:3] for row in section.splitlines() if row.startswith("| `")]
     kinds = {answer.strip(): set(re.findall(r"`([\w.]+)`", settings)) for settings, answer in rows}
     assert kinds == {
         "never": NEVER,
         "as it was found": AS_FOUND,
+        "refused with a promise": REFUSED,
         "with the fused engine": BY_ENGINE,
         "as the noise that they come to": BY_NOISE,
         "where the noise covers what comes of it": BY_PLAN,
         "always": set(ALWAYS),
     }
+
+
+@pytest.mark.parametrize("kind", PRIVACY)
+def test_early_stopping_is_refused_with_every_promise(kind: str) -> None:
+    with pytest.raises(ConfigError, match="which no ε covers"):
+        config_of(kind, training__early_stopping={"patience": 3})
 
 
 @pytest.mark.parametrize("key", ALWAYS)

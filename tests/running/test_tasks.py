@@ -9,10 +9,12 @@ import pytest
 from small_runs import small
 
 from attacks._run import run_attacks
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import DataError, ModelError
 from privfl.learning.tasks import Task
 from privfl.report.page import of_run
 from privfl.report.recorded import Run
+from privfl.report.wording import capital
 from privfl.running import recording
 from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
@@ -48,7 +50,8 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     assert low < result.train <= high
     assert result.evaluation.clients is not None
     assert f'"train_{name}"' in (folder.path / "result.json").read_text()
-    leakage = run_attacks(folder)
+    (leakage,) = run_attacks(folder)
+    assert isinstance(leakage, MembershipFinding)
     assert {one.attack for one in leakage.attacks} == set(ATTACKS)
     assert any(one.variant == "modified entropy" for one in leakage.attacks) == (task == "binary")
     again = RunFolder.open(folder.path)
@@ -56,6 +59,7 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     assert next(iter(figures)) == name
     html = of_run(Run.read(again)).html
     assert f"Test {figures[name].title}" in html
+    assert all(f">{capital(figure.title)}<span" in html for figure in figures.values())
     assert ("Who has which class" in html) == (task == "binary")
 
 
@@ -91,3 +95,12 @@ def test_a_task_that_does_not_fit_the_data_or_the_model_is_refused(
     table = settings("binary")
     with pytest.raises(error, match=says):
         assemble(small(**{**table, "task": task, "data": {**table["data"], "labels": labels}}))
+
+
+def test_a_run_of_several_inputs(tmp_path: Path) -> None:
+    changes: dict[str, Any] = {"data": {"kind": "own_tasks.patients", "clients": 4, "holdout": 0.3}}
+    config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
+    folder = recording.run(config, tmp_path / "run")
+    assert folder.result.evaluation.headline.value > 0.7
+    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
+    assert assemble(config).fingerprint == assemble(config).fingerprint
