@@ -102,6 +102,8 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "training.round_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "training.step_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "attacks.run": Shelf("attacks", "Attack"),
+    "question": Shelf("privfl.auditing.questions", "Question"),
+    "block": Shelf("privfl.report.blocks", "Block"),
 }
 
 

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -26,14 +25,13 @@ from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import views
+from privfl.running import attacking, views
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.tables import narrow
 from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
@@ -45,14 +43,6 @@ again from the same draws and releases nothing twice; removed at the end, after 
 _MEMBERS = 4_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
-
-
-@runtime_checkable
-class _Demanding(Protocol):
-    """An attack, as this package sees it, which does not know the shelf of attacks."""
-
-    def require_possible(self, experiment: Experiment) -> None:
-        """Refuse a run that it will not be able to attack."""
 
 
 def run(
@@ -118,8 +108,7 @@ def _run(
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
         require_finite_prices(experiment)
-        for item in config.attacks.run:
-            narrow(item, _Demanding).require_possible(experiment)
+        attacking.require_possible(experiment)
         if overwrite:
             folder.clear()
         _begin(folder, experiment)

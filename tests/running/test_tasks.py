@@ -10,6 +10,7 @@ import torch
 from small_runs import small
 
 from attacks._run import run_attacks
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import DataError, ModelError
 from privfl.learning.tasks import Task
 from privfl.report.page import of_run
@@ -51,7 +52,8 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     assert low < result.train <= high
     assert result.evaluation.clients is not None
     assert f'"train_{name}"' in (folder.path / "result.json").read_text()
-    leakage = run_attacks(folder)
+    (leakage,) = run_attacks(folder)
+    assert isinstance(leakage, MembershipFinding)
     assert {one.attack for one in leakage.attacks} == set(ATTACKS)
     assert any(one.variant == "modified entropy" for one in leakage.attacks) == (task == "binary")
     again = RunFolder.open(folder.path)
@@ -102,7 +104,7 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
-    assert {one.attack for one in run_attacks(folder).attacks} == set(ATTACKS)
+    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
     assert assemble(config).fingerprint == assemble(config).fingerprint
     inputs = {
         "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),
