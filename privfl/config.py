@@ -159,11 +159,11 @@ class TrainingConfig(Frozen):
     local_steps: PositiveInt | None = None
     batch_size: PositiveInt
     lr: Size
-    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer")] = _default("training.optimizer", "sgd")
-    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule")] = _default(
+    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer", "sgd")] = _default("training.optimizer", "sgd")
+    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule", "constant")] = _default(
         "training.round_schedule", "constant"
     )
-    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule")] = _default(
+    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule", "constant")] = _default(
         "training.step_schedule", "constant"
     )
     max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
@@ -246,7 +246,7 @@ class ExperimentConfig(Frozen):
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
-    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = _default("task", "classification")
+    task: Annotated[SerializeAsAny[Item], on_shelf("task", "classification")] = _default("task", "classification")
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig
