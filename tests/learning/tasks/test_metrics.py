@@ -85,7 +85,7 @@ def test_binary_by_hand() -> None:
     found = BINARY.metrics(outputs, y)
     assert list(found) == list(BINARY.figures)
     assert (found["accuracy"].value, found["accuracy"].n) == (0.5, 4)
-    # Of the four pairs of a one and a zero, three are in order: -1 is below 0.5.
+    # Three of the four pairs of a one and a zero are in order: -1 is below 0.5.
     assert found["auc"].value == pytest.approx(0.75)
     losses = [math.log1p(math.exp(-margin)) for margin in (2.0, -1.0, -0.5, 3.0)]
     assert found["loss"].value == pytest.approx(np.mean(losses), rel=1e-6)
