@@ -25,9 +25,10 @@ def attack(
     ] = None,
 ) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again."""
-    from privfl.report import attacks_table
+    from privfl.report import attacks_tables
 
     folder = RunFolder.open(run_dir)
     follow_up.attack(folder, [word for word in words or () if "=" not in word], [word for word in words or () if "=" in word])
-    out.print(attacks_table(folder))
+    for table in attacks_tables(folder):
+        out.print(table)
     follow_up.write_page([folder], None)

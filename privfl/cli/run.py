@@ -45,6 +45,6 @@ def run(
     stopped = folder.result.stopped
     if stopped is not None:
         err.print(f"stopped: {stopped}", style="yellow", highlight=False)
-    if settings.attacks.run and folder.leakage is None:
+    if settings.attacks.run and not folder.findings:
         follow_up.attack(folder, (), ())
     follow_up.write_page([folder], None)

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,20 +19,20 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
+from privfl.federation.client_states import stacked, unstacked
 from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import views
+from privfl.running import attacking, views
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.tables import narrow
 from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
@@ -45,14 +44,6 @@ again from the same draws and releases nothing twice; removed at the end, after 
 _MEMBERS = 4_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
-
-
-@runtime_checkable
-class _Demanding(Protocol):
-    """An attack, as this package sees it, which does not know the shelf of attacks."""
-
-    def require_possible(self, experiment: Experiment) -> None:
-        """Refuse a run that it will not be able to attack."""
 
 
 def run(
@@ -118,8 +109,7 @@ def _run(
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
         require_finite_prices(experiment)
-        for item in config.attacks.run:
-            narrow(item, _Demanding).require_possible(experiment)
+        attacking.require_possible(experiment)
         if overwrite:
             folder.clear()
         _begin(folder, experiment)
@@ -255,7 +245,10 @@ class _Recorder:
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
-        tensors = {"global_D": state.global_D, **_named("optimizer", state.optimizer), **_named("plan", state.plan)}
+        parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
+        tensors = {"global_D": state.global_D}
+        for prefix, named in parts.items():
+            tensors |= _named(prefix, named)
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
@@ -275,8 +268,11 @@ class _Recorder:
             raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
         ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
+        # Clients' states stay on the CPU.
+        clients = unstacked(_under("of", tensors))
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
-        return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
+        optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
+        return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients), ledger
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data

@@ -144,7 +144,7 @@ def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pyte
         assert (code, err) == (0, "")
     one, other = (RunFolder.open(tmp_path / "runs" / folder) for folder in ("small", "small-2"))
     assert one.result == other.result
-    assert one.leakage == other.leakage is not None
+    assert one.findings == other.findings != ()
     code, out, err = privfl("report", one.path, other.path)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"page: {tmp_path / 'comparison.html'}"
@@ -364,8 +364,8 @@ def test_shadow_models_are_followed_and_kept(tmp_path: Path, unguarded: Path, pr
     assert (code, err.splitlines()) == (0, [f"shadow models: {done} of 2" for done in range(3)])
     # No worker imports the script that was started, which would attack again.
     assert not unguarded.exists()
-    first = RunFolder.open(folder).leakage
+    first = RunFolder.open(folder).findings
     # The second time nothing is trained again, and the result is the same.
     code, _, err = privfl("attack", folder)
     assert (code, err.splitlines()) == (0, ["shadow models: 2 of 2"])
-    assert RunFolder.open(folder).leakage == first
+    assert RunFolder.open(folder).findings == first

@@ -163,7 +163,7 @@ def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished:
     assert told.attack_relation == "replace_one"
     assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
     assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
-    promised = _promised(finished)
+    promised = _promised(finished, "external")
     assert promised is not None
     assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
     words = {one.label: one.sentence for one in headlines(Run.read(finished))}["Promised ε"]
@@ -276,6 +276,12 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
     assert not hasattr(view, "participants")
 
 
+def server_view(folder: RunFolder) -> views.ServerView:
+    view = views.open_view(folder, "server", assemble(folder.config).layout)
+    assert isinstance(view, views.ServerView)
+    return view
+
+
 @pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
 def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
     """Cohorts of nobody and of one are among these: beside the one stand-ins send zeros, of a client's weight, and count
@@ -289,8 +295,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
     )
     folder = run(config, tmp_path / "run")
     assert {0, 1} < {len(record.cohort) for record in folder.rounds()}
-    view = views.open_view(folder, "server", assemble(config).layout)
-    assert isinstance(view, views.ServerView)
+    view = server_view(folder)
     for record in folder.rounds():
         if not record.cohort:
             with pytest.raises(ViewError, match="nobody's update arrived"):
@@ -307,7 +312,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
             assert view.updates(record.round)[0].shape == (len(record.cohort), len(sum_D))
     fixed = run(CENTRAL, tmp_path / "fixed")
     with pytest.raises(ViewError, match="nothing was counted"):
-        views.ServerView(fixed, view.layout).count(0)
+        server_view(fixed).count(0)
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import SMALL, small
 
-from attacks import _run as attacking
+from attacks import _shadows as attacking
 from privfl.config import EarlyStopping, ExperimentConfig
 from privfl.data.datasets.digits import Digits
 from privfl.data.federated import FederatedData

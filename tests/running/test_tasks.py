@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import small
 
 from attacks._run import run_attacks
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import DataError, ModelError
 from privfl.learning.tasks import Task
 from privfl.report.page import of_run
@@ -17,6 +19,7 @@ from privfl.report.wording import capital
 from privfl.running import recording
 from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
+from privfl.running.trained_model import TrainedModel, export
 from privfl.tables import narrow
 
 ATTACKS = ["membership/lira", "membership/loss", "membership/rmia"]
@@ -49,7 +52,8 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     assert low < result.train <= high
     assert result.evaluation.clients is not None
     assert f'"train_{name}"' in (folder.path / "result.json").read_text()
-    leakage = run_attacks(folder)
+    (leakage,) = run_attacks(folder)
+    assert isinstance(leakage, MembershipFinding)
     assert {one.attack for one in leakage.attacks} == set(ATTACKS)
     assert any(one.variant == "modified entropy" for one in leakage.attacks) == (task == "binary")
     again = RunFolder.open(folder.path)
@@ -100,5 +104,12 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
-    assert {one.attack for one in run_attacks(folder).attacks} == set(ATTACKS)
+    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
     assert assemble(config).fingerprint == assemble(config).fingerprint
+    inputs = {
+        "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),
+        "words": torch.arange(20).view(5, 4) % 6,
+    }
+    program = torch.export.load(export(folder, tmp_path / "two.pt2")).module()
+    trained = TrainedModel.of(folder).module
+    assert torch.allclose(program(**inputs), trained(**inputs), atol=1e-6)
