@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel, ValidationError
@@ -21,6 +22,7 @@ from attacks import Attack
 from privfl.adversaries import ADVERSARIES
 from privfl.config import DataConfig, TrainingConfig
 from privfl.data.datasets import Dataset
+from privfl.data.federated import Examples, LoadedData
 from privfl.data.input_store import Inputs
 from privfl.errors import PrivflError
 from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
@@ -195,6 +197,37 @@ def test_a_model_s_weights_are_repeatable_and_all_there_is_of_it(entry: Entry) -
             return to_vector(entry.made().build((1, 28, 28), 10))
 
     assert torch.equal(vector(), vector())
+
+
+@every(of("task"))
+def test_a_task_keeps_its_contract(entry: Entry) -> None:
+    """On outputs and labels that only its own methods have made."""
+    item, part = entry.made(), Examples(np.zeros((6, 2), np.float32), np.ones((6, 3), np.int64))
+    shape = item.outputs(LoadedData(part, part, ("a", "b"), "made up"))
+    assert len(shape) == item.dims - 1
+    outputs = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)) * 2
+    y = item.unlikely(outputs)
+    item.check(y.numpy(), 2)
+    losses = item.loss(outputs, y)
+    assert losses.shape == (5,)
+    changed = torch.cat([outputs[:4], outputs[:1] + 9])
+    assert torch.equal(item.loss(changed, y)[:4], losses[:4])
+    outputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(item.loss(outputs, y).sum(), outputs)
+    assert bool(gradient.flatten(1).any(1).all()), "no gradient vanishes"
+    outputs = outputs.detach()
+    found = item.metrics(outputs, y)
+    assert list(found) == [name for name in item.figures if name in found]
+    assert "loss" in found
+    assert "clients" not in item.figures
+    assert all(one.low <= one.value <= one.high and one.n == 5 for one in found.values())
+    above, below = (part.sum().item() for part in item.tallies(outputs, y))
+    headline = next(iter(found.values()))
+    assert float(item.scaled(np.array([above / below]))[0]) == pytest.approx(headline.value, rel=1e-5)
+    signal = item.confidence(torch.stack([outputs, outputs * 2]).numpy(), y.numpy())
+    assert (signal.shape, signal.dtype) == ((2, 5), np.float64)
+    assert np.logaddexp(0, -signal[0]) == pytest.approx(losses.numpy(), rel=1e-5)
+    assert all(figure.title and figure.meaning.format(n=5).endswith(".") for figure in item.figures.values())
 
 
 @every(of("training.optimizer"))
