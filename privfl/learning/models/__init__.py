@@ -17,7 +17,7 @@ from privfl.learning.models._lora import Lora
 from privfl.learning.models._weights import sha256_of
 from privfl.tables import Item, contradiction
 
-_START: Final = ("weights", "weights_sha256", "trainable", "lora")
+_START: Final = ("weights", "weights_hash", "trainable", "lora")
 
 
 class Model(Item, ABC):
@@ -25,13 +25,13 @@ class Model(Item, ABC):
 
     Args:
         weights: a safetensors file of initial weights, with exactly the model's names and shapes. They count as public.
-        weights_sha256: the hash of that file. It is filled in when a configuration without it is read, and recorded.
+        weights_hash: the hash of that file. It is filled in when a configuration without it is read, and recorded.
         trainable: patterns over parameter names (``fc*``, ``head.*``); the parameters that match none of them are frozen.
         lora: low-rank adapters beside linear layers. The model itself is frozen, but for the parameters in ``trainable``.
     """
 
     weights: Path | None = None
-    weights_sha256: str | None = None
+    weights_hash: str | None = None
     trainable: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     lora: Lora | None = None
 
@@ -60,12 +60,12 @@ class Model(Item, ABC):
     @model_validator(mode="before")
     @classmethod
     def _with_hash(cls, value: object) -> object:
-        if isinstance(value, Mapping) and value.get("weights_sha256") is not None and value.get("weights") is None:
-            raise contradiction("weights_sha256", value["weights_sha256"], "is the hash of model.weights, which is not given")
-        if not isinstance(value, Mapping) or not isinstance(value.get("weights"), str | Path) or "weights_sha256" in value:
+        if isinstance(value, Mapping) and value.get("weights_hash") is not None and value.get("weights") is None:
+            raise contradiction("weights_hash", value["weights_hash"], "is the hash of model.weights, which is not given")
+        if not isinstance(value, Mapping) or not isinstance(value.get("weights"), str | Path) or "weights_hash" in value:
             return value
         try:
-            return {**value, "weights_sha256": sha256_of(Path(value["weights"]))}
+            return {**value, "weights_hash": sha256_of(Path(value["weights"]))}
         except OSError as error:
             hint = f"cannot be read ({error.strerror}); give a safetensors file"
             raise contradiction("weights", str(value["weights"]), hint) from None

@@ -81,7 +81,7 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
 def _begun(item: Model, module: nn.Module) -> nn.Module:
     """The module at its initial weights, with its adapters, in which only the parameters that the settings name are trained."""
     if item.weights is not None:
-        load_weights(module, item.weights, item.weights_sha256 or "")
+        load_weights(module, item.weights, item.weights_hash or "")
     if item.trainable is None and item.lora is None:
         return module
     kept = chosen(module, item.trainable or ())

@@ -40,7 +40,7 @@ def load_weights(module: nn.Module, path: Path, sha256: str) -> None:
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror}); put the file there, or name another") from error
     if hashlib.sha256(content).hexdigest() != sha256:
-        raise _refused(path, f"is not the file whose SHA-256 is model.weights_sha256 = {sha256[:12]}...; put that file there")
+        raise _refused(path, f"is not the file whose SHA-256 is model.weights_hash = {sha256[:12]}...; put that file there")
     try:
         given = load(content)
     except SafetensorError as error:

@@ -206,9 +206,9 @@ def test_the_card_says_that_these_weights_count_as_public(file: Path, tmp_path: 
 def test_its_hash_is_recorded_and_another_file_is_refused(file: Path) -> None:
     config = small(model={"kind": "mlp", "hidden": [12, 11], "weights": str(file)})
     recorded = dump(config)
-    assert f'weights_sha256 = "{config.model.weights_sha256}"' in recorded  # type: ignore[attr-defined]
+    assert f'weights_hash = "{config.model.weights_hash}"' in recorded  # type: ignore[attr-defined]
     save_file(whole(built(mlp(), X, (10,), Seed(8))), file)
-    with pytest.raises(ModelError, match=r"is not the file whose SHA-256 is model\.weights_sha256 = "):
+    with pytest.raises(ModelError, match=r"is not the file whose SHA-256 is model\.weights_hash = "):
         assemble(config)
     # A configuration without the hash takes the file as it is.
     assert assemble(small(model={"kind": "mlp", "hidden": [12, 11], "weights": str(file)})).fingerprint
@@ -247,8 +247,8 @@ def test_a_file_that_is_not_there_or_is_something_else(tmp_path: Path) -> None:
     (tmp_path / "text").write_text("hello")
     with pytest.raises(ModelError, match="is no safetensors file"):
         module(weights=str(tmp_path / "text"))
-    with pytest.raises(ConfigError, match="weights_sha256"):
-        small(model={"kind": "mlp", "weights_sha256": "0" * 64})
+    with pytest.raises(ConfigError, match="weights_hash"):
+        small(model={"kind": "mlp", "weights_hash": "0" * 64})
 
 
 @pytest.mark.parametrize(
