@@ -1,7 +1,8 @@
 """SHELVES of attacks: ``membership/``, and later ``reconstruction/``, ``inference/``, ``auditing/``.
 
 An attack is one module with one class that derives from :class:`Attack`; its name in a configuration is
-``shelf/file``, for example ``membership/lira``. It states its adversary and reads nothing but that adversary's view.
+``shelf/file``, for example ``membership/lira``. It names its adversary and the question that it answers. It is given that
+adversary's view and knowledge, and returns a claim, which is judged afterwards.
 """
 
 from __future__ import annotations
@@ -9,16 +10,25 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from privfl.adversaries import Adversary
-from privfl.running.experiment import Experiment
+from privfl.auditing.questions import Claim
+from privfl.errors import ConfigError, ViewError
+from privfl.running.knowledge import Knowledge, Prospect
+from privfl.running.views import VIEWS, View
 from privfl.tables import Item
 
 
 class Attack(Item, ABC):
-    """The contract that all shelves share; each shelf's ``__init__`` adds what its attacks are given and return."""
+    """The contract of all attacks, whatever they ask."""
 
     adversary: ClassVar[Adversary]
-    """Whose view the attack reads."""
+    """Whose view the attack is given."""
+
+    question: ClassVar[str]
+    """The question that it answers: a file of ``privfl/auditing/questions``, or a dotted path of a module of your own."""
 
     threat: ClassVar[str] = ""
     """One sentence: what the adversary knows, and what it wants to know. Every item of this shelf has one."""
@@ -26,10 +36,50 @@ class Attack(Item, ABC):
     least_shadows: ClassVar[int] = 0
     """How many shadow models it needs. A configuration with fewer is refused when it is loaded."""
 
-    @abstractmethod
-    def require_possible(self, experiment: Experiment) -> None:
+    def require_possible(self, prospect: Prospect) -> None:
         """Refuse a run that the attack will not be able to attack; asked before its first round.
 
         Raises:
             ConfigError: names the setting, and says what to change.
+            ViewError: the adversary has no part in such a run.
+        """
+        if self.adversary not in VIEWS:
+            raise ViewError(
+                f"adversary {self.adversary!r} of {self.kind!r}: has no part in a run, whose server is honest; "
+                f"allowed: {', '.join(VIEWS)}"
+            )
+        if self.adversary != "external" and not prospect.keeps_rounds:
+            raise ConfigError(
+                f"records.views = 'final': {self.kind!r} looks at what a {self.adversary} sees in rounds; "
+                "set it to 'sums' or 'all'"
+            )
+        self.require_shadows(prospect.shadow_member_SN)
+
+    def require_shadows(self, member_SN: NDArray[np.bool_]) -> None:
+        """Refuse shadow models that are too few for the attack.
+
+        Args:
+            member_SN: the candidates that each is trained on.
+
+        Raises:
+            ConfigError: that.
+        """
+        if len(member_SN) < self.least_shadows:
+            raise ConfigError(
+                f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
+            )
+
+    @abstractmethod
+    def run(self, view: View, knowledge: Knowledge) -> Claim:
+        """Answer the question.
+
+        Args:
+            view: what the run showed to the adversary: :class:`privfl.running.views.ServerView` for the server, and so on.
+            knowledge: what the adversary brings.
+
+        Returns:
+            the question's kind of claim, for example :class:`privfl.auditing.questions.membership.MembershipClaim`.
+
+        Raises:
+            ViewError: the run did not show what the attack needs.
         """

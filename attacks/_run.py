@@ -1,62 +1,55 @@
-"""Attack a run folder: train the shadow models, score, evaluate, and write down what was found.
+"""Attack a run folder: prepare what the adversaries bring, let each attack make its claim, and only then open the truth.
 
 ::
 
-    attacks/shadows/members.npz        member_SN, the candidates that each shadow model is trained on; more rows may join them
-    attacks/shadows/shadow_000.npz     what one shadow model was trained on, and its outputs; kept, so that neither a crash
-                                       nor another attack later, of more shadow models perhaps, trains it again
-    attacks/membership/lira.npz        scores of each variant, and who was a member
-    attacks/summary.json               records.Leakage
+    attacks/shadows/                   see attacks._shadows
+    attacks/membership/lira.npz        what one attack claimed, and who was a member
+    attacks/summary.json               the findings, one for each question and adversary
 """
 
 from __future__ import annotations
 
-import functools
-import multiprocessing
-import os
-import signal
-import sys
-import time
-from collections.abc import Callable, Collection, Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, as_completed
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from multiprocessing.process import BaseProcess
-from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from attacks.membership import BoolArray, FloatArray, MembershipAttack
-from attacks.membership._coins import Candidates
-from attacks.membership._harness import Outputs, gather, score_all, to_arrays
-from privfl.auditing import Estimate, Evaluation, OperatingPoint, PrivacyCurve, Scores, evaluate
+from attacks import Attack, _shadows
+from attacks._coins import Coins
+from attacks._shadows import Observer
+from privfl.adversaries import ADVERSARIES, Adversary
+from privfl.auditing import PrivacyCurve
+from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
-from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError
+from privfl.data.datasets import Dataset
+from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.learning.models._build import constants
 from privfl.loading import load
-from privfl.own_code import telling
-from privfl.privacy.plans import Plan
-from privfl.processes import cores, share_of_threads
-from privfl.records import AttackRecord, BestAttack, Interval, Leakage, RateAt
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
+from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Shadows
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view
+from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.storage import npz, read_npz, write_atomic
 from privfl.tables import Item, narrow
 
-Observer = Callable[[int, int], None]
-"""Called with how many shadow models are done, and how many there are."""
+
+@dataclass(frozen=True)
+class _Group:
+    """What is judged together: the attacks of one adversary on one question."""
+
+    question: str
+    adversary: Adversary
 
 
 def run_attacks(
     folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None, settings: Sequence[str] = ()
-) -> Leakage:
+) -> tuple[Finding, ...]:
     """Run attacks on a finished run.
 
     Args:
@@ -65,46 +58,51 @@ def run_attacks(
         observer: called before the first shadow model and after each.
         settings: ``attacks.key=value``; from now on those of the run. Shadow models that are there stay.
 
+    Returns:
+        the findings, one for each question and adversary.
+
     Raises:
         ConfigError: an unknown attack, one that cannot be run on this run, or a setting of something else than attacks.
         RunFolderError: the data here are not those of the run.
         ViewError: the attack's adversary was not part of the run, or the run has not finished.
     """
     with folder.locked():
-        return _run_locked(folder, names, observer, settings)
+        config = _with_settings(folder, settings)
+        chosen = _chosen(config, _all_names(folder, config, names))
+        with deterministic():
+            knowledge = _prepared(folder, config, chosen, observer)
+            claims = [(attack, _claim(folder, attack, knowledge)) for attack in chosen]
+            truth = _opened_truth(folder, config)
+            return _judged(folder, config, claims, truth)
 
 
-def _run_locked(folder: RunFolder, names: Sequence[str], observer: Observer | None, settings: Sequence[str]) -> Leakage:
-    config = _with_settings(folder, settings)
-    chosen = _chosen(config, _all_names(folder, config, names))
-    with deterministic():
-        experiment = assemble(config)
-        _require_same_data(folder, experiment)
-        for attack in chosen:
-            attack.require_possible(experiment)
-        candidates = Candidates.of(experiment)
-        target = _target_outputs(folder, experiment, candidates.rows_N)
-        folder.change_attacks(config)
-        shadow_SN = _shadow_members(folder, candidates, config.attacks.shadow_models)
-        shadows = _train_shadows(folder, experiment, shadow_SN, observer)
-    evidence = gather(
-        target,
-        labels_N=experiment.data.pool.y[candidates.rows_N],
-        population_labels_P=experiment.data.test.y,
-        member_SN=shadow_SN,
-        train=lambda _, index: shadows[index],
-        task=experiment.task,
-    )
-    scores = score_all(chosen, evidence)
-    for attack_name, variants in scores.items():
-        write_atomic(
-            folder.path / "attacks" / f"{attack_name}.npz", npz(to_arrays({attack_name: variants}, candidates.member_N))
+def require_possible(experiment: Experiment, chosen: Iterable[object] | None = None) -> None:
+    """Refuse a run that its attacks will not be able to attack; asked before its first round.
+
+    Args:
+        experiment: the run.
+        chosen: the attacks; None: those of its configuration.
+
+    Raises:
+        ConfigError, ViewError: names the setting, and says what to change.
+    """
+    coins, config = Coins.of(experiment), experiment.config
+    truth = _truth(config, *(getattr(experiment.data, name) for name in _WHO))
+    for attack in [narrow(item, Attack) for item in (config.attacks.run if chosen is None else chosen)]:
+        try:
+            _question(attack.question).require_possible(truth)
+        except DataError as error:
+            raise ConfigError(f"attacks.run: no attack can be run on {error}, or set attacks.run=[]") from None
+        attack.require_possible(
+            Prospect(
+                hides_updates=experiment.aggregator.hides_updates,
+                keeps_rounds=config.records.views != "final",
+                shadow_member_SN=coins.shadows(config.attacks.shadow_models),
+            )
         )
-    every = _found_before(folder, scores, candidates.member_N)
-    evaluation = evaluate(every, candidates.member_N, _promised(folder), candidates.halving())
-    leakage = _leakage(evaluation, len(shadow_SN))
-    folder.write("attacks/summary.json", leakage)
-    return leakage
+
+
+# --- which attacks ----------------------------------------------------------------------------------------------------
 
 
 def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConfig:
@@ -124,13 +122,18 @@ def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConf
 def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]) -> Sequence[str]:
     """Those that were asked for; and those that were run with another number of shadow models, to be judged beside them."""
     asked = list(names) or [item.kind for item in config.attacks.run]
-    before = folder.leakage
-    if not asked or before is None or before.shadow_models == config.attacks.shadow_models:
+    if not asked:
         return asked
-    return list(dict.fromkeys([*asked, *(one.attack for one in before.attacks)]))
+    try:
+        others = [one for one in folder.findings if one.shadow_models != config.attacks.shadow_models]
+        again = [name for finding in others for name in finding.made_by()]
+    except RunFolderError:
+        # Nobody knows how they were made.
+        again = list(_kept(folder))
+    return list(dict.fromkeys([*asked, *again]))
 
 
-def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAttack]:
+def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[Attack]:
     configured = {item.kind: item for item in config.attacks.run}
     items: list[Item] = []
     for name in names:
@@ -140,7 +143,44 @@ def _chosen(config: ExperimentConfig, names: Sequence[str]) -> list[MembershipAt
             raise ConfigError(f"attack {name!r}: {error}") from None
     if not items:
         raise ConfigError(f"attacks.run is empty; name attacks to run: {', '.join(SHELVES['attacks.run'].names())}")
-    return [narrow(item, MembershipAttack) for item in items]
+    return [narrow(item, Attack) for item in items]
+
+
+def _question(kind: str) -> Question:
+    """The question of that name, or of that dotted path.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    try:
+        return cast("Question", SHELVES["question"].find(kind)(kind=kind))
+    except ConfigError as error:
+        raise ConfigError(f"question {kind!r}: {error}") from None
+
+
+# --- what the adversaries bring ---------------------------------------------------------------------------------------
+
+
+def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: Observer | None) -> Knowledge:
+    """The knowledge that attacks are given. The experiment, which holds the truth, does not outlive this."""
+    experiment = assemble(config)
+    _require_same_data(folder, experiment)
+    require_possible(experiment, chosen)
+    try:
+        # Asked before any shadow model is trained: an unfinished run has none. A view does not know its folder.
+        open_view(folder, "external", experiment.layout).final_model()
+    except ViewError as error:
+        raise ViewError(f"{folder.path}: {error}") from None
+    folder.change_attacks(config)
+    coins, data = Coins.of(experiment), experiment.data
+    member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
+    rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
+    return Knowledge(
+        network=Network(experiment.model, experiment.layout, experiment.task, experiment.outputs),
+        candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
+        population=LabelledExamples(experiment.test_x, data.test.y),
+        shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
+    )
 
 
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
@@ -152,249 +192,94 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
         raise RunFolderError(f"{folder.path}: membership.npz is not what this run drew; run its config.toml anew")
 
 
-def _found_before(folder: RunFolder, scores: Scores, member_N: BoolArray) -> Scores:
-    """The scores of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by
-    one and kept the best would choose on the very candidates that are measured.
-    """
-    earlier: dict[str, dict[str, FloatArray]] = {}
-    for path in sorted((folder.path / "attacks").rglob("*.npz")):
-        attack = path.relative_to(folder.path / "attacks").with_suffix("").as_posix()
-        if path.parent.name == "shadows" or attack in scores:
-            continue
-        kept = read_npz(path)
-        if np.array_equal(kept.pop("member"), member_N):
-            earlier[attack] = {name.removeprefix(f"{attack}: "): values for name, values in kept.items()}
-    return dict(sorted({**earlier, **scores}.items()))
+# --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _target_outputs(folder: RunFolder, experiment: Experiment, candidates: NDArray[np.int64]) -> Outputs:
-    view = open_view(folder, MembershipAttack.adversary, experiment.layout)
-    return _outputs(experiment, view.final_model().to(experiment.x.device), candidates)
-
-
-def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray[np.int64]) -> Outputs:
-    candidate_x = experiment.x[torch.from_numpy(candidates).to(experiment.x.device)]
-    return Outputs(
-        experiment.logits(vector_D, candidate_x).cpu().numpy(),
-        experiment.logits(vector_D, experiment.test_x).cpu().numpy(),
-    )
-
-
-# --- shadow models --------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class _Job:
-    """One shadow model to train, in whatever process."""
-
-    index: int
-    member_N: BoolArray
-    of: str
-    """The target's fingerprint."""
-
-
-def _train_shadow(experiment: Experiment, job: _Job) -> Outputs:
-    """Train one shadow by the target's own procedure: same code, same plan, other members, other randomness.
-
-    Raises:
-        DataError: this process read other data than the target's, or built another model.
-    """
-    if experiment.fingerprint != job.of:
-        raise DataError(
-            f"shadow model {job.index}: this process read other data, or built another model, than the run; seed the shuffling "
-            "of the data set, and what the model draws, and attack again"
+def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
+    view = open_view(folder, attack.adversary, knowledge.network.layout)
+    claim, wanted = attack.run(view, knowledge), _question(attack.question).claim
+    if not isinstance(claim, wanted):
+        raise ItemError(
+            f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
+            f"a {wanted.__module__}.{wanted.__name__}"
         )
-    candidates = np.flatnonzero(experiment.data.candidate_N)
-    members = np.ones(len(experiment.data.pool), dtype=bool)
-    members[candidates] = job.member_N
-    return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
+    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read())
 
 
-def _shadow_members(folder: RunFolder, candidates: Candidates, count: int) -> BoolArray:
-    """The candidates that each of so many shadow models is trained on: as they were drawn before, where they were."""
-    path = folder.path / "attacks" / "shadows" / "members.npz"
-    try:
-        before_SN = read_npz(path)["member_SN"] if path.exists() else None
-    except RunFolderError:
-        before_SN = None
-    member_SN = candidates.shadows(count, before_SN)
-    if before_SN is None or count > len(before_SN):
-        # Before any of them is trained: whatever happens, they are not drawn otherwise.
-        write_atomic(path, npz({"member_SN": member_SN}))
-    return member_SN
+_WHO = ("owner_N", "candidate_N", "member_N")
 
 
-def _train_shadows(folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: Observer | None) -> list[Outputs]:
-    paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(shadow_SN))]
-    done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
-    if observer is not None:
-        observer(len(done), len(paths))
-    jobs = [_Job(index, shadow_SN[index], experiment.fingerprint) for index in range(len(paths)) if index not in done]
-    for job, outputs in _carry_out(experiment, jobs):
-        content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
-        write_atomic(paths[job.index], npz(content))
-        done[job.index] = outputs
-        if observer is not None:
-            observer(len(done), len(paths))
-    return [done[index] for index in range(len(paths))]
+def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
+    """What really happened, as the run wrote it down."""
+    written = read_npz(folder.path / "membership.npz")
+    return _truth(config, *(written[name] for name in _WHO))
 
 
-def _kept(path: Path, member_N: BoolArray) -> Outputs | None:
-    """A shadow model's outputs from an earlier call, where they are whole and for the same members."""
-    try:
-        kept = read_npz(path)
-    except RunFolderError:
-        return None
-    return Outputs(kept["candidates_NC"], kept["population_PC"]) if np.array_equal(kept["member_N"], member_N) else None
+def _truth(
+    config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
+) -> Truth:
+    def examples() -> tuple[NDArray[Any], NDArray[Any]]:
+        pool = narrow(config.data, Dataset).load().train
+        return pool.x, pool.y
+
+    return Truth(owner_N, candidate_N, member_N, lambda: (Seed(config.seed) / "halves").numpy(), examples)
 
 
-def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, Outputs]]:
-    """On a CPU one process a core, each with one thread; on a GPU one after another."""
-    workers = min(len(jobs), cores())
-    if workers <= 1 or experiment.x.device.type != "cpu":
-        for job in jobs:
-            yield job, _train_shadow(experiment, job)
-        return
-    pool = ProcessPoolExecutor(
-        workers,
-        mp_context=multiprocessing.get_context("spawn"),
-        initializer=_begin_worker,
-        initargs=(experiment.config, experiment.plan),
-    )
-    begun: dict[int, BaseProcess] = {}
-    waiting: dict[Future[Outputs], _Job] = {}
-    try:
-        with _interrupts_are_ours(), _script_is_ours():
-            for job in jobs:
-                waiting[pool.submit(_work, job)] = job
-                begun |= pool._processes or {}
-        for future in as_completed(waiting):
-            yield waiting[future], future.result()
-    except BrokenProcessPool:
-        raise PrivflError(
-            f"a process that trained a shadow model died ({_how(begun.values())}); attack again to go on"
-        ) from None
-    finally:
-        # No shadow model is waited for that nobody will fetch.
-        for process in begun.values():
-            process.terminate()
-        pool.shutdown(cancel_futures=True)
+def _judged(
+    folder: RunFolder,
+    config: ExperimentConfig,
+    claims: Sequence[tuple[Attack, Claimed]],
+    truth: Truth,
+) -> tuple[Finding, ...]:
+    """Judge all claims, the earlier ones too, and write everything down."""
+    groups: dict[_Group, dict[str, Claimed]] = {}
+    for attack, made in claims:
+        groups.setdefault(_Group(attack.question, attack.adversary), {})[attack.kind] = made
+    for group, before in _found_before(folder, {attack.kind for attack, _ in claims}, truth):
+        groups.setdefault(group, {}).update(before)
+    findings = [
+        _question(group.question).evaluate(
+            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary)
+        )
+        for group, made in sorted(groups.items(), key=lambda item: (item[0].question, ADVERSARIES.index(item[0].adversary)))
+    ]
+    for attack, made in claims:
+        arrays = {"member": truth.candidate_members, **made.claim.arrays(attack.kind)}
+        write_atomic(folder.path / "attacks" / f"{attack.kind}.npz", npz(arrays))
+    folder.write_findings(findings)
+    return tuple(findings)
 
 
-@contextmanager
-def _interrupts_are_ours() -> Iterator[None]:
-    """Processes begun in here never see a Ctrl-C, which a terminal sends to all: the parent ends them, in silence."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _kept(folder: RunFolder) -> dict[str, dict[str, NDArray[Any]]]:
+    """The arrays of all claims that were written down, by attack."""
+    place = folder.path / "attacks"
+    files = {path.relative_to(place).as_posix().removesuffix(".npz"): path for path in sorted(place.rglob("*.npz"))}
+    return {attack: read_npz(path) for attack, path in files.items() if path.parent.name != "shadows"}
 
 
-@contextmanager
-def _script_is_ours() -> Iterator[None]:
-    """Processes begun in here do not import the script that was started, as they else would: without a guard it would attack
-    again in each of them. Nothing that they are given is defined there.
+def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, Claimed]]]:
+    """The claims of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by one and
+    kept the best would choose on the very candidates that are measured.
     """
-    script = vars(sys.modules["__main__"])
-    hidden: dict[str, Any] = {name: script[name] for name in ("__file__", "__spec__") if name in script}
-    script.update(dict.fromkeys(hidden))
+    kept = _kept(folder)
     try:
-        yield
-    finally:
-        script.update(hidden)
+        findings = folder.findings
+    except RunFolderError:
+        return
+    for finding in findings:
+        made = {}
+        for attack, rounds in finding.made_by().items():
+            arrays = kept.get(attack)
+            if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
+                continue
+            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds)
+        if made:
+            yield _Group(finding.question, finding.adversary), made
 
 
-def _how(processes: Collection[BaseProcess]) -> str:
-    """How the process ended that ended first: the pool has ended the others by a signal since."""
-    patient_until = time.monotonic() + _PATIENCE
-    # The pool's own thread waits for them too, and who has lost that race is told a moment later.
-    while any(process.exitcode is None for process in processes) and time.monotonic() < patient_until:
-        time.sleep(0.02)
-    ended = [process.exitcode for process in processes if process.exitcode]
-    if not ended:
-        return "how is not known"
-    code = next((one for one in ended if one != -signal.SIGTERM), -signal.SIGTERM)
-    if code > 0:
-        return f"exit code {code}"
-    name = f", {signal.Signals(-code).name}" if -code in set(signal.Signals) else ""
-    return f"signal {-code}{name}"
-
-
-_PATIENCE = 5.0
-"""Seconds; when one process has died, the pool ends the others at once."""
-
-_assembled: Callable[[], Experiment] | None = None
-"""A worker process assembles the experiment once, not once a shadow model; within a job, so that its errors are told."""
-
-
-def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
-    global _assembled
-    os.environ |= share_of_threads(cores())
-    _assembled = functools.cache(lambda: assemble(config, plan))
-
-
-def _work(job: _Job) -> Outputs:
-    assert _assembled is not None
-    # An exception goes to the parent without its traceback.
-    with telling(), deterministic():
-        return _train_shadow(_assembled(), job)
-
-
-# --- records --------------------------------------------------------------------------------------------------------
-
-
-def _promised(folder: RunFolder) -> PrivacyCurve | None:
-    """What the run promises about one example in or out, which is what the attacks ask."""
+def _promised(folder: RunFolder, adversary: Adversary) -> PrivacyCurve | None:
+    """What the run promises against that adversary about one example in or out, which is what the attacks ask."""
     privacy = folder.result.privacy
-    if privacy is None:
+    if privacy is None or adversary not in privacy.adversaries:
         return None
     return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta)
-
-
-def _leakage(evaluation: Evaluation, shadows: int) -> Leakage:
-    best = evaluation.best
-    return Leakage(
-        members=evaluation.members,
-        nonmembers=evaluation.nonmembers,
-        shadow_models=shadows,
-        attacks=[
-            AttackRecord(
-                attack=one.attack,
-                variant=one.variant,
-                adversary=MembershipAttack.adversary,
-                auc=_interval(one.auc, evaluation.members + evaluation.nonmembers),
-                balanced_accuracy=one.balanced_accuracy.value,
-                rates=[_rate(point, evaluation.members) for point in one.operating_points],
-                roc_fpr=one.curve["fpr"],
-                roc_tpr=one.curve["tpr"],
-                exceeds_bound=_exceeds(one.operating_points),
-            )
-            for one in evaluation.leakages
-        ],
-        best=BestAttack(
-            attack=best.attack,
-            variant=best.variant,
-            candidates=best.measured_on,
-            rates=[_rate(best.operating_point, best.members)],
-            epsilon_lower=best.epsilon.value,
-            level=best.epsilon.level,
-            delta=best.epsilon.delta,
-        ),
-    )
-
-
-def _interval(estimate: Estimate, count: int) -> Interval:
-    return Interval(value=estimate.value, low=estimate.low, high=estimate.high, n=count, level=estimate.level)
-
-
-def _rate(point: OperatingPoint, count: int) -> RateAt:
-    return RateAt(fpr=point.fpr, tpr=None if point.tpr is None else _interval(point.tpr, count), reason=point.reason)
-
-
-def _exceeds(points: Sequence[OperatingPoint]) -> bool | None:
-    verdicts = [point.violated for point in points if point.violated is not None]
-    return any(verdicts) if verdicts else None

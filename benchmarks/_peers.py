@@ -82,7 +82,7 @@ class Problem:
         if [len(one) for one in members] != list(sizes):
             raise SystemExit("a client of the benchmark task does not train on all that it owns; choose another seed")
         item = narrow(experiment.config.model, Model)
-        start = built(item, few(data), experiment.outputs, experiment.seed / "model")
+        start = built(item, few(data), experiment.outputs, experiment.seed / "model", data.pool.fields)
         plan = experiment.plan
         return cls(
             config=experiment.config,

@@ -34,7 +34,6 @@ from torch import Tensor
 from torch.nn.functional import cross_entropy
 
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._harness import score_all
 from privfl.auditing import balanced_accuracy, best_balanced_accuracy, roc
 from privfl.data.federated import LoadedData
 from privfl.data.input_store import Inputs
@@ -198,7 +197,7 @@ def attack(
             population_logits_PC=population_MPC[target],
             population_shadow_logits_SPC=population_MPC[others],
         )
-        scores = score_all(attacks, evidence)
+        scores = {one.kind: one.score(evidence) for one in attacks}
         scores["membership/loss"]["loss by the rounded probability"] = rounded_loss(evidence)
         for name, variants in scores.items():
             for variant, scores_N in variants.items():

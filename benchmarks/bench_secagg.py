@@ -38,10 +38,10 @@ from privfl.secagg.encoding import Encoding
 from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.memory import Memory
 from privfl.secagg.messages import TAGS_BYTES
-from privfl.secagg.play import Meter, play
 from privfl.secagg.prg import Words
 from privfl.secagg.server import Server
 from privfl.secagg.session import Parameters, Stage
+from privfl.secagg.simulation import Meter, play
 
 SPARSE = Policy(graph="sparse", adversary="semi_honest", neighbours=20, threshold=11, max_corrupt=0.05)
 COMPLETE = Policy(graph="complete", adversary="semi_honest")

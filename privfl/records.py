@@ -117,7 +117,8 @@ class RoundRecord(Frozen):
     are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
     largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
     gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
-    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``streams`` is a name of what
+    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``validation_loss`` is
+    the mean loss on the examples that clients keep for early stopping. ``streams`` is a name of what
     the round drew its batches and noise from: where it is the same in two runs, and the cohort too, they sent the same
     messages, or, without a promise, had the same chance.
     """
@@ -136,6 +137,7 @@ class RoundRecord(Frozen):
     bytes_up: int
     bytes_down: int
     secure: SecureRecord | None
+    validation_loss: Annotated[float | None, Field(exclude_if=lambda loss: loss is None)] = None
     evaluation: Evaluation | None
 
 
@@ -280,55 +282,3 @@ class Result(Frozen):
     def _to_write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         return {f"train_{self.evaluation.name}" if key == "train" else key: found for key, found in written.items()}
-
-
-class RateAt(Frozen):
-    """True positive rate at one false positive rate; ``tpr`` is None, with the reason, where the sample cannot tell."""
-
-    fpr: float
-    tpr: Interval | None
-    reason: str | None = None
-
-
-class AttackRecord(Frozen):
-    """What one variant of one attack found, on all candidates.
-
-    ``roc_fpr`` and ``roc_tpr`` are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the
-    ``rates``, it beat what the promised ε allows by more than chance (corrected for all variants and rates); None where
-    nothing is promised.
-    """
-
-    attack: str
-    variant: str
-    adversary: str
-    auc: Interval
-    balanced_accuracy: float
-    rates: list[RateAt]
-    roc_fpr: Curve
-    roc_tpr: Curve
-    exceeds_bound: bool | None
-
-
-class BestAttack(Frozen):
-    """The attack that did best on one half of the candidates, measured on the other half.
-
-    ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
-    """
-
-    attack: str
-    variant: str
-    candidates: int
-    rates: list[RateAt]
-    epsilon_lower: float
-    level: float
-    delta: float
-
-
-class Leakage(Frozen):
-    """``attacks/summary.json``: what the membership attacks found on the final model."""
-
-    members: int
-    nonmembers: int
-    shadow_models: int
-    attacks: list[AttackRecord]
-    best: BestAttack

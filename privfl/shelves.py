@@ -94,11 +94,17 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "task": Shelf("privfl.learning.tasks", "Task"),
     "model": Shelf("privfl.learning.models", "Model"),
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
+    "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
     "training.engine": Shelf("privfl.learning.training", "Trainer"),
+    "training.optimizer": Shelf("privfl.learning.optimizers", "LocalOptimizer"),
+    "training.round_schedule": Shelf("privfl.learning.schedules", "Schedule"),
+    "training.step_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "attacks.run": Shelf("attacks", "Attack"),
+    "question": Shelf("privfl.auditing.questions", "Question"),
+    "block": Shelf("privfl.report.blocks", "Block"),
 }
 
 

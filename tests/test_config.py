@@ -112,7 +112,7 @@ MISTAKES = [
     ("privacy.kind=client", "privacy.kind", "'client'", "did you mean 'client_local' or 'client_central'"),
     ("training.engine=opacuss", "training.engine", "'opacuss'", f"did you mean 'opacus'? allowed: fused, opacus, {OWN}"),
     ('attacks.run=["membership/los"]', "attacks.run.0.kind", "'membership/los'", "did you mean 'membership/loss'?"),
-    ('attacks.run=["membership/_harness"]', "attacks.run.0.kind", "'membership/_harness'", "allowed: membership/lira"),
+    ('attacks.run=["membership/_gradients"]', "attacks.run.0.kind", "'membership/_gradients'", "membership/gradient_cosine"),
     # inside an item, inside a list
     (
         'attacks.run=["membership/loss", {kind="membership/rmia", gamas=[1]}]',
@@ -479,3 +479,12 @@ def test_shelves_name_their_items_and_nothing_else() -> None:
     assert SHELVES["server"].names() == ["fedadagrad", "fedadam", "fedavg", "fedavgm", "fedyogi"]
     assert SHELVES["model"].names() == ["cnn", "logistic", "mlp", "resnet8"]
     assert all("/" in name for name in SHELVES["attacks.run"].names())
+
+
+def test_a_table_without_a_kind_has_settings_of_the_default() -> None:
+    """If there is a default: `task.label_smoothing=0.1` alone is of classification."""
+    assert loads({**SMALL, "task": {"label_smoothing": 0.1}}).task.model_dump()["kind"] == "classification"
+    with pytest.raises(ConfigError, match=r"task\.delta = 2\.0: is unknown; allowed: kind, label_smoothing, weights"):
+        loads({**SMALL, "task": {"delta": 2.0}})
+    with pytest.raises(ConfigError, match=r"model\.kind: is missing"):
+        loads({**SMALL, "model": {"hidden": [4]}})

@@ -12,7 +12,7 @@ from small_runs import small
 from privfl.data.datasets.digits import Digits
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
-from privfl.privacy.plans._client import ClientPlan
+from privfl.privacy.client_plans import ClientPlan
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 from privfl.running.recording import run

@@ -15,10 +15,9 @@ import pytest
 from command_line import Call, calling, one_line
 from small_runs import small
 
-from attacks._run import _how
-from attacks.membership import Evidence, MembershipAttack
-from attacks.membership._harness import score_all
+from attacks._shadows import _how
 from privfl import cli, own_code
+from privfl.auditing.questions.membership import MembershipClaim
 from privfl.errors import ItemError
 from privfl.loading import dump, load, load_data
 
@@ -255,25 +254,9 @@ def test_how_a_process_died_is_what_was_found(codes: list[int | None], said: str
 # --- an attack of the user's own returns something else ---------------------------------------------------------------
 
 
-class Returns(MembershipAttack):
-    """Gives back whatever it was told to."""
-
-    given: Any = None
-
-    def score(self, evidence: Evidence) -> Any:
-        return self.given
-
-
-def evidence() -> Evidence:
-    empty = np.zeros((0, 3, 2), dtype=np.float32)
-    logits = np.zeros((3, 2), dtype=np.float32)
-    labels = np.zeros(3, dtype=np.int64)
-    return Evidence(labels, logits, empty, np.zeros((0, 3), dtype=bool), labels, logits, empty)
-
-
 @pytest.mark.parametrize("given", [[0, 1, 1], np.array([False, True, True]), (0.0, 1.0, 1.0), np.array([0, 1, 1], dtype="u1")])
 def test_decisions_and_lists_are_scores(given: object) -> None:
-    scores = score_all([Returns(kind="lab.own", given={"top": given})], evidence())["lab.own"]["top"]
+    scores = MembershipClaim(cast("Any", {"top": given})).checked("lab.own", 3).scores["top"]
     assert scores.dtype == np.float64
     np.testing.assert_array_equal(scores, [0, 1, 1])
 
@@ -281,10 +264,10 @@ def test_decisions_and_lists_are_scores(given: object) -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        (np.zeros(3), "score() returned a ndarray without a name; score() must return {name: scores}"),
-        ([0.0, 1.0, 1.0], "score() returned a list without a name"),
-        (None, "score() returned a NoneType without a name"),
-        ({}, "score() returned nothing"),
+        (np.zeros(3), "gave a ndarray without a name; scores must be {name: scores}"),
+        ([0.0, 1.0, 1.0], "gave a list without a name"),
+        (None, "gave a NoneType without a name"),
+        ({}, "gave no scores"),
         ({"top": np.zeros((3, 1))}, "'top': its scores have the shape (3, 1), must be (3,)"),
         ({"top": 1.0}, "'top': its scores have the shape (), must be (3,)"),
         ({"top": ["a", "b", "c"]}, "'top': its scores are no numbers"),
@@ -295,7 +278,7 @@ def test_decisions_and_lists_are_scores(given: object) -> None:
 )
 def test_what_are_no_scores_is_said(given: object, said: str) -> None:
     with pytest.raises(ItemError) as caught:
-        score_all([Returns(kind="lab.own", given=given)], evidence())
+        MembershipClaim(cast("Any", given)).checked("lab.own", 3)
     assert "attack 'lab.own'" in str(caught.value)
     assert said in str(caught.value)
     assert '{name: scores}, for example {"my score": scores}' in str(caught.value)

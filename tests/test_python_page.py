@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from small_runs import small
 
 import privfl
-from attacks import _run
+from attacks import _shadows
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.learning.models import Model
 from privfl.running.experiment import assemble
 
@@ -49,7 +50,7 @@ def test_the_page_can_be_followed_in_its_order(
 ) -> None:
     shutil.copytree(ROOT / "paper_configs", tmp_path / "paper_configs")
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(_run, "cores", lambda: 1)
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     for block in re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE):
         exec(block, {"__name__": "__main__"})
@@ -57,8 +58,9 @@ def test_the_page_can_be_followed_in_its_order(
     run = privfl.Run("runs/notebook")
     assert figures == f"{run.metrics['accuracy'].value} {float(run.epsilon)}"
     assert 0 < run.epsilon <= float(price)
-    assert run.findings is not None
-    assert float(lower) == run.findings.best.epsilon_lower
+    (finding,) = run.findings
+    assert isinstance(finding, MembershipFinding)
+    assert float(lower) == finding.best.epsilon_lower
     assert Path(report).is_file()
     assert predicted.startswith("tensor([")
     assert Path(exported).is_file()

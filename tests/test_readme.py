@@ -17,7 +17,7 @@ from command_line import Call, calling
 from pydantic import BaseModel
 from small_runs import SMALL, small
 
-from attacks import _run
+from attacks import _shadows
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import _fetch
 from privfl.loading import load
@@ -85,7 +85,7 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("PRIVFL_DATA", "")
-    monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
     def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
         load(config, *variant.overrides)
@@ -141,12 +141,27 @@ def follow(line: str, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_pages_have_what_to_follow() -> None:
     assert {page: len(commands(page)) for page in ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/privacy.md")} == {
         "README.md": 8,
-        "CONTRIBUTING.md": 5,
+        "CONTRIBUTING.md": 8,
         "docs/data.md": 9,
         "docs/privacy.md": 3,
     }
     assert {name for page in PAGES for name in files(page)} == {
-        *(f"my_lab/{name}.py" for name in ("confidence", "narrow", "signs", "median", "penguins")),
+        *(
+            f"my_lab/{name}.py"
+            for name in (
+                "confidence",
+                "narrow",
+                "lion",
+                "signs",
+                "median",
+                "penguins",
+                "shrunk",
+                "halves",
+                "patients",
+                "notes",
+                "over_rounds",
+            )
+        ),
         "data/penguins/penguins.csv",
         "notebook.py",
         "predict.py",
@@ -197,7 +212,8 @@ def test_the_page_of_settings_names_every_setting() -> None:
     page = text("docs/configuration.md")
     named = set(re.findall(r"`([a-z_.]+[a-z0-9])`", page))
 
-    shelves = ("model", "cohort", "privacy", "data.partition", "aggregator", "server")
+    shelves = ["model", "cohort", "privacy", "data.partition", "aggregator", "server"]
+    shelves += ["training.optimizer", "training.round_schedule", "training.step_schedule"]
 
     def keys(table: type[BaseModel], at: str) -> Iterator[str]:
         for name, field in table.model_fields.items():

@@ -1,7 +1,8 @@
-"""SHELF of membership attacks on the final model: was this example trained on?
+"""SHELF of membership attacks: was this example trained on?
 
-An item is one module with one class that derives from :class:`MembershipAttack`; its fields are its settings. It is
-given :class:`Evidence`, which does not hold the target's membership, and returns a score per candidate and variant.
+An item is one module with one class that derives from :class:`attacks.Attack` and answers the question ``membership``; its
+fields are its settings. An attack that needs no more than models' outputs derives from :class:`MembershipAttack`: it is given
+:class:`Evidence`, which does not hold the target's membership, and returns a score per candidate and variant.
 
 Suffixes: N candidates, P population examples, S shadow models, C outputs for one example (in more
 dimensions than one where a task has more).
@@ -17,12 +18,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from attacks import Attack
-from attacks.membership._coins import Candidates
 from privfl.adversaries import Adversary
-from privfl.errors import ConfigError, ViewError
+from privfl.auditing.questions.membership import MembershipClaim
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
-from privfl.running.experiment import Experiment
+from privfl.running.knowledge import Knowledge, ModelOutputs
+from privfl.running.views import View
 
 FloatArray = NDArray[np.float64]
 LogitArray = NDArray[np.float32]
@@ -57,6 +58,30 @@ class Evidence:
     population_shadow_logits_SPC: LogitArray
     task: Task = CLASSIFICATION
 
+    @classmethod
+    def of(cls, view: View, knowledge: Knowledge) -> Evidence:
+        """The outputs of the final model that a view shows, beside those of the shadow models.
+
+        Raises:
+            ModelError: the final model's outputs are not finite.
+            ViewError: the run has not finished.
+        """
+        candidates, population, shadows = knowledge.candidates, knowledge.population, knowledge.shadows
+        final_D = view.final_model()
+        target = ModelOutputs(
+            knowledge.network.logits(final_D, candidates.x), knowledge.network.logits(final_D, population.x)
+        ).require_finite("the target model")
+        return cls(
+            labels_N=candidates.y_N,
+            logits_NC=target.candidates_NC,
+            shadow_logits_SNC=shadows.candidates_SNC,
+            shadow_member_SN=shadows.member_SN,
+            population_labels_P=population.y_N,
+            population_logits_PC=target.population_PC,
+            population_shadow_logits_SPC=shadows.population_SPC,
+            task=knowledge.network.task,
+        )
+
     def __post_init__(self) -> None:
         candidates, *shape = self.logits_NC.shape
         population, shadows = len(self.population_labels_P), len(self.shadow_member_SN)
@@ -68,33 +93,15 @@ class Evidence:
 
 
 class MembershipAttack(Attack):
-    """The contract of this shelf."""
+    """A membership attack that needs outputs only: those of the final model and of shadow models."""
 
     adversary: ClassVar[Adversary] = "external"
 
-    def require_possible(self, experiment: Experiment) -> None:
-        """See :class:`attacks.Attack`: there are candidates, members and others, and shadow models of both kinds for them."""
-        if self.adversary != "external":
-            raise ViewError(
-                f"adversary {self.adversary!r} of {self.kind!r}: membership attacks on the final model are the 'external' one's"
-            )
-        candidates = Candidates.of(experiment)
-        candidates.require_both_kinds()
-        self.require_shadows(candidates.shadows(experiment.config.attacks.shadow_models))
+    question: ClassVar[str] = "membership"
 
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """Refuse shadow models that are too few, or that all have the same candidates.
-
-        Args:
-            member_SN: the candidates that each is trained on.
-
-        Raises:
-            ConfigError: that.
-        """
-        if len(member_SN) < self.least_shadows:
-            raise ConfigError(
-                f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
-            )
+    def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
+        """See :class:`attacks.Attack`: the scores that :meth:`score` gives to the evidence."""
+        return MembershipClaim(self.score(Evidence.of(view, knowledge)))
 
     @abstractmethod
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:

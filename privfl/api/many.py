@@ -9,11 +9,11 @@ from pathlib import Path
 
 from privfl.api.frame import Frame
 from privfl.api.run import Run
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
 from privfl.report import write_report
 from privfl.report.comparison import differing
-from privfl.report.headline import LOW_FPR
-from privfl.report.recorded import rate_at
+from privfl.report.roc import LOW_FPR, rate_at
 from privfl.running.run_folder import RunFolder
 
 Runs = str | Path | Run | Iterable[str | Path | Run]
@@ -102,8 +102,9 @@ def _figures(folder: RunFolder) -> dict[str, float | int | None]:
 
 
 def _found(folder: RunFolder) -> dict[str, float | None]:
-    """What the best attack on the final model found."""
-    best = folder.leakage.best if folder.leakage is not None else None
+    """What the best membership attack on the final model found."""
+    final = [one for one in folder.findings if isinstance(one, MembershipFinding) and one.adversary == "external"]
+    best = final[0].best if final else None
     at = rate_at(best.rates, LOW_FPR) if best is not None else None
     tpr = at.tpr if at is not None else None
     return {

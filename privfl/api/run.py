@@ -12,7 +12,7 @@ from privfl.adversaries import Adversary
 from privfl.api.epsilon import Epsilon
 from privfl.api.frame import Frame
 from privfl.config import ExperimentConfig
-from privfl.records import Environment, Interval, Leakage, PartitionRecord, Result
+from privfl.records import Environment, Interval, PartitionRecord, Result
 from privfl.running.default_folder import default_folder
 from privfl.running.recording import Observer
 from privfl.running.recording import run as carry_out
@@ -21,6 +21,7 @@ from privfl.running.run_folder import RunFolder
 if TYPE_CHECKING:
     from torch import nn
 
+    from privfl.auditing.questions import Finding
     from privfl.running.views import ExternalView
 
 
@@ -135,11 +136,14 @@ class Run:
         return rounds_frame(self._folder)
 
     @property
-    def findings(self) -> Leakage | None:
-        """What the attacks found so far; None if none was run."""
-        return self._folder.leakage
+    def findings(self) -> tuple[Finding, ...]:
+        """What the attacks found so far, a record for each question and adversary; none if no attack was run.
 
-    def attack(self, *names: str, **settings: object) -> Leakage:
+        That of membership is a :class:`privfl.auditing.questions.membership.MembershipFinding`.
+        """
+        return self._folder.findings
+
+    def attack(self, *names: str, **settings: object) -> tuple[Finding, ...]:
         """Attack the run, and write what was found into its folder.
 
         Shadow models are trained in processes of their own, one for each core, and kept for later attacks.

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.config import DataConfig, PartitionConfig
+from privfl.data.named_inputs import Field, packed
 from privfl.data.partitions import Partition, assign
 from privfl.errors import DataError
 from privfl.seeding import Seed
@@ -39,11 +41,27 @@ class Pixels:
 class Examples:
     """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N, ...).
 
-    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes.
+    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes. ``fields``
+    say which inputs lie in a row of ``x``, if an example has several (:mod:`privfl.data.named_inputs`).
     """
 
     x: FloatArray | ByteArray
     y: IntArray | FloatArray
+    fields: tuple[Field, ...] = ()
+
+    @classmethod
+    def of(cls, inputs: Mapping[str, NDArray[Any]], y: IntArray | FloatArray) -> Examples:
+        """Examples with several inputs, each of which a model takes by its name.
+
+        Args:
+            inputs: name -> array of shape (N, ...), float32 or int64.
+            y: their labels.
+
+        Raises:
+            DataError: names the input that cannot be one.
+        """
+        x, fields = packed(inputs)
+        return cls(x, y, fields)
 
     def classes(self) -> IntArray | None:
         """The labels if they are classes, int64 of shape (N,); None if they are anything else."""
@@ -86,6 +104,10 @@ class LoadedData:
             _check(f"the {part} part", examples, len(self.classes), self.pixels)
         if self.train.x.shape[1:] != self.test.x.shape[1:]:
             raise DataError(f"x is {self.train.x.shape[1:]} in the training part and {self.test.x.shape[1:]} in the test part")
+        if self.train.fields != self.test.fields:
+            raise DataError(
+                "the training and the test part have inputs of other names, shapes or types; give both the same ones"
+            )
         if self.natural_N is not None and (
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
@@ -99,7 +121,7 @@ class LoadedData:
     def digest(self) -> str:
         """SHA-256 of all its examples and of the clients that the data name: whether two readings gave the same."""
         named = () if self.natural_N is None else (self.natural_N,)
-        return _sha256(self.pixels, self.train.x, self.train.y, self.test.x, self.test.y, *named)
+        return _sha256(self.pixels or self.train.fields, self.train.x, self.train.y, self.test.x, self.test.y, *named)
 
 
 @dataclass(frozen=True)
@@ -116,6 +138,8 @@ class FederatedData:
         candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
         member_N: the examples that are trained on.
         pixels: see :class:`LoadedData`.
+        validation_N: the examples that clients keep to validate the model on: neither candidates nor members, in any draw.
+            None: there are none.
     """
 
     pool: Examples
@@ -127,6 +151,7 @@ class FederatedData:
     candidate_N: BoolArray
     member_N: BoolArray
     pixels: Pixels | None = None
+    validation_N: BoolArray | None = None
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -172,10 +197,37 @@ class FederatedData:
         rows = self._rows_of(client)
         return rows[self.member_N[rows]]
 
+    def validating(self, share: float, generator: np.random.Generator) -> FederatedData:
+        """The same with each example that is no candidate kept for validation with probability ``share``.
+
+        A client of which all such examples were drawn keeps none of them, so that it has something to train on in any draw.
+
+        Args:
+            share: in (0, 1).
+            generator: makes the draws.
+
+        Raises:
+            DataError: no example was drawn.
+        """
+        kept_N = (generator.random(len(self.pool)) < share) & ~self.candidate_N
+        fixed = np.bincount(self.owner_N[~self.candidate_N], minlength=len(self.clients))
+        taken = np.bincount(self.owner_N[kept_N], minlength=len(self.clients))
+        kept_N &= (taken < fixed)[self.owner_N]
+        if not kept_N.any():
+            raise DataError(
+                f"training.early_stopping.validation = {share:g}: keeps none of the {int(fixed.sum())} examples whose "
+                "membership is not drawn; raise it, lower data.holdout, or give more data"
+            )
+        return replace(self, member_N=self.member_N & ~kept_N, validation_N=kept_N)
+
+    def held_out(self) -> BoolArray:
+        """The examples that nobody trains on or validates on, of shape (N,)."""
+        return ~self.member_N if self.validation_N is None else ~self.member_N & ~self.validation_N
+
     def holdout_of(self, client: int) -> IntArray:
-        """Pool indices that this client owns and does not train on, ascending."""
+        """Pool indices that this client owns and neither trains nor validates on, ascending."""
         rows = self._rows_of(client)
-        return rows[~self.member_N[rows]]
+        return rows[self.held_out()[rows]]
 
     def _rows_of(self, client: int) -> IntArray:
         order_N, ends_K = self._by_owner
@@ -189,7 +241,8 @@ class FederatedData:
     def redrawn(self, generator: np.random.Generator) -> FederatedData:
         """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
         coin_N = generator.random(len(self.pool)) < 0.5
-        return replace(self, member_N=np.where(self.candidate_N, coin_N, True))
+        others_N = True if self.validation_N is None else ~self.validation_N
+        return replace(self, member_N=np.where(self.candidate_N, coin_N, others_N))
 
     def sizes(self) -> IntArray:
         """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""
@@ -207,7 +260,7 @@ class FederatedData:
 
     @functools.cached_property
     def _digest(self) -> str:
-        return _sha256(self.pixels, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
+        return _sha256(self.pixels or self.pool.fields, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
 
     def counts(self) -> NDArray[np.int64]:
         """How many members of each of :attr:`counted` each client has, of shape (K, len(counted))."""
@@ -222,8 +275,9 @@ class FederatedData:
         return ("examples",) if self.pool.classes() is None else self.classes
 
 
-def _sha256(pixels: Pixels | None, *arrays: NDArray[Any]) -> str:
-    sha = hashlib.sha256(repr(pixels).encode() if pixels else b"")
+def _sha256(meaning: Pixels | tuple[Field, ...], *arrays: NDArray[Any]) -> str:
+    """Of arrays, and of what the numbers in them stand for, if anything is said of it."""
+    sha = hashlib.sha256(repr(meaning).encode() if meaning else b"")
     for array in arrays:
         sha.update(str((array.dtype, array.shape)).encode())
         sha.update(np.ascontiguousarray(array).data)
@@ -262,6 +316,8 @@ def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generato
 
 def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -> None:
     x, y = examples.x, examples.y
+    if isinstance(x, Mapping):
+        raise DataError(f"{part} has x of {type(x).__name__}; several inputs are given by Examples.of(x, y)")
     for name, array in (("x", x), ("y", y)):
         if not isinstance(array, np.ndarray):
             raise DataError(f"{part} has {name} of {type(array).__name__}; it must be a NumPy array: np.asarray({name})")
@@ -280,6 +336,10 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
     elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     class_N = examples.classes()
+    if class_N is not None and not classes:
+        raise DataError(
+            f"{part} has y of int64 and no class has a name; name them, or y.astype(np.float32) if they are numbers"
+        )
     if class_N is not None and not _within(class_N, classes):
         raise DataError(f"{part} has labels from {y.min()} to {y.max()}; there are {classes} classes, from 0")
 

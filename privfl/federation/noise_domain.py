@@ -21,6 +21,7 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.data.federated import BoolArray, FederatedData
+from privfl.learning.schedules.constant import Constant
 from privfl.privacy.plans import Plan
 
 _ONE_BY_ONE = "opacus"
@@ -52,8 +53,9 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    shelves = ("task", "model", "cohort", "privacy", "server", "aggregator")
-    items = [type(getattr(config, name)).__module__ for name in shelves if out.get(name) is not True]
+    training, shelves = config.training, ("task", "model", "cohort", "algorithm", "privacy", "server", "aggregator")
+    chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
+    items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
 
 
@@ -77,10 +79,18 @@ def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
     return _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
 
 
+def of_state(kept: Mapping[str, Tensor]) -> str:
+    """The name of a client's state, which its message is computed from; two states never share the noise of a round."""
+    return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
+
+
 def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
     """The settings that are in no name; a new one is in it until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
     # In the name as they were found: see Made.
+    if config.training.round_schedule != Constant(kind="constant"):
+        # The learning rate of a round may depend on how many there are.
+        del out["rounds"]
     out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
     if privacy.unnamed:

@@ -1,8 +1,9 @@
 """From run folders to what a person looks at: one self-contained HTML page, its figures, a short table at the end of a run.
 
 A plain package, one module for each part of the page: ``headline``, ``curves``, ``roc``, ``adversaries``, ``card``,
-``dealt`` (the partition), ``cost``, ``comparison``; ``wording`` puts figures into words, ``drawing`` makes figures that
-follow a light or dark page, ``page`` fills the templates. It reads the typed records of run folders and nothing else.
+``partition_figure``, ``cost``, ``comparison``; ``wording`` puts figures into words, ``drawing`` makes figures that
+follow a light or dark page, ``page`` fills the templates. ``blocks/`` has a file for
+each kind of finding. It reads the typed records of run folders and nothing else.
 """
 
 from __future__ import annotations
@@ -13,11 +14,11 @@ from pathlib import Path
 from privfl.report import page
 from privfl.report.card import as_json
 from privfl.report.recorded import Run
-from privfl.report.summary import attacks_table, summary_table
+from privfl.report.summary import attacks_tables, summary_table
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic, write_json
 
-__all__ = ["attacks_table", "notebook_summary", "summary_table", "write_report"]
+__all__ = ["attacks_tables", "notebook_summary", "summary_table", "write_report"]
 
 
 def notebook_summary(folder: RunFolder) -> str:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from privfl.adversaries import Adversary
+from privfl.report.blocks import block_of, shown
 from privfl.report.card import ADVERSARIES
-from privfl.report.headline import LOW_FPR
-from privfl.report.recorded import Run, rate_at
-from privfl.report.wording import attack_name, listing, percent, percent_range, plural, rate
+from privfl.report.recorded import Run
+from privfl.report.wording import plural
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def rows(run: Run) -> list[Row]:
         if run.result.hides_updates
         else ""
     )
-    seen = {
+    seen: dict[Adversary, str] = {
         "external": "the final model",
         "client": f"every global model of {rounds}{kept}, and its own data",
         "server": f"every global model, who took part, and {updates}{sent}",
@@ -47,20 +48,14 @@ def rows(run: Run) -> list[Row]:
     ]
 
 
-def _measured(run: Run, adversary: str) -> str:
-    attacks = [attack for attack in run.leakage.attacks if attack.adversary == adversary] if run.leakage else []
-    if not attacks:
+def _measured(run: Run, adversary: Adversary) -> str:
+    found = [block.measured(one) for block, one in shown(run.findings) if one.adversary == adversary]
+    found += [
+        f"{one.question}: see attacks/summary.json."
+        for one in run.findings
+        if one.adversary == adversary and block_of(one.question) is None
+    ]
+    if not found:
         more = "" if adversary == "external" else " Every attack of the adversaries above is open to it as well."
         return f"No attack was run for this adversary.{more}"
-    assert run.leakage is not None
-    names = listing(sorted({attack_name(attack.attack, "") for attack in attacks}))
-    text = f"Membership, by {names} ({plural(len(attacks), 'variant')})."
-    best = run.leakage.best
-    if (best.attack, best.variant) not in {(attack.attack, attack.variant) for attack in attacks}:
-        return text
-    found = rate_at(best.rates, LOW_FPR)
-    name = attack_name(best.attack, best.variant)
-    if found is None or found.tpr is None:
-        return f"{text} The best, {name}, could not be resolved at {rate(LOW_FPR)} false positives."
-    share = f"{percent(found.tpr.value, 2)} ({percent_range(found.tpr, 2)})"
-    return f"{text} The best, {name}, finds {share} of the members at {rate(LOW_FPR)} false positives."
+    return " ".join(found)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from privfl.privacy.plans import PlanSettings, PlanWords
+from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, PrivacyResult
 from privfl.report.recorded import Run
 from privfl.report.wording import count, epsilon, listing, plural, scientific
@@ -57,7 +58,7 @@ def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
         ("Protected", f"{protected}: {privacy.unit}-level differential privacy, {whole}."),
         ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries])) + _not_from(privacy)),
         ("Neighbouring", _sentence(own)),
-        ("Sampler", SAMPLERS[privacy.sampler]),
+        ("Sampler", _sentence(SAMPLERS[privacy.sampler])),
         ("Clip and noise", _noise(privacy, words)),
         ("ε by accountant", _prices(privacy)),
         ("δ", f"{scientific(privacy.delta)}, below 1/{count(privacy.units)}, one over the number of {privacy.unit}s."),
@@ -76,33 +77,11 @@ def _public_cohort(privacy: PrivacyResult) -> bool:
     return privacy.unit == "client" and privacy.sampler == "none"
 
 
-RELATIONS = {
-    "add_or_remove_one": "add or remove one",
-    "replace_one": "replace one by any other",
-}
-"""What two neighbours differ in, in words."""
-
-SAMPLERS = {
-    "poisson": "Poisson sampling, the scheme that was both run and accounted.",
-    "shuffle": "Shuffled batches. They earn no amplification: ε is that of a batch whose composition is known.",
-    "fixed": "A fixed number without replacement, run and accounted so.",
-    "all": "Everybody, every time; nothing is gained by sampling.",
-    "none": "Who takes part in a round is public; nothing is gained by sampling.",
-}
-"""The samplers in words."""
-
 RANDOMNESS = {
     "seeded": "Seeded: not private against someone who knows the seed.",
     "secure": "From the operating system; the key was removed when the run ended, so that nobody can take the noise off.",
 }
 """Where the noise came from, in words."""
-
-_ACCOUNTANTS = {
-    "pld": "privacy loss distributions (PLD)",
-    "rdp": "Rényi (RDP)",
-    "zcdp": "concentrated (zCDP)",
-    "papers": "the conversion of papers before 2020",
-}
 
 
 def _noise(privacy: PrivacyResult, words: PlanWords) -> str:
@@ -114,7 +93,7 @@ def _noise(privacy: PrivacyResult, words: PlanWords) -> str:
 
 
 def _prices(privacy: PrivacyResult) -> str:
-    said = [f"{_ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}: {epsilon(one.epsilon)}" for one in privacy.prices]
+    said = [f"{ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}: {epsilon(one.epsilon)}" for one in privacy.prices]
     first = f"{_sentence(said[0])[:-1]}, the headline. " if said else ""
     rest = f"{_sentence('; '.join(said[1:]))} " if said[1:] else ""
     return f"{first}{rest}Priced from the ledger of the noise that was really added."

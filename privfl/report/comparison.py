@@ -8,35 +8,20 @@ from dataclasses import dataclass
 from string import ascii_uppercase
 from typing import Any
 
-from matplotlib.axes import Axes
 from matplotlib.ticker import NullFormatter
 
+from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.config import ExperimentConfig
-from privfl.learning.tasks import Figure
-from privfl.records import Interval, PrivacyResult
+from privfl.records import PrivacyResult
+from privfl.report.blocks import Block, Cell, Column, Tagged, block_of
 from privfl.report.cost import Overhead
-from privfl.report.curves import PERCENT, one_headline, scaled_by
-from privfl.report.drawing import INK, MUTED, RULE, SERIES, Drawing, blank, finish, labelled, marker
-from privfl.report.headline import LOW_FPR
-from privfl.report.recorded import Run, rate_at
-from privfl.report.wording import (
-    axis_of,
-    capital,
-    duration,
-    epsilon,
-    level,
-    measured,
-    measured_range,
-    percent,
-    percent_range,
-    scientific,
-)
+from privfl.report.curves import one_headline, scaled_by
+from privfl.report.drawing import RULE, Drawing, blank, finish, labelled, run_marker
+from privfl.report.recorded import Run
+from privfl.report.wording import axis_of, better, capital, duration, epsilon, measured, measured_range, scientific
 
-Tagged = Sequence[tuple[str, Run]]
-"""Runs, each with the letter by which figures and tables speak of it."""
-
-Cell = tuple[str, str]
-"""A figure, and the interval or terms beneath it."""
+Asked = Sequence[tuple[Block, str, Adversary]]
+"""Kinds of finding that are compared: block, question and adversary."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +34,7 @@ class Row:
     paired: str
     quality: Cell
     promised: Cell
-    found: Cell
-    measured: Cell
+    found: Sequence[Column]
     overhead: Cell
 
 
@@ -61,27 +45,21 @@ def tagged(runs: Sequence[Run]) -> Tagged:
     ]
 
 
-def row(run: Run, tag: str, link: str | None, paired: str = "") -> Row:
-    """The figures of one run."""
+def row(run: Run, tag: str, link: str | None, asked: Asked, paired: str = "") -> Row:
+    """The figures of one run; ``asked`` are the questions and adversaries that there are columns for."""
     result = run.result
     headline, quality = run.headline, result.evaluation.headline
-    promised, found, bound, overhead = (
-        ("no promise", ""),
-        ("not measured", ""),
-        ("not measured", ""),
-        ("off", "updates in the clear"),
-    )
+    promised, overhead = ("no promise", ""), ("off", "updates in the clear")
     if result.privacy is not None:
         promised = (epsilon(result.privacy.epsilon), _terms(result.privacy))
-    if run.leakage is not None:
-        tpr = _tpr(run)
-        found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
-        bound = (f"≥ {epsilon(run.leakage.best.epsilon_lower)}", f"{level(run.leakage.best.level)} confidence")
+    found = [
+        column for block, question, adversary in asked for column in block.columns(run.finding(question, adversary), adversary)
+    ]
     if result.hides_updates:
         spent = Overhead.of(run)
         overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
     shown = measured(headline, quality.value) + ("" if headline.title == "accuracy" else f" {headline.title}")
-    return Row(tag, run.title, link, paired, (shown, measured_range(headline, quality)), promised, found, bound, overhead)
+    return Row(tag, run.title, link, paired, (shown, measured_range(headline, quality)), promised, found, overhead)
 
 
 def differences(runs: Sequence[Run]) -> list[tuple[str, list[str]]]:
@@ -103,16 +81,23 @@ def differing(configs: Sequence[ExperimentConfig]) -> dict[str, list[object]]:
 
 
 def drawings(runs: Tagged) -> list[Drawing]:
-    """The headline against the ε that was promised, and against what the best attack found, where any was run.
+    """The headline against the ε that was promised, and the figures of each kind of finding.
 
     Nothing is drawn of runs whose tasks have different headlines.
     """
     if one_headline(runs) is None:
         return []
     found = [_against_promise(runs)]
-    if any(_tpr(run) is not None for _, run in runs):
-        found.append(_against_leakage(runs))
+    for block, _, adversary in asked([run for _, run in runs]):
+        found += block.drawings(runs, adversary)
     return found
+
+
+def asked(runs: Sequence[Run]) -> Asked:
+    """The questions and adversaries of all findings that any of the runs has; if there are none, the best known."""
+    keys = dict.fromkeys((one.question, one.adversary) for run in runs for one in run.findings)
+    pairs = [(block_of(question), question, adversary) for question, adversary in keys or [("membership", ADVERSARIES[0])]]
+    return [(found, question, adversary) for found, question, adversary in pairs if found is not None]
 
 
 def _against_promise(runs: Tagged) -> Drawing:
@@ -124,7 +109,8 @@ def _against_promise(runs: Tagged) -> Drawing:
     beyond = high * (high / low) ** 0.14
     axes.set_xscale("log")
     for index, (tag, run) in enumerate(runs):
-        _point(axes, beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low), run, tag, index)
+        at = beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low)
+        run_marker(axes, at, run.result.evaluation.headline, tag, index)
     ticks = {value: epsilon(value) for value in _apart([value for value in promised if value > 0], low, high)}
     if len(promised) < len(runs):
         axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
@@ -137,49 +123,13 @@ def _against_promise(runs: Tagged) -> Drawing:
     labelled(axes, "promised ε", f"test {axis_of(headline)}")
     alt = "; ".join(f"{tag}: {_promise(run)}, {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
     caption = (
-        f"{_better(headline)} ε at different δ, or for different units, are not comparable. Bars are intervals of the "
+        f"{better(headline)} ε at different δ, or for different units, are not comparable. Bars are intervals of the "
         f"{headline.title}."
     )
     if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
         caption += " Where a run stands for a larger federation, its place is at the ε of the noise that it executed."
     alt = f"Test {headline.title} against the promised ε. {alt}."
     return finish(figure, "promise", f"{capital(headline.title)} and the promise", alt, caption)
-
-
-def _against_leakage(runs: Tagged) -> Drawing:
-    figure, axes = blank(height=250)
-    headline = runs[0][1].headline
-    shown = []
-    for index, (tag, run) in enumerate(runs):
-        tpr, quality = _tpr(run), run.result.evaluation.headline.value
-        if tpr is None:
-            continue
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality)}")
-        axes.plot([tpr.low, tpr.high], [quality, quality], color=SERIES[index % 4], linewidth=1.2)
-        _point(axes, tpr.value, run, tag, index)
-    axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.set_xlim(left=0)
-    axes.annotate(
-        "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-        color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
-    )  # fmt: skip
-    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
-    axes.xaxis.set_major_formatter(PERCENT)
-    scaled_by(axes, headline)
-    alt = f"Test {headline.title} against what the best attack found. {'; '.join(shown)}."
-    caption = f"{_better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    return finish(figure, "leakage", f"{capital(headline.title)} and what was found", alt, caption)
-
-
-def _point(axes: Axes, x: float, run: Run, tag: str, index: int) -> None:
-    quality, colour = run.result.evaluation.headline, SERIES[index % 4]
-    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
-    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
-    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
-
-
-def _better(headline: Figure) -> str:
-    return f"{'Up' if headline.higher_is_better else 'Down'} and to the left is better."
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
@@ -216,11 +166,6 @@ def _promise(run: Run) -> str:
     if privacy.extrapolated is None:
         return f"ε = {epsilon(privacy.epsilon)}"
     return f"ε = {epsilon(privacy.epsilon)} executed, {epsilon(privacy.extrapolated.epsilon)} extrapolated"
-
-
-def _tpr(run: Run) -> Interval | None:
-    found = rate_at(run.leakage.best.rates, LOW_FPR) if run.leakage else None
-    return found.tpr if found else None
 
 
 def _flat(table: Mapping[str, Any], at: str) -> list[tuple[str, object]]:

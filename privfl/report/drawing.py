@@ -18,6 +18,8 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from privfl.records import Interval
+
 COLOURS: Final = {
     "paper": ("#ffffff", "#14171b"),
     "ink": ("#1a1e24", "#e9ebee"),
@@ -155,6 +157,14 @@ def series(index: int) -> dict[str, Any]:
 def marker(index: int) -> str:
     """The marker of the ``index``-th run: no two of 32 have both its shape and its colour, of which there are four."""
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
+
+
+def run_marker(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
+    """One run of several: its metric with its interval at ``x``, beside its letter."""
+    colour = SERIES[index % 4]
+    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
+    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
+    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
 
 
 def _themed(svg: str, name: str, title: str, alt: str) -> str:

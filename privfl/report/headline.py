@@ -3,48 +3,34 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
 
-from privfl.auditing import clopper_pearson, tpr_bound
-from privfl.records import PrivacyResult
+from privfl.auditing import tpr_bound
+from privfl.report.blocks import Headline, shown
+from privfl.report.blocks.membership import attack_label
 from privfl.report.cost import Overhead
-from privfl.report.recorded import Run, rate_at
+from privfl.report.recorded import Run
+from privfl.report.roc import LOW_FPR
 from privfl.report.wording import (
     HARD,
     SPACE,
     amount,
-    attack_name,
     count,
     duration,
     epsilon,
-    interval,
     level,
     listing,
     measured,
     measured_range,
-    percent,
     percent_at_most,
     plural,
     scientific,
 )
 
-LOW_FPR = 0.01
-"""The false positive rate of the headline."""
-
-
-@dataclass(frozen=True)
-class Headline:
-    """One figure: what it is called, its value, its interval or terms, and how to read it."""
-
-    label: str
-    value: str
-    terms: str
-    sentence: str
-
 
 def headlines(run: Run) -> list[Headline]:
-    """Accuracy, the ε that was promised, what the best attack found, the ε that was measured, what hiding cost."""
-    return [_quality(run), _promise(run), _attack(run), _measured(run), _overhead(run)]
+    """The task's metric, the ε that was promised, what each finding comes down to, what hiding cost."""
+    found = [headline for block, one in shown(run.findings) for headline in block.headlines(one, run.promise(one.adversary))]
+    return [_quality(run), _promise(run), *(found or _unmeasured(run)), _overhead(run)]
 
 
 def warnings(run: Run) -> list[str]:
@@ -60,21 +46,9 @@ def warnings(run: Run) -> list[str]:
             spent = ", and what they spent stays spent" if run.result.privacy is not None else ""
             what = f"No round came to a sum ({why}): clients trained and sent{spent}"
         found.append(f"{what}. Every figure is that of the untrained model.")
-    leakage, privacy = run.leakage, run.result.privacy
-    if leakage is None or privacy is None:
-        return found
-    if leakage.best.epsilon_lower > privacy.attack_epsilon:
-        found.append(
-            f"The measured ε of at least {epsilon(leakage.best.epsilon_lower)} contradicts the promised "
-            f"{epsilon(privacy.attack_epsilon)}{_of_replacement(privacy)}. Take the promise as broken until the cause is found."
-        )
-    beyond = [attack_name(attack.attack, attack.variant) for attack in leakage.attacks if attack.exceeds_bound]
-    if beyond:
-        found.append(
-            f"More was found than the promised ε allows, by {listing(beyond)}. Take the promise as broken until the cause is "
-            "found."
-        )
-    return found
+    return found + [
+        warning for block, one in shown(run.findings) for warning in block.warnings(one, run.promise(one.adversary))
+    ]
 
 
 def _quality(run: Run) -> Headline:
@@ -123,68 +97,13 @@ def _at_most(factor: float) -> str:
     return f"{math.ceil(round(factor / unit, 6)) * unit:.3g}"
 
 
-def _attack(run: Run) -> Headline:
-    label = f"Best attack: TPR at 1{SPACE}%{HARD}FPR"
-    if run.leakage is None and run.config.data.holdout == 0:
-        return Headline(label, "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
-    if run.leakage is None:
-        return Headline(label, "not measured", "no attack was run", "Run privfl attack on this folder to measure what leaked.")
-    best = run.leakage.best
-    name = attack_name(best.attack, best.variant)
-    origin = (
-        f"By {name}: chosen on one half of the candidates and measured on the other, {count(best.candidates)} examples."
-        if len(run.leakage.attacks) > 1
-        else f"By {name}, on {count(best.candidates)} examples."
-    )
-    found = rate_at(best.rates, LOW_FPR)
-    if found is None or found.tpr is None:
-        reason = (found.reason if found else None) or "that rate was not measured"
-        return Headline(
-            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
-        )
-    if found.tpr.low > _highest_fpr(best.candidates - found.tpr.n):
-        verdict = "The interval lies above that, by more than the threshold's own error: the model leaks who was a member."
-    elif found.tpr.low > LOW_FPR:
-        verdict = "The interval lies above that, but the threshold itself may be off by as much: no leak is shown."
-    elif found.tpr.high < LOW_FPR:
-        verdict = "This attack does worse than guessing."
+def _unmeasured(run: Run) -> list[Headline]:
+    if run.config.data.holdout == 0:
+        why = Headline(attack_label(), "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
     else:
-        verdict = "The interval holds that figure: no leak is shown."
-    sentence = (
-        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} "
-        f"{origin}"
-    )
-    return Headline(label, percent(found.tpr.value, 2), interval(found.tpr, 2), sentence)
-
-
-def _highest_fpr(nonmembers: int) -> float:
-    """What the rate of false accusations may really be at a threshold that was set for 1 % on so many non-members."""
-    return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
-
-
-def _measured(run: Run) -> Headline:
-    if run.leakage is None:
-        return Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")
-    best = run.leakage.best
-    terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
-    if best.epsilon_lower <= 0:
-        sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
-        return Headline("Measured ε", "ε ≥ 0", terms, sentence)
-    sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
-    if run.result.privacy is not None:
-        privacy = run.result.privacy
-        against = f" of {epsilon(privacy.attack_epsilon)}{_of_replacement(privacy)}" if _of_replacement(privacy) else ""
-        sentence += (
-            f" That contradicts the promise{against}."
-            if best.epsilon_lower > privacy.attack_epsilon
-            else f" What lies between it and the promised ε{against}, stronger attacks might find."
-        )
-    return Headline("Measured ε", f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
-
-
-def _of_replacement(privacy: PrivacyResult) -> str:
-    """What the ε is of that attacks are compared with, where it is not the headline."""
-    return "" if privacy.attack_relation == privacy.relation else " for a client's update that is replaced by another"
+        sentence = "Run privfl attack on this folder to measure what leaked."
+        why = Headline(attack_label(), "not measured", "no attack was run", sentence)
+    return [why, Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")]
 
 
 def _overhead(run: Run) -> Headline:

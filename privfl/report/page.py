@@ -14,11 +14,11 @@ from markupsafe import Markup
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.records import RateAt
-from privfl.report import adversaries, comparison, cost, curves, dealt, headline, pairing, roc, wording
+from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
+from privfl.report.blocks import Section, shown
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
-from privfl.report.recorded import Found, Run, found_by
+from privfl.report.recorded import Run
 from privfl.report.secure import Secure
 from privfl.tables import narrow
 
@@ -35,8 +35,8 @@ def of_run(run: Run) -> Page:
     """The page of one run."""
     with style():
         over_rounds = curves.of_run(run)
-        found = roc.drawing(run)
-        dealt_out = dealt.drawing(run.partition)
+        sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
+        dealt_out = partition_figure.drawing(run.partition)
     html = _fill(
         "run.html.j2",
         run=run,
@@ -44,21 +44,20 @@ def of_run(run: Run) -> Page:
         warnings=headline.warnings(run),
         headlines=headline.headlines(run),
         over_rounds=over_rounds,
+        metrics=_metrics(run),
         round_notes=_round_notes(run),
-        roc=found,
-        attacks=_attack_rows(run),
-        rates=_rates(run),
+        sections=[_section(one) for one in sections],
         adversaries=adversaries.rows(run),
         card=card(run),
         partition=dealt_out,
-        partition_facts=dealt.facts(run.partition),
+        partition_facts=partition_figure.facts(run.partition),
         bytes_table=cost.bytes_table(run),
         seconds_table=cost.seconds_table(run),
         secure=Secure.of(run),
         model_bytes=wording.amount(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *([found] if found else []), dealt_out])
+    return Page(html, [*over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
 
 
 def in_brief(run: Run) -> str:
@@ -68,7 +67,7 @@ def in_brief(run: Run) -> str:
 
 def of_runs(runs: Sequence[Run], out: Path) -> Page:
     """The page that sets several runs side by side; links in it are relative to ``out``."""
-    tagged = comparison.tagged(runs)
+    tagged, asked = comparison.tagged(runs), comparison.asked(runs)
     with style():
         drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
     titles = {run.headline.title for run in runs}
@@ -77,7 +76,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[
-            comparison.row(run, tag, _link(run, out), paired)
+            comparison.row(run, tag, _link(run, out), asked, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
         quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
@@ -102,6 +101,10 @@ def _templates() -> Environment:
     environment.globals |= {"colours": COLOURS, "absent": wording.ABSENT}
     environment.filters |= {"count": wording.count, "percent": wording.percent, "safe_svg": lambda drawing: Markup(drawing.svg)}
     return environment
+
+
+def _section(section: Section) -> Markup:
+    return Markup(_templates().from_string(section.template).render(**section.parts))
 
 
 def _fill(template: str, **parts: object) -> str:
@@ -141,37 +144,17 @@ def _round_notes(run: Run) -> list[str]:
     return notes
 
 
-def _rates(run: Run) -> list[str]:
-    return [wording.rate(at.fpr) for at in run.leakage.attacks[0].rates] if run.leakage and run.leakage.attacks else []
-
-
-def _attack_rows(run: Run) -> list[dict[str, object]]:
-    """One row for each variant, as (figure, what it stands on) pairs."""
-    if run.leakage is None:
+def _metrics(run: Run) -> list[tuple[str, tuple[str, str], str]]:
+    """Title, figure with interval, and meaning of every metric, if the task has others than the two that are drawn."""
+    found = run.result.evaluation.metrics
+    shown = [(name, figure) for name, figure in run.task.figures.items() if name in found]
+    if len(shown) <= 2:
         return []
-    best = (run.leakage.best.attack, run.leakage.best.variant)
     return [
-        {
-            "name": wording.attack_name(attack.attack, attack.variant),
-            "best": (attack.attack, attack.variant) == best,
-            "beyond": bool(attack.exceeds_bound),
-            "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
-            "balanced": (wording.percent(attack.balanced_accuracy), ""),
-            "rates": [_cell(found_by(attack, at, run.leakage)) for at in attack.rates],
-        }
-        for attack in sorted(run.leakage.attacks, key=lambda attack: attack.attack)
+        (
+            wording.capital(figure.title),
+            (wording.measured(figure, found[name].value), wording.measured_range(figure, found[name])),
+            figure.meaning.format(n=wording.count(found[name].n)),
+        )
+        for name, figure in shown
     ]
-
-
-def _cell(found: Found) -> tuple[str, str]:
-    value, under = _share(found.figure)
-    if found.of_all is None:
-        return value, under
-    everybody, interval = _share(found.of_all)
-    # Line by line: in one the table would be wider than the page.
-    lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
-    return value, "\n".join(line for line in lines if line)
-
-
-def _share(at: RateAt) -> tuple[str, str]:
-    return ("not resolvable", "") if at.tpr is None else (wording.percent(at.tpr.value, 2), wording.percent_range(at.tpr, 2))

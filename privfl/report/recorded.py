@@ -5,17 +5,17 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from privfl.adversaries import Adversary
+from privfl.auditing.questions import Finding
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Figure, Task
 from privfl.loading import load
 from privfl.records import (
-    AttackRecord,
     Environment,
     Evaluation,
-    Leakage,
     PartitionRecord,
-    RateAt,
+    PrivacyResult,
     Result,
     RoundRecord,
     TimingRecord,
@@ -33,7 +33,7 @@ class Run:
     environment: Environment
     partition: PartitionRecord
     result: Result
-    leakage: Leakage | None
+    findings: tuple[Finding, ...]
     rounds: list[RoundRecord]
     timings: list[TimingRecord]
 
@@ -50,10 +50,19 @@ class Run:
             environment=folder.environment,
             partition=folder.partition,
             result=folder.result,
-            leakage=folder.leakage,
+            findings=folder.findings,
             rounds=folder.rounds(),
             timings=folder.timings(),
         )
+
+    def promise(self, adversary: Adversary) -> PrivacyResult | None:
+        """What the run promises against that adversary; None: nothing."""
+        privacy = self.result.privacy
+        return privacy if privacy is not None and adversary in privacy.adversaries else None
+
+    def finding(self, question: str, adversary: Adversary) -> Finding | None:
+        """What was found about that question by that adversary's attacks; None if none was run."""
+        return next((one for one in self.findings if (one.question, one.adversary) == (question, adversary)), None)
 
     @property
     def task(self) -> Task:
@@ -104,29 +113,3 @@ def _config(folder: RunFolder) -> ExperimentConfig:
         return folder.config
     except ConfigError:
         return load(folder.path / "config.toml", "attacks.run=[]")
-
-
-@dataclass(frozen=True)
-class Found:
-    """What an attack found at one false positive rate.
-
-    Args:
-        figure: the figure that stands for it. The best attack's, where it was chosen from several, is of those candidates that
-            did not choose it: a figure of all would be of its luck, too.
-        of_all: that of all candidates, where it is another.
-    """
-
-    figure: RateAt
-    of_all: RateAt | None
-
-
-def found_by(attack: AttackRecord, at: RateAt, leakage: Leakage) -> Found:
-    """What that attack found at one of its rates: the one place that says which figure stands for it."""
-    best = leakage.best
-    honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
-    return Found(at, None) if honest is None or len(leakage.attacks) == 1 else Found(honest, at)
-
-
-def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:
-    """The entry of a list of rates for one false positive rate."""
-    return next((rate for rate in rates if abs(rate.fpr - fpr) < 1e-12), None)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
@@ -9,38 +10,70 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from privfl.auditing import tpr_bound
-from privfl.records import AttackRecord, Leakage, PrivacyResult
+from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
+from privfl.records import PrivacyResult
 from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, blank, finish, labelled, series
-from privfl.report.recorded import Run, found_by, rate_at
 from privfl.report.wording import attack_name, percent, percent_at_most, rate
 
 EXPECTED_FALSE_POSITIVES: Final = 10
 """Below this many, a false positive rate is not resolvable (the rule of :mod:`privfl.auditing.roc`)."""
 
+LOW_FPR: Final = 0.01
+"""The false positive rate of the headline."""
+
 LOWEST: Final = 1e-4
 """Where both axes begin: the lowest rate that is reported."""
 
 
-def drawing(run: Run) -> Drawing | None:
-    """The figure; None where no attack was run."""
-    leakage = run.leakage
-    if leakage is None:
-        return None
+@dataclass(frozen=True)
+class Found:
+    """What an attack found at one false positive rate.
+
+    Args:
+        figure: the figure that stands for it. If the best attack was chosen from several, its figure is of those candidates
+            that did not choose it: a figure of all would be of its luck, too.
+        of_all: that of all candidates, if it is another.
+    """
+
+    figure: RateAt
+    of_all: RateAt | None
+
+
+def found_by(attack: AttackRecord, at: RateAt, finding: MembershipFinding) -> Found:
+    """What that attack found at one of its rates: the one place that says which figure stands for it."""
+    best = finding.best
+    honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
+    return Found(at, None) if honest is None or len(finding.attacks) == 1 else Found(honest, at)
+
+
+def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:
+    """The entry of a list of rates for one false positive rate."""
+    return next((rate for rate in rates if abs(rate.fpr - fpr) < 1e-12), None)
+
+
+def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawing:
+    """The figure of one adversary's attacks.
+
+    Args:
+        finding: what they found.
+        promise: what is promised against that adversary; None: nothing.
+    """
     figure, axes = blank(width=380, height=412)
-    _unresolvable(axes, leakage)
+    _unresolvable(axes, finding)
     axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate("guessing", (0.02, 0.02), (9, -9), textcoords="offset points", rotation=45, va="top", ha="center",
                   rotation_mode="anchor", color=MUTED, fontsize=10)  # fmt: skip
-    if run.result.privacy is not None:
-        _bound(axes, run.result.privacy)
-    for index, attack in enumerate(sorted(leakage.attacks, key=lambda attack: not _is_best(attack, leakage))):
+    if promise is not None:
+        _bound(axes, promise)
+    for index, attack in enumerate(sorted(finding.attacks, key=lambda attack: not _is_best(attack, finding))):
         _curve(axes, attack, index)
     _decorate(axes)
-    return finish(figure, "roc", "What each attack finds", _alt(run, leakage), _caption(run))
+    name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
+    return finish(figure, name, f"What each attack{by} finds", _alt(finding, promise), _caption(promise))
 
 
-def _unresolvable(axes: Axes, leakage: Leakage) -> None:
-    edge = EXPECTED_FALSE_POSITIVES / leakage.nonmembers
+def _unresolvable(axes: Axes, finding: MembershipFinding) -> None:
+    edge = EXPECTED_FALSE_POSITIVES / finding.nonmembers
     if edge <= LOWEST:
         return
     axes.axvspan(LOWEST, min(edge, 1), facecolor="none", edgecolor=RULE, hatch="////", linewidth=0, zorder=0.5)
@@ -98,37 +131,37 @@ def _decorate(axes: Axes) -> None:
     )
 
 
-def _is_best(attack: AttackRecord, leakage: Leakage) -> bool:
-    return (attack.attack, attack.variant) == (leakage.best.attack, leakage.best.variant)
+def _is_best(attack: AttackRecord, finding: MembershipFinding) -> bool:
+    return (attack.attack, attack.variant) == (finding.best.attack, finding.best.variant)
 
 
-def _alt(run: Run, leakage: Leakage) -> str:
+def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
     found = []
-    for attack in leakage.attacks:
-        at = rate_at(attack.rates, 0.01)
-        what = found_by(attack, at, leakage) if at else None
+    for attack in finding.attacks:
+        at = rate_at(attack.rates, LOW_FPR)
+        what = found_by(attack, at, finding) if at else None
         if what is not None and what.figure.tpr is not None:
             half = " (of the half that did not choose it)" if what.of_all else ""
             found.append(f"{attack_name(attack.attack, attack.variant)} {percent(what.figure.tpr.value, 2)}{half}")
     text = "ROC of each attack on logarithmic axes"
-    if run.result.privacy is not None:
-        allowed = float(tpr_bound(0.01, run.result.privacy.curve_epsilon, run.result.privacy.curve_delta))
-        text += f", below a bound that allows {percent_at_most(allowed)} at {rate(0.01)} false positives"
+    if promise is not None:
+        allowed = float(tpr_bound(LOW_FPR, promise.curve_epsilon, promise.curve_delta))
+        text += f", below a bound that allows {percent_at_most(allowed)} at {rate(LOW_FPR)} false positives"
     return text + (f". At that rate the attacks find: {'; '.join(found)}." if found else ".")
 
 
-def _caption(run: Run) -> str:
+def _caption(promise: PrivacyResult | None) -> str:
     lines = [
         "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage "
         "hurts, and where averages hide it.",
         "On the dotted line an attack knows nothing: it finds as large a share of members as it accuses of non-members.",
     ]
-    if run.result.privacy is not None:
+    if promise is not None:
         lines.append(
             "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all "
             "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
         )
-        if run.result.privacy.unit == "client":
+        if promise.unit == "client":
             lines.append(
                 "The attacks ask of single examples, and the promise is to whole clients: one example in or out replaces its "
                 "client's update by another. The curve is that of such a replacement."

@@ -6,10 +6,10 @@ from rich import box
 from rich.table import Table
 
 from privfl.errors import RunFolderError
-from privfl.report.headline import LOW_FPR, headlines, warnings
-from privfl.report.recorded import Run, found_by, rate_at
+from privfl.report.blocks import shown
+from privfl.report.headline import headlines, warnings
+from privfl.report.recorded import Run
 from privfl.report.secure import certified, risks
-from privfl.report.wording import attack_name, percent, percent_range
 from privfl.running.run_folder import RunFolder
 
 
@@ -38,26 +38,13 @@ def summary_table(folder: RunFolder) -> Table:
     return table
 
 
-def attacks_table(folder: RunFolder) -> Table:
-    """What each variant of each attack found, for a terminal.
+def attacks_tables(folder: RunFolder) -> list[Table]:
+    """What each variant of each attack found, a table for each adversary and question, for a terminal.
 
     Raises:
         RunFolderError: no attack was run, or a record of it is damaged.
     """
-    run = Run.read(folder)
-    if run.leakage is None:
+    findings = folder.findings
+    if not findings:
         raise RunFolderError(f"{folder.path}: no attack was run; type `privfl attack {folder.path}`")
-    table = Table("attack", "AUC", "", "TPR at 1 % FPR", "", box=box.SIMPLE_HEAD, pad_edge=False)
-    for attack in run.leakage.attacks:
-        at = rate_at(attack.rates, LOW_FPR)
-        found = found_by(attack, at, run.leakage) if at else None
-        tpr = found.figure.tpr if found else None
-        half = " (best; of the half that did not choose it)" if found and found.of_all else ""
-        table.add_row(
-            attack_name(attack.attack, attack.variant),
-            f"{attack.auc.value:.3f}",
-            f"{attack.auc.low:.3f} – {attack.auc.high:.3f}",
-            "not resolvable" if tpr is None else percent(tpr.value, 2),
-            ("" if tpr is None else percent_range(tpr, 2)) + half,
-        )
-    return table
+    return [block.table(one) for block, one in shown(findings)]

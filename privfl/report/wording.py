@@ -68,6 +68,11 @@ def axis_of(figure: Figure) -> str:
     return f"{figure.title}, {figure.unit}" if figure.unit else figure.title
 
 
+def better(figure: Figure) -> str:
+    """Where the better runs are in a figure whose vertical axis is a metric."""
+    return f"{'Up' if figure.higher_is_better else 'Down'} and to the left is better."
+
+
 def level(share: float) -> str:
     """0.95 -> 95 %."""
     return f"{share * 100:g}{SPACE}%"
@@ -126,6 +131,17 @@ def listing(words: Sequence[str]) -> str:
 def plural(number: int, noun: str, nouns: str = "") -> str:
     """1 round, 20 rounds; ``nouns`` where it is not ``noun`` and an s."""
     return f"{count(number)} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def rounds_read(rounds: Sequence[int]) -> str:
+    """The rounds that an attack looked at: rounds 1 to 20; round 3; the final model, if it looked at none."""
+    if not rounds:
+        return "the final model"
+    if len(rounds) == 1:
+        return f"round {rounds[0] + 1}"
+    if list(rounds) == list(range(rounds[0], rounds[-1] + 1)):
+        return f"rounds {rounds[0] + 1} to {rounds[-1] + 1}"
+    return f"{len(rounds)} rounds from {rounds[0] + 1} to {rounds[-1] + 1}"
 
 
 def attack_name(attack: str, variant: str) -> str:

@@ -10,16 +10,16 @@ from typing import Final, get_args
 import numpy as np
 
 from privfl.config import ExperimentConfig
-from privfl.errors import ConfigError, PrivacyError, RunFolderError
+from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.rounds import ServerState
 from privfl.learning import evaluation
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.plans import Plan
+from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, Price, PrivacyResult
 from privfl.running.experiment import Experiment, assemble, busiest, histories
-from privfl.running.run_folder import RunFolder
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
 """The ε at which the privacy curve is kept."""
@@ -202,22 +202,6 @@ class Account:
         ]
 
 
-ACCOUNTANTS: Final = {"pld": "PLD", "rdp": "RDP", "zcdp": "zCDP", "papers": "the conversion of papers before 2020"}
-"""The accountants in words."""
-
-RELATIONS: Final = {"add_or_remove_one": "add or remove one", "replace_one": "replace one"}
-"""The neighbouring relations in words."""
-
-SAMPLERS: Final = {
-    "poisson": "Poisson: each independently, in secret",
-    "shuffle": "none: shuffled batches earn no amplification",
-    "fixed": "a fixed number without replacement, in secret",
-    "all": "none: everybody, every time",
-    "none": "none: who takes part is public",
-}
-"""The samplers in words."""
-
-
 def account(config: ExperimentConfig) -> Account:
     """What a configuration will cost, without training.
 
@@ -250,80 +234,3 @@ def price_of(plan: Plan, experiment: Experiment) -> float:
     """ε that the experiment would have under another plan with the same accounts and cohorts."""
     rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
     return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
-
-
-@dataclass(frozen=True)
-class Together:
-    """One run among several on the same data: its own ε, and that of it and all before it."""
-
-    name: str
-    alone: float
-    together: float
-    unit: str
-    relation: Relation
-    delta: float
-
-
-def together(folders: Sequence[RunFolder]) -> list[Together]:
-    """What several runs on the same data cost together, from their ledgers.
-
-    Releases about one unit add up whatever the runs were for, as each run draws its own cohorts, batches and noise. What a
-    ledger holds by client adds up client by client, since the same clients own the same data.
-
-    Raises:
-        RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
-            terms, or one is named twice or promises nothing, or two have drawn the same.
-    """
-    ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
-    total: dict[object, History] = {}
-    rows = []
-    for folder, ledger in ledgers:
-        for charged, history in ledger.accounts().items():
-            total[charged] = total.get(charged, History()) + history
-        shared = total.get("everybody", History())
-        each = [shared, *(shared + history for charged, history in total.items() if charged != "everybody")]
-        worst = accounting.largest([one for one in each if one], ledger.delta)
-        rows.append(
-            Together(str(folder.path), ledger.epsilon(), worst, ledger.unit or "example", ledger.relation, ledger.delta)
-        )
-    return rows
-
-
-def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
-    """The ledger of a run whose ε may be added to those of the others."""
-    first = folders[0]
-    if sum(other.path.resolve() == folder.path.resolve() for other in folders) > 1:
-        raise RunFolderError(f"{folder.path}: is named twice; its noise was drawn once")
-    if folder.partition.digest != first.partition.digest:
-        raise RunFolderError(
-            f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
-        )
-    if not folder.config.privacy.promises:
-        raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
-    for other in folders[: folders.index(folder)]:
-        _require_own_randomness(folder, other)
-    ledger, terms_of = (Ledger.read(one.path / "ledger.jsonl") for one in (folder, first))
-    for term in ("unit", "relation", "delta"):
-        here, there = getattr(ledger, term), getattr(terms_of, term)
-        if here != there:
-            raise RunFolderError(
-                f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
-            )
-    return ledger
-
-
-def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
-    """Raise where two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
-    ran, before = folder.rounds(), other.rounds()
-    common = list(zip(ran, before, strict=False))
-    if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
-        raise RunFolderError(
-            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
-            "the longer of them tells all; leave the other out"
-        )
-    secret = folder.config.privacy.secret_cohorts and folder.config.cohort.draws
-    if secret and common and all(one.cohort == two.cohort for one, two in common):
-        raise RunFolderError(
-            f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "
-            "runs with cohorts of their own add up: leave one of the two out"
-        )

@@ -10,7 +10,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -20,20 +19,20 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
+from privfl.federation.client_states import stacked, unstacked
 from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import views
+from privfl.running import attacking, views
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.tables import narrow
 from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
@@ -45,14 +44,6 @@ again from the same draws and releases nothing twice; removed at the end, after 
 _MEMBERS = 4_000
 
 Observer = Callable[[RoundRecord, TimingRecord], None]
-
-
-@runtime_checkable
-class _Demanding(Protocol):
-    """An attack, as this package sees it, which does not know the shelf of attacks."""
-
-    def require_possible(self, experiment: Experiment) -> None:
-        """Refuse a run that it will not be able to attack."""
 
 
 def run(
@@ -118,8 +109,7 @@ def _run(
         processes.share(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
         require_finite_prices(experiment)
-        for item in config.attacks.run:
-            narrow(item, _Demanding).require_possible(experiment)
+        attacking.require_possible(experiment)
         if overwrite:
             folder.clear()
         _begin(folder, experiment)
@@ -151,13 +141,14 @@ class _Recorder:
     folder: RunFolder
 
     def __post_init__(self) -> None:
-        self.holdout_N = np.flatnonzero(~self.experiment.data.member_N)
+        self.holdout_N = np.flatnonzero(self.experiment.data.held_out())
 
     def run(self, observer: Observer | None) -> None:
         config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None
         stopped = self._stopped_before(state.round)
+        self.losses = [record.validation_loss for record in self.folder.rounds()] if state.round else []
         while stopped is None and state.round < config.rounds:
             stopped = self._over_budget(state.round, ledger)
             if stopped is not None:
@@ -220,13 +211,15 @@ class _Recorder:
         aggregate = outcome.aggregate
         # Under privacy an example that overflows has no loss to report, and must not end the run.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
+        self.losses.append(self.experiment.validation_loss(outcome))
+        lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
         return RoundRecord(
             round=state.round,
             streams=(self.experiment.stream(state) / "name").key(8).hex(),
             cohort=list(self.experiment.cohorts[state.round]),
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None,
+            stopped=lost or self.experiment.ended(self.losses),
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -235,6 +228,7 @@ class _Recorder:
             bytes_up=aggregate.cost.bytes_up if aggregate else 0,
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
+            validation_loss=self.losses[-1],
             evaluation=evaluated,
         )
 
@@ -251,7 +245,10 @@ class _Recorder:
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
-        tensors = {"global_D": state.global_D, **_named("optimizer", state.optimizer), **_named("plan", state.plan)}
+        parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
+        tensors = {"global_D": state.global_D}
+        for prefix, named in parts.items():
+            tensors |= _named(prefix, named)
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
@@ -271,8 +268,11 @@ class _Recorder:
             raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
         ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
+        # Clients' states stay on the CPU.
+        clients = unstacked(_under("of", tensors))
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
-        return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
+        optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
+        return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients), ledger
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data

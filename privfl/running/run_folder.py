@@ -33,7 +33,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
@@ -42,8 +42,13 @@ from pydantic import BaseModel, ValidationError
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, RunFolderError
 from privfl.loading import dump, load
-from privfl.records import Environment, Leakage, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.records import Environment, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.shelves import SHELVES
 from privfl.storage import append_line, npz, storing, write_atomic, write_json
+
+if TYPE_CHECKING:
+    # It would import SciPy, which a command that only looks into a folder need not wait for.
+    from privfl.auditing.questions import Finding
 
 FORMAT = 4
 
@@ -299,9 +304,26 @@ class RunFolder:
         return self._read("result.json", Result)
 
     @property
-    def leakage(self) -> Leakage | None:
-        """What the attacks found; None where none was run."""
-        return self._read("attacks/summary.json", Leakage) if (self.path / "attacks" / "summary.json").exists() else None
+    def findings(self) -> tuple[Finding, ...]:
+        """What the attacks found, a finding for each adversary and question; none if nobody attacked.
+
+        Raises:
+            RunFolderError: the record is damaged, or of another version.
+        """
+        path = self.path / "attacks" / "summary.json"
+        try:
+            return tuple(_finding(one) for one in json.loads(path.read_bytes())["findings"])
+        except FileNotFoundError:
+            return ()
+        except (ValueError, LookupError, TypeError, ConfigError):
+            # A ValidationError is a ValueError.
+            raise RunFolderError(
+                f"{path}: is damaged or of another version; attack the run again: privfl attack {self.path}"
+            ) from None
+
+    def write_findings(self, findings: Iterable[Finding]) -> None:
+        """Write what the attacks found, in place of what they found before."""
+        write_json(self.path / "attacks" / "summary.json", {"findings": [one.model_dump() for one in findings]})
 
     @property
     def finished(self) -> bool:
@@ -355,6 +377,13 @@ class RunFolder:
                 f"{path}: is damaged (a round is missing or twice there); run the config.toml of its folder anew"
             )
         return records
+
+
+def _finding(record: Mapping[str, Any]) -> Finding:
+    """A finding, of the type that its question gives it."""
+    kind: type[Finding] = SHELVES["question"].find(record["question"]).finding
+    # As JSON, in which a list stands for a tuple.
+    return kind.model_validate_json(json.dumps(record))
 
 
 def _differences(before: Mapping[str, Any], now: Mapping[str, Any], at: str) -> Iterator[tuple[str, object, object]]:

@@ -19,15 +19,14 @@ at a round; its keys and masks are fresh in every run, so that it is no part of 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count, takewhile
 from pathlib import Path
-from typing import TypeVar
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load as load_tensors
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor, tensor
 
@@ -49,12 +48,114 @@ _KINDS = {
 _PIECE = 2**20
 
 
-@dataclass(frozen=True)
-class ExternalView:
-    """What whoever is given the final model sees of the run in ``folder``."""
+class _File:
+    """One file of named tensors, mapped into memory, each copied when it is asked for. It does not know its own name."""
 
-    folder: RunFolder
+    def __init__(self, path: Path) -> None:
+        # A damaged file is an error of whoever asks for it, which may be nobody.
+        self._damage = f"{path.name}: is damaged"
+        try:
+            self._tensors: Any = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            self._tensors, self._damage = None, f"{self._damage} ({error}); run the config.toml of its folder again"
+
+    def __contains__(self, name: str) -> bool:
+        return name in self._names()
+
+    def __getitem__(self, name: str) -> Tensor:
+        self._names()
+        found: Tensor = self._tensors.get_tensor(name)
+        return found.clone()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All of them, by name."""
+        return {name: self[name] for name in self._names()}
+
+    def _names(self) -> list[str]:
+        if self._tensors is None:
+            raise RunFolderError(self._damage)
+        names: list[str] = self._tensors.keys()
+        return names
+
+
+def _opened(path: Path) -> _File | None:
+    return _File(path) if path.is_file() else None
+
+
+def _numbered(folder: Path) -> dict[int, list[_File]]:
+    """The files ``round_NUMBER.safetensors``, or ``round_NUMBER_ATTEMPT.safetensors``, by number, attempt after attempt."""
+    found: dict[int, list[_File]] = {}
+    for path in sorted(folder.glob("round_*.safetensors"), key=_place):
+        found.setdefault(_place(path)[0], []).append(_File(path))
+    return found
+
+
+def _place(path: Path) -> tuple[int, ...]:
+    return tuple(map(int, path.stem.removeprefix("round_").split("_")))
+
+
+class _Kept:
+    """The files of one run that an adversary may read, opened; neither a path nor a folder is reachable from here.
+
+    Files are mapped into memory, and a tensor is copied when it is asked for: a view of many rounds takes no memory.
+    """
+
+    def __init__(self, folder: RunFolder, adversary: Adversary) -> None:
+        self.rounds_read: set[int] = set()
+        self._model = _opened(folder.path / "model.safetensors")
+        self._rounds = _numbered(folder.path / "views") if adversary != "external" else {}
+        self._transcripts = _numbered(folder.path / "transcripts") if adversary == "server" else {}
+
+    def model(self) -> dict[str, Tensor]:
+        """The final model's tensors by name.
+
+        Raises:
+            ViewError: the run has not finished.
+        """
+        if self._model is None:
+            raise ViewError("the run has no final model yet; finish the run with --resume")
+        return self._model.tensors()
+
+    def round(self, number: int) -> _File:
+        """The file of that round.
+
+        Raises:
+            ViewError: the run kept no such view.
+        """
+        if number not in self._rounds:
+            raise ViewError(f"the run kept no view of round {number}; run it with records.views = 'all'")
+        self.rounds_read.add(number)
+        return self._rounds[number][0]
+
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds that were kept."""
+        return tuple(sorted(self._rounds))
+
+    def transcripts(self, number: int) -> list[dict[str, Tensor]]:
+        """Attempt by attempt, all that clients sent in that round.
+
+        Raises:
+            ViewError: the run kept none.
+        """
+        if number not in self._transcripts:
+            raise ViewError(
+                f"the run kept no transcript of round {number}; run it with aggregator.kind = 'secure_sum' "
+                "and records.views = 'all'"
+            )
+        self.rounds_read.add(number)
+        return [one.tensors() for one in self._transcripts[number]]
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class ExternalView:
+    """The final model, which whoever is given it sees.
+
+    A view hands out tensors and numbers. It does not lead to the run folder, which holds the truth about who was a member, nor
+    do its errors name it.
+    """
+
     layout: Layout
+    _kept: _Kept
 
     def final_model(self) -> Tensor:
         """The final model, a vector of length D.
@@ -62,16 +163,22 @@ class ExternalView:
         Raises:
             ViewError: the run has not finished.
         """
-        path = self.folder.path / "model.safetensors"
-        if not path.is_file():
-            raise ViewError(f"{self.folder.path}: has no final model yet; finish the run with --resume")
         # Beside what was trained it has the model's constants.
-        return self.layout.flatten({name: value for name, value in _tensors(path).items() if name in self.layout.names})
+        named = self._kept.model()
+        return self.layout.flatten({name: value for name, value in named.items() if name in self.layout.names})
+
+    def rounds_read(self) -> tuple[int, ...]:
+        """The rounds that were looked at so far, in order; none if only the final model was."""
+        return tuple(sorted(self._kept.rounds_read))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ClientView(ExternalView):
-    """What a client sees that takes part in the run, beside its own data."""
+    """The global models, which a client sees that takes part in the run, beside its own data."""
+
+    def rounds(self) -> tuple[int, ...]:
+        """The rounds that the run kept views of, in order."""
+        return self._kept.rounds()
 
     def model_before(self, round_number: int) -> Tensor:
         """The global model that round began with, a vector of length D.
@@ -79,26 +186,20 @@ class ClientView(ExternalView):
         Raises:
             ViewError: the run kept no such view.
         """
-        return self._round(round_number)["model_D"]
-
-    def _round(self, round_number: int) -> dict[str, Tensor]:
-        path = _round_path(self.folder.path, round_number)
-        if not path.is_file():
-            raise ViewError(f"{self.folder.path}: kept no view of round {round_number}; run it with records.views = 'all'")
-        return _tensors(path)
+        return self._kept.round(round_number)["model_D"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False, repr=False)
 class ServerView(ClientView):
     """What the server sees that does what the protocol says and looks at everything it gets."""
 
     def participants(self, round_number: int) -> list[int]:
         """The clients that took part in that round."""
-        return [int(client) for client in self._round(round_number)["participants_K"]]
+        return [int(client) for client in self._kept.round(round_number)["participants_K"]]
 
     def survivors(self, round_number: int) -> list[int]:
         """The clients whose updates arrived and are in the sum of that round."""
-        return [int(client) for client in self._round(round_number)["survivors_K"]]
+        return [int(client) for client in self._kept.round(round_number)["survivors_K"]]
 
     def transcripts(self, round_number: int) -> list[dict[str, Tensor]]:
         """All that clients sent under secure aggregation, by name (:mod:`privfl.secagg.transcript`), attempt by attempt.
@@ -106,13 +207,7 @@ class ServerView(ClientView):
         Raises:
             ViewError: the run kept none.
         """
-        paths = list(takewhile(Path.exists, _transcript_paths(self.folder.path, round_number)))
-        if not paths:
-            raise ViewError(
-                f"{self.folder.path}: kept no transcript of round {round_number}; run it with aggregator.kind = 'secure_sum' "
-                "and records.views = 'all'"
-            )
-        return [_tensors(path) for path in paths]
+        return self._kept.transcripts(round_number)
 
     def sums(self, round_number: int) -> tuple[Tensor, float]:
         """The sum of the weighted updates, a vector of length D, and the sum of the weights.
@@ -120,9 +215,10 @@ class ServerView(ClientView):
         Raises:
             ViewError: nobody took part.
         """
-        seen = self._round(round_number)
+        seen = self._kept.round(round_number)
         if "updates_KD" in seen:
-            return seen["weights_K"] @ seen["updates_KD"], float(seen["weights_K"].sum())
+            weights_K = seen["weights_K"]
+            return weights_K @ seen["updates_KD"], float(weights_K.sum())
         if "sum_D" not in seen:
             raise ViewError(f"round {round_number}: nobody's update arrived; the server saw nothing of it")
         return seen["sum_D"], float(seen["weight_sum"])
@@ -133,7 +229,7 @@ class ServerView(ClientView):
         Raises:
             ViewError: nothing was counted: the norm was fixed, or nobody took part.
         """
-        seen = self._round(round_number)
+        seen = self._kept.round(round_number)
         if "counts_K" in seen:
             return float(seen["counts_K"].double().sum())
         if "count" not in seen:
@@ -141,12 +237,12 @@ class ServerView(ClientView):
         return float(seen["count"])
 
     def updates(self, round_number: int) -> tuple[Tensor, Tensor]:
-        """Each participant's update (K, D) and weight (K,), in the order of :meth:`participants`.
+        """Each survivor's update (K, D) and weight (K,), in the order of :meth:`survivors`.
 
         Raises:
             ViewError: secure aggregation hid them, or nobody took part.
         """
-        seen = self._round(round_number)
+        seen = self._kept.round(round_number)
         if "sum_D" in seen:
             raise ViewError(
                 f"round {round_number}: under secure aggregation the server sees sums only; "
@@ -157,8 +253,10 @@ class ServerView(ClientView):
         return seen["updates_KD"], seen["weights_K"]
 
 
-View = TypeVar("View", bound=ExternalView)
-_VIEWS: dict[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
+View = ExternalView
+"""Any adversary's view: each of the others sees what the external one sees, and more."""
+
+VIEWS: Mapping[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
 
 
 def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layout) -> ExternalView:
@@ -172,11 +270,11 @@ def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layo
     Raises:
         ViewError: no such adversary was part of the run.
     """
-    if adversary not in _VIEWS:
+    if adversary not in VIEWS:
         raise ViewError(
-            f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(_VIEWS)}"
+            f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(VIEWS)}"
         )
-    return _VIEWS[adversary](RunFolder.of(folder), layout)
+    return VIEWS[adversary](layout, _Kept(RunFolder.of(folder), adversary))
 
 
 def observe(
@@ -241,13 +339,6 @@ def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
 def _write(path: Path, tensors: dict[str, Tensor]) -> None:
     contiguous = {name: value.detach().cpu().contiguous() for name, value in tensors.items()}
     write_atomic(path, save_tensors(contiguous))
-
-
-def _tensors(path: Path) -> dict[str, Tensor]:
-    try:
-        return load_tensors(path.read_bytes())
-    except SafetensorError as error:
-        raise RunFolderError(f"{path}: is damaged ({error}); run its config.toml again") from None
 
 
 def _round_path(folder: Path, round_number: int) -> Path:

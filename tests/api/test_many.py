@@ -9,6 +9,7 @@ import pytest
 from small_runs import small
 
 import privfl
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
 
 
@@ -38,10 +39,11 @@ def test_a_table_has_a_row_for_each_run(runs: Path) -> None:
     assert table["delta"][0] == 1e-4
     assert math.isnan(table["delta"][1])
     assert table["bytes_up"].tolist() == [first.result.bytes_up, second.result.bytes_up]
-    assert first.findings is not None
-    assert table["epsilon_measured"][0] == first.findings.best.epsilon_lower
+    (finding,) = first.findings
+    assert isinstance(finding, MembershipFinding)
+    assert table["epsilon_measured"][0] == finding.best.epsilon_lower
     assert math.isnan(table["epsilon_measured"][1])
-    (at,) = [rate for rate in first.findings.best.rates if rate.fpr == 0.01]
+    (at,) = [rate for rate in finding.best.rates if rate.fpr == 0.01]
     assert (at.tpr is None) == math.isnan(table["tpr_at_1pct_fpr"][0])
 
 

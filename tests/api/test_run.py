@@ -90,10 +90,11 @@ def test_its_rounds_are_a_table(run: privfl.Run) -> None:
 
 
 def test_an_attack_s_findings_stay_with_the_run(plain: privfl.Run) -> None:
-    assert plain.findings is None
+    assert not plain.findings
     found = plain.attack("membership/loss", shadow_models=0)
     assert found == plain.findings
-    assert {one.attack for one in found.attacks} == {"membership/loss"}
+    (one,) = found
+    assert one.made_by() == {"membership/loss": ()}
     assert plain.config.attacks.shadow_models == 0
     with pytest.raises(ConfigError, match="attack 'membership/nonsense'"):
         plain.attack("membership/nonsense")

@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from small_runs import SMALL, small
 
-from attacks import _run
+from attacks import _shadows
+from attacks._coins import draw_memberships
 from attacks._run import run_attacks
-from attacks.membership._coins import draw_memberships
-from attacks.membership._harness import Outputs
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import ConfigError, UserError
 from privfl.report import write_report
+from privfl.running.knowledge import ModelOutputs
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 
@@ -82,19 +83,20 @@ def test_rows_that_join_others_make_each_column_even_and_are_fair_coins(before: 
 def test_more_shadow_models_join_those_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
-    def train(_: Any, job: Any) -> Outputs:
+    def train(_: Any, job: Any) -> ModelOutputs:
         trained.append(job.index)
         noise = np.random.default_rng(job.index)
-        return Outputs(*(noise.standard_normal((size, 10), np.float32) for size in (len(job.member_N), 359)))
+        return ModelOutputs(*(noise.standard_normal((size, 10), np.float32) for size in (len(job.member_N), 359)))
 
-    monkeypatch.setattr(_run, "_train_shadow", train)
-    monkeypatch.setattr(_run, "cores", lambda: 1)
+    monkeypatch.setattr(_shadows, "_train_shadow", train)
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)
     folder = run(attacking("membership/lira", "membership/loss"), tmp_path / "run")
     run_attacks(folder)
     assert trained == [0, 1]
     before = {path: path.read_bytes() for path in (folder.path / "attacks" / "shadows").glob("shadow_*")}
-    assert run_attacks(folder, ["membership/rmia"]).shadow_models == 2
-    found = run_attacks(folder, ["membership/lira"], settings=["attacks.shadow_models=5"])
+    assert run_attacks(folder, ["membership/rmia"])[0].shadow_models == 2
+    (found,) = run_attacks(folder, ["membership/lira"], settings=["attacks.shadow_models=5"])
+    assert isinstance(found, MembershipFinding)
     assert trained == [0, 1, 2, 3, 4]
     assert {path: path.read_bytes() for path in before} == before
     # All are of five now; RMIA, which was not named, too.
@@ -103,10 +105,10 @@ def test_more_shadow_models_join_those_that_are_there(tmp_path: Path, monkeypatc
     # From now on these are the run's: its configuration says so, and nothing is trained again.
     again = RunFolder.open(folder.path)
     assert again.config.attacks.shadow_models == 5
-    assert run_attacks(again) == found
+    assert run_attacks(again) == (found,)
     assert trained == [0, 1, 2, 3, 4]
     # Fewer are the first of them.
-    assert run_attacks(again, settings=["attacks.shadow_models=2"]).shadow_models == 2
+    assert run_attacks(again, settings=["attacks.shadow_models=2"])[0].shadow_models == 2
     assert trained == [0, 1, 2, 3, 4]
 
 

@@ -1,7 +1,7 @@
 """Attacks on run folders: the same bytes again, shadows kept, the truth protected, and a model that memorises found out."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from torch import Tensor
 
-from attacks import _run
+from attacks import _shadows
 from attacks._run import run_attacks
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import ConfigError, DataError, PrivflError, RunFolderError, ViewError
 from privfl.learning.training import LocalResult, LocalTask
 from privfl.learning.training.opacus import Opacus
@@ -40,6 +41,12 @@ def begin(path: Path, **changes: Any) -> RunFolder:
     return run(loads({**OVERFITTED, **changes}), path)
 
 
+def found_in(folder: RunFolder, names: Sequence[str] = ()) -> MembershipFinding:
+    (found,) = run_attacks(folder, names)
+    assert isinstance(found, MembershipFinding)
+    return found
+
+
 @pytest.fixture(scope="module")
 def attacked(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     folder = begin(tmp_path_factory.mktemp("runs") / "overfitted")
@@ -50,7 +57,7 @@ def attacked(tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
 @pytest.fixture(autouse=True)
 def in_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
     """Shadow models are trained here, all but those of ``attacked``: a process of its own imports PyTorch anew."""
-    monkeypatch.setattr(_run, "cores", lambda: 1)
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)
 
 
 def everything(folder: RunFolder) -> dict[str, bytes]:
@@ -60,8 +67,10 @@ def everything(folder: RunFolder) -> dict[str, bytes]:
 
 
 def test_a_model_that_memorises_is_found_out(attacked: RunFolder) -> None:
-    found = attacked.leakage
-    assert found is not None
+    (found,) = attacked.findings
+    assert isinstance(found, MembershipFinding)
+    assert (found.question, found.adversary) == ("membership", "external")
+    assert all((one.question, one.adversary, one.rounds) == ("membership", "external", []) for one in found.attacks)
     assert {one.attack for one in found.attacks} == set(ATTACKS)
     assert found.shadow_models == 4
     auc = {f"{one.attack} {one.variant}": one.auc for one in found.attacks}
@@ -74,7 +83,7 @@ def test_a_model_that_memorises_is_found_out(attacked: RunFolder) -> None:
 def test_an_untrained_model_is_not(tmp_path: Path) -> None:
     """Hardly any training: every AUC's 99.99 % interval, so about 2 √2 times the 95 % one, holds one half."""
     folder = begin(tmp_path / "run", training={"local_steps": 1, "batch_size": 1, "lr": 1e-6})
-    for one in run_attacks(folder).attacks:
+    for one in found_in(folder).attacks:
         reach = (one.auc.high - one.auc.low) / 2 * 2
         assert abs(one.auc.value - 0.5) < reach, one
 
@@ -96,9 +105,9 @@ def test_shadow_models_are_kept_and_trained_anew_where_they_are_damaged(
     def carry_out(experiment: Experiment, jobs: list[Any]) -> Iterator[Any]:
         for job in jobs:
             trained.append(job.index)
-            yield job, _run._train_shadow(experiment, job)
+            yield job, _shadows._train_shadow(experiment, job)
 
-    monkeypatch.setattr(_run, "_carry_out", carry_out)
+    monkeypatch.setattr(_shadows, "_carry_out", carry_out)
     run_attacks(attacked)
     assert trained == [2]
     assert everything(attacked) == before
@@ -146,7 +155,7 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
     privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
     training = {**OVERFITTED["training"], "engine": "opacus", "local_epochs": 60 if broken else 5}
     folder = begin(tmp_path / "run", seed=1, privacy=privacy, training=training)
-    found, promised = run_attacks(folder), folder.result.privacy
+    found, promised = found_in(folder), folder.result.privacy
     assert promised is not None
     assert (found.best.epsilon_lower > promised.epsilon) == broken
 
@@ -155,7 +164,7 @@ def test_attacks_can_be_named_and_need_what_they_need(tmp_path: Path) -> None:
     folder = begin(
         tmp_path / "run", attacks={"run": [], "shadow_models": 0}, training={**OVERFITTED["training"], "local_epochs": 1}
     )
-    assert {one.attack for one in run_attacks(folder, ["membership/loss"]).attacks} == {"membership/loss"}
+    assert {one.attack for one in found_in(folder, ["membership/loss"]).attacks} == {"membership/loss"}
     for names, words in (
         (["membership/lira"], r"attacks\.shadow_models = 0"),
         (["membership/lirra"], r"'membership/lirra'.*did you mean 'membership/lira'"),
@@ -190,9 +199,9 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
 def test_a_process_that_read_other_data_trains_no_shadow() -> None:
     """Each process reads and builds for itself; what is large is not read twice at the start."""
     experiment = assemble(loads(OVERFITTED))
-    job = _run._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
+    job = _shadows._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
     with pytest.raises(DataError, match=r"shadow model 0: this process read other data, or built another model, than the run"):
-        _run._train_shadow(experiment, job)
+        _shadows._train_shadow(experiment, job)
 
 
 def test_attacks_run_one_by_one_are_judged_together(tmp_path: Path) -> None:
@@ -214,7 +223,7 @@ def test_an_unfinished_run_is_not_attacked(attacked: RunFolder, tmp_path: Path) 
 
 
 def test_scores_on_disk_are_one_for_each_candidate(attacked: RunFolder) -> None:
-    summary = json.loads((attacked.path / "attacks" / "summary.json").read_text())
+    (summary,) = json.loads((attacked.path / "attacks" / "summary.json").read_text())["findings"]
     with np.load(attacked.path / "attacks" / "membership" / "lira.npz") as kept:
         assert {len(kept[name]) for name in kept.files} == {summary["members"] + summary["nonmembers"]}
         assert int(kept["member"].sum()) == summary["members"]

@@ -22,6 +22,7 @@ from command_line import Call, calling, one_line
 from small_runs import small
 
 from privfl import cli
+from privfl.cli import interruption
 from privfl.loading import dump, load, load_data
 from privfl.running.recording import run as train
 from privfl.running.run_folder import FORMAT, RunFolder
@@ -143,7 +144,7 @@ def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pyte
         assert (code, err) == (0, "")
     one, other = (RunFolder.open(tmp_path / "runs" / folder) for folder in ("small", "small-2"))
     assert one.result == other.result
-    assert one.leakage == other.leakage is not None
+    assert one.findings == other.findings != ()
     code, out, err = privfl("report", one.path, other.path)
     assert (code, err) == (0, "")
     assert out.splitlines()[-1] == f"page: {tmp_path / 'comparison.html'}"
@@ -256,7 +257,7 @@ def test_the_command_that_goes_on_can_be_typed_in_a_folder_with_a_space(
     monkeypatch.setattr(sys, "argv", [started])
     monkeypatch.setattr(sys, "executable", "/a b/python")
     monkeypatch.setenv("PATH", "")
-    assert shlex.split(cli._program()) == words
+    assert shlex.split(interruption.program()) == words
 
 
 @pytest.mark.parametrize("ended", [KeyboardInterrupt(), SystemExit(130)], ids=repr)
@@ -363,8 +364,8 @@ def test_shadow_models_are_followed_and_kept(tmp_path: Path, unguarded: Path, pr
     assert (code, err.splitlines()) == (0, [f"shadow models: {done} of 2" for done in range(3)])
     # No worker imports the script that was started, which would attack again.
     assert not unguarded.exists()
-    first = RunFolder.open(folder).leakage
+    first = RunFolder.open(folder).findings
     # The second time nothing is trained again, and the result is the same.
     code, _, err = privfl("attack", folder)
     assert (code, err.splitlines()) == (0, ["shadow models: 2 of 2"])
-    assert RunFolder.open(folder).leakage == first
+    assert RunFolder.open(folder).findings == first

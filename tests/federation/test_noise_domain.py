@@ -21,6 +21,7 @@ from small_runs import SMALL, plan_for, small
 
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.data.federated import FederatedData
+from privfl.errors import ConfigError
 from privfl.federation import noise_domain as fingerprint_module
 from privfl.federation.noise_domain import Made, fingerprint, with_members
 from privfl.federation.rounds import ServerState
@@ -126,6 +127,7 @@ NEVER = {
 }
 AS_FOUND = {"device", "training.engine"}
 BY_ENGINE = {"training.parts", "training.memory_budget"}
+REFUSED = {f"training.early_stopping.{name}" for name in ("patience", "tolerance", "validation")}
 BY_NOISE = {"privacy.noise_multiplier", "privacy.target_epsilon"}
 BY_PLAN = {"aggregator"}
 ALWAYS: dict[str, tuple[str, Table]] = {
@@ -137,6 +139,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
+    "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
     "cohort.size": ("example", {"cohort__size": 6}),
@@ -147,7 +150,10 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "training.lr": ("example", {"training__lr": 0.25}),
     "training.momentum": ("example", {"training__momentum": 0.5}),
     "training.weight_decay": ("example", {"training__weight_decay": 0.1}),
-    "training.proximal": ("example", {"training__proximal": 0.1}),
+    "training.optimizer": ("example", {"training__optimizer": "adam"}),
+    "training.round_schedule": ("example", {"training__round_schedule": "step"}),
+    "training.step_schedule": ("example", {"training__step_schedule": "cosine"}),
+    "training.max_grad_norm": ("client_local", {"training__max_grad_norm": 1.0}),
     "training.precision": ("example", {"training__precision": "bfloat16"}),
     "privacy.kind": ("client_central", {"privacy__kind": "client_local"}),
     "privacy.randomness": ("example", {"privacy__randomness": "secure"}),
@@ -181,18 +187,25 @@ BASES: dict[str, Table] = {
 
 def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
     """A new setting is in the name until somebody thinks about it; this test asks them to."""
-    assert NEVER | AS_FOUND | BY_ENGINE | BY_NOISE | BY_PLAN | set(ALWAYS) == ALL
+    assert NEVER | AS_FOUND | REFUSED | BY_ENGINE | BY_NOISE | BY_PLAN | set(ALWAYS) == ALL
     section = DOCS.read_text(encoding="utf-8").split("## Which runs are paired")[1].split("\n## ")[0]
     rows = [row.split("|")[1:3] for row in section.splitlines() if row.startswith("| `")]
     kinds = {answer.strip(): set(re.findall(r"`([\w.]+)`", settings)) for settings, answer in rows}
     assert kinds == {
         "never": NEVER,
         "as it was found": AS_FOUND,
+        "refused with a promise": REFUSED,
         "with the fused engine": BY_ENGINE,
         "as the noise that they come to": BY_NOISE,
         "where the noise covers what comes of it": BY_PLAN,
         "always": set(ALWAYS),
     }
+
+
+@pytest.mark.parametrize("kind", PRIVACY)
+def test_early_stopping_is_refused_with_every_promise(kind: str) -> None:
+    with pytest.raises(ConfigError, match="which no ε covers"):
+        config_of(kind, training__early_stopping={"patience": 3})
 
 
 @pytest.mark.parametrize("key", ALWAYS)
@@ -229,6 +242,15 @@ def test_what_leaves_every_message_as_it_is_is_not_in_the_name(kind: str, change
 def test_the_noise_is_in_the_name_whatever_fixed_it(kind: str, data: FederatedData) -> None:
     given, asked = config_of(kind), config_of(kind, privacy__noise_multiplier=None, privacy__target_epsilon=2.0)
     assert name_of(given, data) == name_of(asked, data) != name_of(asked, data, noise=0.301)
+
+
+@pytest.mark.parametrize("schedule", ["cosine", "step"])
+def test_the_number_of_rounds_is_in_the_name_where_the_learning_rate_follows_it(schedule: str, data: FederatedData) -> None:
+    """A longer run would send other messages under the same noise."""
+    names = {name_of(config_of("example", training__round_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 2
+    names = {name_of(config_of("example", training__step_schedule=schedule, rounds=rounds), data) for rounds in (2, 3)}
+    assert len(names) == 1
 
 
 def test_secret_cohorts_are_of_the_whole_name() -> None:

@@ -37,13 +37,13 @@ from privfl.federation.aggregators.mean import Mean
 from privfl.federation.aggregators.plain_sum import PlainSum
 from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import skip_reason
-from privfl.privacy import draws
+from privfl.privacy import gaussian
+from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.clipping import clip_update
 from privfl.privacy.events import CohortSum
 from privfl.privacy.factorization import Participation
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import History, MatrixGaussian
-from privfl.privacy.plans._client import ClientPlan
 from privfl.privacy.plans._clipping import AdaptiveClipping
 from privfl.privacy.plans.client_central import CentralPlan, Imagined
 from privfl.seeding import Seed
@@ -364,8 +364,8 @@ def test_clip_update_says_whether_it_had_to() -> None:
 
 
 def test_noise_that_is_too_small_is_caught_as_it_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
-    original = draws.gaussian
-    monkeypatch.setattr(draws, "gaussian", lambda size, deviation, *rest: original(size, 0.0 * deviation, *rest))
+    original = gaussian.gaussian
+    monkeypatch.setattr(gaussian, "gaussian", lambda size, deviation, *rest: original(size, 0.0 * deviation, *rest))
     for plan in (central(noise_multiplier=1.0), local(noise_multiplier=1.0)):
         with pytest.raises(PrivacyError, match="is accounted; nothing was sent"):
             play(plan, updates(3))

@@ -24,7 +24,7 @@ def privacy(kind: str, **changes: Any) -> dict[str, Any]:
 CENTRAL, LOCAL = privacy("client_central"), privacy("client_local")
 SHARES = privacy("client_distributed", survivors=3)
 EVERYBODY = {"kind": "all"}
-PUBLIC, ROOT = Seed(0), Seed(2**200 + 7)
+PUBLIC_COHORT, ROOT = Seed(0), Seed(2**200 + 7)
 """The run's seed, and what the operating system gave in its place."""
 
 
@@ -67,7 +67,7 @@ def _are_apart(keys: Callable[[Experiment], Iterator[bytes]], plan: dict[str, An
     if plan is not SHARES:
         secure = set(keys(assembled(plan, "secure", **changes)))
         assert len(secure) == len(found)
-        of_the_seed = replace(assembled(plan, "secure", **changes), secret=PUBLIC)
+        of_the_seed = replace(assembled(plan, "secure", **changes), secret=PUBLIC_COHORT)
         assert not secure & set(keys(of_the_seed))
 
 
@@ -84,7 +84,7 @@ def check_shares_are_apart() -> None:
     """Every round; and in secure mode whoever has the seed has none of them."""
     _are_apart(keys_of_shares, SHARES, cohort=EVERYBODY)
     secure = assembled(SHARES, "secure", cohort=EVERYBODY)
-    assert not set(keys_of_shares(secure)) & set(keys_of_shares(replace(secure, secret=PUBLIC)))
+    assert not set(keys_of_shares(secure)) & set(keys_of_shares(replace(secure, secret=PUBLIC_COHORT)))
 
 
 def check_secret_cohorts_are_of_no_seed() -> None:

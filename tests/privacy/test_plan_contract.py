@@ -17,9 +17,9 @@ from test_client_plans import check_sensitivity, moved
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
+from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.plans import Federation, Plan, PlanSettings
-from privfl.privacy.plans._client import ClientPlan
 from privfl.report import write_report
 from privfl.running.experiment import assemble
 from privfl.running.recording import run

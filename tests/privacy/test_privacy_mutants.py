@@ -21,8 +21,8 @@ import test_traps as of_traps
 
 from privfl.errors import PrivacyError, ProtocolError
 from privfl.federation import rounds
-from privfl.privacy import clipping, distributed, events, ledger
-from privfl.privacy.plans import _client, client_central, client_dpftrl, client_local
+from privfl.privacy import client_plans, clipping, distributed, events, ledger
+from privfl.privacy.plans import client_central, client_dpftrl, client_local
 from privfl.running import experiment
 from privfl.seeding import Seed
 
@@ -60,7 +60,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "drop the clip",
         of_plans.check_sensitivity,
-        Edit(_client.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
     ),
     (
         "halve the central noise",
@@ -80,7 +80,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "weight by the number of examples",
         of_plans.check_weights_are_uniform,
-        Edit(_client.ClientPlan, "weight", "return 1.0", "return size / largest"),
+        Edit(client_plans.ClientPlan, "weight", "return 1.0", "return size / largest"),
     ),
     (
         "skip an empty cohort",
@@ -120,13 +120,13 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "clip to another norm than the noise is scaled to",
         of_plans.check_sensitivity,
-        Edit(_client.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
+        Edit(client_plans.ClientPlan, "_norm", "else self.max_update_norm", "else 2 * self.max_update_norm"),
     ),
     (
         "clip in two places, to two norms: the wider one is handed in",
         of_plans.check_sensitivity,
         Edit(
-            _client.ClientPlan,
+            client_plans.ClientPlan,
             "at_client",
             "Contribution(clipped.delta_D,",
             "Contribution(clip_update(delta_D, 2 * norm, layout, self.scheme).delta_D,",
@@ -136,7 +136,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         "clip in two places, to two norms: a narrower one follows",
         of_plans.check_a_plan_only_clips_and_adds,
         Edit(
-            _client.ClientPlan,
+            client_plans.ClientPlan,
             "at_client",
             "Contribution(clipped.delta_D,",
             "Contribution(clip_update(clipped.delta_D, norm / 2, layout, self.scheme).delta_D,",
@@ -259,7 +259,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "an adaptive norm that clips nothing",
         of_traps.test_trap_1_adaptive_clipping_that_clips_nothing,
-        Edit(_client.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
+        Edit(client_plans.ClientPlan, "at_client", "clipped.delta_D,", "delta_D.nan_to_num(),"),
     ),
     (
         "noise of the norm that the run began with",
@@ -289,7 +289,7 @@ def test_a_broken_plan_is_caught(check: Check, edit: Edit, monkeypatch: pytest.M
     mutate(monkeypatch, edit)
     if edit.owner is clipping:
         # The plans imported the function by name.
-        monkeypatch.setattr(_client, edit.name, getattr(clipping, edit.name))
+        monkeypatch.setattr(client_plans, edit.name, getattr(clipping, edit.name))
     if edit.owner is rounds:
         monkeypatch.setattr(of_plans, edit.name, getattr(rounds, edit.name))
     with pytest.raises(RED):

@@ -30,9 +30,10 @@ from privfl.report.card import as_json
 from privfl.report.headline import headlines
 from privfl.report.recorded import Run
 from privfl.running import views
+from privfl.running.composing import compose
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
-from privfl.running.pricing import account, together
+from privfl.running.pricing import account
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.seeding import Seed
@@ -162,7 +163,7 @@ def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished:
     assert told.attack_relation == "replace_one"
     assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
     assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
-    promised = _promised(finished)
+    promised = _promised(finished, "external")
     assert promised is not None
     assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
     words = {one.label: one.sentence for one in headlines(Run.read(finished))}["Promised ε"]
@@ -275,6 +276,12 @@ def test_the_client_s_view_does_not_tell_who_took_part(finished: RunFolder) -> N
     assert not hasattr(view, "participants")
 
 
+def server_view(folder: RunFolder) -> views.ServerView:
+    view = views.open_view(folder, "server", assemble(folder.config).layout)
+    assert isinstance(view, views.ServerView)
+    return view
+
+
 @pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
 def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, tmp_path: Path) -> None:
     """Cohorts of nobody and of one are among these: beside the one stand-ins send zeros, of a client's weight, and count
@@ -288,8 +295,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
     )
     folder = run(config, tmp_path / "run")
     assert {0, 1} < {len(record.cohort) for record in folder.rounds()}
-    view = views.open_view(folder, "server", assemble(config).layout)
-    assert isinstance(view, views.ServerView)
+    view = server_view(folder)
     for record in folder.rounds():
         if not record.cohort:
             with pytest.raises(ViewError, match="nobody's update arrived"):
@@ -306,7 +312,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
             assert view.updates(record.round)[0].shape == (len(record.cohort), len(sum_D))
     fixed = run(CENTRAL, tmp_path / "fixed")
     with pytest.raises(ViewError, match="nothing was counted"):
-        views.ServerView(fixed, view.layout).count(0)
+        server_view(fixed).count(0)
 
 
 # --- the card ---------------------------------------------------------------------------------------------------------
@@ -351,7 +357,7 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     folders = [
         run(small(privacy=privacy("client_central", noise_multiplier=noise)), tmp_path / str(noise)) for noise in (1.0, 2.0)
     ]
-    rows = together(folders)
+    rows = compose(folders)
     # Two samples, each drawn for itself; were they one, it would be that of a single Gaussian of multiplier (1 + 1/4)^(-1/2).
     cohorts = [[record.cohort for record in folder.rounds()] for folder in folders]
     assert cohorts[0] != cohorts[1]
@@ -361,13 +367,13 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     assert accounting.epsilon(shared, 1e-2) > rows[1].together
     assert rows[0].together == rows[0].alone < rows[1].together
     with pytest.raises(RunFolderError, match="named twice"):
-        together([folders[0], folders[0]])
+        compose([folders[0], folders[0]])
     examples = run(small(), tmp_path / "examples")
     with pytest.raises(RunFolderError, match="unit is example"):
-        together([folders[0], examples])
+        compose([folders[0], examples])
     other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
     with pytest.raises(RunFolderError, match="are not those of"):
-        together([folders[0], other])
+        compose([folders[0], other])
 
 
 @pytest.mark.parametrize("kind", ["poisson", "fixed"])
@@ -393,12 +399,12 @@ def test_runs_that_drew_the_same_are_not_added_up(tmp_path: Path) -> None:
     again = CENTRAL.model_copy(update={"name": "again"})
     folders = [run(config, tmp_path / config.name) for config in (CENTRAL, again)]
     with pytest.raises(RunFolderError, match=r"drew the same cohorts, batches and noise as .*leave the other out") as caught:
-        together(folders)
+        compose(folders)
     assert "\n" not in str(caught.value)
     secure = small(privacy=privacy("client_central", randomness="secure"), aggregator={"kind": "mean"})
     folders = [run(secure, tmp_path / name) for name in ("one", "two")]
     both = accounting.epsilon(History({PoissonGaussian(0.5, 1.0): 8}), 1e-2)
-    assert together(folders)[1].together == pytest.approx(both)
+    assert compose(folders)[1].together == pytest.approx(both)
 
 
 @pytest.mark.parametrize("kind", ["client_central", "client_local", "client_dpftrl", "client_distributed"])

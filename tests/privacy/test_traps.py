@@ -21,6 +21,7 @@ from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
 from privfl.federation.rounds import ServerState
+from privfl.learning.tasks.classification import Classification
 from privfl.learning.training import LocalTask, LocalWork, Trainer, opacus
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
@@ -147,12 +148,13 @@ def test_trap_3_a_normaliser_of_the_loss_that_depends_on_the_batch(engine: type[
 def test_trap_3_is_found_where_it_is_planted(monkeypatch: pytest.MonkeyPatch) -> None:
     """Class-weighted cross-entropy with reduction "mean" divides by the sum of the others' weights too."""
     weights = torch.tensor([1.0, 5.0, 475.0])
-    original = nn.functional.cross_entropy
+    original = Classification.loss
 
-    def weighted(logits: Tensor, y: Tensor, reduction: str) -> Tensor:
-        return original(logits, y, reduction=reduction) * weights[y] / weights[y].sum()
+    def weighted(self: Classification, logits: Tensor, y: Tensor) -> Tensor:
+        return original(self, logits, y) * weights[y] / weights[y].sum()
 
-    monkeypatch.setattr(opacus, "cross_entropy", weighted)
+    monkeypatch.setattr(Classification, "loss", weighted)
+    monkeypatch.setattr(opacus, "require_own_loss", lambda *_: None)
     monkeypatch.setattr(opacus, "require_true_gradients", lambda *_: None)
     with pytest.raises((AssertionError, ModelError)):
         test_trap_3_a_normaliser_of_the_loss_that_depends_on_the_batch(Opacus)

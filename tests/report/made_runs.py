@@ -12,20 +12,17 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from privfl.auditing import clopper_pearson
+from privfl.auditing.questions.membership import AttackRecord, BestAttack, MembershipFinding, RateAt
 from privfl.config import ExperimentConfig
 from privfl.loading import load
 from privfl.privacy.plans.example import Example
 from privfl.records import (
-    AttackRecord,
-    BestAttack,
     Environment,
     Evaluation,
     Interval,
-    Leakage,
     PartitionRecord,
     Price,
     PrivacyResult,
-    RateAt,
     Result,
     RoundRecord,
     SecureRecord,
@@ -100,7 +97,7 @@ def make(path: Path, made: Made) -> RunFolder:
         ),
     )
     if made.attacked:
-        folder.write("attacks/summary.json", leakage(made))
+        folder.write_findings([leakage(made)])
     return folder
 
 
@@ -239,9 +236,11 @@ def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator
     )
 
 
-def leakage(made: Made) -> Leakage:
+def leakage(made: Made) -> MembershipFinding:
     attacks = [attack(made, name, variant, made.leak * shift) for name, variant, shift in VARIANTS]
-    return Leakage(
+    return MembershipFinding(
+        question="membership",
+        adversary="external",
         members=made.nonmembers + 37,
         nonmembers=made.nonmembers,
         shadow_models=4,
@@ -265,7 +264,9 @@ def attack(made: Made, name: str, variant: str, shift: float) -> AttackRecord:
     return AttackRecord(
         attack=name,
         variant=variant,
+        question="membership",
         adversary="external",
+        rounds=[],
         auc=Interval(value=area, low=area - 0.007, high=area + 0.007, n=2 * made.nonmembers),
         balanced_accuracy=0.5 + (area - 0.5) * 0.7,
         rates=rates(shift, made.nonmembers),

@@ -16,7 +16,7 @@ from small_runs import small
 
 from privfl.records import Extrapolated
 from privfl.report import write_report
-from privfl.report.comparison import differences, drawings, row, tagged
+from privfl.report.comparison import asked, differences, drawings, row, tagged
 from privfl.report.drawing import SERIES, marker, series, style
 from privfl.report.pairing import pairings
 from privfl.report.recorded import Run
@@ -95,7 +95,7 @@ def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: 
     assert plain.result.privacy is not None
     privacy = plain.result.privacy.model_copy(update={"extrapolated": wide, "epsilon": 61_234.0})
     imagined = replace(plain, result=plain.result.model_copy(update={"privacy": privacy}))
-    (one, other) = (row(run, "A", None) for run in (plain, imagined))
+    (one, other) = (row(run, "A", None, asked([plain, imagined])) for run in (plain, imagined))
     assert other.promised[0] == "61,234"
     assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 is of no run"
     assert "extrapolated" not in one.promised[1]

@@ -13,8 +13,8 @@ from small_runs import SMALL, small
 from privfl.errors import ConfigError, RunFolderError
 from privfl.report import write_report
 from privfl.report.recorded import Run
+from privfl.running.composing import compose
 from privfl.running.experiment import assemble
-from privfl.running.pricing import together
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.running.sweeping import variants
@@ -108,7 +108,7 @@ def test_the_median_over_an_even_number_of_clients_lies_between_two(tmp_path: Pa
 def test_a_run_without_a_promise_has_no_price(tmp_path: Path) -> None:
     folder = run(small(rounds=1, privacy={"kind": "none"}), tmp_path / "run")
     with pytest.raises(RunFolderError, match="promises nothing"):
-        together([folder])
+        compose([folder])
 
 
 def test_cohorts_that_nobody_would_train_in_are_named() -> None:

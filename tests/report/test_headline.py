@@ -1,11 +1,13 @@
 """What the headline says of an attack: no more than the sample can bear."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from made_runs import Made, make
 
-from privfl.records import BestAttack, Interval, RateAt
+from privfl.auditing.questions.membership import BestAttack, RateAt
+from privfl.records import Interval
 from privfl.report.headline import headlines
 from privfl.report.recorded import Run
 
@@ -22,11 +24,11 @@ from privfl.report.recorded import Run
 )
 def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Path) -> None:
     run = Run.read(make(tmp_path / "run", Made()))
-    assert run.leakage is not None
+    (finding,) = run.findings
     rate = RateAt(fpr=0.01, tpr=Interval(value=value, low=low, high=high, n=6000))
     best = BestAttack(
         attack="membership/loss", variant="loss", candidates=12_000, rates=[rate], epsilon_lower=0.0, level=0.95, delta=1e-5
     )
-    changed = Run(**{**run.__dict__, "leakage": run.leakage.model_copy(update={"best": best})})
+    changed = replace(run, findings=(finding.model_copy(update={"best": best}),))
     (headline,) = [one for one in headlines(changed) if "Best attack" in one.label]
     assert said in headline.sentence.replace("\u00a0", " ").replace("\u202f", " ")

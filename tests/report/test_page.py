@@ -15,10 +15,17 @@ from page_reader import Reader
 from rich.console import Console
 
 from privfl.auditing import tpr_bound
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
-from privfl.report import attacks_table, write_report
+from privfl.report import attacks_tables, write_report
 from privfl.report.drawing import COLOURS
 from privfl.running.run_folder import RunFolder
+
+
+def membership(folder: RunFolder) -> MembershipFinding:
+    (finding,) = folder.findings
+    assert isinstance(finding, MembershipFinding)
+    return finding
 
 
 def page(folder: RunFolder) -> str:
@@ -54,9 +61,8 @@ def at_most(share: float) -> str:
 
 
 def test_page_holds_every_headline(html: str, quickstart: RunFolder) -> None:
-    text, result, leakage = Reader(html).text, quickstart.result, quickstart.leakage
+    text, result, leakage = Reader(html).text, quickstart.result, membership(quickstart)
     assert result.privacy is not None
-    assert leakage is not None
     accuracy, tpr = result.evaluation.headline, leakage.best.rates[0].tpr
     assert tpr is not None
     allowed = float(tpr_bound(0.01, result.privacy.curve_epsilon, result.privacy.curve_delta))
@@ -86,8 +92,7 @@ def test_bound_is_that_of_the_whole_curve(html: str, quickstart: RunFolder) -> N
 
 def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
     """In the headline, the table, the figure's words and on the terminal; that of all candidates stands beside it, and why."""
-    leakage = quickstart.leakage
-    assert leakage is not None
+    leakage = membership(quickstart)
     best = leakage.best
     honest = best.rates[0].tpr
     lucky = next(one for one in leakage.attacks if (one.attack, one.variant) == (best.attack, best.variant)).rates[0].tpr
@@ -103,7 +108,7 @@ def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
     )
     assert text.count(of_all) == 1
     printed = Console(width=200, file=io.StringIO())
-    printed.print(attacks_table(quickstart))
+    printed.print(*attacks_tables(quickstart))
     (line,) = [one for one in printed.file.getvalue().splitlines() if "best" in one]  # type: ignore[attr-defined]
     assert figure in line.replace("\u202f", " ")
     assert of_all not in line.replace("\u202f", " ")

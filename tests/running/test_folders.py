@@ -138,7 +138,7 @@ def test_a_run_is_replaced_once_the_new_one_begins_and_whole(tmp_path: Path) -> 
         run(plain(), folder.path, overwrite=True)
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
     again = run(plain(), folder.path, overwrite=True)
-    assert (again.leakage, (again.path / "report.html").exists()) == (None, False)
+    assert (again.findings, (again.path / "report.html").exists()) == ((), False)
 
 
 def test_a_replacement_that_breaks_off_can_be_begun_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from small_runs import SMALL, small
 
+from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError, StorageError
-from privfl.records import Environment, Evaluation, Interval, Leakage, PartitionRecord, RoundRecord, Spread, TimingRecord
+from privfl.records import Environment, Evaluation, Interval, PartitionRecord, RoundRecord, Spread, TimingRecord
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.storage import npz, write_atomic, write_json
 
@@ -172,7 +173,7 @@ def test_a_folder_is_read_back_as_it_was_written(tmp_path: Path) -> None:
     folder = begun(tmp_path / "deep" / "down")
     assert RunFolder.open(folder.path) == folder
     assert (folder.config, folder.environment, folder.partition) == (small(), ENVIRONMENT, PARTITION)
-    assert (folder.finished, folder.leakage, folder.rounds(), folder.timings()) == (False, None, [], [])
+    assert (folder.finished, folder.findings, folder.rounds(), folder.timings()) == (False, (), [], [])
     for number in range(3):
         folder.append(record(number), timing(number))
     assert folder.rounds() == [record(number) for number in range(3)]
@@ -301,10 +302,18 @@ def test_the_attacks_record_is_typed(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     rate = {"fpr": 0.01, "tpr": None, "reason": "too few"}
     best = {"attack": "a", "variant": "v", "candidates": 5, "rates": [rate], "epsilon_lower": 0.0, "level": 0.95, "delta": 0.0}
-    made = Leakage.model_validate({"members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best})
-    folder.write("attacks/summary.json", made)
-    assert folder.leakage == made
-    assert json.loads((folder.path / "attacks" / "summary.json").read_text())["best"]["rates"][0]["reason"] == "too few"
+    who = {"question": "membership", "adversary": "server"}
+    made = MembershipFinding.model_validate(
+        {**who, "members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best}
+    )
+    folder.write_findings([made])
+    assert folder.findings == (made,)
+    path = folder.path / "attacks" / "summary.json"
+    assert json.loads(path.read_text())["findings"][0]["best"]["rates"][0]["reason"] == "too few"
+    for content in ("{", "[]", '{"members": 5}', '{"findings": [{"question": "nonsense"}]}', '{"findings": [{}]}'):
+        path.write_text(content)
+        with pytest.raises(RunFolderError, match=r"summary\.json: is damaged or of another version; attack the run again"):
+            _ = folder.findings
 
 
 # --- the same configuration -------------------------------------------------------------------------------------------

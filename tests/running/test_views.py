@@ -41,14 +41,17 @@ def server_view(path: Path) -> ServerView:
 
 
 def public(view: ExternalView) -> set[str]:
-    return {name for name in dir(view) if not name.startswith("_")} - {"folder", "layout"}
+    return {name for name in dir(view) if not name.startswith("_")} - {"layout", "rounds_read"}
 
 
 def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
     expected: dict[Adversary, set[str]] = {
         "external": {"final_model"},
-        "client": {"final_model", "model_before"},
-        "server": {"count", "final_model", "model_before", "participants", "sums", "survivors", "transcripts", "updates"},
+        "client": {"final_model", "model_before", "rounds"},
+        "server": {
+            *("count", "final_model", "model_before", "participants", "rounds"),
+            *("sums", "survivors", "transcripts", "updates"),
+        },
     }
     for adversary, questions in expected.items():
         assert public(open_view(RunFolder(tmp_path), adversary, LAYOUT)) == questions
@@ -86,6 +89,17 @@ def test_a_server_under_secure_aggregation_sees_the_sum_only(tmp_path: Path) -> 
         ViewError, match=r"round 0: under secure aggregation the server sees sums only.*aggregator\.kind = 'mean'"
     ):
         view.updates(0)
+
+
+def test_a_view_says_which_rounds_there_are_and_which_were_looked_at(tmp_path: Path) -> None:
+    for number in (0, 2, 10):
+        observe(RunFolder(tmp_path), number, MODEL_D, [4, 7], [4, 7], seen_in_the_clear())
+    view = server_view(tmp_path)
+    assert view.rounds() == (0, 2, 10)
+    assert view.rounds_read() == ()
+    view.updates(10)
+    view.model_before(2)
+    assert view.rounds_read() == (2, 10)
 
 
 def test_a_skipped_round_shows_the_model_and_nothing_more(tmp_path: Path) -> None:
@@ -126,6 +140,7 @@ def test_transcripts_are_kept_attempt_by_attempt_and_replace_what_a_broken_run_l
     view = server_view(tmp_path)
     assert [len(one["masked_KD"]) for one in view.transcripts(3)] == [2, 1]
     observe_transcripts(folder, 3, [{"masked_KD": torch.ones(3, 6)}])
+    view = server_view(tmp_path)
     assert [len(one["masked_KD"]) for one in view.transcripts(3)] == [3]
     with pytest.raises(ViewError, match=r"kept no transcript of round 2; run it with aggregator\.kind = 'secure_sum'"):
         view.transcripts(2)

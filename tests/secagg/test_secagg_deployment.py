@@ -20,9 +20,9 @@ from privfl.secagg.agreement import KeyPair
 from privfl.secagg.certificate import Policy, certify
 from privfl.secagg.memory import Memory, Progress, StoredMemory
 from privfl.secagg.messages import SIGNED_MEMBER, Advert, Refusal, Reveal, Roster, Survivors
-from privfl.secagg.play import Meter, play
 from privfl.secagg.session import Parameters, Stage, roster_digest
 from privfl.secagg.sharing import ShareKind
+from privfl.secagg.simulation import Meter, play
 
 
 @pytest.fixture(autouse=True)

@@ -13,9 +13,9 @@ from secagg_cohort import POLICIES, Group, entropy, group, remember
 from privfl.errors import ThresholdError
 from privfl.secagg.certificate import Policy, certify
 from privfl.secagg.graph import circulant, drawn
-from privfl.secagg.play import Meter, play
 from privfl.secagg.server import Unmasked
 from privfl.secagg.session import Stage
+from privfl.secagg.simulation import Meter, play
 
 Lost = Mapping[int, Stage]
 

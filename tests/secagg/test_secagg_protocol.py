@@ -28,10 +28,10 @@ from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.memory import Memory
 from privfl.secagg.messages import Reveal
 from privfl.secagg.packing import TYPES, Bits
-from privfl.secagg.play import play
 from privfl.secagg.prg import CHUNK_BYTES, Keystream, Words, mask
 from privfl.secagg.server import Server
 from privfl.secagg.session import Stage
+from privfl.secagg.simulation import play
 
 WORDS = 20_000
 BITS: tuple[Bits, ...] = (16, 20, 24, 32, 64)

@@ -27,15 +27,15 @@ from privfl.records import SecureRecord, StageBytes, StageSeconds
 from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
+from privfl.secagg.dropout import drawn_losses
 from privfl.secagg.encoding import Encoding, WeightedSum
 from privfl.secagg.identity import Directory, Identity
-from privfl.secagg.losses import drawn_losses
 from privfl.secagg.memory import Memory
 from privfl.secagg.packing import TYPES, Bits, narrow_bits
-from privfl.secagg.play import Meter, play
 from privfl.secagg.prg import Words
 from privfl.secagg.server import Server, Unmasked
 from privfl.secagg.session import Parameters, Stage
+from privfl.secagg.simulation import Meter, play
 from privfl.secagg.transcript import Transcript
 from privfl.storage import storing
 from privfl.tables import Frozen, contradiction

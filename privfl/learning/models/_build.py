@@ -11,7 +11,8 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TypeVar
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 
 from privfl.data.federated import Examples, FederatedData
 from privfl.data.input_store import Inputs
+from privfl.data.named_inputs import Field, unpacked
 from privfl.errors import ModelError, PrivflError, first_line
 from privfl.learning.models import Model
 from privfl.seeding import Seed
@@ -35,7 +37,7 @@ def few(data: FederatedData) -> Tensor:
     return Inputs.of(some, data.pixels, torch.device("cpu"))[:]
 
 
-def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> nn.Module:
+def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fields: tuple[Field, ...] = ()) -> nn.Module:
     """The module of an item of the shelf, in training mode; lazy layers are made whole by an example.
 
     Args:
@@ -44,17 +46,21 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> n
         outputs: the shape of one example's outputs, the width of the last layer last.
         stream: of the initial weights, and of whatever else ``build()`` draws from the global generators of PyTorch, NumPy
             and Python.
+        fields: the inputs in a row of ``x_B``, if an example has several.
 
     Raises:
         ModelError: one line, with the model's name: ``build()`` raised, or returned something that cannot be trained.
     """
+    shape = _input_shape(item, x_B, fields)
     with _drawing_from(stream):
-        module: object = _asked(item, "build() failed", lambda: item.build(tuple(x_B.shape[1:]), outputs[-1]))
+        module: object = _asked(item, "build() failed", lambda: item.build(shape, outputs[-1]))
         if not isinstance(module, nn.Module):
             found = "nothing; end it with `return`" if module is None else f"{_named(module)}; it must return an nn.Module"
             raise _refused(item, f"build() returned {found}")
         if isinstance(module, torch.jit.ScriptModule):
             raise _refused(item, "build() returned TorchScript, whose layers cannot be trained; return the nn.Module itself")
+        if item.inputs:
+            module.register_forward_pre_hook(_ByName(fields, item.inputs, item.as_dictionary), with_kwargs=True)
         if any(isinstance(value, nn.UninitializedParameter | nn.UninitializedBuffer) for value in _tensors(module)):
             whole: nn.Module = module
             with torch.no_grad():
@@ -68,7 +74,7 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> n
     return module.train()
 
 
-def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> nn.Module:
+def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fields: tuple[Field, ...] = ()) -> nn.Module:
     """The same on the device of ``x_B``, after all that can be known of it before it is trained was checked.
 
     Args:
@@ -76,13 +82,14 @@ def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed) -> n
         x_B: a few inputs, at least two, on the run's device.
         outputs: the shape of one example's outputs, the width of the last layer last.
         stream: see :func:`built`.
+        fields: the same.
 
     Raises:
         ModelError: as :func:`built`; or the module does not give each example finite outputs of that shape, or cannot be
             copied, or another call of ``build()`` from the same stream gives another: every process of a run, and every
             attack on it later, builds its own.
     """
-    module, again = (built(item, x_B.cpu(), outputs, stream).to(x_B.device) for _ in range(2))
+    module, again = (built(item, x_B.cpu(), outputs, stream, fields).to(x_B.device) for _ in range(2))
     logits, others = (_logits(item, copied(item, one), x_B, outputs) for one in (module, again))
     alike = (
         torch.equal(to_vector(module), to_vector(again))
@@ -130,6 +137,49 @@ def constants(module: nn.Module) -> str:
             sha.update(str((value.dtype, value.shape)).encode())
             sha.update(np.ascontiguousarray(value).data)
     return sha.hexdigest()
+
+
+def _input_shape(item: Model, x_B: Tensor, fields: tuple[Field, ...]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
+    """What ``build()`` is told of the inputs."""
+    shapes = {field.name: field.shape for field in fields}
+    if not item.inputs:
+        if fields:
+            raise _refused(
+                item,
+                f"takes one tensor, and the data have {', '.join(shapes)}; set `inputs` in its class to those that it takes",
+            )
+        return tuple(x_B.shape[1:])
+    missing = [name for name in item.inputs if name not in shapes]
+    if missing:
+        there = f"have {', '.join(shapes)}" if shapes else "have one without a name; give them as Examples.of({name: array}, y)"
+        raise _refused(item, f"takes {', '.join(item.inputs)}, and the data {there}")
+    return {name: shapes[name] for name in item.inputs}
+
+
+@dataclass(frozen=True)
+class _ByName:
+    """Gives a module its inputs by name, out of rows in which they are packed.
+
+    It is a hook, so that no name of a parameter changes. A call with inputs by name is left as it is.
+    """
+
+    fields: tuple[Field, ...]
+    names: tuple[str, ...]
+    as_dictionary: bool
+
+    def __call__(self, _: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        if kwargs or len(args) != 1 or not isinstance(args[0], Tensor):
+            return args, kwargs
+        found = unpacked(args[0], self.fields, self.names)
+        return ((found,), {}) if self.as_dictionary else ((), found)
+
+
+def by_name_alone(module: nn.Module) -> nn.Module:
+    """The module of :func:`built` without the hook that gives it its inputs out of rows."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, _ByName):
+            del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
+    return module
 
 
 @contextmanager

@@ -19,7 +19,7 @@ class Cnn(Model):
 
     activation: Literal["tanh", "relu"] = "tanh"
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         """See the class."""
         if len(input_shape) != 3 or min(input_shape[1:]) < 16:
             raise ModelError(
@@ -39,7 +39,7 @@ class Cnn(Model):
             nn.Flatten(),
             nn.Linear(32 * rows * columns, 32),
             activation(),
-            nn.Linear(32, classes),
+            nn.Linear(32, outputs),
         )
 
 

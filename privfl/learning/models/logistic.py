@@ -10,8 +10,8 @@ from privfl.learning.models import Model
 
 
 class Logistic(Model):
-    """One linear layer from the flattened input to the logits."""
+    """One linear layer from the flattened input to the outputs."""
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         """See the class."""
-        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), classes))
+        return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(input_shape), outputs))

@@ -13,15 +13,15 @@ from privfl.learning.models import Model
 
 
 class Mlp(Model):
-    """Fully connected layers of the given widths, then a linear layer to the logits."""
+    """Fully connected layers of the given widths, then a linear layer to the outputs."""
 
     hidden: Annotated[tuple[PositiveInt, ...], Field(strict=False)] = (64,)
     activation: Literal["tanh", "relu"] = "relu"
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         """See the class."""
         widths = (math.prod(input_shape), *self.hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(widths):
             layers += [nn.Linear(before, after), nn.Tanh() if self.activation == "tanh" else nn.ReLU()]
-        return nn.Sequential(*layers, nn.Linear(widths[-1], classes))
+        return nn.Sequential(*layers, nn.Linear(widths[-1], outputs))

@@ -21,7 +21,7 @@ class Resnet8(Model):
 
     width: PositiveInt = 16
 
-    def build(self, input_shape: tuple[int, ...], classes: int) -> nn.Module:
+    def build(self, input_shape: tuple[int, ...], outputs: int) -> nn.Module:
         """See the class."""
         if len(input_shape) != 3 or min(input_shape[1:]) < 8:
             raise ModelError(
@@ -40,7 +40,7 @@ class Resnet8(Model):
             Block(2 * width, 4 * width, stride=2),
             nn.AdaptiveAvgPool2d(1),
             nn.Flatten(),
-            nn.Linear(4 * width, classes),
+            nn.Linear(4 * width, outputs),
         )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
@@ -36,8 +38,8 @@ def mean(values_N: Tensor, level: float) -> Interval:
 def ratio(above_N: Tensor, below_N: Tensor, level: float) -> Interval:
     """Σ above / Σ below over the examples where both are finite, with the normal interval of a ratio of means.
 
-    The interval is the delta method's (Cochran 1977, "Sampling Techniques", section 6.4). Of examples that come to nothing
-    below, the ratio is 0.
+    The interval is the delta method's (Cochran 1977, "Sampling Techniques", section 6.4). The ratio is 0 if
+    nothing is below.
 
     Raises:
         ModelError: no example is finite; the model diverged.
@@ -52,6 +54,11 @@ def ratio(above_N: Tensor, below_N: Tensor, level: float) -> Interval:
     if count > 1 and total:
         half = _quantile(level) * float((above - value * below).std(ddof=1)) * np.sqrt(count) / total
     return Interval(value=value, low=value - float(half), high=value + float(half), n=count, level=level)
+
+
+def mapped(found: Interval, function: Callable[[float], float]) -> Interval:
+    """The interval of a function of what is estimated, which never falls."""
+    return found.model_copy(update={end: function(getattr(found, end)) for end in ("value", "low", "high")})
 
 
 def _quantile(level: float) -> float:

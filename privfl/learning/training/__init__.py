@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
+from privfl.learning.optimizers import optimizer_of
+from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.privacy.events import LocalTraining
@@ -79,6 +81,7 @@ class LocalTask:
         seed: the root of its streams in this round. Two tasks of one client need roots of their own: two gradients under one
             noise would differ by nothing but the data.
         work: the terms beyond the settings.
+        lr_scale: the round's factor of the learning rate.
     """
 
     client: int
@@ -88,6 +91,7 @@ class LocalTask:
     rows_n: Tensor
     seed: Seed
     work: LocalWork = LocalWork()
+    lr_scale: float = 1.0
 
     def examples(self, batch_B: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's inputs and labels; ``batch_B`` are places among the client's n examples, on the CPU."""
@@ -108,8 +112,8 @@ class LocalResult:
         event: the privacy event, read off the objects that clipped and drew; None if the plan promises nothing.
         zeroed: how many per-example gradients were not finite, and counted as zeros.
         steps: τ, the number of local steps that were taken.
-        gradient_weight: ‖a‖₁ of FedNova (Wang et al. 2020, section 4.1): the update is −η Σ_j a_j g_j. It is ``steps`` for
-            plain SGD.
+        gradient_weight: ‖a‖₁ of FedNova (Wang et al. 2020, section 4.1): the update is −η Σ_j a_j g_j, η being ``training.lr``.
+            It is ``steps`` for plain SGD at a constant rate; None if the optimizer is not linear in the gradients.
     """
 
     client: int
@@ -119,7 +123,7 @@ class LocalResult:
     event: LocalTraining | None
     zeroed: int = 0
     steps: int = 0
-    gradient_weight: float = 0.0
+    gradient_weight: float | None = None
 
 
 class Trainer(ABC):
@@ -127,6 +131,7 @@ class Trainer(ABC):
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
         self.model, self.config, self.plan, self.task = model, config, plan, task
+        self.optimizer = optimizer_of(config)
 
     @abstractmethod
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
@@ -136,6 +141,11 @@ class Trainer(ABC):
             ModelError: the model cannot be trained under this plan.
             PrivacyError: a step would have broken the promise.
         """
+
+    def rates(self, task: LocalTask, steps: int) -> list[float]:
+        """The learning rate of each of a client's steps."""
+        schedule = schedule_of(self.config.step_schedule)
+        return [self.config.lr * task.lr_scale * schedule.factor(step, steps) for step in range(steps)]
 
     def plain_steps(self, task: LocalTask) -> int:
         """The number of local steps without example-level privacy."""

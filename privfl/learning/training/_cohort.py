@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from itertools import accumulate
+from collections.abc import Iterator, Sequence
+from itertools import accumulate, groupby
 from typing import Literal
 
 import torch
@@ -13,9 +13,10 @@ from torch.nn.utils.rnn import pad_sequence
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
+from privfl.learning.optimizers import optimizer_of
 from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._conversion import CohortModel
-from privfl.learning.training._guards import STEPS, moved, require_apart, wave
+from privfl.learning.training._guards import STEPS, moved, require_apart, require_own_loss, wave
 from privfl.learning.training._passes import Clipping, clip_factors, run_pass
 from privfl.learning.training._pieces import Piece
 from privfl.learning.training._precision import float32_products
@@ -29,31 +30,28 @@ _ALIGNED = 32
 
 
 class CohortState:
-    """Weights, gradient sums and momenta of K clients.
+    """Weights, gradient sums and optimizers' states of K clients.
 
     The memory is kept from one cohort to the next: to be given fresh pages for every round costs as much as an epoch of a
     small model.
     """
 
     def __init__(self, layout: Layout, config: TrainingConfig) -> None:
-        self.layout, self.config = layout, config
+        self.layout, self.config, self.optimizer = layout, config, optimizer_of(config)
         self.numels = [math.prod(shape) for shape in layout.shapes]
         self._memory: dict[str, Tensor] = {}
         self.global_D = torch.empty(0)
 
     def begin(self, global_D: Tensor, works: Sequence[LocalWork]) -> None:
-        """Put each client at its work's start, without momentum."""
+        """Put each client at its work's start, with a fresh optimizer."""
         self.global_D, clients = global_D, len(works)
         self.work = CohortWork(works, global_D, self.rows)
         self.start_KD = global_D if self.work.start_KD is None else self.work.start_KD
         self.weights_KD, self.sums_KD = (self.rows(name, clients) for name in ("weights", "sums"))
         self.weights_KD.copy_(self.start_KD.expand_as(self.weights_KD))
-        self.velocity_KD = self.rows("velocity", clients).zero_() if self.config.momentum else None
-
-    @property
-    def plain(self) -> bool:
+        self.slots = {name: self.rows(f"slot {name}", clients).zero_() for name in self.optimizer.slots(self.config)}
+        self.plain = self.work.plain and self.config.max_grad_norm is None and self.optimizer.plain(self.config)
         """Whether a step is w - lr · g and nothing else."""
-        return self.work.plain and not (self.config.momentum or self.config.weight_decay)
 
     def rows(self, name: str, clients: int) -> Tensor:
         """Memory of that name, shape (clients, D), with whatever was in it before."""
@@ -72,33 +70,45 @@ class CohortState:
             for name, part, shape in zip(self.layout.names, parts, self.layout.shapes, strict=True)
         }
 
-    def step(self, gradients_KD: Tensor, divisors_K1: Tensor | None = None) -> None:
-        """One step of SGD for the first so many clients, as ``torch.optim.SGD`` takes it. ``gradients_KD`` is used up.
+    def step(self, gradients_KD: Tensor, rates: Sequence[float], taken: int, divisors_K1: Tensor | None = None) -> None:
+        """One step of the optimizer for the first so many clients. ``gradients_KD`` is used up.
 
         Decay, drift and pull need no data: if noise was added, they come after it.
 
         Args:
             gradients_KD: gradients, or sums of them.
+            rates: each client's learning rate.
+            taken: how many steps were taken before.
             divisors_K1: what makes gradients of the sums.
         """
-        clients, config = len(gradients_KD), self.config
-        weights_KD = self.weights_KD[:clients]
+        weights_KD = self.weights_KD[: len(gradients_KD)]
         if divisors_K1 is not None:
             if self.plain:
-                weights_KD.addcdiv_(gradients_KD, divisors_K1, value=-config.lr)
+                for rows, rate in alike(rates):
+                    weights_KD[rows].addcdiv_(gradients_KD[rows], divisors_K1[rows], value=-rate)
                 return
             gradients_KD.div_(divisors_K1)
+        if self.config.max_grad_norm is not None:
+            norms_K1 = torch.linalg.vector_norm(gradients_KD, dim=1, keepdim=True)
+            gradients_KD.mul_((self.config.max_grad_norm / (norms_K1 + 1e-6)).clamp(max=1.0))
         self.work.add_to(gradients_KD, weights_KD)
-        if config.weight_decay:
-            gradients_KD.add_(weights_KD, alpha=config.weight_decay)
-        if self.velocity_KD is not None:
-            gradients_KD = self.velocity_KD[:clients].mul_(config.momentum).add_(gradients_KD)
-        weights_KD.add_(gradients_KD, alpha=-config.lr)
+        for rows, rate in alike(rates):
+            slots = {name: slot_KD[rows] for name, slot_KD in self.slots.items()}
+            self.optimizer.step(self.config, weights_KD[rows], gradients_KD[rows], slots, rate, taken)
         self.work.put_back(weights_KD)
 
     def deltas(self) -> Tensor:
         """The updates, shape (K, D), in memory of their own."""
         return self.weights_KD - self.start_KD
+
+
+def alike(rates: Sequence[float]) -> Iterator[tuple[slice, float]]:
+    """Slices of neighbours with the same learning rate: mostly one."""
+    first = 0
+    for rate, group in groupby(rates):
+        last = first + len(list(group))
+        yield slice(first, last), rate
+        first = last
 
 
 class Pieces:
@@ -121,7 +131,7 @@ class Pieces:
         config: TrainingConfig,
     ) -> None:
         self.precision: Literal["high", "highest"] = "high" if config.precision == "tf32" else "highest"
-        self.model, self.clipping, self.lr = model, clipping, config.lr
+        self.model, self.clipping = model, clipping
         self.seeds = [task.seed for task in tasks]
         self.x, self.y, self.rows = _pooled(tasks)
         self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
@@ -132,10 +142,10 @@ class Pieces:
         self.zeroed_K = torch.zeros(len(tasks), dtype=torch.int64, device=self.device)
         self._layers = [(seed / "layers").torch(self.device) for seed in self.seeds] if model.draws else []
 
-    def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: bool = False) -> None:
+    def accumulate(self, piece: Piece, batches: Sequence[Tensor], *, straight: float | None = None) -> None:
         """Add the clipped sum, or the mean, of a piece's gradients to the sums of its clients.
 
-        ``straight``: step by the mean at once, w - lr · g. The piece must hold whole batches.
+        ``straight``: step by the mean at once, w - lr · g, with this learning rate. The piece must hold whole batches.
         """
         if not any(piece.sizes):
             return
@@ -152,7 +162,7 @@ class Pieces:
         with float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
-            factors: Sequence[Tensor | float] = [-self.lr if straight else 1.0] * len(tape)
+            factors: Sequence[Tensor | float] = [1.0 if straight is None else -straight] * len(tape)
             if self.clipping is not None:
                 exact_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
                 # An example that overflows has no gradient to give, and no loss to report.
@@ -168,7 +178,7 @@ class Pieces:
                 self.zeroed_K[clients].add_(runs.sums((~finite_N).long()))
             self.losses_K[clients].add_(runs.sums((losses_N if share_N is None else losses_N * share_N).double()))
             for record, of_record in zip(tape, factors, strict=True):
-                record.add(of_record, weights if straight else sums)
+                record.add(of_record, sums if straight is None else weights)
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
         """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.
@@ -185,6 +195,7 @@ class Pieces:
         runs = Runs((max(piece.sizes),) * len(piece.sizes) if self.padded else piece.sizes)
         x_N, y_N, counts_N = self._examples(piece, runs, batches)
         place = 0 if counts_N is None else int(counts_N.nonzero()[0])
+        require_own_loss(model, self.model.task, x_N, y_N)
         for step in STEPS:
             weights = {name: value[clients] + step * wave(value[0]) for name, value in self.weights.items()}
 

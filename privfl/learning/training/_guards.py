@@ -109,20 +109,21 @@ def unlikely(model: nn.Module, task: Task, x_B: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def require_own_loss(model: nn.Module, task: Task, x_B: Tensor) -> None:
+def require_own_loss(model: nn.Module, task: Task, x_B: Tensor, y_B: Tensor | None = None) -> None:
     """Raise if an example's loss depends on the other examples of its batch, or the task gives no loss for each example.
 
     Args:
         model: in training mode.
         task: what is checked.
-        x_B: at least three examples, shape (B, ...).
+        x_B: at least two examples, shape (B, ...).
+        y_B: their labels; None: some of the task's. Only real labels show a loss that is divided by what a batch has of them.
 
     Raises:
-        ModelError: no per-example clipping is sound with that loss.
+        ModelError: no per-example clipping is sound with that loss; the same line whatever the data are.
     """
     with lent_randomness(x_B.device):
         outputs = outputs_of(model, task, x_B.clone())
-    y_B = task.unlikely(outputs)
+    y_B = task.unlikely(outputs) if y_B is None else y_B
     for labels_B in (y_B, y_B.roll(1, 0)):
         losses_B = task.loss(outputs.clone(), labels_B)
         if losses_B.shape != (len(x_B),):

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from privfl.errors import PrivacyError
-from privfl.privacy.draws import widened
+from privfl.privacy.gaussian import widened
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed

@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from privfl.config import TrainingConfig
 from privfl.learning.training import LocalWork
 
 
@@ -80,17 +79,3 @@ def require_shapes(works: Sequence[LocalWork], size: int) -> None:
         for name, vector_D in work.vectors.items():
             if tuple(vector_D.shape) != (size,):
                 raise ValueError(f"{name} has shape {tuple(vector_D.shape)}; the model has {size} parameters")
-
-
-def gradient_weight(steps: int, config: TrainingConfig, work: LocalWork) -> float:
-    """‖a‖₁, the sum of the weights with which the gradients are in the update: Δ = −η Σ_j a_j g_j (FedNova, section 4.1).
-
-    Momentum and pull are linear in the gradients, so a unit gradient in every step gives the sum exactly. It is K for plain
-    SGD, (K − ρ(1−ρ^K)/(1−ρ)) / (1−ρ) with momentum, (1 − (1−ημ)^K) / (ημ) with the pull. Weight decay is taken for a part
-    of the objective's gradient.
-    """
-    moved, velocity = 0.0, 0.0
-    for _ in range(steps):
-        velocity = config.momentum * velocity + 1.0 - config.lr * work.mu * moved
-        moved += velocity
-    return moved

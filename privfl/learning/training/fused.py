@@ -38,7 +38,6 @@ from privfl.learning.training._passes import Clipping, require_same_gradients
 from privfl.learning.training._pieces import pieces
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
-from privfl.learning.training._work import gradient_weight
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans import Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
@@ -124,7 +123,9 @@ class Fused(Trainer):
         # Clients with more steps come first, so that those who still train are always the first so many.
         order = sorted(range(len(jobs)), key=lambda place: -jobs[place].steps)
         results: dict[int, LocalResult] = {}
-        clients = limits.clients_with(max(len(task.work.vectors) for task in tasks))
+        # One vector of the optimizer's state is counted already.
+        slots = max(0, len(self.optimizer.slots(self.config)) - 1)
+        clients = limits.clients_with(slots + max(len(task.work.vectors) for task in tasks))
         for start in range(0, len(order), clients):
             group = order[start : start + clients]
             found = self._train_group(global_D, [jobs[place] for place in group], limits.examples)
@@ -148,9 +149,10 @@ class Fused(Trainer):
         if (private := self.plan.dp_sgd) is not None:
             todo = private.planned(task.size)
             todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
-            return _Job(task, todo, list(private_batches(todo, len(task.rows_n), stream)))
+            batches = list(private_batches(todo, len(task.rows_n), stream))
+            return _Job(task, todo, batches, self.rates(task, len(batches)))
         size, steps = self.config.batch_size, self.plain_steps(task)
-        return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)))
+        return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)), self.rates(task, steps))
 
     def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
         state = self._state
@@ -165,19 +167,19 @@ class Fused(Trainer):
             batches = [job.batches[step] for job in jobs if job.steps > step]
             if noise is not None and not self._apart:
                 self._require_apart(work, batches)
-            sizes = [len(batch) for batch in batches]
-            if noise is None and state.plain and max(sizes) <= limit:
+            sizes, rates = [len(batch) for batch in batches], [job.rates[step] for job in jobs if job.steps > step]
+            if noise is None and state.plain and max(sizes) <= limit and len({*rates}) == 1:
                 # Nothing happens to a gradient on its way into the weights, and no batch is cut: no sum is needed.
                 for piece in pieces(sizes, limit, padded=work.padded):
-                    work.accumulate(piece, batches, straight=True)
+                    work.accumulate(piece, batches, straight=rates[0])
                 continue
             sums_KD = fresh(state.sums_KD[: len(batches)], noise)
             for piece in pieces(sizes, limit, padded=work.padded):
                 work.accumulate(piece, batches)
             if noise is None:
-                state.step(sums_KD)
+                state.step(sums_KD, rates, step)
             else:
-                state.step(noise.end(sums_KD), expected_K1[: len(batches)])
+                state.step(noise.end(sums_KD), rates, step, expected_K1[: len(batches)])
         if noise is not None:
             noise.require([job.steps for job in jobs])
         return self._results(jobs, noise, work)
@@ -203,7 +205,7 @@ class Fused(Trainer):
         columns = (work.losses_K.tolist(), work.clipped_K.tolist(), work.zeroed_K.tolist())
         figures = zip(jobs, self._state.deltas(), *columns, strict=True)
         for k, (job, delta_D, loss, clipped, zeroed) in enumerate(figures):
-            weight = gradient_weight(job.steps, self.config, job.task.work)
+            weight = self.optimizer.gradient_weight(self.config, job.rates, job.task.work.mu)
             if noise is None or job.todo is None:
                 mean = loss / max(job.steps, 1)
                 results.append(LocalResult(job.task.client, delta_D, mean, 0.0, None, 0, job.steps, weight))
@@ -229,11 +231,12 @@ def fresh(sums_KD: Tensor, noise: CohortNoise | None) -> Tensor:
 
 @dataclass(frozen=True)
 class _Job:
-    """What one client is going to do: its batches, one for each step, as indices into its examples."""
+    """What one client is going to do: its batches, one for each step, as indices into its examples, and its learning rates."""
 
     task: LocalTask
     todo: LocalTraining | None
     batches: list[Tensor]
+    rates: list[float]
 
     @property
     def steps(self) -> int:

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError, ModelError
+from privfl.learning.optimizers import optimizer_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
@@ -49,9 +50,9 @@ from privfl.learning.training._passes import Clipping
 from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.learning.training._rules.products import square_lengths
-from privfl.learning.training._work import gradient_weight, require_shapes
-from privfl.privacy.draws import widened
+from privfl.learning.training._work import require_shapes
 from privfl.privacy.events import LocalTraining
+from privfl.privacy.gaussian import widened
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
@@ -125,9 +126,9 @@ class Opacus(Trainer):
         forget(self._private)
         todo = plan.planned(task.size)
         todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
-        sgd = self._sgd(task.work, global_D)
+        local = self._local(task, global_D, todo.steps)
         optimizer = CountingDPOptimizer(
-            sgd,
+            local,
             noise_multiplier=todo.noise_multiplier,
             max_grad_norm=todo.max_grad_norm,
             expected_batch_size=todo.expected_batch_size,
@@ -159,19 +160,22 @@ class Opacus(Trainer):
         examples = max(optimizer.examples, 1)
         return LocalResult(
             task.client,
-            sgd.moved(),
+            local.moved(),
             loss_sum / examples,
             optimizer.clipped / examples,
             done,
             optimizer.zeroed,
             steps=todo.steps,
-            gradient_weight=gradient_weight(todo.steps, self.config, task.work),
+            gradient_weight=self.optimizer.gradient_weight(self.config, local.rates, task.work.mu),
         )
 
     def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
         """Make sure, once a run and on real examples, that none has a part in another's gradient."""
         private = self._private
         assert private is not None
+        private.disable_hooks()
+        require_own_loss(self.model, self.task, x_B, y_B)
+        private.enable_hooks()
 
         def gradients(x_B: Tensor) -> list[Tensor]:
             private.zero_grad(set_to_none=True)
@@ -200,9 +204,8 @@ class Opacus(Trainer):
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
 
     def _train_plain(self, task: LocalTask, global_D: Tensor) -> LocalResult:
-        optimizer = self._sgd(task.work, global_D)
-        losses = []
-        size, steps = self.config.batch_size, self.plain_steps(task)
+        size, steps, losses = self.config.batch_size, self.plain_steps(task), []
+        optimizer = self._local(task, global_D, steps)
         for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
@@ -211,33 +214,41 @@ class Opacus(Trainer):
             optimizer.step()
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
-        weight = gradient_weight(steps, self.config, task.work)
+        weight = self.optimizer.gradient_weight(self.config, optimizer.rates, task.work.mu)
         return LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
 
-    def _sgd(self, work: LocalWork, global_D: Tensor) -> WorkingSGD:
-        config = self.config
-        settings: dict[str, Any] = {"lr": config.lr, "momentum": config.momentum, "weight_decay": config.weight_decay}
-        return WorkingSGD(self.model, work, global_D, **settings)
+    def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> WorkOptimizer:
+        return WorkOptimizer(self.model, task.work, global_D, self.config, self.rates(task, steps))
 
 
-class WorkingSGD(torch.optim.SGD):
-    """SGD that also does what :class:`LocalWork` says.
+class WorkOptimizer(torch.optim.Optimizer):
+    """The local optimizer as PyTorch knows one, which also does what :class:`LocalWork` says.
 
     Drift and pull need no data. In the loss, hooks would drop them or scale them by private factors; here they come after the
     noise.
     """
 
-    def __init__(self, model: nn.Module, work: LocalWork, global_D: Tensor, **settings: Any) -> None:
+    def __init__(
+        self, model: nn.Module, work: LocalWork, global_D: Tensor, config: TrainingConfig, rates: Sequence[float]
+    ) -> None:
         self._trained, layout = trained(model), Layout.of(model)
-        super().__init__(self._trained.values(), **settings)
+        super().__init__(self._trained.values(), {})
+        self._item, self._config, self.rates, self._taken = optimizer_of(config), config, rates, 0
+        slots = self._item.slots(config)
+        self._slots = {name: {slot: torch.zeros_like(one) for slot in slots} for name, one in self._trained.items()}
         self._mu, vectors = work.mu, {"start_D": global_D, "centre_D": global_D} | work.vectors
         vectors = {name: vector_D.to(global_D.device) for name, vector_D in vectors.items()}
         self._start_D = vectors["start_D"]
         self._parts = {name: layout.unflatten(vector_D) for name, vector_D in vectors.items()}
 
     @torch.no_grad()
-    def step(self, closure: None = None) -> None:  # type: ignore[override]
+    def step(self, closure: None = None) -> None:  # type: ignore[override]  # noqa: ARG002
         """One step: drift and pull are added to the gradient, and the entries that do not move are put back."""
+        for parameter in self._trained.values():
+            if parameter.grad is not None and parameter.grad.is_sparse:
+                parameter.grad = parameter.grad.to_dense()
+        if self._config.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self._trained.values(), self._config.max_grad_norm)
         for name, parameter in self._trained.items():
             if parameter.grad is None:
                 continue
@@ -245,7 +256,9 @@ class WorkingSGD(torch.optim.SGD):
                 parameter.grad.add_(self._parts["drift_D"][name])
             if self._mu:
                 parameter.grad.add_(parameter - self._parts["centre_D"][name], alpha=self._mu)
-        super().step(closure)
+            lr, slots = self.rates[self._taken], self._slots[name]
+            self._item.step(self._config, parameter, parameter.grad, slots, lr, self._taken)
+        self._taken += 1
         if "mask_D" in self._parts:
             for name, parameter in self._trained.items():
                 parameter.copy_(torch.where(self._parts["mask_D"][name].bool(), parameter, self._parts["start_D"][name]))

@@ -34,8 +34,8 @@ from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig, PlanConfig
 from privfl.errors import PrivacyError
 from privfl.privacy.distributed import DistributedCodec
-from privfl.privacy.draws import Randomness
 from privfl.privacy.events import CohortSum, Event, LocalTraining, Unit
+from privfl.privacy.gaussian import Randomness
 from privfl.privacy.ledger import Account
 from privfl.privacy.mechanisms import Relation
 from privfl.seeding import Seed

@@ -12,12 +12,12 @@ from torch import Tensor
 from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
+from privfl.privacy.client_plans import ClientPlan, ClientSettings
 from privfl.privacy.cohorts import CohortSampler
-from privfl.privacy.draws import noised, require_noise
 from privfl.privacy.events import CohortSum
+from privfl.privacy.gaussian import noised, require_noise
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords, Release, WeightedSum
-from privfl.privacy.plans._client import ClientPlan, ClientSettings
 from privfl.privacy.plans._clipping import AdaptiveClipping
 from privfl.seeding import Seed
 from privfl.tables import Frozen, contradiction, narrow

@@ -11,10 +11,10 @@ from torch import Tensor
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
 from privfl.privacy import renyi
+from privfl.privacy.client_plans import PUBLIC_COHORT, ClientSettings, PublicCohortPlan
 from privfl.privacy.distributed import DistributedCodec
 from privfl.privacy.events import NoiseShare
 from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords
-from privfl.privacy.plans._client import PUBLIC, ClientSettings, PublicCohortPlan
 from privfl.seeding import Seed
 from privfl.tables import contradiction
 from privfl.vectors import Layout
@@ -156,5 +156,5 @@ class ClientDistributed(ClientSettings):
         return PlanWords(
             noise="Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
             "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
-            public=PUBLIC,
+            public=PUBLIC_COHORT,
         )

@@ -13,13 +13,13 @@ from pydantic import PositiveInt
 from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import PrivacyError
+from privfl.privacy.client_plans import PUBLIC_COHORT, ClientPlan, ClientSettings
 from privfl.privacy.cohorts import CohortSampler
-from privfl.privacy.draws import gaussian, require_noise
 from privfl.privacy.events import CorrelatedSum
 from privfl.privacy.factorization import BandedToeplitz, BinaryTree, Factorization, Participation
+from privfl.privacy.gaussian import gaussian, require_noise
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import Federation, PlanState, PlanWords, Release, WeightedSum
-from privfl.privacy.plans._client import PUBLIC, ClientPlan, ClientSettings
 from privfl.seeding import Seed
 from privfl.tables import contradiction, narrow
 
@@ -173,5 +173,5 @@ class ClientDpftrl(ClientSettings):
         return PlanWords(
             noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
             "that is correlated over rounds, made from independent noise of standard deviation {noise} × {clip}.",
-            public=PUBLIC,
+            public=PUBLIC_COHORT,
         )

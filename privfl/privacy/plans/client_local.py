@@ -8,10 +8,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from privfl.config import ExperimentConfig
-from privfl.privacy.draws import noised, require_noise
+from privfl.privacy.client_plans import PUBLIC_COHORT, ClientSettings, PublicCohortPlan
 from privfl.privacy.events import NoisyUpdate
+from privfl.privacy.gaussian import noised, require_noise
 from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords
-from privfl.privacy.plans._client import PUBLIC, ClientSettings, PublicCohortPlan
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 
@@ -54,5 +54,5 @@ class ClientLocal(ClientSettings):
         return PlanWords(
             noise="Each client clips its whole update to L2 norm {clip} and adds Gaussian noise of standard deviation "
             "{noise} × {clip} to it before it is sent.",
-            public=PUBLIC,
+            public=PUBLIC_COHORT,
         )

@@ -9,12 +9,12 @@ from typing import ClassVar, Literal
 from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
-from privfl.privacy.draws import Randomness
 from privfl.privacy.events import LocalTraining, Unit
+from privfl.privacy.gaussian import Randomness
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import DpSgdPlan, Federation, PlanWords, PromiseSettings
 from privfl.privacy.plans._clipping import FixedClipping, FlatClipping, scheme_of
-from privfl.tables import Size
+from privfl.tables import Size, contradiction
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,15 @@ class Example(PromiseSettings):
     max_grad_norm: Size
     sampler: Literal["poisson", "shuffle"] = "poisson"
     clipping: FixedClipping = FlatClipping(kind="flat")
+
+    def check(self, config: ExperimentConfig) -> None:
+        """A batch's gradient is the clipped and noised sum: nothing is left to clip."""
+        if (norm := config.training.max_grad_norm) is not None:
+            raise contradiction(
+                "training.max_grad_norm",
+                norm,
+                "privacy.kind = 'example' clips each example's gradient to privacy.max_grad_norm already; take it away",
+            )
 
     def check_data(self, clients: int, examples: int) -> None:  # noqa: ARG002
         """N is the number of all examples that clients own."""

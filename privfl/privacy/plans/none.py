@@ -8,8 +8,8 @@ from typing import ClassVar
 from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import PrivacyError
-from privfl.privacy.draws import Randomness
 from privfl.privacy.events import Event, Unit
+from privfl.privacy.gaussian import Randomness
 from privfl.privacy.ledger import Account
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import Federation, Plan, PlanSettings, PlanWords

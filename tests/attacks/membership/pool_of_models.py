@@ -1,5 +1,6 @@
 """A small pool that overfits within milliseconds: digits, random features, softmax regression by gradient descent."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 
@@ -8,9 +9,9 @@ from numpy.typing import NDArray
 from scipy import special
 from sklearn.datasets import load_digits
 
+from attacks._coins import draw_memberships
 from attacks.membership import Evidence
-from attacks.membership._coins import draw_memberships
-from attacks.membership._harness import Outputs, Procedure, gather
+from privfl.running.knowledge import ModelOutputs, Shadows
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -40,7 +41,7 @@ def digits() -> Digits:
     return Digits(features[:CANDIDATES], candidates, features[population], y[population], mislabelled)
 
 
-def trained(member_N: BoolArray, stream_index: int) -> Outputs:
+def trained(member_N: BoolArray, stream_index: int) -> ModelOutputs:
     """A procedure: gradient descent with momentum from a random start."""
     data = digits()
     weights = np.random.default_rng(100 + stream_index).normal(size=(FEATURES, CLASSES)) / 10
@@ -52,23 +53,33 @@ def trained(member_N: BoolArray, stream_index: int) -> Outputs:
     return outputs(weights)
 
 
-def untrained(member_N: BoolArray, stream_index: int) -> Outputs:
+def untrained(member_N: BoolArray, stream_index: int) -> ModelOutputs:
     """A procedure that looks at no data at all."""
     return outputs(np.random.default_rng(100 + stream_index).normal(size=(FEATURES, CLASSES)) / 10)
 
 
-def outputs(weights: FloatArray) -> Outputs:
+def outputs(weights: FloatArray) -> ModelOutputs:
     data = digits()
-    return Outputs((data.x_NF @ weights).astype(np.float32), (data.population_PF @ weights).astype(np.float32))
+    return ModelOutputs((data.x_NF @ weights).astype(np.float32), (data.population_PF @ weights).astype(np.float32))
 
 
-def evidence_of(train: Procedure, shadows: int, seed: int = 0) -> tuple[Evidence, BoolArray]:
+def evidence_of(train: Callable[[BoolArray, int], ModelOutputs], shadows: int, seed: int = 0) -> tuple[Evidence, BoolArray]:
     """What the adversary of a target gets, and the truth that it does not get."""
     data, rng = digits(), np.random.default_rng(seed)
     member_N = rng.random(CANDIDATES) < 0.5
     target = train(member_N, 10_000 + seed)
     member_SN = draw_memberships(shadows, CANDIDATES, rng)
-    return gather(target, data.y_N, data.population_y_P, member_SN, train), member_N
+    outputs = [train(row_N, index) for index, row_N in enumerate(member_SN)]
+    some = Shadows.of(member_SN, outputs, POPULATION, (CLASSES,))
+    return Evidence(
+        labels_N=data.y_N,
+        logits_NC=target.candidates_NC,
+        shadow_logits_SNC=some.candidates_SNC,
+        shadow_member_SN=member_SN,
+        population_labels_P=data.population_y_P,
+        population_logits_PC=target.population_PC,
+        population_shadow_logits_SPC=some.population_SPC,
+    ), member_N
 
 
 @cache

@@ -17,6 +17,7 @@ from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
 from privfl.learning.models.resnet8 import Resnet8
+from privfl.learning.optimizers._moments import Moments
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalTask, LocalWork
@@ -338,6 +339,23 @@ def choice_of(module: nn.Module, x: Tensor, of: Plan | None = None, engine: str 
     return choose(settings(of, engine=engine), of, module, x)
 
 
+def torch_optimizer(config: TrainingConfig, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+    """PyTorch's own of that name."""
+    given: dict[str, Any] = {"lr": config.lr, "weight_decay": config.weight_decay}
+    if isinstance(config.optimizer, Moments):
+        given |= {"betas": (config.optimizer.beta1, config.optimizer.beta2), "eps": config.optimizer.eps}
+    else:
+        given |= {"momentum": config.momentum}
+    kinds: dict[str, Callable[..., torch.optim.Optimizer]]
+    kinds = {"sgd": torch.optim.SGD, "adam": torch.optim.Adam, "adamw": torch.optim.AdamW}
+    return kinds[config.optimizer.kind](parameters, **given)
+
+
+def factor_of(config: TrainingConfig, step: int, steps: int) -> float:
+    """A cosine's factor of a step, or 1."""
+    return (1 + math.cos(math.pi * step / steps)) / 2 if config.step_schedule.kind == "cosine" else 1.0
+
+
 Loss = Callable[[Tensor, Tensor], Tensor]
 """Outputs and labels of one example -> its loss."""
 
@@ -360,7 +378,7 @@ def by_autograd(
         list(layout.unflatten(given_D).values()) if given_D is not None else [otherwise] * len(parameters)
         for given_D, otherwise in ((work.drift_D, torch.zeros(())), (work.mask_D, torch.ones(())))
     )
-    velocity = [torch.zeros_like(parameter) for parameter in parameters]
+    optimizer = torch_optimizer(config, parameters)
     batches, noise = (task.seed / "batches").torch(), (task.seed / "noise").torch()
     if isinstance(of, ExamplePlan):
         todo = of.planned(task.size)
@@ -368,7 +386,7 @@ def by_autograd(
     else:
         steps = work.steps or config.local_steps or 0
         indices = list(shuffled_batches(len(task.rows_n), config.batch_size, steps, batches))
-    for index in indices:
+    for step, index in enumerate(indices):
         summed = [torch.zeros_like(parameter) for parameter in parameters]
         for i in task.rows_n[index].tolist():
             loss = loss_of(module(task.x[i : i + 1]), task.y[i : i + 1])
@@ -382,11 +400,17 @@ def by_autograd(
                 total += torch.empty(total.shape).normal_(0.0, deviation, generator=noise)
         divisor = of.planned(task.size).expected_batch_size if isinstance(of, ExamplePlan) else len(index)
         with torch.no_grad():
-            terms = zip(parameters, summed, velocity, drift, centre, mask, strict=True)
-            for parameter, total, moving, drift_, centre_, mask_ in terms:
-                step = total / divisor + drift_ + work.mu * (parameter - centre_) + config.weight_decay * parameter
-                moving.mul_(config.momentum).add_(mask_ * step)
-                parameter.sub_(moving, alpha=config.lr)
+            for parameter, total in zip(parameters, summed, strict=True):
+                parameter.grad = total / divisor
+            if config.max_grad_norm is not None:
+                nn.utils.clip_grad_norm_(parameters, config.max_grad_norm)
+            for parameter, drift_, centre_ in zip(parameters, drift, centre, strict=True):
+                assert parameter.grad is not None
+                parameter.grad += drift_ + work.mu * (parameter - centre_)
+            optimizer.param_groups[0]["lr"] = config.lr * task.lr_scale * factor_of(config, step, len(indices))
+            optimizer.step()
+            for parameter, start, mask_ in zip(parameters, began, mask, strict=True):
+                parameter.copy_(torch.where(mask_.bool(), parameter, start))
     return torch.cat([(parameter.detach() - start).flatten() for parameter, start in zip(parameters, began, strict=True)])
 
 

@@ -13,7 +13,6 @@ from privfl.errors import ModelError, PrivacyError
 from privfl.federation import rounds
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._budget import Limits
-from privfl.learning.training._work import gradient_weight
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
 from privfl.privacy.plans import Plan, require_planned
@@ -138,9 +137,9 @@ def test_the_gradients_weight_in_an_update(engine: type[Trainer], momentum: floa
     drift_D = torch.linspace(1, 2, len(start_D), dtype=torch.float64)
     tasks = tasks_of([LocalWork(drift_D=drift_D, mu=mu, steps=5)] * 3)
     for result in run(engine, of, tasks, momentum=momentum):
+        assert result.gradient_weight is not None
         assert torch.allclose(result.delta_D, -0.3 * result.gradient_weight * drift_D, rtol=1e-9)
         assert closed is None or result.gradient_weight == pytest.approx(closed, rel=1e-12)
-    assert gradient_weight(0, settings(of), LocalWork()) == 0.0
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -156,10 +155,11 @@ def test_work_that_nobody_can_do_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_fedprox_is_a_pull_to_the_global_model() -> None:
-    def update(proximal: float) -> Tensor:
-        experiment = assemble(small(training={"local_steps": 3, "batch_size": 16, "lr": 0.5, "proximal": proximal}))
+    def update(mu: float) -> Tensor:
+        training = {"local_steps": 3, "batch_size": 16, "lr": 0.5}
+        experiment = assemble(small(training=training, algorithm={"kind": "fedprox", "mu": mu}))
         task = experiment.cohort(experiment.initial_state()).task(0)
-        assert task.work.mu == proximal
+        assert task.work.mu == mu
         assert not task.work.vectors
         return experiment.trainer.train(experiment.initial_D, [replace(task, seed=task.seed / "same")])[0].delta_D
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 import pytest
 import torch
-from engines import FLAT, Loss, built, by_autograd, cohort_of, farthest, plan, settings, starting_point
+from engines import FLAT, VOCABULARY, WORDS, Loss, built, by_autograd, cohort_of, farthest, plan, settings, starting_point
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -15,6 +15,9 @@ from privfl.errors import ModelError
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.binary import Binary
 from privfl.learning.tasks.classification import Classification
+from privfl.learning.tasks.multilabel import Multilabel
+from privfl.learning.tasks.next_token import NextToken
+from privfl.learning.tasks.regression import Regression
 from privfl.learning.training import LocalTask, _cohort
 from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
@@ -62,6 +65,36 @@ def zeros_and_ones(count: int, draw: torch.Generator) -> Tensor:
     return torch.randint(2, (count,), generator=draw)
 
 
+def numbers(count: int, draw: torch.Generator) -> Tensor:
+    return torch.randn(count, generator=draw) * 3
+
+
+def rows_of_labels(count: int, draw: torch.Generator) -> Tensor:
+    return torch.randint(2, (count, 4), generator=draw)
+
+
+def label_by_label(outputs: Tensor, y: Tensor) -> Tensor:
+    sign, weights = 2 * y[0] - 1, torch.tensor([1.0, 2.0, 1.0, 0.5], dtype=outputs.dtype)
+    losses = -0.9 * functional.logsigmoid(sign * outputs[0]) - 0.1 * functional.logsigmoid(-sign * outputs[0])
+    return (losses * torch.where(y[0] == 1, weights, torch.ones_like(weights))).sum() / 4
+
+
+def sequences(count: int, draw: torch.Generator) -> Tensor:
+    """Sequences of every length, 0 among them; padding is -1."""
+    y = torch.randint(VOCABULARY, (count, *WORDS), generator=draw)
+    return y.where(torch.arange(WORDS[0]) < torch.arange(count)[:, None] % (WORDS[0] + 1), -1)
+
+
+def token_by_token(outputs: Tensor, y: Tensor) -> Tensor:
+    found = [-outputs[0, place].log_softmax(0)[token] for place, token in enumerate(y[0].tolist()) if token != -1]
+    return sum(found, outputs.sum() * 0) / max(len(found), 1)
+
+
+def huber(outputs: Tensor, y: Tensor) -> Tensor:
+    error = (outputs[0, 0] - y[0]).abs()
+    return error**2 / 2 if error <= 0.5 else 0.5 * (error - 0.25)
+
+
 def weighed(outputs: Tensor, y: Tensor) -> Tensor:
     """−w ((1 − ε/2) log σ(±z) + ε/2 log σ(∓z)), w = 3 for ones, ε = 0.2."""
     z, sign = outputs[0, 0], 2 * y[0] - 1
@@ -85,6 +118,22 @@ CASES: dict[str, Case] = {
     ),
     "binary, weighted and smoothed": Case(
         Binary(kind="binary", positive_weight=3.0, label_smoothing=0.2), weighed, FLAT, flat(1), zeros_and_ones
+    ),
+    "regression": Case(Regression(kind="regression"), lambda z, y: ((z[:, 0] - y) ** 2).sum(), FLAT, flat(1), numbers),
+    "regression by Huber's loss": Case(Regression(kind="regression", error="huber", delta=0.5), huber, FLAT, flat(1), numbers),
+    "multilabel": Case(
+        Multilabel(kind="multilabel", positive_weights=(1.0, 2.0, 1.0, 0.5), label_smoothing=0.2),
+        label_by_label,
+        FLAT,
+        flat(4),
+        rows_of_labels,
+    ),
+    "next token": Case(
+        NextToken(kind="next_token", padding=-1),
+        token_by_token,
+        WORDS,
+        lambda: nn.Sequential(nn.Embedding(VOCABULARY, 5), nn.Linear(5, VOCABULARY)),
+        sequences,
     ),
 }
 PLANS = {"private": plan(), "plain": NoPlan(), "noisy": plan(noise_multiplier=0.8, batch_size=3)}
@@ -139,7 +188,7 @@ def test_padding_changes_nothing(name: str, monkeypatch: pytest.MonkeyPatch) -> 
 def test_replacing_one_example_changes_nobody_elses_loss(name: str) -> None:
     case = CASES[name]
     draw = torch.Generator().manual_seed(2)
-    outputs, y = case.model()(torch.randn(5, *case.shape, generator=draw, dtype=torch.float64)), case.labels(5, draw)
+    outputs, y = case.model()(case.cohort()[0].x[1:6]), case.labels(5, draw)
     before = case.task.loss(outputs, y)
     assert before.shape == (5,)
     other, labels = outputs.clone(), y.clone()
@@ -156,6 +205,20 @@ class OverTheBatch(Classification):
     def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
         weights = outputs.new_tensor([1.0, 2.0, 3.0])
         return functional.cross_entropy(outputs, y, weight=weights, reduction="none") / weights[y].sum()
+
+
+class OverTheTokens(NextToken):
+    """Divided by the tokens of the batch, as PyTorch's mean is: sequences of one length do not show it."""
+
+    def loss(self, outputs: Tensor, y: Tensor) -> Tensor:
+        return self._summed(outputs, y, 0.0) / self._lengths(y).double().mean()
+
+
+@pytest.mark.parametrize("engine", [Fused, Opacus])
+def test_a_loss_that_real_labels_alone_show_to_look_at_the_batch_is_refused(engine: type[Fused] | type[Opacus]) -> None:
+    case, task = CASES["next token"], OverTheTokens(kind="my_lab.task", padding=-1)
+    with pytest.raises(ModelError, match="depends on the other examples"):
+        engine(case.model(), settings(plan()), plan(), task).train(starting_point(case.model()), case.cohort())
 
 
 class Reduced(Classification):

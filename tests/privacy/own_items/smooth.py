@@ -7,10 +7,10 @@ from typing import ClassVar
 from torch import Tensor
 
 from privfl.config import ExperimentConfig
-from privfl.privacy.draws import noised
+from privfl.privacy.client_plans import PUBLIC_COHORT, ClientSettings, PublicCohortPlan
 from privfl.privacy.events import NoisyUpdate
+from privfl.privacy.gaussian import noised
 from privfl.privacy.plans import Contribution, Federation, PlanState, PlanWords
-from privfl.privacy.plans._client import PUBLIC, ClientSettings, PublicCohortPlan
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 
@@ -37,4 +37,6 @@ class Smooth(ClientSettings):
         return SmoothPlan(**self.shared())
 
     def words(self, sampler: str) -> PlanWords:
-        return PlanWords(noise="Each update is shrunk to less than {clip}; noise of {noise} × {clip} is added.", public=PUBLIC)
+        return PlanWords(
+            noise="Each update is shrunk to less than {clip}; noise of {noise} × {clip} is added.", public=PUBLIC_COHORT
+        )

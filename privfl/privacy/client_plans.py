@@ -16,8 +16,8 @@ from privfl.adversaries import Adversary
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
 from privfl.privacy.clipping import clip_update
-from privfl.privacy.draws import Randomness
 from privfl.privacy.events import Event, Unit
+from privfl.privacy.gaussian import Randomness
 from privfl.privacy.mechanisms import Relation
 from privfl.privacy.plans import Contribution, Plan, PlanState, PromiseSettings, Release, WeightedSum
 from privfl.privacy.plans._clipping import Clipping, FlatClipping, scheme_of
@@ -25,7 +25,7 @@ from privfl.seeding import Seed
 from privfl.tables import Size, contradiction
 from privfl.vectors import Layout
 
-PUBLIC = "Who takes part in which round, and the settings of the run."
+PUBLIC_COHORT = "Who takes part in which round, and the settings of the run."
 """The facts that a plan takes to be public if it gains nothing from sampling."""
 
 

@@ -10,12 +10,12 @@ import pytest
 import scipy.stats
 from secagg_cohort import COMPLETE, COMPLETE_ACTIVE, below, entropy, group, remember
 
-from privfl.secagg.losses import drawn_losses
+from privfl.secagg.dropout import drawn_losses
 from privfl.secagg.messages import BOX_BYTES
-from privfl.secagg.play import Meter, play
 from privfl.secagg.prg import Words
 from privfl.secagg.session import Stage
 from privfl.secagg.sharing import ShareKind
+from privfl.secagg.simulation import Meter, play
 from privfl.secagg.transcript import Transcript
 
 

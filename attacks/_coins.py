@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.auditing import require_both_kinds
-from privfl.errors import ConfigError, DataError
 from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 
@@ -17,8 +15,8 @@ IntArray = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
-class Candidates:
-    """The N examples of the pool whose membership was a coin.
+class Coins:
+    """The N candidates, which are the examples of the pool whose membership was a coin, and how the coins fell.
 
     Args:
         rows_N: where they are in the pool, ascending.
@@ -31,25 +29,10 @@ class Candidates:
     seed: Seed
 
     @classmethod
-    def of(cls, experiment: Experiment) -> Candidates:
+    def of(cls, experiment: Experiment) -> Coins:
         """Those of a run."""
         rows_N = np.flatnonzero(experiment.data.candidate_N)
         return cls(rows_N, experiment.data.member_N[rows_N], experiment.seed)
-
-    def require_both_kinds(self) -> None:
-        """Refuse candidates that cannot be evaluated: an attack is chosen on one half of them and measured on the other.
-
-        Raises:
-            ConfigError: a half is without members, or without others.
-        """
-        try:
-            require_both_kinds(self.member_N, self.halving())
-        except DataError as error:
-            raise ConfigError(f"attacks.run: no attack can be run on {error}, or set attacks.run=[]") from None
-
-    def halving(self) -> np.random.Generator:
-        """What draws the half that attacks are chosen on."""
-        return (self.seed / "halves").numpy()
 
     def shadows(self, count: int, before_SN: BoolArray | None = None) -> BoolArray:
         """Who is a member for each of so many shadow models: see :func:`draw_memberships`."""

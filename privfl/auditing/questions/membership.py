@@ -1,0 +1,205 @@
+"""Membership: was this example trained on?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.adversaries import Adversary
+from privfl.auditing.bound import PrivacyCurve
+from privfl.auditing.evaluation import Evaluation, evaluate, require_both_kinds
+from privfl.auditing.questions import Arrays, Claim, Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.roc import Estimate, OperatingPoint
+from privfl.errors import ItemError, first_line
+from privfl.records import Curve, Interval
+from privfl.tables import Frozen
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class MembershipClaim(Claim):
+    """A score for each candidate, by the name of each variant of the attack.
+
+    Args:
+        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. Decisions are scores:
+            1 says member and 0 says none.
+    """
+
+    scores: Mapping[str, FloatArray]
+
+    def arrays(self, attack: str) -> dict[str, NDArray[Any]]:
+        """``attack: variant`` -> scores."""
+        return {f"{attack}: {variant}": scores_N for variant, scores_N in self.scores.items()}
+
+    @classmethod
+    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+        """The claim that :meth:`arrays` gave."""
+        return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
+
+    def checked(self, attack: str, candidates: int) -> Self:
+        """The claim with all scores as float64.
+
+        Raises:
+            ItemError: it is something else than a score per candidate by the name of each variant.
+        """
+        return type(self)(_named_scores(attack, self.scores, candidates))
+
+
+class RateAt(Frozen):
+    """True positive rate at one false positive rate; ``tpr`` is None, with the reason, if the sample cannot tell."""
+
+    fpr: float
+    tpr: Interval | None
+    reason: str | None = None
+
+
+class AttackRecord(Frozen):
+    """What one variant of one attack found, on all candidates.
+
+    ``rounds`` are the rounds whose views it looked at, none if it looked at the final model only. ``roc_fpr`` and ``roc_tpr``
+    are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the ``rates``, it beat what the promised ε
+    allows by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised against
+    this adversary.
+    """
+
+    attack: str
+    variant: str
+    question: str
+    adversary: Adversary
+    rounds: list[int]
+    auc: Interval
+    balanced_accuracy: float
+    rates: list[RateAt]
+    roc_fpr: Curve
+    roc_tpr: Curve
+    exceeds_bound: bool | None
+
+
+class BestAttack(Frozen):
+    """The attack that did best on one half of the candidates, measured on the other half.
+
+    ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
+    """
+
+    attack: str
+    variant: str
+    candidates: int
+    rates: list[RateAt]
+    epsilon_lower: float
+    level: float
+    delta: float
+
+
+class MembershipFinding(Finding):
+    """What the membership attacks of one adversary found."""
+
+    members: int
+    nonmembers: int
+    attacks: list[AttackRecord]
+    best: BestAttack
+
+    def made_by(self) -> dict[str, tuple[int, ...]]:
+        """See :class:`privfl.auditing.questions.Finding`."""
+        return {one.attack: tuple(one.rounds) for one in self.attacks}
+
+
+class Membership(Question):
+    """Was this example trained on? Judged by the ROC, its area, the TPR at low FPRs, and the ε that the guesses refute.
+
+    The candidates are examples whose membership was an independent fair coin. See :func:`privfl.auditing.evaluate`.
+    """
+
+    kind: str = "membership"
+    claim: ClassVar[type[Claim]] = MembershipClaim
+    finding: ClassVar[type[Finding]] = MembershipFinding
+
+    def require_possible(self, truth: Truth) -> None:
+        """See :class:`privfl.auditing.questions.Question`: each half of the candidates has members and others."""
+        require_both_kinds(truth.candidate_members, truth.halving())
+
+    def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> MembershipFinding:
+        """See :class:`privfl.auditing.questions.Question`."""
+        member_N = truth.candidate_members
+        scores = {attack: _scores(made) for attack, made in sorted(claims.by_attack.items())}
+        return self._finding(claims, evaluate(scores, member_N, promise, truth.halving()))
+
+    def _finding(self, claims: Claims, found: Evaluation) -> MembershipFinding:
+        best = found.best
+        return MembershipFinding(
+            question=self.kind,
+            adversary=claims.adversary,
+            members=found.members,
+            nonmembers=found.nonmembers,
+            shadow_models=claims.shadow_models,
+            attacks=[
+                AttackRecord(
+                    attack=one.attack,
+                    variant=one.variant,
+                    question=self.kind,
+                    adversary=claims.adversary,
+                    rounds=list(claims.by_attack[one.attack].rounds),
+                    auc=_interval(one.auc, found.members + found.nonmembers),
+                    balanced_accuracy=one.balanced_accuracy.value,
+                    rates=[_rate(point, found.members) for point in one.operating_points],
+                    roc_fpr=one.curve["fpr"],
+                    roc_tpr=one.curve["tpr"],
+                    exceeds_bound=_exceeds(one.operating_points),
+                )
+                for one in found.leakages
+            ],
+            best=BestAttack(
+                attack=best.attack,
+                variant=best.variant,
+                candidates=best.measured_on,
+                rates=[_rate(best.operating_point, best.members)],
+                epsilon_lower=best.epsilon.value,
+                level=best.epsilon.level,
+                delta=best.epsilon.delta,
+            ),
+        )
+
+
+def _scores(made: Claimed) -> Mapping[str, FloatArray]:
+    assert isinstance(made.claim, MembershipClaim)
+    return made.claim.scores
+
+
+def _named_scores(attack: str, returned: object, candidates: int) -> dict[str, FloatArray]:
+    """Scores by the name of each variant, as arrays of numbers."""
+    shape = 'scores must be {name: scores}, for example {"my score": scores}, a score for each candidate'
+    if not isinstance(returned, Mapping):
+        raise ItemError(f"attack {attack!r}: gave a {type(returned).__name__} without a name; {shape}")
+    if not returned:
+        raise ItemError(f"attack {attack!r}: gave no scores; {shape}")
+    found = {}
+    for name, values in returned.items():
+        try:
+            scores_N = np.asarray(values).astype(np.float64, casting="same_kind")
+        except (TypeError, ValueError, RuntimeError) as error:
+            raise ItemError(f"attack {attack!r}, {name!r}: its scores are no numbers ({first_line(error)}); {shape}") from None
+        if not isinstance(name, str) or scores_N.shape != (candidates,):
+            raise ItemError(
+                f"attack {attack!r}, {name!r}: its scores have the shape {scores_N.shape}, must be ({candidates},); {shape}"
+            )
+        if np.isnan(scores_N).any():
+            raise ItemError(f"attack {attack!r}, {name!r}: {np.isnan(scores_N).sum()} of its scores are NaN; {shape}")
+        found[name] = scores_N
+    return found
+
+
+def _interval(estimate: Estimate, count: int) -> Interval:
+    return Interval(value=estimate.value, low=estimate.low, high=estimate.high, n=count, level=estimate.level)
+
+
+def _rate(point: OperatingPoint, count: int) -> RateAt:
+    return RateAt(fpr=point.fpr, tpr=None if point.tpr is None else _interval(point.tpr, count), reason=point.reason)
+
+
+def _exceeds(points: Sequence[OperatingPoint]) -> bool | None:
+    verdicts = [point.violated for point in points if point.violated is not None]
+    return any(verdicts) if verdicts else None

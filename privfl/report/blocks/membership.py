@@ -1,0 +1,340 @@
+"""What membership attacks found: the ROC, the best attack at 1 % FPR, and the ε that its guesses refute."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from rich import box
+from rich.table import Table
+
+from privfl.adversaries import Adversary
+from privfl.auditing import clopper_pearson
+from privfl.auditing.questions import Finding
+from privfl.auditing.questions.membership import MembershipFinding, RateAt
+from privfl.records import Interval, PrivacyResult
+from privfl.report import roc
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.curves import PERCENT, scaled_by
+from privfl.report.drawing import MUTED, SERIES, Drawing, blank, finish, labelled, run_marker
+from privfl.report.wording import (
+    HARD,
+    SPACE,
+    attack_name,
+    axis_of,
+    better,
+    capital,
+    count,
+    epsilon,
+    level,
+    listing,
+    measured,
+    percent,
+    percent_range,
+    plural,
+    rate,
+    rounds_read,
+    scientific,
+)
+from privfl.report.wording import interval as both_ends
+
+LOW_FPR: Final = roc.LOW_FPR
+
+
+class Membership(Block):
+    """The block of :class:`privfl.auditing.questions.membership.MembershipFinding`."""
+
+    kind: str = "membership"
+
+    def headlines(self, finding: Finding, promise: PrivacyResult | None) -> list[Headline]:
+        """See :class:`privfl.report.blocks.Block`."""
+        return [_attack(_narrow(finding)), _measured(_narrow(finding), promise)]
+
+    def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
+        """See :class:`privfl.report.blocks.Block`: a promise that the finding contradicts."""
+        finding = _narrow(finding)
+        if promise is None:
+            return []
+        found = []
+        if finding.best.epsilon_lower > promise.attack_epsilon:
+            found.append(
+                f"The measured ε of at least {epsilon(finding.best.epsilon_lower)} contradicts the promised "
+                f"{epsilon(promise.attack_epsilon)}{_of_replacement(promise)}. Take the promise as broken until the cause is "
+                "found."
+            )
+        beyond = [attack_name(attack.attack, attack.variant) for attack in finding.attacks if attack.exceeds_bound]
+        if beyond:
+            found.append(
+                f"More was found than the promised ε allows, by {listing(beyond)}. Take the promise as broken until the cause "
+                "is found."
+            )
+        return found
+
+    def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:
+        """See :class:`privfl.report.blocks.Block`: the ROC and a table of all variants."""
+        finding = _narrow(finding)
+        drawing = roc.drawing(finding, promise)
+        parts = {
+            "finding": finding,
+            "roc": drawing,
+            "attacks": _rows(finding),
+            "rates": [rate(at.fpr) for at in finding.attacks[0].rates],
+            "title": "" if finding.adversary == "external" else f"By the {_who(finding.adversary)}",
+            "has": _has(finding),
+        }
+        return Section(_TEMPLATE, parts, [drawing])
+
+    def measured(self, finding: Finding) -> str:
+        """See :class:`privfl.report.blocks.Block`."""
+        finding = _narrow(finding)
+        names = listing(sorted({attack_name(attack.attack, "") for attack in finding.attacks}))
+        text = f"Membership, by {names} ({plural(len(finding.attacks), 'variant')})."
+        found, name = _best_rate(finding), attack_name(finding.best.attack, finding.best.variant)
+        if found is None or found.tpr is None:
+            return f"{text} The best, {name}, could not be resolved at {rate(LOW_FPR)} false positives."
+        share = f"{percent(found.tpr.value, 2)} ({percent_range(found.tpr, 2)})"
+        return f"{text} The best, {name}, finds {share} of the members at {rate(LOW_FPR)} false positives."
+
+    def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
+        """See :class:`privfl.report.blocks.Block`: the best attack's TPR, and the ε that it refutes."""
+        by, against = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f" against the {_who(adversary)}")
+        found: Cell = ("not measured", "")
+        measured: Cell = ("not measured", "")
+        if finding is not None:
+            finding = _narrow(finding)
+            tpr = _tpr(finding)
+            found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
+            measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", f"{level(finding.best.level)} confidence")
+        return [
+            Column(f"best attack{by}: TPR at 1 % FPR", f"TPR at 1 % FPR{by}", found),
+            Column(f"measured ε{against}", f"measured ε{against}", measured),
+        ]
+
+    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:
+        """See :class:`privfl.report.blocks.Block`: the runs' metric against what the best attack found, if any was resolved."""
+        found = {}
+        for tag, run in runs:
+            finding = run.finding(self.kind, adversary)
+            tpr = None if finding is None else _tpr(_narrow(finding))
+            if tpr is not None:
+                found[tag] = tpr
+        return [_against_accuracy(runs, found, adversary)] if found else []
+
+    def table(self, finding: Finding) -> Table:
+        """See :class:`privfl.report.blocks.Block`."""
+        finding = _narrow(finding)
+        rounds = finding.made_by().get(finding.best.attack, ())
+        title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}"
+        table = Table(
+            "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
+        )
+        for attack in finding.attacks:
+            at = roc.rate_at(attack.rates, LOW_FPR)
+            found = roc.found_by(attack, at, finding) if at else None
+            tpr = found.figure.tpr if found else None
+            half = " (best; of the half that did not choose it)" if found and found.of_all else ""
+            table.add_row(
+                attack_name(attack.attack, attack.variant),
+                f"{attack.auc.value:.3f}",
+                f"{attack.auc.low:.3f} – {attack.auc.high:.3f}",
+                "not resolvable" if tpr is None else percent(tpr.value, 2),
+                ("" if tpr is None else percent_range(tpr, 2)) + half,
+            )
+        return table
+
+
+def _narrow(finding: Finding) -> MembershipFinding:
+    assert isinstance(finding, MembershipFinding)
+    return finding
+
+
+def _who(adversary: Adversary) -> str:
+    return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
+
+
+def _best_rate(finding: MembershipFinding) -> RateAt | None:
+    return roc.rate_at(finding.best.rates, LOW_FPR)
+
+
+def _tpr(finding: MembershipFinding) -> Interval | None:
+    found = _best_rate(finding)
+    return found.tpr if found else None
+
+
+# --- headlines --------------------------------------------------------------------------------------------------------
+
+
+def attack_label(adversary: Adversary = "external") -> str:
+    """The label of the best attack's headline."""
+    by = "" if adversary == "external" else f" by the {_who(adversary)}"
+    return f"Best attack{by}: TPR at 1{SPACE}%{HARD}FPR"
+
+
+def _attack(finding: MembershipFinding) -> Headline:
+    label, best = attack_label(finding.adversary), finding.best
+    name = attack_name(best.attack, best.variant)
+    origin = (
+        f"By {name}: chosen on one half of the candidates and measured on the other, {count(best.candidates)} examples."
+        if len(finding.attacks) > 1
+        else f"By {name}, on {count(best.candidates)} examples."
+    )
+    found = _best_rate(finding)
+    if found is None or found.tpr is None:
+        reason = (found.reason if found else None) or "that rate was not measured"
+        return Headline(
+            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
+        )
+    if found.tpr.low > _highest_fpr(best.candidates - found.tpr.n):
+        verdict = "The interval lies above that, by more than the threshold's own error: the model leaks who was a member."
+        if finding.adversary != "external":
+            verdict = verdict.replace("the model leaks", "the rounds leak")
+    elif found.tpr.low > LOW_FPR:
+        verdict = "The interval lies above that, but the threshold itself may be off by as much: no leak is shown."
+    elif found.tpr.high < LOW_FPR:
+        verdict = "This attack does worse than guessing."
+    else:
+        verdict = "The interval holds that figure: no leak is shown."
+    sentence = (
+        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} "
+        f"{origin}"
+    )
+    return Headline(label, percent(found.tpr.value, 2), both_ends(found.tpr, 2), sentence)
+
+
+def _highest_fpr(nonmembers: int) -> float:
+    """The upper limit of the rate of false accusations at a threshold that was set for 1 % on so many non-members."""
+    return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
+
+
+def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Headline:
+    label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {_who(finding.adversary)}"
+    best = finding.best
+    terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
+    if best.epsilon_lower <= 0:
+        sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
+        return Headline(label, "ε ≥ 0", terms, sentence)
+    sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
+    if promise is not None:
+        against = f" of {epsilon(promise.attack_epsilon)}{_of_replacement(promise)}" if _of_replacement(promise) else ""
+        sentence += (
+            f" That contradicts the promise{against}."
+            if best.epsilon_lower > promise.attack_epsilon
+            else f" What lies between it and the promised ε{against}, stronger attacks might find."
+        )
+    return Headline(label, f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
+
+
+def _of_replacement(promise: PrivacyResult) -> str:
+    """The change that attacks are compared under, if it is not that of the headline."""
+    return "" if promise.attack_relation == promise.relation else " for a client's update that is replaced by another"
+
+
+# --- the section ------------------------------------------------------------------------------------------------------
+
+
+def _has(finding: MembershipFinding) -> str:
+    """What an attack was given, as half a sentence."""
+    if finding.adversary == "external":
+        return "the final\nmodel"
+    rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
+    return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
+
+
+def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
+    """One row for each variant, as (figure, what it stands on) pairs."""
+    best = (finding.best.attack, finding.best.variant)
+    return [
+        {
+            "name": attack_name(attack.attack, attack.variant),
+            "best": (attack.attack, attack.variant) == best,
+            "beyond": bool(attack.exceeds_bound),
+            "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
+            "balanced": (percent(attack.balanced_accuracy), ""),
+            "rates": [_cell(roc.found_by(attack, at, finding)) for at in attack.rates],
+        }
+        for attack in sorted(finding.attacks, key=lambda attack: attack.attack)
+    ]
+
+
+def _cell(found: roc.Found) -> Cell:
+    value, under = _share(found.figure)
+    if found.of_all is None:
+        return value, under
+    everybody, interval = _share(found.of_all)
+    # Line by line: in one the table would be wider than the page.
+    lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
+    return value, "\n".join(line for line in lines if line)
+
+
+def _share(at: RateAt) -> Cell:
+    return ("not resolvable", "") if at.tpr is None else (percent(at.tpr.value, 2), percent_range(at.tpr, 2))
+
+
+_TEMPLATE: Final = """\
+{% from "parts.html.j2" import figure, cell with context %}
+{% if title %}
+<h3>{{ title }}</h3>
+{% endif %}
+<p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples, for each of which a fair coin
+decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. It has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
+trained in the same way{% endif %}, and says who was a member.</p>
+<div class="beside">
+{{ figure(roc, captioned=false) }}
+<div class="guide">
+<h3>How to read it</h3>
+{% for text in roc.caption.split("\\n") %}
+<p>{{ text }}</p>
+{% endfor %}
+</div>
+</div>
+<div class="scroll" role="region" aria-label="Figures of each attack" tabindex="0">
+<table class="stacked">
+<thead>
+<tr><th scope="col" rowspan="2">attack</th><th scope="col" rowspan="2">AUC</th><th scope="col" rowspan="2">balanced accuracy</th>
+<th scope="colgroup" colspan="{{ rates | length }}">members found (TPR), at an FPR of</th></tr>
+<tr>{% for rate in rates %}<th scope="col">{{ rate }}</th>{% endfor %}</tr>
+</thead>
+<tbody>
+{% for attack in attacks %}
+<tr{% if attack.best %} class="best"{% endif %}>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the choosing half{% endif %}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+{{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
+{% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
+</tr>
+{% endfor %}
+</tbody>
+</table>
+<p class="note">On all candidates, with 95 % intervals{% if attacks | length > 1 %}, but for the best attack's
+figure in the headline: it was chosen on one half of the candidates, and what it finds is measured on the other{% endif %}. The balanced
+accuracy is of one half, at the threshold that was best on the other, and has no interval. Knowing nothing gives an AUC of 0.5, a balanced
+accuracy of 50 %, and finds as large a share of members as it accuses of non-members.</p>
+</div>
+"""  # noqa: E501
+
+
+# --- several runs -----------------------------------------------------------------------------------------------------
+
+
+def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adversary) -> Drawing:
+    figure, axes = blank(height=250)
+    headline = runs[0][1].headline
+    shown = []
+    for index, (tag, run) in enumerate(runs):
+        if tag not in found:
+            continue
+        tpr, quality = found[tag], run.result.evaluation.headline
+        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
+        axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
+        run_marker(axes, tpr.value, quality, tag, index)
+    axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    axes.set_xlim(left=0)
+    axes.annotate(
+        "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
+        color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
+    )  # fmt: skip
+    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
+    axes.xaxis.set_major_formatter(PERCENT)
+    scaled_by(axes, headline)
+    by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
+    alt = f"Test {headline.title} against what the best attack{by} found. {'; '.join(shown)}."
+    caption = f"{better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    return finish(figure, f"leakage{suffix}", f"{capital(headline.title)} and what was found{by}", alt, caption)
