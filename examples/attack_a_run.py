@@ -6,6 +6,7 @@ Run it from the folder above: python -m examples.attack_a_run
 from __future__ import annotations
 
 import privfl
+from privfl.auditing.questions.membership import MembershipFinding
 
 SETTINGS = {
     "name": "attacked",
@@ -21,7 +22,8 @@ SETTINGS = {
 
 if __name__ == "__main__":
     run = privfl.run(privfl.loads(SETTINGS))
-    found = run.attack("membership/loss", "membership/rmia", shadow_models=2)
+    (found,) = run.attack("membership/loss", "membership/rmia", shadow_models=2)
+    assert isinstance(found, MembershipFinding)
     for one in found.attacks:
         print(f"{one.attack} ({one.variant}): AUC {one.auc.value:.3f}")
     # The best attack was chosen on one half of the candidates, and is measured on the other.

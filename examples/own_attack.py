@@ -11,6 +11,7 @@ import numpy as np
 
 import privfl
 from attacks.membership import Evidence, FloatArray, MembershipAttack
+from privfl.auditing.questions.membership import MembershipFinding
 
 
 class Confidence(MembershipAttack):
@@ -39,6 +40,7 @@ SETTINGS = {
 
 if __name__ == "__main__":
     run = privfl.run(privfl.loads(SETTINGS))
-    found = run.attack("examples.own_attack", "membership/loss")
+    (found,) = run.attack("examples.own_attack", "membership/loss")
+    assert isinstance(found, MembershipFinding)
     for one in found.attacks:
         print(f"{one.attack}: AUC {one.auc.value:.3f} ({one.auc.low:.3f} to {one.auc.high:.3f})")

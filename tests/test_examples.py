@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 import privfl
-from attacks import _run
+from attacks import _shadows
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(path.stem for path in (ROOT / "examples").glob("[a-z]*.py"))
@@ -25,7 +25,7 @@ def follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     """Run one of them in an empty folder, in this process; returns what it prints, line by line."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(ROOT)
-    monkeypatch.setattr(_run, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
+    monkeypatch.setattr(_shadows, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
     for name in [name for name in sys.modules if name.partition(".")[0] == "examples"]:
         monkeypatch.delitem(sys.modules, name)
 
