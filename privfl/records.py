@@ -37,22 +37,26 @@ class Evaluation(Frozen):
     """The task's metrics on the central test split, and the first of them spread over clients' hold-outs.
 
     In a file the metrics stand beside ``clients``, each under its own name. The first is the task's headline; all tasks have
-    ``loss``.
+    ``loss``. ``personal`` is the same spread with each client's own model, if the algorithm gives it one.
     """
 
     metrics: dict[str, Interval]
     clients: Spread | None
+    personal: Spread | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, value: object) -> object:
         if not isinstance(value, Mapping) or "metrics" in value:
             return value
-        return {"metrics": {key: found for key, found in value.items() if key != "clients"}, "clients": value.get("clients")}
+        spreads = ("clients", "personal")
+        metrics = {key: found for key, found in value.items() if key not in spreads}
+        return {"metrics": metrics, **{key: value.get(key) for key in spreads}}
 
     @model_serializer
     def _to_write(self) -> dict[str, Any]:
-        return {**self.metrics, "clients": self.clients}
+        personal = {} if self.personal is None else {"personal": self.personal}
+        return {**self.metrics, "clients": self.clients, **personal}
 
     @property
     def name(self) -> str:
