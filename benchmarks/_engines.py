@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from _transformer import CharacterTransformer
+from opacus.grad_sample import GradSampleModule
+from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
@@ -27,6 +30,7 @@ from privfl.seeding import Seed
 IMAGE, CLASSES, VOCABULARY, LENGTH = (1, 28, 28), 10, 80, 32
 LR, CLIP, SIGMA = 0.1, 0.5, 1.0
 _CPU = torch.device("cpu")
+Precision = Literal["float32", "tf32", "bfloat16"]
 
 MODELS: dict[str, Callable[[], nn.Module]] = {
     "logistic": lambda: Logistic(kind="logistic").build(IMAGE, CLASSES),
@@ -73,8 +77,9 @@ def cases(work: Work, names: Sequence[str], device: torch.device = _CPU) -> dict
     torch.manual_seed(0)
     start_D = torch.cat([parameter.detach().flatten() for parameter in MODELS[work.model]().parameters()]).to(device)
 
-    def engine(kind: type[Fused | Opacus], of: ExamplePlan | NoPlan) -> Callable[[], object]:
-        trainer = kind(MODELS[work.model]().to(device), config, of)
+    def engine(kind: type[Fused | Opacus], of: ExamplePlan | NoPlan, precision: Precision = "float32") -> Callable[[], object]:
+        settings = config.model_copy(update={"precision": precision})
+        trainer = kind(MODELS[work.model]().to(device), settings, of)
         return lambda: trainer.train(start_D, tasks)
 
     ways: dict[str, Callable[[], Callable[[], object]]] = {
@@ -83,6 +88,9 @@ def cases(work: Work, names: Sequence[str], device: torch.device = _CPU) -> dict
         "fused": lambda: engine(Fused, plan),
         "opacus": lambda: engine(Opacus, plan),
         "fused_nonprivate": lambda: engine(Fused, NoPlan()),
+        "fused_tf32": lambda: engine(Fused, plan, "tf32"),
+        "fused_bfloat16": lambda: engine(Fused, plan, "bfloat16"),
+        "opacus_as_it_comes": lambda: _opacus_as_it_comes(work, tasks),
         "vmap": lambda: _vmap(work, tasks),
     }
     return {name: ways[name]() for name in names}
@@ -110,6 +118,34 @@ def _plain(work: Work, tasks: Sequence[LocalTask], layout: torch.memory_format) 
                 cross_entropy(model(x), y).backward()  # type: ignore[no-untyped-call]
                 optimizer.step()
             updates.append({name: value - start[name] for name, value in model.state_dict().items()})
+
+    return train
+
+
+def _opacus_as_it_comes(work: Work, tasks: Sequence[LocalTask]) -> Callable[[], None]:
+    """GradSampleModule and DPOptimizer and nothing else: one module for all clients, Poisson batches that lie ready."""
+    model = MODELS[work.model]().to(tasks[0].x.device)
+    start = [parameter.detach().clone() for parameter in model.parameters()]
+    private = GradSampleModule(model, loss_reduction="mean")
+    draw = torch.Generator().manual_seed(0)
+    drawn = [[torch.rand(task.size, generator=draw) < work.batch / task.size for _ in range(work.steps)] for task in tasks]
+    ready = [
+        [task.examples(taken.nonzero().squeeze(1)) for taken in batches] for task, batches in zip(tasks, drawn, strict=True)
+    ]
+
+    def train() -> None:
+        updates = []
+        for batches in ready:
+            with torch.no_grad():
+                for parameter, value in zip(model.parameters(), start, strict=True):
+                    parameter.copy_(value)
+            plain = torch.optim.SGD(private.parameters(), lr=LR)
+            optimizer = DPOptimizer(plain, noise_multiplier=SIGMA, max_grad_norm=CLIP, expected_batch_size=work.batch)
+            for x, y in batches:
+                optimizer.zero_grad()
+                cross_entropy(private(x), y).backward()  # type: ignore[no-untyped-call]
+                optimizer.step()
+            updates.append([parameter.detach() - value for parameter, value in zip(model.parameters(), start, strict=True)])
 
     return train
 

@@ -110,6 +110,17 @@ class PlanConfig(Item):
         """
 
 
+class AlgorithmConfig(Item):
+    """A federated algorithm's settings; the contract of its shelf is :class:`privfl.federation.algorithms.Algorithm`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the algorithm can be carried out with these other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 def _default(at: str, kind: str) -> Any:
     """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
 
@@ -136,9 +147,8 @@ class TrainingConfig(Frozen):
     """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
 
     ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
-    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``proximal`` is FedProx's μ: each step is also pulled
-    to the global model. ``max_grad_norm`` is the L2 norm that each batch's gradient is scaled down to if it is longer; it
-    promises nothing. ``early_stopping`` is for runs without a promise.
+    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``max_grad_norm`` is the L2 norm that each batch's
+    gradient is scaled down to if it is longer; it promises nothing. ``early_stopping`` is for runs without a promise.
     ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
     program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
     the fused engine's matrix products; norms, sums and weights are float32 always.
@@ -149,18 +159,17 @@ class TrainingConfig(Frozen):
     local_steps: PositiveInt | None = None
     batch_size: PositiveInt
     lr: Size
-    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer")] = _default("training.optimizer", "sgd")
-    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule")] = _default(
+    optimizer: Annotated[SerializeAsAny[Item], on_shelf("training.optimizer", "sgd")] = _default("training.optimizer", "sgd")
+    round_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.round_schedule", "constant")] = _default(
         "training.round_schedule", "constant"
     )
-    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule")] = _default(
+    step_schedule: Annotated[SerializeAsAny[Item], on_shelf("training.step_schedule", "constant")] = _default(
         "training.step_schedule", "constant"
     )
     max_grad_norm: Annotated[Size | None, Field(exclude_if=lambda norm: norm is None)] = None
     early_stopping: Annotated[EarlyStopping | None, Field(exclude_if=lambda rule: rule is None)] = None
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.0
     weight_decay: Annotated[float, Field(ge=0, le=1e30)] = 0.0
-    proximal: Annotated[float, Field(ge=0, le=1e30)] = 0.0
     memory_budget: PositiveInt | None = None
     parts: PositiveInt | None = None
     precision: Literal["float32", "tf32", "bfloat16"] = "float32"
@@ -228,7 +237,8 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
-    ``task`` is written only if it is another than plain classification: it is in the name of a run's noise in that case.
+    ``task`` and ``algorithm`` are written only if they are others than plain classification and FedAvg: they are in the name of
+    a run's noise in that case.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -236,10 +246,11 @@ class ExperimentConfig(Frozen):
     rounds: PositiveInt
     device: Literal["auto", "cpu", "cuda"] = "auto"
     data: Annotated[SerializeAsAny[DataConfig], on_shelf("data")]
-    task: Annotated[SerializeAsAny[Item], on_shelf("task")] = _default("task", "classification")
+    task: Annotated[SerializeAsAny[Item], on_shelf("task", "classification")] = _default("task", "classification")
     model: Annotated[SerializeAsAny[Item], on_shelf("model")]
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig
+    algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -273,6 +284,7 @@ class ExperimentConfig(Frozen):
                 "take it away and set rounds, or set privacy.kind = 'none'",
             )
         self.privacy.check(self)
+        self.algorithm.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)

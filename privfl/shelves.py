@@ -94,6 +94,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "task": Shelf("privfl.learning.tasks", "Task"),
     "model": Shelf("privfl.learning.models", "Model"),
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
+    "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),

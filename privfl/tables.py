@@ -116,11 +116,13 @@ class InvalidItemError(Exception):
         return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
 
 
-def on_shelf(at: str) -> Any:
-    """The item that a table, or a name alone, chooses from the shelf of that key."""
+def on_shelf(at: str, default: str | None = None) -> Any:
+    """The item that a table, or a name alone, chooses from the shelf of that key; ``default`` if a table names none."""
 
     def resolve(value: object) -> object:
         table = {"kind": value} if isinstance(value, str) else value
+        if default is not None and isinstance(table, Mapping) and "kind" not in table:
+            table = {"kind": default, **table}
         if isinstance(table, Mapping) and not get_close_matches("kind", list(table), n=1):
             raise contradiction("kind", None, "is missing")
         if isinstance(table, Item) or not isinstance(table, Mapping) or not isinstance(table.get("kind"), str):

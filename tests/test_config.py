@@ -479,3 +479,12 @@ def test_shelves_name_their_items_and_nothing_else() -> None:
     assert SHELVES["server"].names() == ["fedadagrad", "fedadam", "fedavg", "fedavgm", "fedyogi"]
     assert SHELVES["model"].names() == ["cnn", "logistic", "mlp", "resnet8"]
     assert all("/" in name for name in SHELVES["attacks.run"].names())
+
+
+def test_a_table_without_a_kind_has_settings_of_the_default() -> None:
+    """If there is a default: `task.label_smoothing=0.1` alone is of classification."""
+    assert loads({**SMALL, "task": {"label_smoothing": 0.1}}).task.model_dump()["kind"] == "classification"
+    with pytest.raises(ConfigError, match=r"task\.delta = 2\.0: is unknown; allowed: kind, label_smoothing, weights"):
+        loads({**SMALL, "task": {"delta": 2.0}})
+    with pytest.raises(ConfigError, match=r"model\.kind: is missing"):
+        loads({**SMALL, "model": {"hidden": [4]}})

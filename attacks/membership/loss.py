@@ -7,7 +7,8 @@ from typing import ClassVar
 import numpy as np
 from scipy import special
 
-from attacks.membership import Evidence, FloatArray, MembershipAttack
+from attacks.membership import Evidence, FloatArray, LabelArray, MembershipAttack
+from attacks.membership._sides import surprise
 
 
 class Loss(MembershipAttack):
@@ -24,16 +25,27 @@ class Loss(MembershipAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         margin_N = evidence.task.confidence(evidence.logits_NC, evidence.labels_N)
-        # log p_y = −log(1 + e^−φ): of all functions of p_y the one that does not round to 0 for a confident output.
-        loss_N = np.logaddexp(0.0, -margin_N)
-        others_NC = evidence.task.probabilities(evidence.logits_NC)
-        if others_NC is None:
+        loss_N = surprise(margin_N)
+        log_NC = evidence.task.log_probabilities(evidence.logits_NC)
+        if log_NC is None:
             return {"loss": -loss_N}
-        return {"loss": -loss_N, "modified entropy": -_modified_entropy(others_NC, evidence, margin_N)}
+        return {"loss": -loss_N, "modified entropy": -modified_entropy(log_NC, evidence.labels_N, margin_N)}
 
 
-def _modified_entropy(others_NC: FloatArray, evidence: Evidence, margin_N: FloatArray) -> FloatArray:
-    """−(1 − p_y)·log p_y − Σ_{c≠y} p_c·log(1 − p_c); the probabilities of all classes are used up."""
-    others_NC[np.arange(len(others_NC)), evidence.labels_N] = 0.0
-    others_N = special.xlog1py(others_NC, -np.minimum(others_NC, 1 - np.finfo(float).eps)).sum(axis=1)
-    return np.asarray(special.expit(-margin_N) * np.logaddexp(0.0, -margin_N) - others_N)
+def modified_entropy(log_NC: FloatArray, labels_N: LabelArray, margin_N: FloatArray) -> FloatArray:
+    """−(1 − p_y)·log p_y − Σ_{c≠y} p_c·log(1 − p_c), exact for outputs that are confident and wrong.
+
+    Args:
+        log_NC: log p_c.
+        labels_N: y.
+        margin_N: log(p_y / (1 − p_y)).
+    """
+    rows, top_N = np.arange(len(log_NC)), log_NC.argmax(axis=1)
+    # Of the likeliest class 1 − p_c is the sum of the others, which 1 − p_c rounds away; of no other class is p_c above 1/2.
+    others_NC = log_NC.copy()
+    others_NC[rows, top_N] = -np.inf
+    rest_NC = np.log1p(-np.minimum(np.exp(log_NC), 0.5))
+    rest_NC[rows, top_N] = special.logsumexp(others_NC, axis=1)
+    terms_NC = np.exp(log_NC) * rest_NC
+    terms_NC[rows, labels_N] = 0.0
+    return np.asarray(special.expit(-margin_N) * surprise(margin_N) - terms_NC.sum(axis=1))

@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import special
 
 from privfl.auditing.roc import Roc, clopper_pearson, roc
+from privfl.errors import DataError
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -59,7 +60,8 @@ def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 
         delta: δ.
         level: of the one-sided bound.
     """
-    assert 0 <= correct <= guesses <= candidates
+    if not 0 <= correct <= guesses <= candidates:
+        raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
     if correct == 0:
         return 0.0
     closed_form = float(special.logit(special.betaincinv(correct, guesses - correct + 1, 1 - level)))

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from scipy import special, stats
 
 from privfl.errors import DataError
@@ -55,15 +55,45 @@ class Roc:
         """The index of the lowest threshold whose false-positive rate is at most ``fpr``; no interpolation."""
         return int(np.searchsorted(self.fpr_T, fpr * (1 + 1e-12), side="right")) - 1
 
+    def limits(self, fprs: ArrayLike, level: float = 0.95, draws: int = 200) -> tuple[FloatArray, FloatArray]:
+        """Pointwise limits of the TPR at false-positive rates, from what the threshold may be.
+
+        The threshold whose FPR is a lies between the K-th and the (K + 1)-th highest non-member, with K ~ Binomial(n₀, a).
+        Given K, the members above it are binomial. The limits are quantiles of the mixture over K of the two Beta distributions
+        whose quantiles are Clopper and Pearson's. Members between the two non-members, and ties, count for the wider side.
+
+        Clopper and Pearson's interval at the sample's own threshold takes that threshold as given: of nominal 95 % intervals of
+        the TPR at an FPR, 25 to 60 % cover.
+
+        Args:
+            fprs: false-positive rates, shape (F,).
+            level: of each pair of limits.
+            draws: how many values of K, at even quantiles of its distribution.
+
+        Returns:
+            low and high, each of shape (F,).
+        """
+        fpr_F1 = np.atleast_1d(np.asarray(fprs, dtype=np.float64))[:, None]
+        positives_T, negatives_T = np.rint(self.tpr_T * self.members), np.rint(self.fpr_T * self.nonmembers)
+        k_FM = stats.binom.ppf((np.arange(draws) + 0.5) / draws, self.nonmembers, fpr_F1)
+        at_FM = np.searchsorted(negatives_T, k_FM, side="left")
+        last_FM = np.searchsorted(negatives_T, k_FM, side="right") - 1
+        fewest_FM = positives_T[np.minimum(at_FM, last_FM)]
+        most_FM = positives_T[np.maximum(at_FM, last_FM)]
+        tail = (1 - level) / 2
+        low_F = _mixture_quantile(fewest_FM, self.members - fewest_FM + 1, tail)
+        high_F = _mixture_quantile(most_FM + 1, self.members - most_FM, 1 - tail)
+        return low_F, high_F
+
     def thinned(self, points: int = 200, level: float = 0.95) -> dict[str, list[float]]:
-        """About ``points`` points for a log-log figure: ``fpr``, ``tpr`` and its pointwise Clopper–Pearson limits.
+        """About ``points`` points for a log-log figure: ``fpr``, ``tpr`` and its :meth:`limits`.
 
         Each point lies on the curve: the lowest threshold for a grid of FPRs, even on a logarithmic scale.
         """
         grid = np.geomspace(1 / self.nonmembers, 1, points)
         index = np.unique(np.searchsorted(self.fpr_T, grid * (1 + 1e-12), side="right") - 1)
         tpr = self.tpr_T[index]
-        low, high = clopper_pearson(np.rint(tpr * self.members), self.members, level)
+        low, high = self.limits(self.fpr_T[index], level, draws=20)
         return {"fpr": self.fpr_T[index].tolist(), "tpr": tpr.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
@@ -89,6 +119,22 @@ def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
         members=members,
         nonmembers=nonmembers,
     )
+
+
+def _mixture_quantile(a_FM: FloatArray, b_FM: FloatArray, share: float) -> FloatArray:
+    """The quantile of the mixture, in equal parts, of M Beta(a, b) distributions, for each of F mixtures, by bisection.
+
+    A Beta with a = 0 is a point at 0, one with b = 0 a point at 1.
+    """
+    low_F, high_F = np.zeros(len(a_FM)), np.ones(len(a_FM))
+    safe_a, safe_b = np.maximum(a_FM, 1e-9), np.maximum(b_FM, 1e-9)
+    for _ in range(30):
+        middle_F = (low_F + high_F) / 2
+        below_FM = special.betainc(safe_a, safe_b, middle_F[:, None])
+        below_F = np.where(a_FM == 0, 1.0, np.where(b_FM == 0, 0.0, below_FM)).mean(axis=1)
+        low_F, high_F = np.where(below_F < share, middle_F, low_F), np.where(below_F < share, high_F, middle_F)
+    # To the end that bisection comes near and never reaches.
+    return np.where(high_F < 1e-8, 0.0, np.where(low_F > 1 - 1e-8, 1.0, (low_F + high_F) / 2))
 
 
 def clopper_pearson(successes: Any, trials: Any, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
@@ -154,19 +200,18 @@ class OperatingPoint:
 
 
 def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoint:
-    """The TPR at a false-positive rate, with the Clopper–Pearson interval of the members' share above the threshold.
+    """The TPR at a false-positive rate, with the interval of :meth:`Roc.limits`.
 
-    The threshold depends on the non-members alone, so that given the threshold the members above it are binomial. The
-    interval speaks of this threshold; how well the threshold's own FPR is known is another matter, and below
-    ``RESOLVABLE`` expected false positives it is known so badly that no figure is given.
+    The interval speaks of the false-positive rate that is asked for, not of the sample's own threshold. Below ``RESOLVABLE``
+    expected false positives that threshold is known so badly that no figure is given.
     """
     expected = fpr * curve.nonmembers
     if expected < RESOLVABLE * (1 - 1e-12):
         reason = f"not resolvable: {curve.nonmembers} non-members, {math.ceil(RESOLVABLE / fpr)} needed"
         return OperatingPoint(fpr, None, reason)
     value = float(curve.tpr_T[curve.at(fpr)])
-    low, high = clopper_pearson(round(value * curve.members), curve.members, level)
-    return OperatingPoint(fpr, Estimate(value, float(low), float(high), level, "Clopper–Pearson"))
+    low_1, high_1 = curve.limits(fpr, level)
+    return OperatingPoint(fpr, Estimate(value, float(low_1[0]), float(high_1[0]), level, "binomial threshold, Beta TPR"))
 
 
 def best_threshold(curve: Roc) -> float:

@@ -53,7 +53,7 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    training, shelves = config.training, ("task", "model", "cohort", "privacy", "server", "aggregator")
+    training, shelves = config.training, ("task", "model", "cohort", "algorithm", "privacy", "server", "aggregator")
     chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
@@ -77,6 +77,11 @@ def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
         told: what else the clients are told of the server's state.
     """
     return _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
+
+
+def of_state(kept: Mapping[str, Tensor]) -> str:
+    """The name of a client's state, which its message is computed from; two states never share the noise of a round."""
+    return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
 
 
 def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:

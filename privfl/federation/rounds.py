@@ -13,6 +13,9 @@ from torch import Tensor
 from privfl import own_code
 from privfl.errors import DataError, ItemError, ModelError, PrivacyError, ProcessError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
+from privfl.federation.algorithms import Algorithm, Terms, Trained
+from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
@@ -26,14 +29,16 @@ _NOTHING = torch.empty(0)
 
 @dataclass(frozen=True)
 class ServerState:
-    """What goes from round to round: the number of the next round, the global model, the states of the server optimiser
-    and of the plan.
+    """The state that goes from round to round: the number of the next round, the global model, the states of the server
+    optimizer, of the plan and of the algorithm, and the clients' own.
     """
 
     round: int
     global_D: Tensor
     optimizer: State
     plan: PlanState
+    algorithm: State = field(default_factory=dict)
+    clients: ClientStates = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -48,11 +53,15 @@ class CohortTasks:
 
 @dataclass(frozen=True)
 class RoundOrder:
-    """What the first process tells the others to begin a round with, beside the global model, and its run's fingerprint."""
+    """The first process' message that begins a round at the others, beside the global model: what clients are told, the states
+    of the round's clients, and the run's fingerprint.
+    """
 
     round: int
     plan: PlanState
     run_name: str
+    algorithm: State
+    clients: ClientStates
 
 
 @dataclass
@@ -64,6 +73,7 @@ class CohortResults:
         handed_in: what the plan made of it, without the vector.
         losses, clipped_shares, zeroed: of their training.
         stand_ins: who took part with zeros.
+        states: what each client keeps if its update arrives; at the first process alone.
         seconds: training, by the slowest process.
         processes: how many had clients to train.
     """
@@ -74,6 +84,7 @@ class CohortResults:
     clipped_shares: list[float] = field(default_factory=list)
     zeroed: list[int] = field(default_factory=list)
     stand_ins: list[int] = field(default_factory=list)
+    states: dict[int, ClientState] = field(default_factory=dict)
     seconds: float = 0.0
     processes: int = 0
 
@@ -150,18 +161,26 @@ class Round:
     Args:
         plan: what was promised; each executed event must be the planned one.
         trainer: trains the cohort.
+        algorithm: says what clients upload, and the direction of the server's step.
+        payload: the layout of what clients upload.
+        terms: public numbers of the run.
         aggregator: brings the updates together.
         server: moves the global model.
         largest_client: the size of the largest client of all.
+        population: N, the number of clients.
         stream: the server's own randomness of this round.
         run_name: the run's fingerprint.
     """
 
     plan: Plan
     trainer: Trainer
+    algorithm: Algorithm
+    payload: PayloadLayout
+    terms: Terms
     aggregator: Aggregator
     server: ServerOptimizer
     largest_client: int
+    population: int
     stream: Seed
     run_name: str
 
@@ -179,18 +198,22 @@ class Round:
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
-            after = ServerState(state.round + 1, state.global_D, state.optimizer, state.plan)
+            after = replace(state, round=state.round + 1)
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
                 f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
                 "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
             )
-        told = self.plan.for_clients(state.plan)
-        context.processes.share(RoundOrder(state.round, told, self.run_name))
+        context.processes.share(self._order(state, cohort))
         context.processes.share_vector(state.global_D)
         done, aggregate = self.contribute(state, cohort, context)
         return self._outcome(state, done, aggregate)
+
+    def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
+        told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
+        clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
+        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.run_name, told, clients)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -208,7 +231,7 @@ class Round:
         Returns:
             what the clients did, and, at the first process alone, the aggregate; None where nobody came.
         """
-        mine, updates = CohortResults(), list[ClientUpdate]()
+        mine, updates, states = CohortResults(), list[ClientUpdate](), dict[int, ClientState]()
         failed: Exception | None = None
         try:
             if order is not None and order.run_name != self.run_name:
@@ -217,7 +240,7 @@ class Round:
                     "same files, and seed the shuffling of the data set and what the model draws"
                 )
             for part in self._parts(state, cohort, context):
-                self._train(part, state, context, mine, updates)
+                states |= self._train(part, state, context, mine, updates)
         except Exception as error:
             # Said to all before it is raised: a process that left would keep the others waiting.
             failed = own_code.told(error) or error if context.processes.size > 1 else error
@@ -228,6 +251,8 @@ class Round:
         if failures:
             return CohortResults(), None
         done = CohortResults.of([share for share, _ in shares])
+        if self.algorithm.remembers or self.algorithm.personal:
+            done.states = {client: kept for some in context.processes.collect(states) for client, kept in some.items()}
         _require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
@@ -277,8 +302,8 @@ class Round:
         context: RoundContext,
         done: CohortResults,
         updates: list[ClientUpdate],
-    ) -> None:
-        """Train some clients, and let each do to its update what the plan asks."""
+    ) -> dict[int, ClientState]:
+        """Train some clients, and let each do to its payload what the plan asks; returns the states that they go on with."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
         done.seconds += time.perf_counter() - started
@@ -286,14 +311,30 @@ class Round:
             _require_finite(results)
         # Noise that a client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
+        uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
         handed_in = [
-            self._handed_in(task, result, self.plan.at_client(result.delta_D, context.layout, state.plan, task.seed, rounding))
-            for task, result in zip(tasks, results, strict=True)
+            self._handed_in(task, result, self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding))
+            for task, result, (joined_D, _) in zip(tasks, results, uploads, strict=True)
         ]
-        weights = [self.plan.weight(task.size, self.largest_client) for task in tasks]
-        for task, one, weight in zip(tasks, handed_in, weights, strict=True):
+        for task, one in zip(tasks, handed_in, strict=True):
+            weight = self.plan.weight(task.size, self.largest_client) if self.algorithm.weighted else 1.0
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
+        return {task.client: kept for task, (_, kept) in zip(tasks, uploads, strict=True)}
+
+    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
+        """A client's joined payload, of shape (D',), and its state after the round.
+
+        A training that is not finite leaves the state as it is: it counts as zero in this round, and must not in all others.
+        """
+        before = state_of_client(self.algorithm, state, task.client)
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
+        kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
+        payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
+        joined_D = self.payload.join(payload)
+        if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
+            return joined_D, before
+        return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
         """The contribution with what was spent on it, by its training or by the plan, which must be what was planned.
@@ -324,17 +365,21 @@ class Round:
         spent: dict[Account, Event] = {
             client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
         }
-        mean_D, plan_state = None, state.plan
+        mean_D, plan_state, share = None, state.plan, 0.0
         if failed is None:
             release = plan.at_server(self._total(state, aggregate), state.plan, state.round, self.stream)
             require_planned(release.event, plan.planned(1) if plan.trusts_server else None, f"round {state.round}")
             spent |= {"everybody": release.event} if release.event is not None else {}
             mean_D, plan_state = release.mean_D, release.state
+            came = aggregate.survivors if aggregate is not None else ()
+            # Who came must show in nothing if the server is trusted with it.
+            share = getattr(release.event, "denominator", len(came)) / self.population
+            done.states = {client: done.states[client] for client in came if client in done.states}
         # If too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
         return Outcome(
-            self._stepped(state, mean_D, plan_state),
+            self._stepped(state, mean_D, plan_state, share, done.states),
             done.losses,
-            replace(aggregate, seen=plan.seen(aggregate.seen)) if aggregate is not None else None,
+            replace(aggregate, seen=self.payload.seen(plan.seen(aggregate.seen))) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
             spent,
             plan.clipped_share(done.clipped_shares, [one.within for one in done.handed_in]),
@@ -347,15 +392,33 @@ class Round:
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = len(state.global_D) + (self.plan.entry is not None)
+        length = self.plan.wire(self.payload.joined).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
-    def _stepped(self, state: ServerState, mean_D: Tensor | None, plan: PlanState) -> ServerState:
-        """The state after the round; where there is no mean the model stays where it was."""
+    def _stepped(
+        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, came: ClientStates
+    ) -> ServerState:
+        """The state after the round; if there is no mean, the model and all clients stay as they were.
+
+        A client's state follows its update: one that was lost is as if the client had not trained.
+        """
         if mean_D is None:
-            return ServerState(state.round + 1, state.global_D, state.optimizer, plan)
-        return ServerState(state.round + 1, *_step_of(self.server, state, mean_D), plan)
+            return replace(state, round=state.round + 1, plan=plan)
+        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
+        global_D, optimizer = _step_of(self.server, state, direction_D)
+        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
+
+
+def told_of(algorithm: Algorithm, state: ServerState) -> State:
+    """The part of the algorithm's state that clients are sent."""
+    return {name: state.algorithm[name] for name in algorithm.told}
+
+
+def state_of_client(algorithm: Algorithm, state: ServerState, client: int) -> ClientState:
+    """The state that a client begins the round with."""
+    found = state.clients.get(client)
+    return found if found is not None else ClientState(algorithm.client_init(state.global_D))
 
 
 def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:

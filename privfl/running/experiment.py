@@ -21,15 +21,26 @@ from privfl.data.federated import FederatedData
 from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators import Aggregator, RoundContext
-from privfl.federation.noise_domain import Made, fingerprint, with_members, with_model
-from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, ServerState, skip_reason
+from privfl.federation.algorithms import Algorithm, Terms
+from privfl.federation.noise_domain import Made, fingerprint, of_state, with_members, with_model
+from privfl.federation.payload import PayloadLayout
+from privfl.federation.rounds import (
+    CohortTasks,
+    Outcome,
+    Round,
+    RoundOrder,
+    ServerState,
+    skip_reason,
+    state_of_client,
+    told_of,
+)
 from privfl.federation.servers import ServerOptimizer
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
-from privfl.learning.training import LocalTask, LocalWork, Trainer
+from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
 from privfl.privacy import accounting
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
@@ -63,7 +74,7 @@ class Experiment:
         plan: what is promised, with its noise fixed.
         model: scratch space of the model's architecture, for evaluation; the trainer has its own.
         initial_D: the global model before the first round.
-        trainer, aggregator, server: the items that do the work.
+        trainer, algorithm, aggregator, server: the items that do the work.
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
             whole run is known before it begins.
@@ -88,6 +99,7 @@ class Experiment:
     initial_D: Tensor
     trainer: Trainer
     engine: str
+    algorithm: Algorithm
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
@@ -106,13 +118,32 @@ class Experiment:
         return Layout.of(self.model)
 
     @property
+    def payload(self) -> PayloadLayout:
+        """Names and shapes of what a client's algorithm uploads."""
+        return PayloadLayout(self.algorithm.parts(self.layout))
+
+    @property
     def wire(self) -> Layout:
-        """Names and shapes of what a client hands in: its update, and what the plan counts beside it."""
-        return self.plan.wire(self.layout)
+        """Names and shapes of what a client hands in: its joined payload, and what the plan counts beside it."""
+        return self.plan.wire(self.payload.joined)
+
+    @property
+    def terms(self) -> Terms:
+        """Public numbers that both ends of an algorithm know."""
+        training, largest = self.config.training, int(self.data.sizes().max())
+        if (private := self.plan.dp_sgd) is not None:
+            return Terms(training.lr, private.planned(largest).steps)
+        return Terms(training.lr, training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size))
 
     def initial_state(self) -> ServerState:
         """What the first round begins with."""
-        return ServerState(0, self.initial_D, self.server.init(self.initial_D), self.plan.initial(self.x.device))
+        return ServerState(
+            0,
+            self.initial_D,
+            self.server.init(self.initial_D),
+            self.plan.initial(self.x.device),
+            self.algorithm.init(self.initial_D),
+        )
 
     def stream(self, state: ServerState) -> Seed:
         """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
@@ -123,16 +154,22 @@ class Experiment:
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
             return stream
-        return stream / with_model(self.fingerprint, state.global_D, self.plan.for_clients(state.plan))
+        told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
+        return stream / with_model(self.fingerprint, state.global_D, told)
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """Who takes part in the round that begins with that state, and what each of them trains on."""
-        sizes_K, stream, work = self.data.sizes(), self.stream(state), LocalWork(mu=self.config.training.proximal)
+        sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
         scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, stream / "client" / client, work, scale)
+            kept = state_of_client(self.algorithm, state, client).kept
+            work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
+            own = stream / "client" / client
+            # Only the very same question gets the same noise, and the client's state is a part of the question.
+            own = own / of_state(kept) if kept and self.plan.promises else own
+            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, own, work, scale)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 
@@ -163,7 +200,8 @@ class Experiment:
             order: RoundOrder | None = self.processes.share()
             if order is None:
                 return
-            state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan)
+            told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
+            state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan, told, order.clients)
             # Whether anybody will look at the updates is for all to know: they travel or not.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
@@ -174,7 +212,7 @@ class Experiment:
         return RoundContext(
             round=state.round,
             global_D=state.global_D,
-            layout=self.layout,
+            layout=self.payload.joined,
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
             run=f"{self.config.name} {self.fingerprint}",
@@ -189,9 +227,13 @@ class Experiment:
         return Round(
             plan=self.plan,
             trainer=self.trainer,
+            algorithm=self.algorithm,
+            payload=self.payload,
+            terms=self.terms,
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
+            population=len(self.data.clients),
             stream=self.stream(state) / "server",
             run_name=self.fingerprint,
         )
@@ -284,7 +326,9 @@ def assemble(
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
-    federation = Federation(len(data.clients), max(map(len, cohorts)), len(initial_D))
+    algorithm = narrow(config.algorithm, Algorithm)
+    dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
+    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
     plan = calibrated(plan, config, data, cohorts, aggregator)
@@ -315,6 +359,7 @@ def assemble(
         initial_D=initial_D,
         trainer=choice.trainer,
         engine=str(choice),
+        algorithm=algorithm,
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,

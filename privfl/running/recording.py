@@ -19,6 +19,7 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
+from privfl.federation.client_states import stacked, unstacked
 from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
@@ -244,7 +245,10 @@ class _Recorder:
         self._observe(before, outcome)
         self.folder.append(record, timing)
         state = outcome.state
-        tensors = {"global_D": state.global_D, **_named("optimizer", state.optimizer), **_named("plan", state.plan)}
+        parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
+        tensors = {"global_D": state.global_D}
+        for prefix, named in parts.items():
+            tensors |= _named(prefix, named)
         on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
         write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
 
@@ -264,8 +268,11 @@ class _Recorder:
             raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
         ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
+        # Clients' states stay on the CPU.
+        clients = unstacked(_under("of", tensors))
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
-        return ServerState(done, tensors["global_D"], _under("optimizer", tensors), _under("plan", tensors)), ledger
+        optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
+        return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients), ledger
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data

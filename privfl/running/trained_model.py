@@ -17,9 +17,10 @@ from torch import Tensor, nn
 
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
+from privfl.data.named_inputs import unpacked
 from privfl.errors import ConfigError, ModelError, RunFolderError, first_line
 from privfl.learning.models import Model
-from privfl.learning.models._build import built, constants, few
+from privfl.learning.models._build import built, by_name_alone, constants, few
 from privfl.learning.tasks import Task
 from privfl.running.run_folder import RunFolder
 from privfl.seeding import Seed
@@ -29,10 +30,17 @@ from privfl.tables import narrow
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained module in evaluation mode on the CPU, with two inputs ``x_B`` of the test split that show what it takes."""
+    """A trained module in evaluation mode on the CPU, with two examples of the test split that show what it takes.
+
+    Args:
+        module: is called with ``*args, **kwargs``.
+        args: one tensor; or one dictionary of tensors, or nothing, if the model takes several inputs.
+        kwargs: the inputs that the model takes by name.
+    """
 
     module: nn.Module
-    x_B: Tensor
+    args: tuple[Any, ...]
+    kwargs: dict[str, Tensor]
 
     @classmethod
     def of(cls, folder: RunFolder) -> TrainedModel:
@@ -49,8 +57,8 @@ class TrainedModel:
         config, seed = folder.config, Seed(folder.config.seed)
         task = narrow(config.task, Task)
         loaded = task.fitting(narrow(config.data, Dataset).load())
-        x_B = few(FederatedData.build(loaded, config.data, seed / "data"))
-        module = built(narrow(config.model, Model), x_B, task.outputs(loaded), seed / "model", loaded.train.fields)
+        x_B, item = few(FederatedData.build(loaded, config.data, seed / "data")), narrow(config.model, Model)
+        module = built(item, x_B, task.outputs(loaded), seed / "model", loaded.train.fields)
         folder.require_same_constants(constants(module))
         try:
             module.load_state_dict(load_file(path))
@@ -63,14 +71,28 @@ class TrainedModel:
                 f"model.kind = {config.model.kind!r}: does not take the weights in {path} ({detail.strip()}); "
                 "bring back the code that the run was trained with"
             ) from None
-        return cls(module.eval(), x_B)
+        if not item.inputs:
+            return cls(module.eval(), (x_B,), {})
+        by_name_alone(module)
+        # Copies: an exported program would ask every input to be a part of a row.
+        inputs = {name: value.clone() for name, value in unpacked(x_B, loaded.train.fields, item.inputs).items()}
+        return cls(module.eval(), (inputs,), {}) if item.as_dictionary else cls(module.eval(), (), inputs)
+
+    @property
+    def free(self) -> Any:
+        """For an exporter: the first dimension of every input is free."""
+        any_batch = {0: torch.export.Dim.DYNAMIC}
+        if self.kwargs:
+            return dict.fromkeys(self.kwargs, any_batch)
+        return tuple(dict.fromkeys(one, any_batch) if isinstance(one, dict) else any_batch for one in self.args)
 
 
 def export(folder: RunFolder, out: Path | str) -> Path:
     """Write the trained model of a run as a file of the format that the file's suffix names.
 
     ``.safetensors`` holds the weights by the names of ``state_dict``. ``.pt2`` is a program of ``torch.export``, which
-    ``torch.export.load`` reads without the model's code. ``.onnx`` has one input ``x`` and one output ``outputs``. The last two
+    ``torch.export.load`` reads without the model's code. ``.onnx`` has one input ``x``, or those that the
+    model takes by name, and one output ``outputs``. The last two
     take batches of any size.
 
     Args:
@@ -119,7 +141,7 @@ def _pt2(folder: RunFolder) -> bytes:
     content = io.BytesIO()
 
     def save() -> None:
-        torch.export.save(torch.export.export(model.module, (model.x_B,), dynamic_shapes=_ANY_BATCH), content)
+        torch.export.save(torch.export.export(model.module, model.args, model.kwargs, dynamic_shapes=model.free), content)
 
     _exported(folder, save)
     return content.getvalue()
@@ -131,10 +153,11 @@ def _onnx(folder: RunFolder) -> bytes:
     def save() -> Any:
         return torch.onnx.export(
             model.module,
-            (model.x_B,),
+            model.args,
+            kwargs=model.kwargs,
             dynamo=True,
-            dynamic_shapes=_ANY_BATCH,
-            input_names=["x"],
+            dynamic_shapes=model.free,
+            input_names=list(model.kwargs) or (["x"] if isinstance(model.args[0], Tensor) else list(model.args[0])),
             output_names=["outputs"],
             verbose=False,
         )
@@ -160,8 +183,5 @@ def _exported(folder: RunFolder, save: Callable[[], Any]) -> Any:
             f"{first_line(error)[:200]}); export to .safetensors, which needs the model's code to be read"
         ) from error
 
-
-_ANY_BATCH: Final = ({0: torch.export.Dim.DYNAMIC},)
-"""The first dimension of the one input is free."""
 
 _WRITERS: Final[dict[str, Callable[[RunFolder], bytes]]] = {".onnx": _onnx, ".pt2": _pt2, ".safetensors": _safetensors}

@@ -63,7 +63,7 @@ def test_json_is_plain_and_repeatable() -> None:
     assert first == again
     table = json.loads(first)
     points = table["leakages"][1]["operating_points"]
-    assert points[0]["tpr"]["method"] == "Clopper–Pearson"
+    assert points[0]["tpr"]["method"] == "binomial threshold, Beta TPR"
     assert points[2]["tpr"] is None
     assert points[2]["reason"].startswith("not resolvable")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
+import numpy as np
 import pytest
 import torch
 from pydantic import BaseModel, ValidationError
@@ -21,9 +22,11 @@ from attacks import Attack
 from privfl.adversaries import ADVERSARIES
 from privfl.config import DataConfig, TrainingConfig
 from privfl.data.datasets import Dataset
+from privfl.data.federated import Examples, LoadedData
 from privfl.data.input_store import Inputs
 from privfl.errors import PrivflError
 from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
+from privfl.learning.optimizers import LocalOptimizer
 from privfl.learning.training import LocalTask, Trainer
 from privfl.privacy.plans import PromiseSettings
 from privfl.privacy.plans.none import NoPlan
@@ -194,6 +197,68 @@ def test_a_model_s_weights_are_repeatable_and_all_there_is_of_it(entry: Entry) -
             return to_vector(entry.made().build((1, 28, 28), 10))
 
     assert torch.equal(vector(), vector())
+
+
+@every(of("task"))
+def test_a_task_keeps_its_contract(entry: Entry) -> None:
+    """On outputs and labels that only its own methods have made."""
+    item, part = entry.made(), Examples(np.zeros((6, 2), np.float32), np.ones((6, 3), np.int64))
+    shape = item.outputs(LoadedData(part, part, ("a", "b"), "made up"))
+    assert len(shape) == item.dims - 1
+    outputs = torch.randn(5, *shape, generator=torch.Generator().manual_seed(1)) * 2
+    y = item.unlikely(outputs)
+    item.check(y.numpy(), 2)
+    losses = item.loss(outputs, y)
+    assert losses.shape == (5,)
+    changed = torch.cat([outputs[:4], outputs[:1] + 9])
+    assert torch.equal(item.loss(changed, y)[:4], losses[:4])
+    outputs.requires_grad_()
+    (gradient,) = torch.autograd.grad(item.loss(outputs, y).sum(), outputs)
+    assert bool(gradient.flatten(1).any(1).all()), "no gradient vanishes"
+    outputs = outputs.detach()
+    found = item.metrics(outputs, y)
+    assert list(found) == [name for name in item.figures if name in found]
+    assert "loss" in found
+    assert "clients" not in item.figures
+    assert all(one.low <= one.value <= one.high and one.n == 5 for one in found.values())
+    above, below = (part.sum().item() for part in item.tallies(outputs, y))
+    headline = next(iter(found.values()))
+    assert float(item.scaled(np.array([above / below]))[0]) == pytest.approx(headline.value, rel=1e-5)
+    signal = item.confidence(torch.stack([outputs, outputs * 2]).numpy(), y.numpy())
+    assert (signal.shape, signal.dtype) == ((2, 5), np.float64)
+    assert np.logaddexp(0, -signal[0]) == pytest.approx(losses.numpy(), rel=1e-5)
+    assert all(figure.title and figure.meaning.format(n=5).endswith(".") for figure in item.figures.values())
+
+
+@every(of("training.optimizer"))
+def test_a_local_optimizer_steps_entry_by_entry_with_a_state_of_its_own(entry: Entry) -> None:
+    """A cohort's stacked weights are moved as each client's own are, in place."""
+    training = TrainingConfig(local_steps=1, batch_size=1, lr=0.1, weight_decay=0.1, optimizer=entry.made())
+    item, draw = training.optimizer, torch.Generator().manual_seed(0)
+    assert isinstance(item, LocalOptimizer)
+
+    def steps(weights: torch.Tensor, gradients: torch.Tensor) -> torch.Tensor:
+        weights, state = weights.clone(), {slot: torch.zeros_like(weights) for slot in item.slots(training)}
+        for taken in range(3):
+            item.step(training, weights, (taken + 1) * gradients, state, 0.1, taken)
+        return weights
+
+    start, gradients = (torch.randn(3, 8, generator=draw, dtype=torch.float64) for _ in range(2))
+    together = steps(start, gradients)
+    alone = [steps(w.view(2, 4), g.view(2, 4)).view(8) for w, g in zip(start, gradients, strict=True)]
+    assert torch.allclose(together, torch.stack(alone), rtol=1e-12)
+    # Against the gradient: a step of one that is large enough goes down.
+    assert bool(((together - start) * gradients < 0).float().mean() > 0.8)
+    assert item.plain(training) is False
+
+
+@every([*of("training.round_schedule"), *of("training.step_schedule")])
+def test_a_schedule_s_factors_are_positive_and_at_most_one(entry: Entry) -> None:
+    for warmup in (0, 4):
+        item = entry.cls.model_validate({"kind": entry.name, "warmup": warmup})
+        factors = [item.factor(at, 20) for at in range(20)]
+        assert all(0 < factor <= 1 for factor in factors)
+        assert item.factor(warmup, 20) == 1.0
 
 
 @every(of("server"))

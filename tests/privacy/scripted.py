@@ -12,6 +12,9 @@ from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators.mean import Mean
+from privfl.federation.algorithms import Algorithm, Terms
+from privfl.federation.algorithms.fedavg import FedAvg as FedAvgAlgorithm
+from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.learning.training import LocalResult, LocalTask, Trainer
@@ -69,7 +72,7 @@ class Scripted(Trainer):
         self.deltas = deltas
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
-        return [LocalResult(task.client, self.deltas[task.client], 0.0, 0.0, None) for task in tasks]
+        return [LocalResult(task.client, self.deltas[task.client], 0.0, 0.0, None, 0, 1, 1.0) for task in tasks]
 
 
 class CodedSum(Aggregator):
@@ -121,9 +124,11 @@ def play(
     number: int = 0,
     aggregator: Aggregator | None = None,
     state: ServerState | None = None,
+    algorithm: Algorithm = FedAvgAlgorithm(kind="fedavg"),  # noqa: B008
 ) -> Outcome:
-    """One round; with FedAvg from zero the new global model is the mean update."""
-    begin = state or ServerState(number, torch.zeros(D), {}, plan.initial(torch.device("cpu")))
+    """One round; with FedAvg from zero the new global model is the mean update. A step is of rate 1, and the only one."""
+    zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT))
+    begin = state or ServerState(number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D))
     name = seed / "round" / number
 
     def task(client: int) -> LocalTask:
@@ -134,7 +139,7 @@ def play(
     context = RoundContext(
         round=number,
         global_D=begin.global_D,
-        layout=LAYOUT,
+        layout=payload.joined,
         population=POPULATION,
         simulation_key=bytes(32),
         run="tests",
@@ -144,9 +149,13 @@ def play(
     one = Round(
         plan=plan,
         trainer=Scripted(deltas),
+        algorithm=algorithm,
+        payload=payload,
+        terms=Terms(1.0, 1),
         aggregator=aggregator or (CodedSum(kind="coded") if coded else Mean(kind="mean")),
         server=FedAvg(kind="fedavg"),
         largest_client=max(SIZES),
+        population=POPULATION,
         stream=name / "server",
         run_name="scripted",
     )

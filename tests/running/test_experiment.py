@@ -131,7 +131,7 @@ class Second(Alone):
 def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: bool, privacy: dict[str, Any]) -> None:
     """Its clients' updates would be of other examples, in silence."""
     config = small(privacy=privacy)
-    processes = Second(RoundOrder(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint))
+    processes = Second(RoundOrder(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint, {}, {}))
     # Nobody else is there to train the rest of the cohort.
     with deterministic(), suppress(ProcessError):
         replace(assemble(config), processes=processes, aggregator=Mean(kind="mean")).assist()

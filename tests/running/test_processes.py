@@ -47,6 +47,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "cohort": {"kind": "all"},
         "aggregator": {"kind": "secure_sum", "max_corrupt": 0.0},
     },
+    "state": {"training": SHARED, "algorithm": "scaffold", "server": {"kind": "fedavg"}, "records": {"views": "sums"}},
     "secure": {"training": SHARED, "records": {"views": "sums"}},
 }
 

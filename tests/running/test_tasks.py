@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from small_runs import small
 
 from attacks._run import run_attacks
@@ -18,6 +19,7 @@ from privfl.report.wording import capital
 from privfl.running import recording
 from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
+from privfl.running.trained_model import TrainedModel, export
 from privfl.tables import narrow
 
 ATTACKS = ["membership/lira", "membership/loss", "membership/rmia"]
@@ -104,3 +106,10 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     assert folder.result.evaluation.headline.value > 0.7
     assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
     assert assemble(config).fingerprint == assemble(config).fingerprint
+    inputs = {
+        "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),
+        "words": torch.arange(20).view(5, 4) % 6,
+    }
+    program = torch.export.load(export(folder, tmp_path / "two.pt2")).module()
+    trained = TrainedModel.of(folder).module
+    assert torch.allclose(program(**inputs), trained(**inputs), atol=1e-6)

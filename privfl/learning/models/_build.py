@@ -174,6 +174,14 @@ class _ByName:
         return ((found,), {}) if self.as_dictionary else ((), found)
 
 
+def by_name_alone(module: nn.Module) -> nn.Module:
+    """The module of :func:`built` without the hook that gives it its inputs out of rows."""
+    for key, hook in list(module._forward_pre_hooks.items()):
+        if isinstance(hook, _ByName):
+            del module._forward_pre_hooks[key], module._forward_pre_hooks_with_kwargs[key]
+    return module
+
+
 @contextmanager
 def _drawing_from(stream: Seed) -> Iterator[None]:
     """Whatever is drawn inside from the global generators comes from that stream; afterwards they are as they were."""

@@ -119,8 +119,8 @@ class Task(Item, ABC):
             shape (..., N).
         """
 
-    def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray | None:  # noqa: ARG002
-        """The probability of each class, shape (..., N, C); None if an example does not have one class of several."""
+    def log_probabilities(self, outputs: NDArray[np.float32]) -> FloatArray | None:  # noqa: ARG002
+        """The log-probability of each class, shape (..., N, C); None if an example does not have one class of several."""
         return None
 
     def fitting(self, loaded: LoadedData) -> LoadedData:

@@ -38,8 +38,8 @@ def mean(values_N: Tensor, level: float) -> Interval:
 def ratio(above_N: Tensor, below_N: Tensor, level: float) -> Interval:
     """Σ above / Σ below over the examples where both are finite, with the normal interval of a ratio of means.
 
-    The interval is the delta method's (Cochran 1977, "Sampling Techniques", section 6.4). Of examples that come to nothing
-    below, the ratio is 0.
+    The interval is the delta method's (Cochran 1977, "Sampling Techniques", section 6.4). The ratio is 0 if
+    nothing is below.
 
     Raises:
         ModelError: no example is finite; the model diverged.

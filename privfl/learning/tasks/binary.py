@@ -8,7 +8,6 @@ from typing import Annotated, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, PositiveFloat
-from scipy import special
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
@@ -91,10 +90,10 @@ class Binary(Task):
         """The logit, with its sign turned for class 0."""
         return np.asarray(outputs[..., 0].astype(np.float64) * (2 * y - 1), dtype=np.float64)
 
-    def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
-        """1 − σ(z) and σ(z)."""
+    def log_probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
+        """The logs of 1 − σ(z) and σ(z)."""
         logits = outputs[..., 0].astype(np.float64)
-        return np.asarray(np.stack([special.expit(-logits), special.expit(logits)], axis=-1), dtype=np.float64)
+        return np.asarray(-np.logaddexp(0.0, np.stack([logits, -logits], axis=-1)), dtype=np.float64)
 
 
 def _correct(outputs: Tensor, y: Tensor) -> Tensor:

@@ -92,9 +92,9 @@ class Classification(Task):
         others[..., index, y] = -np.inf
         return np.asarray(wide[..., index, y] - special.logsumexp(others, axis=-1), dtype=np.float64)
 
-    def probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
-        """Softmax."""
-        return np.asarray(special.softmax(outputs.astype(np.float64), axis=-1), dtype=np.float64)
+    def log_probabilities(self, outputs: NDArray[np.float32]) -> FloatArray:
+        """Log-softmax."""
+        return np.asarray(special.log_softmax(outputs.astype(np.float64), axis=-1), dtype=np.float64)
 
 
 def correct(logits_NC: Tensor, y_N: Tensor) -> Tensor:

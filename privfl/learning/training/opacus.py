@@ -217,11 +217,11 @@ class Opacus(Trainer):
         weight = self.optimizer.gradient_weight(self.config, optimizer.rates, task.work.mu)
         return LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
 
-    def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> Working:
-        return Working(self.model, task.work, global_D, self.config, self.rates(task, steps))
+    def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> WorkOptimizer:
+        return WorkOptimizer(self.model, task.work, global_D, self.config, self.rates(task, steps))
 
 
-class Working(torch.optim.Optimizer):
+class WorkOptimizer(torch.optim.Optimizer):
     """The local optimizer as PyTorch knows one, which also does what :class:`LocalWork` says.
 
     Drift and pull need no data. In the loss, hooks would drop them or scale them by private factors; here they come after the

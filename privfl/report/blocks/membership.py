@@ -319,7 +319,7 @@ trained in the same way{% endif %}, and says who was a member.</p>
 {% endfor %}
 </tbody>
 </table>
-<p class="note">On all candidates, with 95 % intervals (Clopper–Pearson for shares){% if attacks | length > 1 %}, but for the best attack's
+<p class="note">On all candidates, with 95 % intervals{% if attacks | length > 1 %}, but for the best attack's
 figure in the headline: it was chosen on one half of the candidates, and what it finds is measured on the other{% endif %}. The balanced
 accuracy is of one half, at the threshold that was best on the other, and has no interval. Knowing nothing gives an AUC of 0.5, a balanced
 accuracy of 50 %, and finds as large a share of members as it accuses of non-members.</p>

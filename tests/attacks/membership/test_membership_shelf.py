@@ -16,7 +16,7 @@ from privfl.shelves import SHELVES
 SHELF = SHELVES["attacks.run"]
 NAMES = [name for name in SHELF.names() if issubclass(SHELF.find(name), MembershipAttack)]
 EVERY = pytest.mark.parametrize("name", NAMES)
-WITH_SHADOWS = pytest.mark.parametrize("name", [name for name in NAMES if name != "membership/loss"])
+WITH_SHADOWS = pytest.mark.parametrize("name", [name for name in NAMES if SHELF.find(name).least_shadows])
 
 
 def build(name: str) -> MembershipAttack:
@@ -24,7 +24,6 @@ def build(name: str) -> MembershipAttack:
 
 
 def test_the_shelf_holds_what_is_documented() -> None:
-    assert NAMES == ["membership/lira", "membership/loss", "membership/rmia"]
     page = (Path(__file__).parents[3] / "docs" / "attacks.md").read_text(encoding="utf-8")
     for name in SHELF.names():
         assert f"| `{name}` |" in page
@@ -61,7 +60,7 @@ def test_planted_mislabelled_examples_are_found_out(name: str) -> None:
 
 @EVERY
 def test_a_model_that_saw_nothing_gives_nothing_away(name: str) -> None:
-    # At level 99.9 %, so that all nine variants together fail by chance in less than one seed of a hundred.
+    # At level 99.9 %, so that all its variants together fail by chance in less than one seed of a hundred.
     evidence, member_N = evidence_of(untrained, 8)
     for variant, scores_N in build(name).score(evidence).items():
         estimate = auc(scores_N, member_N, 0.999)

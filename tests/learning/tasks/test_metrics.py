@@ -85,7 +85,7 @@ def test_binary_by_hand() -> None:
     found = BINARY.metrics(outputs, y)
     assert list(found) == list(BINARY.figures)
     assert (found["accuracy"].value, found["accuracy"].n) == (0.5, 4)
-    # Of the four pairs of a one and a zero, three are in order: -1 is below 0.5.
+    # Three of the four pairs of a one and a zero are in order: -1 is below 0.5.
     assert found["auc"].value == pytest.approx(0.75)
     losses = [math.log1p(math.exp(-margin)) for margin in (2.0, -1.0, -0.5, 3.0)]
     assert found["loss"].value == pytest.approx(np.mean(losses), rel=1e-6)
@@ -247,8 +247,9 @@ def test_log_odds_neither_overflow_nor_tie() -> None:
 
 @pytest.mark.parametrize(("task", "outputs", "y"), SIGNALS)
 def test_probabilities_are_of_the_classes(task: Task, outputs: Tensor, y: Tensor) -> None:
-    found = task.probabilities(outputs.numpy())
-    if found is not None:
+    logs = task.log_probabilities(outputs.numpy())
+    if logs is not None:
+        found = np.exp(logs)
         np.testing.assert_allclose(found.sum(axis=-1), 1.0)
         np.testing.assert_allclose(found[np.arange(len(y)), y], special.expit(task.confidence(outputs.numpy(), y.numpy())))
 

@@ -15,6 +15,9 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from privfl.errors import ModelError
+from privfl.learning.optimizers.adam import Adam
+from privfl.learning.optimizers.adamw import AdamW
+from privfl.learning.schedules.cosine import Cosine
 from privfl.learning.training import _cohort, _passes
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._noise import CohortNoise
@@ -54,11 +57,11 @@ def nobody_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Seed, "torch", lambda self, device="cpu": None if torch.device(device) == META else real(self, device))
 
 
-def kernels(name: str, of: Plan, sizes: tuple[int, ...], module: nn.Module | None = None) -> Counter[str]:
+def kernels(name: str, of: Plan, sizes: tuple[int, ...], module: nn.Module | None = None, **changes: Any) -> Counter[str]:
     """What a cohort's training asks of the device."""
     built = module or model(name)
     start_D = starting_point(built).to(META)
-    trainer = Fused(built.to(META), settings(of), of)
+    trainer = Fused(built.to(META), settings(of, **changes), of)
     # Both are looked for once a run, with a look at numbers.
     trainer._limits, trainer._apart = Limits(100, 10**6), True
     trainer._cohort.shared.anchor = torch.zeros((), device=META, requires_grad=True)
@@ -74,6 +77,22 @@ def kernels(name: str, of: Plan, sizes: tuple[int, ...], module: nn.Module | Non
 @pytest.mark.parametrize("name", MODELS)
 def test_nobody_waits_for_the_device_within_a_step(name: str, of: Plan) -> None:
     assert kernels(name, of, (9, 2, 6))
+
+
+OPTIMIZERS: list[dict[str, Any]] = [
+    {"momentum": 0.5, "weight_decay": 0.1},
+    {"optimizer": Adam(kind="adam"), "weight_decay": 0.1},
+    {"optimizer": AdamW(kind="adamw"), "weight_decay": 0.1, "step_schedule": Cosine(kind="cosine"), "max_grad_norm": 1.0},
+]
+
+
+@pytest.mark.parametrize("of", [PLANS[0], PLANS[2]], ids=["private", "plain"])
+@pytest.mark.parametrize("changes", OPTIMIZERS, ids=["momentum", "adam", "adamw"])
+def test_no_optimizer_asks_or_is_a_loop_over_clients(changes: dict[str, Any], of: Plan) -> None:
+    few, many = (kernels("residual", of, (9, 2, 6, 4) * times, **changes) for times in (1, 4))
+    for one in (few, many):
+        one.pop("aten.normal_.default", 0)
+    assert abs(few.total() - many.total()) <= 3 * 3
 
 
 @pytest.mark.parametrize("of", PLANS, ids=["private", "per_layer", "plain"])

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from torch.optim import SGD, lr_scheduler
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError
+from privfl.federation.noise_domain import Made, fingerprint
 from privfl.learning.optimizers.adam import Adam
 from privfl.learning.optimizers.adamw import AdamW
 from privfl.learning.optimizers.sgd import Sgd
@@ -27,6 +29,7 @@ from privfl.loading import loads
 from privfl.privacy.plans import Plan
 from privfl.privacy.plans.none import NoPlan
 from privfl.running.experiment import assemble
+from privfl.seeding import Seed
 
 ENGINES = pytest.mark.parametrize("engine", [Fused, Opacus])
 # Noise that a second moment would see: it comes before the moments.
@@ -105,6 +108,44 @@ def test_moments_are_counted_in_the_memory_budget(monkeypatch: pytest.MonkeyPatc
         trainer._limits = Limits(3, 100)
         trainer.train(starting_point(model(NAME, torch.float64)), tasks_of())
     assert groups == [3, 2, 1]
+
+
+def test_an_optimizer_of_somebody_s_own_trains_in_both_engines_and_its_source_is_in_the_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "lab_of_steps").mkdir()
+    names, updates = set[str](), list[torch.Tensor]()
+    for version, scale in enumerate((1.0, 1.0, 0.5)):
+        body = f"weights.sub_(lr * {scale} * gradients)"
+        (tmp_path / "lab_of_steps" / f"step{version}.py").write_text(OWN.replace("BODY", body))
+        for engine in ("fused", "opacus"):
+            training = {**SMALL["training"], "engine": engine, "optimizer": f"lab_of_steps.step{version}"}
+            experiment = assemble(small(training=training))
+            task = experiment.cohort(experiment.initial_state()).task(0)
+            (result,) = experiment.trainer.train(experiment.initial_D, [replace(task, seed=Seed(0))])
+            updates.append(result.delta_D)
+        # As if it were the same file, edited.
+        optimizer = experiment.config.training.optimizer.model_copy(update={"kind": "lab_of_steps.step"})
+        renamed = experiment.config.training.model_copy(update={"optimizer": optimizer})
+        config = experiment.config.model_copy(update={"training": renamed})
+        names.add(fingerprint(config, Made("opacus", "cpu", ""), experiment.plan, experiment.data))
+    assert len(names) == 2
+    assert torch.allclose(updates[0], updates[1], rtol=1e-4, atol=1e-6)
+    assert torch.equal(updates[0], updates[2])
+    assert not torch.allclose(updates[0], updates[4], rtol=1e-2)
+
+
+OWN = """
+from privfl.learning.optimizers import LocalOptimizer
+
+class Own(LocalOptimizer):
+    def slots(self, training):
+        return ()
+
+    def step(self, training, weights, gradients, state, lr, taken):
+        BODY
+"""
 
 
 @ENGINES

@@ -155,10 +155,11 @@ def test_work_that_nobody_can_do_is_refused(wrong: dict[str, float]) -> None:
 
 
 def test_fedprox_is_a_pull_to_the_global_model() -> None:
-    def update(proximal: float) -> Tensor:
-        experiment = assemble(small(training={"local_steps": 3, "batch_size": 16, "lr": 0.5, "proximal": proximal}))
+    def update(mu: float) -> Tensor:
+        training = {"local_steps": 3, "batch_size": 16, "lr": 0.5}
+        experiment = assemble(small(training=training, algorithm={"kind": "fedprox", "mu": mu}))
         task = experiment.cohort(experiment.initial_state()).task(0)
-        assert task.work.mu == proximal
+        assert task.work.mu == mu
         assert not task.work.vectors
         return experiment.trainer.train(experiment.initial_D, [replace(task, seed=task.seed / "same")])[0].delta_D
 

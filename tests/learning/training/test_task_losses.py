@@ -80,7 +80,7 @@ def label_by_label(outputs: Tensor, y: Tensor) -> Tensor:
 
 
 def sequences(count: int, draw: torch.Generator) -> Tensor:
-    """Of every length, 0 among them; padding is -1."""
+    """Sequences of every length, 0 among them; padding is -1."""
     y = torch.randint(VOCABULARY, (count, *WORDS), generator=draw)
     return y.where(torch.arange(WORDS[0]) < torch.arange(count)[:, None] % (WORDS[0] + 1), -1)
 

@@ -1,0 +1,32 @@
+"""Attack-R: the loss beside that of reference models on the same example (Ye et al. 2022, section 4.3)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from attacks.membership import Evidence, FloatArray, MembershipAttack
+from attacks.membership._sides import surprise
+
+
+class AttackR(MembershipAttack):
+    """The share of shadows that did not train on the example and have a larger loss on it; ties count half.
+
+    With few shadows many candidates tie, often so many that no threshold has a low false-positive rate. An example that every
+    shadow trained on is compared with all of them.
+    """
+
+    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
+
+    least_shadows: ClassVar[int] = 1
+
+    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """See :class:`attacks.membership.MembershipAttack`."""
+        self.require_shadows(evidence.shadow_member_SN)
+        loss_N = surprise(evidence.task.confidence(evidence.logits_NC, evidence.labels_N))
+        shadow_SN = surprise(evidence.task.confidence(evidence.shadow_logits_SNC, evidence.labels_N))
+        out_SN = ~evidence.shadow_member_SN
+        out_SN |= ~out_SN.any(axis=0)
+        beaten_SN = (shadow_SN > loss_N) + 0.5 * (shadow_SN == loss_N)
+        return {"reference": np.asarray((beaten_SN * out_SN).sum(axis=0) / out_SN.sum(axis=0))}

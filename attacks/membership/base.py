@@ -1,0 +1,49 @@
+"""BASE: a Bayes-optimal attack by averages of probabilities (Lassila et al. 2025; Brännvall 2026 for the third)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
+from attacks.membership._scores import base1
+from attacks.membership._sides import Sides, require_both_sides
+
+
+class Base(MembershipAttack):
+    """The target's log-likelihood of the label beside the log of its average over shadows.
+
+    Variants:
+        ``BASE1, online``: log p_y − log of the mean of p_y over all shadows. It ranks candidates as RMIA does online, without a
+        population and without ties.
+        ``BASE1, offline``: the mean is over the shadows without the example; if there is none, over all.
+        ``BASE3``: (µ_in − µ_out)/v · (φ − (µ_in + µ_out)/2), with one variance v for both sides of an example: the likelihood
+        ratio of two Gaussians of one variance. An example with too few shadows takes the pooled variance.
+    """
+
+    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
+
+    least_shadows: ClassVar[int] = 1
+
+    def require_shadows(self, member_SN: BoolArray) -> None:
+        """See :class:`attacks.Attack`: both sides are needed."""
+        super().require_shadows(member_SN)
+        require_both_sides(member_SN)
+
+    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """See :class:`attacks.membership.MembershipAttack`."""
+        self.require_shadows(evidence.shadow_member_SN)
+        sides, out_SN = Sides.of(evidence), ~evidence.shadow_member_SN
+        in_N, out_N = sides.means()
+        inside, outside = sides.inside, sides.outside
+        counted_N = inside.count_N + outside.count_N
+        own_N = (inside.squares_N + outside.squares_N) / counted_N
+        pooled = (inside.squares_N.sum() + outside.squares_N.sum()) / counted_N.sum()
+        enough_N = (counted_N > 2) & (own_N > 0)
+        variance_N = np.where(enough_N, own_N, pooled if pooled > 0 else outside.spread)
+        return {
+            "BASE1, online": base1(sides, np.ones_like(out_SN)),
+            "BASE1, offline": base1(sides, out_SN | ~out_SN.any(axis=0)),
+            "BASE3": (in_N - out_N) / variance_N * (sides.target_N - (in_N + out_N) / 2),
+        }

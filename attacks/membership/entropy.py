@@ -1,0 +1,33 @@
+"""The entropy attack: a model is sure of its members. No shadow models, and no label (Shokri 2017; Song & Mittal 2021)."""
+
+from __future__ import annotations
+
+from typing import ClassVar
+
+import numpy as np
+
+from attacks.membership import Evidence, FloatArray, MembershipAttack
+from privfl.errors import ConfigError
+
+
+class Entropy(MembershipAttack):
+    """The entropy of the target's output alone, Σ p_c log p_c, whatever the label is.
+
+    It knows no label, so that it finds less than the loss; the modified entropy, which knows it, is a variant of
+    ``membership/loss``. Only for tasks of several classes.
+    """
+
+    threat: ClassVar[str] = "Whoever has the final model's outputs, and no labels, wants to know who was trained on."
+
+    def score(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """See :class:`attacks.membership.MembershipAttack`.
+
+        Raises:
+            ConfigError: the task has no classes.
+        """
+        log_NC = evidence.task.log_probabilities(evidence.logits_NC)
+        if log_NC is None:
+            raise ConfigError(
+                f"attacks.run: {self.kind!r} needs one class of several, and task = {evidence.task.kind!r}: take it out"
+            )
+        return {"entropy": (np.exp(log_NC) * log_NC).sum(axis=1)}

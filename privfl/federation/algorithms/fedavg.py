@@ -1,0 +1,14 @@
+"""FedAvg: plain local training and the mean of the updates (McMahan et al. 2017, algorithm 1)."""
+
+from __future__ import annotations
+
+from privfl.federation.algorithms import Algorithm, State
+from privfl.learning.training import LocalWork
+
+
+class FedAvg(Algorithm):
+    """x ← x + Σ p_k (y_k − x), by way of the server optimizer; p_k are the clients' shares of all examples."""
+
+    def work(self, told: State, client: State) -> LocalWork:  # noqa: ARG002
+        """Plain training."""
+        return LocalWork()

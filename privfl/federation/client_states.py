@@ -1,0 +1,56 @@
+"""The state that clients keep from round to round, and its form in a file: one row for each client that took part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+_WHO = "clients"
+
+
+@dataclass(frozen=True)
+class ClientState:
+    """The state of one client, on the CPU. It never leaves the client but by way of what its plan releases.
+
+    Args:
+        kept: named vectors that later uploads are made of.
+        personal_D: the client's own model, which no upload is made of; None: it has none.
+    """
+
+    kept: dict[str, Tensor] = field(default_factory=dict)
+    personal_D: Tensor | None = None
+
+
+ClientStates = Mapping[int, ClientState]
+"""By client; a client that never took part has none."""
+
+
+def stacked(states: ClientStates) -> dict[str, Tensor]:
+    """Tensors with a row for each client, ascending, and their numbers; nothing if there are no states."""
+    if not states:
+        return {}
+    order = sorted(states)
+    rows = [_named(states[client]) for client in order]
+    return {_WHO: torch.tensor(order)} | {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
+
+
+def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
+    """The states that :func:`stacked` made tensors of."""
+    if _WHO not in tensors:
+        return {}
+    rows = {name: value.unbind() for name, value in tensors.items() if name != _WHO}
+    return {
+        int(client): ClientState(
+            {name.removeprefix("kept."): of[place].clone() for name, of in rows.items() if name.startswith("kept.")},
+            rows["personal_D"][place].clone() if "personal_D" in rows else None,
+        )
+        for place, client in enumerate(tensors[_WHO])
+    }
+
+
+def _named(state: ClientState) -> dict[str, Tensor]:
+    named = {f"kept.{name}": value for name, value in state.kept.items()}
+    return named if state.personal_D is None else named | {"personal_D": state.personal_D}

@@ -1,0 +1,190 @@
+"""Algorithms in whole runs: equal to FedAvg when they should be, under every plan and aggregator, and resumable."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import SMALL, small
+
+from privfl.errors import ConfigError, ItemError
+from privfl.federation.algorithms import State, Trained
+from privfl.federation.algorithms.fedavg import FedAvg
+from privfl.federation.algorithms.scaffold import Scaffold
+from privfl.federation.client_states import ClientState, stacked, unstacked
+from privfl.federation.payload import Payload, PayloadLayout
+from privfl.federation.rounds import ServerState
+from privfl.records import RoundRecord
+from privfl.running.determinism import deterministic
+from privfl.running.experiment import Experiment, assemble
+from privfl.running.recording import run
+from privfl.vectors import Layout
+
+PRIVACY: dict[str, dict[str, Any]] = {
+    "none": {},
+    "example": {"noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0},
+    "client_local": {"noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5},
+    "client_central": {"noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5},
+    "client_dpftrl": {"noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5},
+    "client_distributed": {"noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5, "survivors": 2},
+}
+ALGORITHMS: dict[str, dict[str, Any]] = {"fedavg": {}, "fedprox": {"mu": 0.1}, "scaffold": {}}
+PLAIN = {"privacy": "none", "aggregator": "mean", "server": {"kind": "fedavg"}}
+
+
+def config_of(algorithm: str, privacy: str = "none", **changes: Any) -> Any:
+    table: dict[str, Any] = {"server": {"kind": "fedavg"}, "rounds": 3, "aggregator": {"kind": "secure_sum"}}
+    table |= {"algorithm": {"kind": algorithm, **ALGORITHMS[algorithm]}, "privacy": {"kind": privacy, **PRIVACY[privacy]}}
+    if privacy == "client_dpftrl":
+        table["cohort"] = {"kind": "separated", "size": 3, "separation": 3}
+    return small(**{**table, **changes})
+
+
+def trained(experiment: Experiment) -> ServerState:
+    state = experiment.initial_state()
+    with deterministic():
+        while state.round < experiment.config.rounds:
+            state = experiment.step(state).state
+    return state
+
+
+# --- when it is FedAvg -----------------------------------------------------------------------------------------------
+
+
+class Uniform(FedAvg):
+    weighted = False
+
+
+class Still(Scaffold):
+    """SCAFFOLD whose control variates stay at zero."""
+
+    def upload(self, told: State, client: State, trained: Trained) -> tuple[Payload, State]:
+        payload, _ = super().upload(told, client, trained)
+        return {**payload, "control": torch.zeros_like(trained.delta_D)}, client
+
+
+def test_fedprox_without_a_pull_is_fedavg_to_the_bit() -> None:
+    one, other = (trained(assemble(small(**PLAIN, algorithm=of))) for of in ("fedavg", {"kind": "fedprox", "mu": 0.0}))
+    assert torch.equal(one.global_D, other.global_D)
+
+
+def test_scaffold_without_control_variates_is_fedavg_to_the_bit() -> None:
+    experiment = assemble(small(**PLAIN))
+    one, other = (trained(replace(experiment, algorithm=of)) for of in (Uniform(kind="own"), Still(kind="own")))
+    assert torch.equal(one.global_D, other.global_D)
+    real = trained(replace(experiment, algorithm=Scaffold(kind="scaffold")))
+    assert not torch.equal(one.global_D, real.global_D)
+
+
+# --- every plan, in the clear and hidden -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("aggregator", ["mean", "secure_sum"])
+@pytest.mark.parametrize("privacy", PRIVACY)
+@pytest.mark.parametrize("algorithm", ["fedprox", "scaffold"])
+def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str, privacy: str, aggregator: str) -> None:
+    if (privacy, aggregator) == ("client_distributed", "mean"):
+        return
+    experiment = assemble(config_of(algorithm, privacy, aggregator=aggregator, rounds=2))
+    state = experiment.initial_state()
+    with deterministic():
+        outcome = experiment.step(experiment.step(state).state, observed=True)
+    planned = assemble(config_of("fedavg", privacy, aggregator=aggregator, rounds=2)).planned(1)
+    if privacy == "client_distributed":
+        # Rounding in more dimensions costs a little; the noise is sized for it.
+        assert outcome.events == experiment.planned(1)
+        return
+    assert {who: event.but_for_norm() for who, event in outcome.events.items()} == {
+        who: event.but_for_norm() for who, event in planned.items()
+    }
+    assert outcome.aggregate is not None
+    seen, parts = outcome.aggregate.seen, list(experiment.payload.parts)
+    name = "updates_KD" if aggregator == "mean" else "sum_D"
+    length = len(state.global_D)
+    assert {key: value.shape[-1] for key, value in seen.items() if key.endswith(name)} == {
+        name if part == "update" else f"{part}:{name}": length for part in parts
+    }
+    assert experiment.wire.size == length * len(parts)
+    assert bool(outcome.state.global_D.isfinite().all())
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    (
+        {"algorithm": "scaffold", "training": {**SMALL["training"], "optimizer": "adam"}},
+        r"training\.optimizer = 'adam': algorithm 'scaffold' takes mean gradients from updates",
+    ),
+    (
+        {
+            "algorithm": "scaffold",
+            "privacy": {"kind": "client_central", **PRIVACY["client_central"]},
+            "cohort": {"kind": "fixed", "size": 5},
+        },
+        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, whose later uploads tell who took part",
+    ),
+    ({"algorithm": "fedprox"}, r"algorithm\.mu: is missing"),
+    ({"algorithm": "fedprx"}, r"algorithm\.kind = 'fedprx': did you mean 'fedprox'"),
+    ({"algorithm": {"kind": "fedprox", "mu": -1.0}}, r"algorithm\.mu = -1\.0: must be greater than or equal to 0"),
+]
+
+
+@pytest.mark.parametrize(("changes", "said"), REFUSED)
+def test_settings_that_do_not_go_together_are_refused_when_they_are_loaded(changes: dict[str, Any], said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        small(**changes)
+
+
+def test_a_payload_of_another_shape_is_an_error_of_the_item() -> None:
+    layout = PayloadLayout(Scaffold(kind="scaffold").parts(Layout(("w",), ((3,),))))
+    assert layout.joined.names == ("w", "control:w")
+    with pytest.raises(ItemError, match=r"upload\(\) gave the shapes"):
+        layout.join({"update": torch.zeros(3)})
+
+
+# --- state that goes on --------------------------------------------------------------------------------------------------
+
+
+def test_states_are_stacked_and_read_back_equal() -> None:
+    assert stacked({}) == {}
+    states = {7: ClientState({"a": torch.ones(3)}, torch.zeros(2)), 2: ClientState({"a": torch.zeros(3)}, torch.ones(2))}
+    rows = stacked(states)
+    assert rows["clients"].tolist() == [2, 7]
+    assert rows["kept.a"].shape == (2, 3)
+    found = unstacked(rows)
+    for client, state in states.items():
+        assert torch.equal(found[client].kept["a"], state.kept["a"])
+        assert torch.equal(found[client].personal_D, state.personal_D)  # type: ignore[arg-type]
+
+
+class KilledError(Exception):
+    pass
+
+
+def killed_after(rounds_done: int) -> Any:
+    def observe(record: RoundRecord, timing: object) -> None:
+        if record.round + 1 == rounds_done:
+            raise KilledError
+
+    return observe
+
+
+@pytest.mark.parametrize("algorithm", ["scaffold"])
+def test_a_run_that_is_killed_between_rounds_goes_on_to_the_same_bytes(algorithm: str, tmp_path: Path) -> None:
+    config = config_of(algorithm, "example", rounds=4)
+    whole = run(config, tmp_path / "whole")
+    with pytest.raises(KilledError):
+        run(config, tmp_path / "cut", observer=killed_after(2))
+    resumed = run(config, tmp_path / "cut", resume=True)
+    for name in ("state.safetensors", "model.safetensors", "rounds.jsonl", "ledger.jsonl", "views/round_00003.safetensors"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_shadows_train_by_the_same_algorithm() -> None:
+    experiment = assemble(config_of("scaffold"))
+    shadow = experiment.shadow(0, experiment.data.member_N)
+    assert isinstance(shadow.algorithm, Scaffold)
+    other = replace(shadow, algorithm=Uniform(kind="own"))
+    with deterministic():
+        assert not torch.equal(shadow.train(), other.train())

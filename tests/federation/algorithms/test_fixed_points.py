@@ -1,0 +1,87 @@
+"""Where each algorithm ends on a problem with a known answer; derived by hand from its update rule, in float64."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from quadratics import Problem, begin, limit, step, two
+from torch import Tensor
+
+from privfl.federation.algorithms import Algorithm
+from privfl.shelves import SHELVES
+
+H, BEST = (1.0, 0.1), (1.0, -1.0)
+MINIMUM = 0.9 / 1.1
+STEPS = [(10, 10), (2, 20)]
+
+
+def made(kind: str, **settings: Any) -> Algorithm:
+    algorithm: Algorithm = SHELVES["algorithm"].find(kind).model_validate({"kind": kind, **settings})
+    return algorithm
+
+
+def balance(weights: tuple[float, float]) -> float:
+    """The point at which the weighted pulls to both optima cancel."""
+    return (weights[0] * BEST[0] + weights[1] * BEST[1]) / sum(weights)
+
+
+def moved(h: float, steps: int) -> float:
+    """The share of the way to its optimum that a client goes."""
+    return 1 - (1 - 0.1 * h) ** steps
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_fedavg_ends_nearer_to_those_who_go_farther(steps: tuple[int, int]) -> None:
+    expected = balance((moved(H[0], steps[0]), moved(H[1], steps[1])))
+    assert limit(two(steps), made("fedavg")) == pytest.approx(expected, abs=1e-9)
+    assert expected == pytest.approx({(10, 10): 0.743974, (2, 20): 0.021250}[steps], abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_fedprox_is_pulled_back(steps: tuple[int, int]) -> None:
+    first, second = (moved(h + 1, count) * h / (h + 1) for h, count in zip(H, steps, strict=True))
+    assert limit(two(steps), made("fedprox", mu=1.0)) == pytest.approx(balance((first, second)), abs=1e-9)
+    assert balance((first, second)) == pytest.approx({(10, 10): 0.754116, (2, 20): 0.373679}[steps], abs=1e-6)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_scaffold_ends_at_the_minimum(steps: tuple[int, int]) -> None:
+    assert limit(two(steps), made("scaffold")) == pytest.approx(MINIMUM, abs=1e-9)
+
+
+def scaffold_as_published(problem: Problem, cohorts: list[list[int]]) -> Tensor:
+    """Algorithm 1 of Karimireddy et al. 2020 line by line, option II, global rate 1."""
+    clients, size = problem.h_ND.shape
+    x_D, c_D = torch.zeros(size).double(), torch.zeros(size).double()
+    c_ND = torch.zeros(clients, size).double()
+    for cohort in cohorts:
+        moves, changes = [], []
+        for k in cohort:
+            y_D, count = x_D.clone(), problem.steps[k]
+            for _ in range(count):
+                y_D -= problem.lr * (problem.h_ND[k] * (y_D - problem.best_ND[k]) - c_ND[k] + c_D)
+            after_D = c_ND[k] - c_D + (x_D - y_D) / (count * problem.lr)
+            moves.append(y_D - x_D)
+            changes.append(after_D - c_ND[k])
+            c_ND[k] = after_D
+        x_D = x_D + sum(moves, torch.zeros(size).double()) / len(cohort)
+        c_D = c_D + sum(changes, torch.zeros(size).double()) / clients
+    return x_D
+
+
+def test_scaffold_is_algorithm_1_under_sampling_and_unequal_steps() -> None:
+    draw = torch.Generator().manual_seed(3)
+    problem = Problem(
+        torch.rand(6, 4, generator=draw).double(), torch.randn(6, 4, generator=draw).double(), (1, 2, 3, 5, 8, 13)
+    )
+    cohorts = [torch.randperm(6, generator=draw)[:3].sort().values.tolist() for _ in range(60)]
+    state, algorithm = begin(problem, made("scaffold")), made("scaffold")
+    for cohort in cohorts:
+        state = step(problem, algorithm, state, cohort)
+    expected_D = scaffold_as_published(problem, cohorts)
+    assert float((state.global_D - expected_D).abs().max()) < 1e-12
+    # The server's control variate is the mean of the clients'.
+    mean_D = torch.stack([one.kept["control"] for one in state.clients.values()]).sum(0) / 6
+    assert float((state.algorithm["control"] - mean_D).abs().max()) < 1e-12
