@@ -56,34 +56,35 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
 
 
 def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipClaim]:
+    """Those of the attacks that were named; or of all on the shelf that these predictions allow."""
     evidence = _evidence(given)
     claims = {}
-    for attack in _chosen(given, names):
-        attack.require_shadows(given.shadow_member_SN)
-        claims[attack.kind] = MembershipClaim(attack.score(evidence))
+    for name in names or SHELVES["attacks.run"].names():
+        try:
+            claims[name] = MembershipClaim(_possible(given, name).score(evidence))
+        except ConfigError as error:
+            if names:
+                raise ConfigError(f"attack {name!r}: {error}") from None
     return claims
 
 
-def _chosen(given: Predictions, names: Sequence[str]) -> list[MembershipAttack]:
-    """Those that were named; or all on the shelf that read outputs, and need no more shadow models than there are."""
-    shelf = SHELVES["attacks.run"]
-    found = []
-    for name in names or shelf.names():
-        try:
-            item = shelf.find(name)
-        except ConfigError as error:
-            raise ConfigError(f"attack {name!r}: {error}") from None
-        enough = item.least_shadows <= len(given.shadow_member_SN)
-        if issubclass(item, MembershipAttack) and enough:
-            found.append(item(kind=name))
-        elif names and enough:
-            raise ConfigError(f"attack {name!r}: looks at rounds of a run, and predictions show none; attack the run's folder")
-        elif names:
-            raise ConfigError(
-                f"attack {name!r}: needs shadow_logits and shadow_member of at least {item.least_shadows} shadow models; "
-                f"{given.where} has {len(given.shadow_member_SN)}"
-            )
-    return found
+def _possible(given: Predictions, name: str) -> MembershipAttack:
+    """The attack of that name.
+
+    Raises:
+        ConfigError: there is none, or it needs more than there is.
+    """
+    item = SHELVES["attacks.run"].find(name)
+    if not issubclass(item, MembershipAttack):
+        raise ConfigError("looks at rounds of a run, and predictions show none; attack the run's folder")
+    if item.least_shadows > len(given.shadow_member_SN):
+        raise ConfigError(
+            f"needs shadow_logits and shadow_member of at least {item.least_shadows} shadow models; "
+            f"{given.where} has {len(given.shadow_member_SN)}"
+        )
+    if item.needs_population and given.population is None:
+        raise ConfigError(f"needs population_logits and population_labels, outputs on fresh examples; {given.where} has none")
+    return item(kind=name)
 
 
 def _evidence(given: Predictions) -> Evidence:

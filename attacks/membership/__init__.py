@@ -101,6 +101,9 @@ class MembershipAttack(Attack):
 
     question: ClassVar[str] = "membership"
 
+    needs_population: ClassVar[bool] = False
+    """Whether its scores mean nothing without fresh examples. A run always has some; predictions from elsewhere may not."""
+
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`: the scores that :meth:`score` gives to the evidence."""
         return MembershipClaim(self.score(Evidence.of(view, knowledge)))

@@ -243,11 +243,12 @@ def _shadow_outputs(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: di
 
 
 def _population(arrays: Arrays, sizes: dict[str, int], where: str) -> Population:
-    return Population(
-        _outputs(arrays, "population_logits", ("P", "C"), sizes, where),
-        _labels(arrays, "population_labels", "P", sizes, where),
-        _outputs(arrays, "shadow_population_logits", ("S", "P", "C"), sizes, where),
-    )
+    logits_PC = _outputs(arrays, "population_logits", ("P", "C"), sizes, where)
+    labels_P = _labels(arrays, "population_labels", "P", sizes, where)
+    name = "shadow_population_logits"
+    if "S" not in sizes and name not in arrays:
+        return Population(logits_PC, labels_P, np.zeros((0, *logits_PC.shape), dtype=np.float32))
+    return Population(logits_PC, labels_P, _outputs(arrays, name, ("S", "P", "C"), sizes, where))
 
 
 def _without(arrays: Arrays, names: tuple[str, ...], beside: str, where: str) -> None:
