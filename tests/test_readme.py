@@ -159,6 +159,7 @@ def test_the_pages_have_what_to_follow() -> None:
                 "halves",
                 "patients",
                 "notes",
+                "focal",
                 "over_rounds",
             )
         ),
