@@ -85,6 +85,9 @@ class PlanConfig(Item):
     noises_messages: ClassVar[bool] = False
     """Whether each message has its noise before it is aggregated, so that nothing done to it later is a secret."""
 
+    clips_messages: ClassVar[bool] = False
+    """Whether all that a client sends in a round is clipped to one norm."""
+
     unnamed: ClassVar[frozenset[str]] = frozenset()
     """Settings that move no message but by way of the plan that is made of them (:mod:`privfl.federation.noise_domain`)."""
 

@@ -161,6 +161,7 @@ class Round:
     Args:
         plan: what was promised; each executed event must be the planned one.
         trainer: trains the cohort.
+        personal: trains clients' own models, plainly; None if they have none.
         algorithm: says what clients upload, and the direction of the server's step.
         payload: the layout of what clients upload.
         terms: public numbers of the run.
@@ -183,6 +184,7 @@ class Round:
     population: int
     stream: Seed
     run_name: str
+    personal: Trainer | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Local training, aggregation and the server's step; of several processes, by the first.
@@ -306,6 +308,7 @@ class Round:
         """Train some clients, and let each do to its payload what the plan asks; returns the states that they go on with."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
+        personal = self._trained_for_themselves(state, tasks)
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
             _require_finite(results)
@@ -320,7 +323,32 @@ class Round:
             weight = self.plan.weight(task.size, self.largest_client) if self.algorithm.weighted else 1.0
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
-        return {task.client: kept for task, (_, kept) in zip(tasks, uploads, strict=True)}
+        return {
+            task.client: replace(kept, personal_D=personal.get(task.client))
+            for task, (_, kept) in zip(tasks, uploads, strict=True)
+        }
+
+    def _trained_for_themselves(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
+        """The clients' own models after the round, which no upload is made of; none if the algorithm has none.
+
+        A training that is not finite leaves the model as it was.
+        """
+        if self.personal is None:
+            return {}
+        global_D, before = state.global_D, dict[int, Tensor]()
+        for task in tasks:
+            found = state_of_client(self.algorithm, state, task.client).personal_D
+            before[task.client] = global_D if found is None else found.to(global_D.device)
+        own = [
+            replace(task, seed=task.seed / "personal", work=self.algorithm.personal_work(before[task.client], global_D))
+            for task in tasks
+        ]
+        results = self.personal.train(global_D, own)
+        finite = are_finite([result.delta_D for result in results])
+        return {
+            one.client: (before[one.client] + one.delta_D if whole else before[one.client]).cpu()
+            for one, whole in zip(results, finite, strict=True)
+        }
 
     def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
         """A client's joined payload, of shape (D',), and its state after the round.

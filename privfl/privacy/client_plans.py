@@ -168,6 +168,8 @@ class ClientSettings(PromiseSettings):
     adapts: ClassVar[bool] = False
     """Whether the norm may adapt."""
 
+    clips_messages: ClassVar[bool] = True
+
     max_update_norm: Size
     clipping: Clipping = FlatClipping(kind="flat")
 

@@ -174,7 +174,14 @@ def _always(run: Run) -> list[tuple[str, str]]:
         if run.result.hides_updates
         else "Secure aggregation was off: the server saw every client's update."
     )
+    weights = getattr(run.config.model, "weights", None)
+    start = (
+        f"The run started from {weights.name}, which counts as public. Nothing here covers the data that it was trained on."
+        if weights is not None
+        else None
+    )
     return [
+        *([("Initial weights", start)] if start else []),
         ("Secure aggregation", hiding),
         (
             "Poisoned input",

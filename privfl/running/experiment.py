@@ -48,6 +48,7 @@ from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.mechanisms import History
 from privfl.privacy.plans import Federation, Plan, PlanSettings, PromiseSettings
+from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
 from privfl.running.stopping import no_better
 from privfl.seeding import Seed
@@ -75,6 +76,7 @@ class Experiment:
         model: scratch space of the model's architecture, for evaluation; the trainer has its own.
         initial_D: the global model before the first round.
         trainer, algorithm, aggregator, server: the items that do the work.
+        personal: trains clients' own models, without noise, if the algorithm has such.
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
             whole run is known before it begins.
@@ -98,6 +100,7 @@ class Experiment:
     model: nn.Module
     initial_D: Tensor
     trainer: Trainer
+    personal: Trainer | None
     engine: str
     algorithm: Algorithm
     aggregator: Aggregator
@@ -227,6 +230,7 @@ class Experiment:
         return Round(
             plan=self.plan,
             trainer=self.trainer,
+            personal=self.personal,
             algorithm=self.algorithm,
             payload=self.payload,
             terms=self.terms,
@@ -358,6 +362,7 @@ def assemble(
         model=model,
         initial_D=initial_D,
         trainer=choice.trainer,
+        personal=choose(config.training, NoPlan(), module, test_x, task).trainer if algorithm.personal else None,
         engine=str(choice),
         algorithm=algorithm,
         aggregator=aggregator,

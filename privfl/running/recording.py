@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
@@ -25,7 +26,7 @@ from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
-from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, Spread, TimingRecord
 from privfl.running import attacking, views
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
@@ -161,7 +162,7 @@ class _Recorder:
             done = outcome.state.round
             evaluating = time.perf_counter()
             due = done % config.evaluation.every == 0 or done == config.rounds
-            last = self._evaluate(outcome.state.global_D) if due else None
+            last = self._evaluate(outcome.state) if due else None
             evaluated = time.perf_counter() - evaluating
             record = self._record(state, outcome, ledger, last)
             cost = outcome.aggregate.cost if outcome.aggregate else None
@@ -179,7 +180,7 @@ class _Recorder:
             state, stopped = outcome.state, record.stopped
             if observer is not None:
                 observer(record, timing)
-        self._finish(state, ledger, last or self._evaluate(state.global_D), stopped)
+        self._finish(state, ledger, last or self._evaluate(state), stopped)
 
     def _stopped_before(self, rounds: int) -> str | None:
         """Why the run ended with the last of so many rounds, where a crash came before its end was written."""
@@ -195,8 +196,8 @@ class _Recorder:
             return None
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
 
-    def _evaluate(self, global_D: Tensor) -> Evaluation:
-        experiment = self.experiment
+    def _evaluate(self, state: ServerState) -> Evaluation:
+        experiment, global_D = self.experiment, state.global_D
         test_logits = experiment.logits(global_D, experiment.test_x)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
@@ -205,7 +206,23 @@ class _Recorder:
             clients=evaluation.client_spread(
                 experiment.task, holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]
             ),
+            personal=self._personal(state),
         )
+
+    def _personal(self, state: ServerState) -> Spread | None:
+        """Each client's own model on its own hold-out; clients that never took part are left out."""
+        experiment, owner_N = self.experiment, self.experiment.data.owner_N[self.holdout_N]
+        outputs, rows = list[Tensor](), list[NDArray[np.int64]]()
+        for client, one in sorted(state.clients.items()):
+            if one.personal_D is not None and len(mine := self.holdout_N[owner_N == client]):
+                own_D = one.personal_D.to(experiment.x.device)
+                outputs.append(experiment.logits(own_D, experiment.x[torch.from_numpy(mine).to(own_D.device)]))
+                rows.append(mine)
+        if not rows:
+            return None
+        index_N = np.concatenate(rows)
+        y = experiment.y[torch.from_numpy(index_N).to(experiment.x.device)]
+        return evaluation.client_spread(experiment.task, torch.cat(outputs), y, experiment.data.owner_N[index_N])
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
@@ -350,6 +367,8 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         provenance=data.provenance,
         digest=data.digest(),
         constants=constants(experiment.model),
+        files=list(data.files),
+        columns=list(data.columns),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

@@ -92,6 +92,7 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
         population=population,
         stream=Seed(0),
         run_name="quadratics",
+        personal=Exact(problem) if algorithm.personal else None,
     )
     context = RoundContext(state.round, state.global_D, payload.joined, population, bytes(32), "tests")
     return one.run(state, CohortTasks(tuple(cohort), task, torch.zeros(1, 1)), context).state

@@ -51,6 +51,56 @@ def test_scaffold_ends_at_the_minimum(steps: tuple[int, int]) -> None:
     assert limit(two(steps), made("scaffold")) == pytest.approx(MINIMUM, abs=1e-9)
 
 
+@pytest.mark.parametrize("steps", STEPS)
+def test_feddyn_ends_at_the_minimum(steps: tuple[int, int]) -> None:
+    assert limit(two(steps), made("feddyn", alpha=0.2), 600) == pytest.approx(MINIMUM, abs=1e-9)
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_fednova_takes_the_number_of_steps_out_and_leaves_the_drift(steps: tuple[int, int]) -> None:
+    first, second = (moved(h, count) / count for h, count in zip(H, steps, strict=True))
+    assert limit(two(steps), made("fednova")) == pytest.approx(balance((first, second)), abs=1e-9)
+    assert balance((first, second)) == pytest.approx({(10, 10): 0.743974, (2, 20): 0.825087}[steps], abs=1e-6)
+
+
+@pytest.mark.parametrize("strength", [0.0, 0.5, 9.0])
+def test_a_personal_model_of_ditto_ends_between_its_own_optimum_and_the_global_model(strength: float) -> None:
+    """The fixed point of v − η (h (v − w*) + λ (v − x)); λ = 0 is local training alone."""
+    problem, algorithm = two((10, 10)), made("ditto", strength=strength)
+    state = begin(problem, algorithm)
+    for _ in range(400):
+        state = step(problem, algorithm, state, range(2))
+    x = float(state.global_D[0])
+    assert x == pytest.approx(limit(problem, made("fedavg")), abs=1e-9)
+    for client in range(2):
+        personal_D = state.clients[client].personal_D
+        assert personal_D is not None
+        expected = (H[client] * BEST[client] + strength * x) / (H[client] + strength)
+        assert float(personal_D[0]) == pytest.approx(expected, abs=1e-9)
+
+
+def test_feddyn_is_algorithm_1_of_the_authors_under_sampling() -> None:
+    """Acar et al. 2021, algorithm 1: clients' gradients are kept, h falls by α of the moves, the model is the mean less h/α."""
+    draw = torch.Generator().manual_seed(4)
+    problem = Problem(torch.rand(5, 3, generator=draw).double(), torch.randn(5, 3, generator=draw).double(), (4, 3, 2, 5, 6))
+    cohorts = [torch.randperm(5, generator=draw)[:2].sort().values.tolist() for _ in range(40)]
+    alpha, state, algorithm = 0.3, begin(problem, made("feddyn", alpha=0.3)), made("feddyn", alpha=0.3)
+    x_D, h_D, gradient_ND = torch.zeros(3).double(), torch.zeros(3).double(), torch.zeros(5, 3).double()
+    for cohort in cohorts:
+        state = step(problem, algorithm, state, cohort)
+        ends = []
+        for k in cohort:
+            y_D = x_D.clone()
+            for _ in range(problem.steps[k]):
+                own_D = problem.h_ND[k] * (y_D - problem.best_ND[k])
+                y_D -= problem.lr * (own_D - gradient_ND[k] + alpha * (y_D - x_D))
+            gradient_ND[k] -= alpha * (y_D - x_D)
+            ends.append(y_D)
+        h_D = h_D - alpha * sum((y_D - x_D for y_D in ends), torch.zeros(3).double()) / 5
+        x_D = sum(ends, torch.zeros(3).double()) / len(cohort) - h_D / alpha
+    assert float((state.global_D - x_D).abs().max()) < 1e-10
+
+
 def scaffold_as_published(problem: Problem, cohorts: list[list[int]]) -> Tensor:
     """Algorithm 1 of Karimireddy et al. 2020 line by line, option II, global rate 1."""
     clients, size = problem.h_ND.shape
