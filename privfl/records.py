@@ -184,7 +184,8 @@ class PartitionRecord(Frozen):
     """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
 
     ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
-    train; a run is resumed and attacked with the same only.
+    train; a run is resumed and attacked with the same only. ``misbehaving``: the numbers of the clients that depart from the
+    protocol, ascending; written if there are any.
     """
 
     clients: list[str]
@@ -193,6 +194,7 @@ class PartitionRecord(Frozen):
     provenance: str
     digest: str
     constants: str
+    misbehaving: Annotated[tuple[int, ...], Field(strict=False, exclude_if=lambda clients: not clients)] = ()
 
 
 class Price(Frozen):
