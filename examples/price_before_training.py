@@ -1,4 +1,7 @@
-"""Ask for the ε of a configuration before it is trained: how noise, rounds and cohorts move the price."""
+"""Ask for the ε of a configuration before it is trained: how noise, rounds and cohorts move the price.
+
+Run it from the folder above: python -m examples.price_before_training
+"""
 
 from __future__ import annotations
 

@@ -21,6 +21,9 @@ EXPECTED_FALSE_POSITIVES: Final = 10
 LOW_FPR: Final = 0.01
 """The false positive rate of the headline."""
 
+NAMED: Final = 9
+"""So many curves have names of their own; a legend of more would cover the figure."""
+
 LOWEST: Final = 1e-4
 """Where both axes begin: the lowest rate that is reported."""
 
@@ -65,11 +68,34 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
                   rotation_mode="anchor", color=MUTED, fontsize=10)  # fmt: skip
     if promise is not None:
         _bound(axes, promise)
-    for index, attack in enumerate(sorted(finding.attacks, key=lambda attack: not _is_best(attack, finding))):
+    named, others = split(finding)
+    for index, attack in enumerate(named):
         _curve(axes, attack, index)
+    for place, attack in enumerate(others):
+        _other(axes, attack, f"{len(others)} more, in the table" if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
     return finish(figure, name, f"What each attack{by} finds", _alt(finding, promise), _caption(promise))
+
+
+def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:
+    """The curves that have names, the best first, and the others.
+
+    All have names if they are few. Else the best variant of each attack by area has one, of the best attacks.
+    """
+    by_merit = sorted(finding.attacks, key=lambda attack: (not _is_best(attack, finding), -attack.auc.value))
+    if len(by_merit) <= NAMED:
+        # The order of the table.
+        return sorted(finding.attacks, key=lambda attack: not _is_best(attack, finding)), []
+    firsts = {attack.attack: attack for attack in reversed(by_merit)}
+    named = [attack for attack in by_merit if firsts[attack.attack] is attack][:NAMED]
+    return named, [attack for attack in by_merit if attack not in named]
+
+
+def _other(axes: Axes, attack: AttackRecord, label: str | None) -> None:
+    fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
+    shown = (fpr > 0) & (tpr > 0)
+    axes.plot(fpr[shown], tpr[shown], color=MUTED, linewidth=0.6, alpha=0.7, zorder=1.5, label=label)
 
 
 def _unresolvable(axes: Axes, finding: MembershipFinding) -> None:
@@ -167,7 +193,7 @@ def _caption(promise: PrivacyResult | None) -> str:
                 "client's update by another. The curve is that of such a replacement."
             )
     lines += [
-        "Each line is of all candidates. The heavy one is the best attack, chosen on one half of them; bars on it, where a "
+        "Each line is of all candidates. The heavy one is the best attack, chosen on one half of them; bars on it, if a "
         "rate can be resolved, are 95 % intervals.",
         "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
     ]

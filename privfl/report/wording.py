@@ -146,5 +146,5 @@ def rounds_read(rounds: Sequence[int]) -> str:
 
 def attack_name(attack: str, variant: str) -> str:
     """``membership/lira``, ``offline`` -> lira · offline."""
-    name = attack.rpartition("/")[2]
+    name = attack.rpartition("/")[2].replace("_", " ")
     return name if variant in ("", name) else f"{name}{HARD}·{HARD}{variant}"

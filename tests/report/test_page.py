@@ -17,7 +17,7 @@ from rich.console import Console
 from privfl.auditing import tpr_bound
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
-from privfl.report import attacks_tables, write_report
+from privfl.report import attacks_tables, roc, write_report
 from privfl.report.drawing import COLOURS
 from privfl.running.run_folder import RunFolder
 
@@ -242,3 +242,26 @@ def test_damaged_record_is_refused(tmp_path: Path) -> None:
     (folder.path / "result.json").write_text(json.dumps({**table, "rounds": "many"}))
     with pytest.raises(RunFolderError, match="damaged"):
         write_report([folder], folder.path / "report.html")
+
+
+def test_of_many_attacks_the_best_variant_of_each_has_a_name_in_the_figure(quickstart: RunFolder) -> None:
+    (finding,) = quickstart.findings
+    assert isinstance(finding, MembershipFinding)
+    best = finding.attacks[0]
+    many = [
+        best.model_copy(
+            update={
+                "attack": f"membership/kind_{kind}",
+                "variant": f"variant {variant}",
+                "auc": best.auc.model_copy(update={"value": 0.5 + 0.01 * kind + 0.001 * variant}),
+            }
+        )
+        for kind in range(12)
+        for variant in range(2)
+    ]
+    named, others = roc.split(finding.model_copy(update={"attacks": [*many, *finding.attacks]}))
+    assert len(named) == roc.NAMED
+    assert named[0].attack == finding.best.attack
+    assert {one.variant for one in named if "kind" in one.attack} == {"variant 1"}
+    assert len(named) + len(others) == len(many) + len(finding.attacks)
+    assert roc.split(finding)[1] == []

@@ -6,15 +6,34 @@ An item is one module with one class that derives from :class:`Model`; its field
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Final
 
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 
-from privfl.tables import Item
+from privfl.learning.models._lora import Lora
+from privfl.learning.models._weights import sha256_of
+from privfl.tables import Item, contradiction
+
+_START: Final = ("weights", "weights_hash", "trainable", "lora")
 
 
 class Model(Item, ABC):
-    """The contract of this shelf."""
+    """The contract of this shelf, and the settings of every model.
+
+    Args:
+        weights: a safetensors file of initial weights, with exactly the model's names and shapes. They count as public.
+        weights_hash: the hash of that file. It is filled in when a configuration without it is read, and recorded.
+        trainable: patterns over parameter names (``fc*``, ``head.*``); the parameters that match none of them are frozen.
+        lora: low-rank adapters beside linear layers. The model itself is frozen, but for the parameters in ``trainable``.
+    """
+
+    weights: Path | None = None
+    weights_hash: str | None = None
+    trainable: Annotated[tuple[str, ...], Field(strict=False)] | None = None
+    lora: Lora | None = None
 
     inputs: ClassVar[tuple[str, ...]] = ()
     """The inputs that ``forward()`` takes by name, of data whose examples have several; empty: one tensor."""
@@ -37,3 +56,22 @@ class Model(Item, ABC):
         Raises:
             ModelError: the model cannot take inputs of that shape.
         """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _with_hash(cls, value: object) -> object:
+        if isinstance(value, Mapping) and value.get("weights_hash") is not None and value.get("weights") is None:
+            raise contradiction("weights_hash", value["weights_hash"], "is the hash of model.weights, which is not given")
+        if not isinstance(value, Mapping) or not isinstance(value.get("weights"), str | Path) or "weights_hash" in value:
+            return value
+        try:
+            return {**value, "weights_hash": sha256_of(Path(value["weights"]))}
+        except OSError as error:
+            hint = f"cannot be read ({error.strerror}); give a safetensors file"
+            raise contradiction("weights", str(value["weights"]), hint) from None
+
+    @model_serializer(mode="wrap")
+    def _without_unset(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """A run that sets none of them is named, and draws its noise, as if they did not exist."""
+        found: dict[str, Any] = handler(self)
+        return {name: value for name, value in found.items() if name not in _START or value is not None}

@@ -23,6 +23,9 @@ from privfl.data.input_store import Inputs
 from privfl.data.named_inputs import Field, unpacked
 from privfl.errors import ModelError, PrivflError, first_line
 from privfl.learning.models import Model
+from privfl.learning.models._lora import adapted
+from privfl.learning.models._trainable import chosen, freeze_all_but
+from privfl.learning.models._weights import load_weights
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 
@@ -65,6 +68,7 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
             whole: nn.Module = module
             with torch.no_grad():
                 _asked(item, _unfit(x_B), lambda: whole.eval()(x_B[:1].clone()))
+        module = _begun(item, module)
     for name, parameter in module.named_parameters():
         if parameter.dtype not in _TRAINED:
             kind = str(parameter.dtype).removeprefix("torch.")
@@ -72,6 +76,25 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
     if not any(parameter.requires_grad for parameter in module.parameters()):
         raise _refused(item, "has no parameter that is trained; give it a layer that has, or set requires_grad")
     return module.train()
+
+
+def _begun(item: Model, module: nn.Module) -> nn.Module:
+    """The module at its initial weights, with its adapters, in which only the parameters that the settings name are trained."""
+    if item.weights is not None:
+        load_weights(module, item.weights, item.weights_hash or "")
+    if item.trainable is None and item.lora is None:
+        return module
+    kept = chosen(module, item.trainable or ())
+    if item.lora is not None:
+        module, factors = adapted(module, item.lora, kept)
+        kept += factors
+    if not kept:
+        raise ModelError(
+            f"model.trainable = {list(item.trainable or ())}: leaves nothing to train; name a parameter that the model "
+            "does not freeze itself"
+        )
+    freeze_all_but(module, kept)
+    return module
 
 
 def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fields: tuple[Field, ...] = ()) -> nn.Module:
