@@ -180,11 +180,41 @@ class Environment(Frozen):
     packages: dict[str, str]
 
 
+class FileRecord(Frozen):
+    """A file of somebody's own that a run's data were read from.
+
+    It may be a folder: ``files`` is how many files of it were read, ``size`` the bytes of all, and ``sha256`` the hash of their
+    list, sorted by path, with a line for each as ``sha256sum`` prints it.
+    """
+
+    name: str
+    size: int
+    sha256: str
+    files: Annotated[int, Field(exclude_if=lambda files: files == 1)] = 1
+
+
+class ColumnRecord(Frozen):
+    """How a column of a table became numbers, so that the same can be done to a new row.
+
+    A number x becomes (x - ``shift``) / ``scale``, between 0 and 1 if ``clipped``; if it is missing, ``fill`` takes its place
+    and a further number is 1. A category becomes a number for each of ``levels``, 1 for its own.
+    """
+
+    name: str
+    kind: Literal["number", "category"]
+    inferred: bool
+    shift: Annotated[float, Field(exclude_if=lambda shift: shift == 0.0)] = 0.0
+    scale: Annotated[float, Field(exclude_if=lambda scale: scale == 1.0)] = 1.0
+    clipped: Annotated[bool, Field(exclude_if=lambda clipped: not clipped)] = False
+    fill: Annotated[float | None, Field(exclude_if=lambda fill: fill is None)] = None
+    levels: list[str] = Field(default_factory=list, exclude_if=lambda levels: not levels)
+
+
 class PartitionRecord(Frozen):
     """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
 
     ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
-    train; a run is resumed and attacked with the same only.
+    train; a run is resumed and attacked with the same only. ``files`` and ``columns`` are those of data of somebody's own.
     """
 
     clients: list[str]
@@ -193,6 +223,8 @@ class PartitionRecord(Frozen):
     provenance: str
     digest: str
     constants: str
+    files: list[FileRecord] = Field(default_factory=list, exclude_if=lambda files: not files)
+    columns: list[ColumnRecord] = Field(default_factory=list, exclude_if=lambda columns: not columns)
 
 
 class Price(Frozen):

@@ -12,11 +12,14 @@ from privfl.data.federated import Examples, LoadedData
 FEATURES, CLASSES = 16, 10
 
 
+_TRAIN, _TEST = 80_000, 40
+
+
 class Noise(Dataset):
     """x: normal numbers; y: any class."""
 
     about: ClassVar[About] = About(
-        title="made-up numbers", train=80_000, test=40, classes=CLASSES, licence="none", homepage="none"
+        title="made-up numbers", train=_TRAIN, test=_TEST, classes=CLASSES, licence="none", homepage="none"
     )
 
     def read(self) -> LoadedData:
@@ -24,6 +27,6 @@ class Noise(Dataset):
         generator = np.random.default_rng(0)
         train, test = (
             Examples(generator.standard_normal((count, FEATURES), np.float32), generator.integers(0, CLASSES, count))
-            for count in (self.about.train, self.about.test)
+            for count in (_TRAIN, _TEST)
         )
         return LoadedData(train, test, classes=tuple(map(str, range(CLASSES))), provenance="made up")

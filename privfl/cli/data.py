@@ -25,7 +25,7 @@ def list_all() -> None:
 
     table = Table("name", "here", "what it is", "licence", "where from")
     for entry in _fetch.inventory():
-        here = "yes" if entry.present else "no"
+        here = "yours" if entry.own else "yes" if entry.present else "no"
         table.add_row(
             entry.name, here, entry.about.title, entry.about.licence, next(iter(entry.sources), "comes with a library")
         )

@@ -32,6 +32,8 @@ def doctor() -> None:
     for name, version in found.packages.items():
         table.add_row(name, version)
     for entry in _fetch.inventory():
+        if entry.own:
+            continue
         table.add_row(f"data: {entry.name}", "present" if entry.present else f"missing; privfl data fetch {entry.name}")
     table.add_row("free disk here", f"{shutil.disk_usage('.').free / 1e9:.1f} GB")
     out.print(table)

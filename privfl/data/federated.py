@@ -20,6 +20,7 @@ from privfl.config import DataConfig, PartitionConfig
 from privfl.data.named_inputs import Field, packed
 from privfl.data.partitions import Partition, assign
 from privfl.errors import DataError
+from privfl.records import ColumnRecord, FileRecord
 from privfl.seeding import Seed
 from privfl.tables import narrow
 
@@ -86,6 +87,8 @@ class LoadedData:
         natural_N: for each pool example, the client that the data itself names; None where it names none.
         natural_names: those clients' names.
         pixels: what the values of ``x`` stand for, if they are bytes (:class:`privfl.data.input_store.Inputs`).
+        files: the files of somebody's own that it was read from, for the run's records.
+        columns: how the columns of a table became numbers, likewise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -98,6 +101,8 @@ class LoadedData:
     natural_N: IntArray | None = None
     natural_names: tuple[str, ...] = ()
     pixels: Pixels | None = None
+    files: tuple[FileRecord, ...] = ()
+    columns: tuple[ColumnRecord, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -140,6 +145,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples that clients keep to validate the model on: neither candidates nor members, in any draw.
             None: there are none.
+        files, columns: see :class:`LoadedData`.
     """
 
     pool: Examples
@@ -152,6 +158,8 @@ class FederatedData:
     member_N: BoolArray
     pixels: Pixels | None = None
     validation_N: BoolArray | None = None
+    files: tuple[FileRecord, ...] = ()
+    columns: tuple[ColumnRecord, ...] = ()
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -189,6 +197,8 @@ class FederatedData:
             candidate_N=_candidates(owner_N, config.holdout, (seed / "candidates").numpy()),
             member_N=np.ones(len(owner_N), dtype=np.bool_),
             pixels=loaded.pixels,
+            files=loaded.files,
+            columns=loaded.columns,
         )
         return data.redrawn((seed / "membership").numpy())
 

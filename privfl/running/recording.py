@@ -367,6 +367,8 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         provenance=data.provenance,
         digest=data.digest(),
         constants=constants(experiment.model),
+        files=list(data.files),
+        columns=list(data.columns),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

@@ -11,13 +11,13 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
-from privfl.config import DataConfig
+from privfl.config import DataConfig, Fraction
 from privfl.data.datasets._sources import Apt, Npm, Pip, Source, Url
 from privfl.data.datasets._store import Contents, File, Form, Found, find, folders
 from privfl.data.federated import LoadedData
 from privfl.errors import DataError, ItemError
 
-__all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form", "Npm", "Pip", "Source", "Url"]
+__all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form", "Npm", "OwnFiles", "Pip", "Source", "Url"]
 
 
 _READ_TWICE = 2**28
@@ -30,17 +30,17 @@ class About:
 
     Args:
         title: what it is called and what it holds.
-        train: number of examples in the pool.
-        test: number of examples in the central test split.
-        classes: number of classes.
+        train: number of examples in the pool; None if only the user's files say.
+        test: number of examples in the central test split; None likewise.
+        classes: number of classes; None likewise.
         licence: as its publishers state it.
         homepage: where it comes from.
     """
 
     title: str
-    train: int
-    test: int
-    classes: int
+    train: int | None
+    test: int | None
+    classes: int | None
     licence: str
     homepage: str
 
@@ -96,7 +96,7 @@ class Dataset(DataConfig, ABC):
         """
         found = (len(loaded.train), len(loaded.test), len(loaded.classes))
         expected = (self.about.train, self.about.test, self.about.classes)
-        if found != expected:
+        if any(there != wanted for there, wanted in zip(found, expected, strict=True) if wanted is not None):
             raise DataError(
                 f"{self.name}: has {found[0]} + {found[1]} examples of {found[2]} classes; "
                 f"it must have {expected[0]} + {expected[1]} of {expected[2]}: {self.remedy}"
@@ -111,6 +111,28 @@ class Dataset(DataConfig, ABC):
     def remedy(self) -> str:
         """What to do when it is missing or damaged."""
         return f"see {self.about.homepage}"
+
+
+class OwnFiles(Dataset, ABC):
+    """Data of the user's own, in files of a common form: no class has to be written for them.
+
+    The test part is either in files of its own, or drawn here.
+
+    Args:
+        test_share: the share of the examples that is set aside for the test part, if no files are given for it.
+        split_seed: names the draw of the test part. It is no run's seed: all runs on the data have the same test part.
+    """
+
+    example: ClassVar[str]
+    """The settings that name the files, as a command line has them."""
+
+    test_share: Fraction = 0.2
+    split_seed: int = 0
+
+    @property
+    def remedy(self) -> str:
+        """See :class:`Dataset`."""
+        return f"docs/data.md has an example of data.kind = {self.name!r}"
 
 
 class FileDataset(Dataset, ABC):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from privfl.data.datasets import About, Dataset, FileDataset
+from privfl.data.datasets import About, Dataset, FileDataset, OwnFiles
 from privfl.data.datasets._store import Contents, cache_root, find
 from privfl.errors import ConfigError, DataError, StorageError
 from privfl.shelves import SHELVES
@@ -46,9 +46,10 @@ class Entry:
     Args:
         name: the data set's name in a configuration.
         about: what is known of it.
-        present: whether it can be loaded.
+        present: whether it can be loaded as it is.
         place: the folder that holds it; None if it is missing or comes with a library.
         sources: how it can be got, best first.
+        own: whether it is in files of the user's own, which the settings of a run name.
     """
 
     name: str
@@ -56,18 +57,24 @@ class Entry:
     present: bool
     place: Path | None
     sources: tuple[str, ...]
+    own: bool = False
 
 
 def dataset(kind: str) -> Dataset:
     """The data set of that name or dotted path, with default settings.
 
     Raises:
-        DataError: there is none.
+        DataError: there is none, or it is in files of the user's own, and has no default settings.
     """
     try:
         item = SHELVES["data"].find(kind)
     except ConfigError as error:
         raise DataError(f"data set {kind!r}: {error}") from None
+    if issubclass(item, OwnFiles):
+        raise DataError(
+            f"{kind}: is read from files of your own, and there is nothing to fetch; `privfl data show {kind} {item.example}` "
+            "shows yours"
+        )
     made = item(kind=kind)
     assert isinstance(made, Dataset)
     return made
@@ -79,10 +86,14 @@ def inventory() -> list[Entry]:
     Raises:
         DataError: an archive that lies in a data set's folder cannot be read.
     """
-    return [_entry(dataset(name)) for name in SHELVES["data"].names()]
+    return [_entry(name) for name in SHELVES["data"].names()]
 
 
-def _entry(item: Dataset) -> Entry:
+def _entry(name: str) -> Entry:
+    cls = SHELVES["data"].find(name)
+    if issubclass(cls, OwnFiles):
+        return Entry(name, cls.about, present=False, place=None, sources=(f"privfl data show {name} {cls.example}",), own=True)
+    item = dataset(name)
     if not isinstance(item, FileDataset):
         return Entry(item.name, item.about, present=True, place=None, sources=())
     found = item.find()

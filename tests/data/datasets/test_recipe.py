@@ -16,7 +16,8 @@ from privfl.errors import DataError
 from privfl.seeding import Seed
 
 DOCS = Path(__file__).parents[3] / "docs" / "data.md"
-CSV = DOCS.read_text(encoding="utf-8").split("```csv\n")[1].split("```")[0]
+RECIPE = DOCS.read_text(encoding="utf-8").split("## Add a data set: one file\n")[1]
+CSV = RECIPE.split("```csv\n")[1].split("```")[0]
 KIND = "my_lab_of_the_recipe.penguins"
 
 
@@ -25,7 +26,7 @@ def lab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The recipe's module on the Python path, and a folder for its data."""
     package = tmp_path / "src" / "my_lab_of_the_recipe"
     package.mkdir(parents=True)
-    code = DOCS.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    code = RECIPE.split("```python\n")[1].split("```")[0]
     (package / "penguins.py").write_text(code, encoding="utf-8")
     (package / "__init__.py").touch()
     monkeypatch.syspath_prepend(package.parent)
@@ -47,7 +48,7 @@ def test_the_recipe_is_true(lab: Path) -> None:
     loaded = dataset(KIND).load()
     ((file,),) = dataset(KIND).forms  # type: ignore[attr-defined]
     assert file.size == len(CSV)
-    assert f"gives its {file.size} bytes" in DOCS.read_text(encoding="utf-8")
+    assert f"gives its {file.size} bytes" in RECIPE
     np.testing.assert_allclose(loaded.train.x[:, 0], [1.81, 2.11, 1.86, 2.30])
     item = loading.load_data(KIND, ["partition=natural"]).data
     assert item.kind == KIND
