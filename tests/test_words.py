@@ -66,7 +66,8 @@ def test_a_room_keeps_to_the_rule(room: str) -> None:
 
 
 def test_the_rule_is_seen_to_be_broken() -> None:
-    source = '"""A thing.\n\nWhere it is, it is."""\n\nx = 1\n"""Of two. What else?"""\n# A comment that goes on. Whoever\n# reads it. In it: Of\nx = "What?"\n'
+    documented = '"""A thing.\n\nWhere it is, it is."""\n\nx = 1\n"""Of two. What else?"""\n'
+    source = documented + '# A comment that goes on. Whoever\n# reads it. In it: Of\nx = "What?"\n'
     found = [one for _, text in texts(source) for one in openings(text)]
     assert found == ["Where it is, it is", "Of two", "What else?", "Whoever reads it", "Of"]
     assert openings("Whatever is of use. It says what it is, where it is.") == []
