@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -121,7 +122,7 @@ def test_a_page_can_be_followed(
 def follow(line: str, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     first = line.split()[0]
     if first == "python" and Path(line.split()[1]).is_file():
-        subprocess.run([sys.executable, *shlex.split(line)[1:]], check=True)
+        runpy.run_path(line.split()[1], run_name="__main__")
         return
     if first in ELSEWHERE:
         for name in re.findall(r"(?:benchmarks|tests|paper_configs)/[\w./]+", line):
@@ -162,12 +163,14 @@ def test_the_pages_have_what_to_follow() -> None:
                 "halves",
                 "patients",
                 "notes",
+                "focal",
                 "over_rounds",
             )
         ),
         "data/penguins/penguins.csv",
         "data/patients.csv",
         "make_own.py",
+        "export.py",
         "notebook.py",
         "predict.py",
         "run.py",
@@ -218,7 +221,7 @@ def test_the_page_of_settings_names_every_setting() -> None:
     named = set(re.findall(r"`([a-z_.]+[a-z0-9])`", page))
 
     shelves = ["model", "cohort", "privacy", "data.partition", "aggregator", "server"]
-    shelves += ["training.optimizer", "training.round_schedule", "training.step_schedule"]
+    shelves += ["algorithm", "behaviour", "training.optimizer", "training.round_schedule", "training.step_schedule"]
 
     def keys(table: type[BaseModel], at: str) -> Iterator[str]:
         for name, field in table.model_fields.items():

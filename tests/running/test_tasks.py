@@ -24,8 +24,9 @@ from privfl.tables import narrow
 
 ATTACKS = ["membership/lira", "membership/loss", "membership/rmia"]
 DATA = {"binary": "signs", "regression": "numbers", "multilabel": "tags", "next_token": "words"}
-HEADLINES = {"binary": ("accuracy", 0.8, 1.0), "regression": ("rmse", 0.0, 1.2), "multilabel": ("f1", 0.7, 1.0)}
-HEADLINES["next_token"] = ("perplexity", 1.0, 5.0)
+HEADLINES = {"binary": ("accuracy", 0.75, 1.0), "regression": ("rmse", 0.0, 0.3), "multilabel": ("f1", 0.7, 1.0)}
+HEADLINES["next_token"] = ("perplexity", 1.0, 6.0)
+"""Name and bounds: six standard deviations over seeds from the mean; untrained models have 0.52, 1.5, 0.38 and 8.2."""
 
 
 def settings(task: str, **changes: Any) -> dict[str, Any]:
@@ -36,7 +37,7 @@ def settings(task: str, **changes: Any) -> dict[str, Any]:
         "model": {"kind": "own_tasks.next_word" if task == "next_token" else "logistic"},
         "cohort": {"kind": "all"},
         "training": {"local_epochs": 4, "batch_size": 8, "lr": 2.0 if task == "next_token" else 0.2},
-        "privacy": {"kind": "example", "noise_multiplier": 0.5, "delta": 1e-3, "max_grad_norm": 1.0},
+        "privacy": {"kind": "example", "noise_multiplier": 0.3, "delta": 1e-3, "max_grad_norm": 1.0},
         "server": "fedavg",
         "attacks": {"run": ATTACKS, "shadow_models": 1},
         **changes,
