@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
+from privfl.config import ExperimentConfig
 from privfl.data.datasets import About, OwnFiles
 from privfl.data.datasets._columns import Columns, columns_of
 from privfl.data.datasets._features import Chosen, applied, chosen_columns, fitted, in_words, require_numbers
@@ -87,6 +88,13 @@ class Table(OwnFiles):
             if not low < high:
                 raise contradiction(f"ranges.{name}", [low, high], "must be a range [low, high], low below high")
         return self
+
+    def check_settings(self, config: ExperimentConfig) -> None:
+        """See the contract: the task says which label there must be."""
+        if config.task.kind == "regression" and self.target != "number":
+            raise contradiction("data.target", self.target, "must be 'number' for task = 'regression'")
+        if config.task.kind == "multilabel" and len(self.label) == 1:
+            raise contradiction("data.label", self.label[0], "must be a list of columns for task = 'multilabel'")
 
     def read(self) -> LoadedData:
         """Read the file or files, set the test part aside, and turn columns into numbers.
