@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from privfl.api.epsilon import Epsilon
     from privfl.api.frame import Frame
     from privfl.api.many import compare, load_runs
+    from privfl.api.outside import audit
     from privfl.api.run import Run, run
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
@@ -28,6 +29,7 @@ __all__ = [
     "Run",
     "account",
     "assemble",
+    "audit",
     "compare",
     "load",
     "load_runs",
@@ -44,6 +46,7 @@ _HOMES = {
     "Run": "api.run",
     "account": "running.pricing",
     "assemble": "running.experiment",
+    "audit": "api.outside",
     "compare": "api.many",
     "load": "loading",
     "load_runs": "api.many",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import runpy
 import shlex
 import shutil
 import subprocess
@@ -55,7 +56,7 @@ def commands(page: str) -> list[str]:
         if not block[1] and page != "docs/architecture.md":  # Whose blocks are drawings.
             lines = re.sub(r" {3,}.*$", "", block[2], flags=re.MULTILINE).splitlines()
             found += [(block.start() + place, line) for place, line in enumerate(lines) if line]
-    return [line for _, line in sorted(found) if len(line.split()) > 2 or line.endswith("list")]
+    return [line for _, line in sorted(found) if len(line.split()) > 2 or line.endswith(("list", ".py"))]
 
 
 @pytest.fixture(scope="module")
@@ -120,6 +121,9 @@ def test_a_page_can_be_followed(
 
 def follow(line: str, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
     first = line.split()[0]
+    if first == "python" and Path(line.split()[1]).is_file():
+        runpy.run_path(line.split()[1], run_name="__main__")
+        return
     if first in ELSEWHERE:
         for name in re.findall(r"(?:benchmarks|tests|paper_configs)/[\w./]+", line):
             assert (ROOT / name).exists(), line
@@ -165,6 +169,7 @@ def test_the_pages_have_what_to_follow() -> None:
         ),
         "data/penguins/penguins.csv",
         "data/patients.csv",
+        "export.py",
         "notebook.py",
         "predict.py",
         "run.py",

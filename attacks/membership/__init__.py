@@ -47,6 +47,7 @@ class Evidence:
         population_logits_PC: the target's outputs on the population.
         population_shadow_logits_SPC: each shadow's outputs on the population.
         task: turns outputs and labels into the signal that attacks rank by.
+        population_member_SP: the population examples that each shadow was trained on; None: none of them.
     """
 
     labels_N: LabelArray
@@ -57,6 +58,7 @@ class Evidence:
     population_logits_PC: LogitArray
     population_shadow_logits_SPC: LogitArray
     task: Task = CLASSIFICATION
+    population_member_SP: BoolArray | None = None
 
     @classmethod
     def of(cls, view: View, knowledge: Knowledge) -> Evidence:
@@ -98,6 +100,9 @@ class MembershipAttack(Attack):
     adversary: ClassVar[Adversary] = "external"
 
     question: ClassVar[str] = "membership"
+
+    needs_population: ClassVar[bool] = False
+    """Whether its scores mean nothing without fresh examples. A run always has some; predictions from elsewhere may not."""
 
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`: the scores that :meth:`score` gives to the evidence."""

@@ -19,6 +19,10 @@ class AttackP(MembershipAttack):
 
     threat: ClassVar[str] = "Whoever has the final model and fresh data wants to know who was trained on, from the loss."
 
+    needs_population: ClassVar[bool] = True
+
+    needs_population: ClassVar[bool] = True
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         task = evidence.task

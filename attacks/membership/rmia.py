@@ -40,7 +40,8 @@ class Rmia(MembershipAttack):
         shadow_SN = probability(task, evidence.shadow_logits_SNC, evidence.labels_N)
         shadow_SP = probability(task, evidence.population_shadow_logits_SPC, evidence.population_labels_P)
         usual_N = self._marginal(_mean_out(shadow_SN, evidence.shadow_member_SN, self.a))
-        usual_P = self._marginal(shadow_SP.mean(axis=0))
+        taken_SP = evidence.population_member_SP
+        usual_P = self._marginal(shadow_SP.mean(axis=0) if taken_SP is None else _mean_out(shadow_SP, taken_SP, self.a))
         target_N = probability(task, evidence.logits_NC, evidence.labels_N)
         target_P = probability(task, evidence.population_logits_PC, evidence.population_labels_P)
         ratios = {

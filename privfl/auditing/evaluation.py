@@ -183,6 +183,50 @@ def best_of(
     return _best(_flat(scores), member_N, _half(len(member_N), generator), promised, level)
 
 
+@dataclass(frozen=True)
+class GroupLeakage:
+    """What the best attack found in one group.
+
+    Args:
+        group: its number or word.
+        members: its members among the candidates that are measured.
+        nonmembers: the others.
+        auc: with an interval that holds for all groups together; None if there are not both kinds.
+    """
+
+    group: Any
+    members: int
+    nonmembers: int
+    auc: Estimate | None
+
+
+def by_group(
+    scores: Scores, member_N: BoolArray, group_N: NDArray[Any], generator: np.random.Generator, level: float = 0.95
+) -> tuple[GroupLeakage, ...]:
+    """The AUC of the best attack in each group of candidates, on those that did not choose it.
+
+    The intervals are those of Bonferroni: all of them hold at the same time with a probability of at least ``level``.
+
+    Args:
+        scores: what the attacks returned.
+        member_N: the truth, drawn by independent fair coins.
+        group_N: the group of each candidate.
+        generator: splits the candidates into halves, as for :func:`evaluate`.
+        level: of all intervals together.
+    """
+    flat, chosen_N = _flat(scores), _half(len(member_N), generator)
+    name, chosen_N = _chosen(flat, member_N, chosen_N)
+    groups = np.unique(group_N)
+    found = []
+    for group in groups:
+        here_N = (group_N == group) & ~chosen_N
+        members = int(np.count_nonzero(member_N[here_N]))
+        others = int(np.count_nonzero(here_N)) - members
+        area = auc(flat[name][here_N], member_N[here_N], 1 - (1 - level) / len(groups)) if members and others else None
+        found.append(GroupLeakage(group.item(), members, others, area))
+    return tuple(found)
+
+
 _Flat = dict[tuple[str, str], FloatArray]
 
 
@@ -200,9 +244,7 @@ def _half(candidates: int, generator: np.random.Generator) -> BoolArray:
 
 
 def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> Best:
-    if len(flat) == 1:
-        chosen_N = np.zeros_like(chosen_N)
-    names = next(iter(flat)) if len(flat) == 1 else max(flat, key=lambda name: _merit(flat[name][chosen_N], member_N[chosen_N]))
+    names, chosen_N = _chosen(flat, member_N, chosen_N)
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
     delta = 0.0 if promised is None else promised.delta
     epsilon = one_run_audit(scores, truth, delta, level)
@@ -217,6 +259,13 @@ def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: Priva
         measured_on=len(truth),
         members=int(np.count_nonzero(truth)),
     )
+
+
+def _chosen(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray) -> tuple[tuple[str, str], BoolArray]:
+    """The best variant, and the candidates that chose it: nobody, if there is but one."""
+    if len(flat) == 1:
+        return next(iter(flat)), np.zeros_like(chosen_N)
+    return max(flat, key=lambda name: _merit(flat[name][chosen_N], member_N[chosen_N])), chosen_N
 
 
 def _merit(scores: FloatArray, truth: BoolArray) -> tuple[float, float]:

@@ -11,14 +11,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from privfl.auditing.questions.membership import OutsideFinding
 from privfl.report import page
 from privfl.report.card import as_json
 from privfl.report.recorded import Run
-from privfl.report.summary import attacks_tables, summary_table
+from privfl.report.summary import attacks_tables, findings_tables, summary_table
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic, write_json
 
-__all__ = ["attacks_tables", "notebook_summary", "summary_table", "write_report"]
+__all__ = ["attacks_tables", "findings_tables", "notebook_summary", "summary_table", "write_outside", "write_report"]
 
 
 def notebook_summary(folder: RunFolder) -> str:
@@ -28,6 +29,23 @@ def notebook_summary(folder: RunFolder) -> str:
         RunFolderError: the run has not finished, or a record of it is damaged.
     """
     return page.in_brief(Run.read(folder))
+
+
+def write_outside(finding: OutsideFinding, folder: Path) -> Path:
+    """Write the page and the figures of a model that was trained elsewhere into a folder.
+
+    Returns:
+        the page.
+
+    Raises:
+        RunFolderError: the folder cannot be written.
+        StorageError: the disk is full.
+    """
+    made = page.of_outside(finding)
+    for drawing in made.drawings:
+        write_atomic(folder / "figures" / f"{drawing.name}.svg", drawing.standing_alone().encode())
+    write_atomic(folder / "report.html", made.html.encode())
+    return folder / "report.html"
 
 
 def write_report(folders: Sequence[RunFolder | Path | str], out: Path | str) -> Path:

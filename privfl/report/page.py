@@ -11,11 +11,13 @@ from pathlib import Path
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
+from privfl.records import Interval
 from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
-from privfl.report.blocks import Section, shown
+from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.recorded import Run
@@ -63,6 +65,28 @@ def of_run(run: Run) -> Page:
 def in_brief(run: Run) -> str:
     """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
     return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+
+
+def of_outside(finding: OutsideFinding) -> Page:
+    """The page of a model that was trained elsewhere: what was found, and no run around it."""
+    block = block_of(finding.question)
+    assert block is not None
+    with style():
+        section = block.section(finding, None)
+    groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
+    html = _fill(
+        "outside.html.j2",
+        finding=finding,
+        headlines=block.headlines(finding, None),
+        section=_section(section),
+        groups=groups,
+        level=wording.level(1 - 0.05 / max(len(groups), 1)),
+    )
+    return Page(html, list(section.drawings))
+
+
+def _area(auc: Interval | None) -> tuple[str, str]:
+    return ("not measured", "") if auc is None else (f"{auc.value:.3f}", f"{auc.low:.3f} – {auc.high:.3f}")
 
 
 def of_runs(runs: Sequence[Run], out: Path) -> Page:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from rich import box
 from rich.table import Table
 
+from privfl.auditing.questions import Finding
 from privfl.errors import RunFolderError
 from privfl.report.blocks import shown
 from privfl.report.headline import headlines, warnings
@@ -47,4 +50,9 @@ def attacks_tables(folder: RunFolder) -> list[Table]:
     findings = folder.findings
     if not findings:
         raise RunFolderError(f"{folder.path}: no attack was run; type `privfl attack {folder.path}`")
+    return findings_tables(findings)
+
+
+def findings_tables(findings: Sequence[Finding]) -> list[Table]:
+    """A table for each finding that has a block."""
     return [block.table(one) for block, one in shown(findings)]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from privfl.adversaries import Adversary
 from privfl.auditing.bound import PrivacyCurve
-from privfl.auditing.evaluation import Evaluation, evaluate, require_both_kinds
+from privfl.auditing.evaluation import Evaluation, by_group, evaluate, require_both_kinds
 from privfl.auditing.questions import Arrays, Claim, Claimed, Claims, Finding, Question, Truth
 from privfl.auditing.roc import Estimate, OperatingPoint
 from privfl.errors import ItemError, first_line
@@ -108,6 +108,26 @@ class MembershipFinding(Finding):
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 
 
+class GroupRecord(Frozen):
+    """What the best attack found in one group, among the candidates that did not choose it.
+
+    ``auc`` is None if the group has no members or no others there. With G groups
+    each interval is at level 1 − 0.05 / G, so that all of them hold together at 0.95.
+    """
+
+    group: str
+    members: int
+    nonmembers: int
+    auc: Interval | None
+
+
+class OutsideFinding(MembershipFinding):
+    """What was found about a model that was trained elsewhere; ``source`` is where its predictions or scores came from."""
+
+    source: str
+    groups: list[GroupRecord]
+
+
 class Membership(Question):
     """Was this example trained on? Judged by the ROC, its area, the TPR at low FPRs, and the ε that the guesses refute.
 
@@ -127,6 +147,27 @@ class Membership(Question):
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.by_attack.items())}
         return self._finding(claims, evaluate(scores, member_N, promise, truth.halving()))
+
+    def by_group(self, claims: Mapping[str, Claimed], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
+        """The AUC of the best attack in each group.
+
+        Args:
+            claims: those that were evaluated.
+            truth: what really happened.
+            group_N: the group of each candidate, numbers or words.
+        """
+        member_N = truth.candidate_members
+        scores = {attack: _scores(made) for attack, made in sorted(claims.items())}
+        found = by_group(scores, member_N, group_N, truth.halving())
+        return [
+            GroupRecord(
+                group=str(one.group),
+                members=one.members,
+                nonmembers=one.nonmembers,
+                auc=None if one.auc is None else _interval(one.auc, one.members + one.nonmembers),
+            )
+            for one in found
+        ]
 
     def _finding(self, claims: Claims, found: Evaluation) -> MembershipFinding:
         best = found.best

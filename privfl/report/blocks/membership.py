@@ -10,7 +10,7 @@ from rich.table import Table
 from privfl.adversaries import Adversary
 from privfl.auditing import clopper_pearson
 from privfl.auditing.questions import Finding
-from privfl.auditing.questions.membership import MembershipFinding, RateAt
+from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
@@ -80,6 +80,7 @@ class Membership(Block):
             "rates": [rate(at.fpr) for at in finding.attacks[0].rates],
             "title": "" if finding.adversary == "external" else f"By the {_who(finding.adversary)}",
             "has": _has(finding),
+            "prose": _prose(finding),
         }
         return Section(_TEMPLATE, parts, [drawing])
 
@@ -239,6 +240,17 @@ def _has(finding: MembershipFinding) -> str:
     return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
 
 
+def _prose(finding: MembershipFinding) -> str:
+    """What was judged, if it was no run."""
+    if not isinstance(finding, OutsideFinding):
+        return ""
+    shadows = f", beside the outputs of {plural(finding.shadow_models, 'shadow model')}" if finding.shadow_models else ""
+    return (
+        f"{count(finding.members + finding.nonmembers)} candidates from {finding.source}{shadows}: "
+        f"{count(finding.members)} were trained on, {count(finding.nonmembers)} were not."
+    )
+
+
 def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
     """One row for each variant, as (figure, what it stands on) pairs."""
     best = (finding.best.attack, finding.best.variant)
@@ -274,9 +286,13 @@ _TEMPLATE: Final = """\
 {% if title %}
 <h3>{{ title }}</h3>
 {% endif %}
+{% if prose %}
+<p class="prose">{{ prose }}</p>
+{% else %}
 <p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples, for each of which a fair coin
 decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. It has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
 trained in the same way{% endif %}, and says who was a member.</p>
+{% endif %}
 <div class="beside">
 {{ figure(roc, captioned=false) }}
 <div class="guide">

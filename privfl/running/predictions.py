@@ -1,0 +1,267 @@
+"""Scores and predictions of a model that was trained elsewhere, read from a file and checked.
+
+A file is an ``.npz`` archive, or a Parquet table with a row for each candidate. Its arrays have these names:
+
+=====================  =================  =========================================================================
+``member``             (N,)               1 for a candidate that was trained on, 0 for another
+``group``              (N,), optional     numbers or words; the AUC is given for each group, too
+any other              (N,)               scores: higher means member
+``logits``             (N, C)             predictions: the model's outputs before the softmax, with ``labels``
+``labels``             (N,)               the class of each candidate, from 0
+``confidence``         (N,)               in place of both: log(p / (1 − p)) of the true class' probability p
+``shadow_logits``      (S, N, C)          those of S shadow models; or ``shadow_confidence``, (S, N)
+``shadow_member``      (S, N)             1 if that shadow model was trained on that candidate
+``population_logits``  (P, C), optional   outputs on P fresh examples, with ``population_labels`` and
+                                          ``shadow_population_logits``, (S, P, C)
+=====================  =================  =========================================================================
+
+In a Parquet table a shadow array is a column of lists, S numbers or S lists of C numbers in each row; the population has no
+place there.
+
+Suffixes: N candidates, P examples of the population, S shadow models, C classes.
+"""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.errors import DataError
+from privfl.shelves import nearest
+
+FloatArray = NDArray[np.float64]
+LogitArray = NDArray[np.float32]
+IntArray = NDArray[np.int64]
+BoolArray = NDArray[np.bool_]
+Arrays = Mapping[str, NDArray[Any]]
+
+_SHADOWED: Final = ("shadow_logits", "shadow_confidence", "shadow_member")
+_POPULATION: Final = ("population_logits", "population_labels", "shadow_population_logits")
+_PREDICTIONS: Final = ("member", "group", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION)
+
+
+@dataclass(frozen=True)
+class Scores:
+    """Scores of attacks, by their names.
+
+    Args:
+        where: the file's name, or another word for where they came from.
+        member_N: who was trained on.
+        group_N: the group of each candidate; None: there are none.
+        by_name: N scores each, higher means member.
+    """
+
+    where: str
+    member_N: BoolArray
+    group_N: NDArray[Any] | None
+    by_name: Mapping[str, FloatArray]
+
+    @classmethod
+    def of(cls, arrays: Arrays, where: str) -> Scores:
+        """Check the arrays.
+
+        Raises:
+            DataError: one is missing, or has a wrong shape or value.
+        """
+        member_N, group_N = _who(arrays, where)
+        names = [name for name in arrays if name not in ("member", "group")]
+        if not names:
+            raise DataError(f"{where}: has no scores; it has {_listed(arrays)}: add an array of N numbers, higher for members")
+        shape = {"N": len(member_N)}
+        return cls(where, member_N, group_N, {name: _numbers(arrays, name, ("N",), shape, where) for name in names})
+
+
+@dataclass(frozen=True)
+class Population:
+    """Outputs on fresh examples: (P, C), (P,) and (S, P, C)."""
+
+    logits_PC: LogitArray
+    labels_P: IntArray
+    shadow_logits_SPC: LogitArray
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """Outputs of a model and of shadow models on the candidates.
+
+    Args:
+        where: the file's name, or another word for where they came from.
+        member_N: who was trained on.
+        group_N: the group of each candidate; None: there are none.
+        outputs_NC: logits; or, of shape (N, 1), the log-odds of the true class' probability.
+        labels_N: the classes; None: the outputs are log-odds.
+        shadow_outputs_SNC: the same of S shadow models, S may be 0.
+        shadow_member_SN: who each of them was trained on.
+        population: outputs on fresh examples; None: there are none.
+    """
+
+    where: str
+    member_N: BoolArray
+    group_N: NDArray[Any] | None
+    outputs_NC: LogitArray
+    labels_N: IntArray | None
+    shadow_outputs_SNC: LogitArray
+    shadow_member_SN: BoolArray
+    population: Population | None
+
+    @classmethod
+    def of(cls, arrays: Arrays, where: str) -> Predictions:
+        """Check the arrays.
+
+        Raises:
+            DataError: one is missing, unknown, or has a wrong shape or value.
+        """
+        for name in arrays:
+            if name not in _PREDICTIONS:
+                raise DataError(f"{where}: has an array {name!r}, which no attack reads; {nearest(name, _PREDICTIONS)}")
+        member_N, group_N = _who(arrays, where)
+        sizes = {"N": len(member_N)}
+        labels_N: IntArray | None = None
+        if "confidence" in arrays:
+            _without(arrays, ("logits", "labels", "shadow_logits", *_POPULATION), "confidence", where)
+            outputs_NC = _outputs(arrays, "confidence", ("N",), sizes, where)[:, None]
+            shadow_SNC = _shadow_outputs(arrays, "shadow_confidence", ("S", "N"), sizes, where)
+            shadow_SNC = shadow_SNC[..., None] if shadow_SNC.ndim == 2 else shadow_SNC
+        else:
+            if "logits" not in arrays:
+                raise DataError(f"{where}: has neither 'logits' nor 'confidence'; it has {_listed(arrays)}")
+            _without(arrays, ("shadow_confidence",), "logits", where)
+            outputs_NC = _outputs(arrays, "logits", ("N", "C"), sizes, where)
+            labels_N = _labels(arrays, "labels", "N", sizes, where)
+            shadow_SNC = _shadow_outputs(arrays, "shadow_logits", ("S", "N", "C"), sizes, where)
+        member_SN = np.zeros((0, len(member_N)), dtype=bool)
+        if len(shadow_SNC) or "shadow_member" in arrays:
+            member_SN = _coins(_shaped(arrays, "shadow_member", ("S", "N"), sizes, where), "shadow_member", where)
+        if not len(shadow_SNC):
+            shadow_SNC = np.zeros((0, *outputs_NC.shape), dtype=np.float32)
+        population = _population(arrays, sizes, where) if any(name in arrays for name in _POPULATION) else None
+        return cls(where, member_N, group_N, outputs_NC, labels_N, shadow_SNC, member_SN, population)
+
+
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of an ``.npz`` archive, or the columns of a Parquet table, shadow models first.
+
+    Raises:
+        DataError: it is missing, damaged or of another kind.
+    """
+    try:
+        content = path.read_bytes()[:4]
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read ({error.strerror}); give an .npz or Parquet file") from None
+    try:
+        if content == b"PAR1":
+            return _columns(path)
+        with np.load(path) as archive:
+            return dict(archive)
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        why = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise DataError(
+            f"{path}: is no .npz archive of plain arrays and no Parquet table ({why}); write one with np.savez"
+        ) from None
+
+
+def _columns(path: Path) -> dict[str, NDArray[Any]]:
+    import pyarrow.parquet as parquet
+
+    table = parquet.read_table(path)
+    found = {name: np.array(table[name].to_pylist()) for name in table.column_names}
+    # A row is a candidate; in an archive the shadow models come first.
+    return {name: np.moveaxis(array, 0, 1) if name in _SHADOWED and array.ndim > 1 else array for name, array in found.items()}
+
+
+# --- checks -----------------------------------------------------------------------------------------------------------
+
+
+def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None]:
+    member = _shaped(arrays, "member", ("N",), {}, where)
+    member_N = _coins(member, "member", where)
+    if not len(member_N) or member_N.all() or not member_N.any():
+        raise DataError(
+            f"{where}: 'member' names {member_N.sum()} members among {len(member_N)} candidates; both kinds are needed"
+        )
+    group = _shaped(arrays, "group", ("N",), {"N": len(member_N)}, where) if "group" in arrays else None
+    if group is not None and group.dtype.kind not in "biufU":
+        raise DataError(f"{where}: 'group' holds {group.dtype}; it must hold numbers or words")
+    return member_N, group
+
+
+def _shaped(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> NDArray[Any]:
+    """The array, whose shape agrees with the sizes that are known; those that it adds are known from now on."""
+    if name not in arrays:
+        raise DataError(f"{where}: has no array {name!r} of shape {_tuple(shape)}; it has {_listed(arrays)}")
+    found = np.asarray(arrays[name])
+    fits = found.ndim == len(shape) and all(
+        sizes.get(letter, size) == size for letter, size in zip(shape, found.shape, strict=True)
+    )
+    if not fits:
+        wanted = _tuple(f"{letter} = {sizes[letter]}" if letter in sizes else letter for letter in shape)
+        raise DataError(f"{where}: {name!r} has the shape {found.shape}; it must be {wanted}")
+    sizes.update(zip(shape, found.shape, strict=True))
+    return found
+
+
+def _numbers(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> FloatArray:
+    found = _shaped(arrays, name, shape, sizes, where)
+    if found.dtype.kind not in "biuf":
+        raise DataError(f"{where}: {name!r} holds {found.dtype}; it must hold numbers")
+    broken = np.count_nonzero(~np.isfinite(found))
+    if broken:
+        raise DataError(f"{where}: {name!r} has {broken} values that are NaN or infinite, of {found.size}; drop or mend them")
+    return found.astype(np.float64)
+
+
+def _outputs(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> LogitArray:
+    """A model's outputs, in the precision in which models of this project give theirs."""
+    limit = np.finfo(np.float32).max
+    return np.clip(_numbers(arrays, name, shape, sizes, where), -limit, limit).astype(np.float32)
+
+
+def _coins(found: NDArray[Any], name: str, where: str) -> BoolArray:
+    if found.dtype.kind not in "biuf" or not np.isin(found, (0, 1)).all():
+        other = next((one for one in found.ravel().tolist() if one not in (0, 1)), "")
+        raise DataError(f"{where}: {name!r} holds {other!r}; it must hold 1 for a member and 0 for any other")
+    return found.astype(bool)
+
+
+def _labels(arrays: Arrays, name: str, letter: str, sizes: dict[str, int], where: str) -> IntArray:
+    found = _shaped(arrays, name, (letter,), sizes, where)
+    if found.dtype.kind not in "iu" or found.min(initial=0) < 0 or found.max(initial=0) >= sizes["C"]:
+        raise DataError(f"{where}: {name!r} must hold whole numbers from 0 to {sizes['C'] - 1}, the columns of the logits")
+    return found.astype(np.int64)
+
+
+def _shadow_outputs(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> LogitArray:
+    if name in arrays or "shadow_member" in arrays:
+        return _outputs(arrays, name, shape, sizes, where)
+    return np.zeros((0,) * len(shape), dtype=np.float32)
+
+
+def _population(arrays: Arrays, sizes: dict[str, int], where: str) -> Population:
+    logits_PC = _outputs(arrays, "population_logits", ("P", "C"), sizes, where)
+    labels_P = _labels(arrays, "population_labels", "P", sizes, where)
+    name = "shadow_population_logits"
+    if "S" not in sizes and name not in arrays:
+        return Population(logits_PC, labels_P, np.zeros((0, *logits_PC.shape), dtype=np.float32))
+    return Population(logits_PC, labels_P, _outputs(arrays, name, ("S", "P", "C"), sizes, where))
+
+
+def _without(arrays: Arrays, names: tuple[str, ...], beside: str, where: str) -> None:
+    for name in names:
+        if name in arrays:
+            raise DataError(f"{where}: has both {beside!r} and {name!r}, which belong to two ways of saying it; take one away")
+
+
+def _tuple(letters: Iterable[str]) -> str:
+    """(N, C), or (N,) as NumPy writes it."""
+    words = tuple(letters)
+    return f"({', '.join(words)}{',' if len(words) == 1 else ''})"
+
+
+def _listed(arrays: Arrays) -> str:
+    return ", ".join(sorted(arrays)) or "none"
