@@ -21,8 +21,6 @@ class AttackP(MembershipAttack):
 
     needs_population: ClassVar[bool] = True
 
-    needs_population: ClassVar[bool] = True
-
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         task = evidence.task
