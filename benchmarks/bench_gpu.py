@@ -1,4 +1,4 @@
-"""What does a GPU do for a cohort's private training, how far is that from the card's ceilings, and what limits it?
+"""The speed of a cohort's private training on a GPU, its distance from the card's ceilings, and its bottleneck.
 
 Each part can be named; without a name all are carried out::
 

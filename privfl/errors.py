@@ -9,14 +9,14 @@
     │   ├── DataError           data that is missing, damaged or unfit for the run
     │   ├── ModelError          a model that cannot be trained as the plan asks
     │   ├── RunFolderError      a run folder that is absent, foreign or of another version
-    │   └── ViewError           an attack asked for what its adversary could not have seen
+    │   └── ViewError           an attack asked for more than its adversary could have seen
     ├── PrivacyError            a step that would have broken the promised privacy
     ├── ProtocolError           secure aggregation: a message was refused, or a round cannot go on
     │   └── ThresholdError      too few clients are left, so that no sum was made
     ├── ProcessError            a run of several processes lost one of them
     └── StorageError            the disk is full or refuses to be written
 
-A message is one line: the value, what is allowed, and what to do next.
+A message is one line: the value, the allowed ones, and the next thing to do.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class RunFolderError(UserError):
 
 
 class ViewError(UserError):
-    """An attack asked for what its adversary could not have seen."""
+    """An attack asked for more than its adversary could have seen."""
 
 
 class PrivacyError(PrivflError):
@@ -68,8 +68,8 @@ class ProtocolError(PrivflError):
     """Secure aggregation: a message was refused, or a round cannot go on.
 
     Args:
-        reason: what was found, what is allowed, what to do.
-        stage: the stage of the protocol, where there is one.
+        reason: the value that was found, the allowed ones, the way out.
+        stage: the stage of the protocol, if there is one.
         peer: who is at fault, as far as the one who raises can tell: ``"server"`` or ``"client 7"``.
     """
 
@@ -96,5 +96,5 @@ class StorageError(PrivflError):
 
 
 def first_line(error: BaseException) -> str:
-    """What another library's error says in its first line, or, where it says nothing, what it is."""
+    """The first line of another library's error, or the name of its class if it has no message."""
     return (str(error).splitlines() or [type(error).__name__])[0]

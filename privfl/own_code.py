@@ -1,7 +1,7 @@
 """The user's own code: which line of it raised, so that its mistakes too are told in one line.
 
-An item of a shelf may be a module of the user's own, which may raise anything. Whose a call is, is told by its file: Python's
-library, what is installed beside it, and privfl itself are not the user's; a module with an item in it is, wherever it lies.
+An item of a shelf may be a module of the user's own, which may raise anything. The file of a call says
+whose it is: Python's library, installed packages and privfl itself are not the user's; a module with an item in it is.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def debugging() -> bool:
 
 
 def place(error: BaseException) -> str | None:
-    """File, line and function of the innermost call of the user's own code; None where it has no part in it.
+    """File, line and function of the innermost call of the user's own code; None if it has no part in the error.
 
     For example ``my_lab/table.py, line 14, in read``.
     """
@@ -46,7 +46,7 @@ def place(error: BaseException) -> str | None:
 
 
 def told(error: Exception) -> ItemError | None:
-    """What the user's own code raised, in one line; None where it has no part in it, or the line says it already."""
+    """The error of the user's own code, in one line; None if it has no part in the error, or the line says it already."""
     found = None if isinstance(error, PrivflError) else place(error)
     if found is None:
         return None
@@ -54,14 +54,14 @@ def told(error: Exception) -> ItemError | None:
 
 
 def what(error: BaseException) -> str:
-    """The exception and what it says first: ``ValueError: no such column``."""
+    """The exception and the first line of its message: ``ValueError: no such column``."""
     kind, said = type(error).__name__, error.msg if isinstance(error, SyntaxError) else first_line(error)
     return kind if said == kind else f"{kind}: {said}"
 
 
 @contextmanager
 def telling() -> Iterator[None]:
-    """Raise what the user's own code raises as one line: for whoever is told of it by a process that has no traceback.
+    """Raise an error of the user's own code as one line, for a process that is told of it without a traceback.
 
     Raises:
         ItemError: the user's own code raised.

@@ -1,8 +1,8 @@
 """The processes that carry out one run together, as ``torchrun`` starts them; most runs have one.
 
 The first process has the run folder, the server and its noise. The others wait for its orders, train their share of each
-cohort, and hand in. What crosses between them does so in the methods of :class:`Processes`, which every process must call
-in the same order.
+cohort, and hand in. Values cross between them in the methods of :class:`Processes` alone, which every process must
+call in the same order.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ def cores() -> int:
 
 
 def threads() -> int:
-    """How many threads this process was given for what may be spread over threads: all its cores, where nobody said."""
+    """How many threads this process was given for work that may be spread over threads: all its cores, if nobody said."""
     told = os.environ.get(_THREADS, "")
     return max(1, int(told)) if told.isdecimal() else cores()
 
 
 def device_named(name: str) -> torch.device:
-    """The device that this process computes on: ``cpu``, ``cuda``, or with ``auto`` what there is.
+    """The device that this process computes on: ``cpu``, ``cuda``, or with ``auto`` the GPU if there is one.
 
     Raises:
         ConfigError: there is no such device here.
@@ -55,7 +55,7 @@ def device_named(name: str) -> torch.device:
 
 
 def share_of_threads(processes: int) -> dict[str, str]:
-    """What to add to the environment of each of so many processes, so that together they have this one's threads."""
+    """The variables to add to each of so many processes' environment, so that together they have this one's threads."""
     return {_THREADS: str(max(1, threads() // processes))}
 
 
@@ -77,7 +77,7 @@ class Processes(ABC):
 
     @abstractmethod
     def share(self, value: T | None = None) -> T:
-        """What the first process has, to all."""
+        """Give the first process' value to all."""
 
     @abstractmethod
     def share_vector(self, vector_D: Tensor) -> Tensor:
@@ -85,11 +85,11 @@ class Processes(ABC):
 
     @abstractmethod
     def gather(self, value: T) -> list[T]:
-        """What each process has, by rank, to all."""
+        """Give the values of all processes, by rank, to all."""
 
     @abstractmethod
     def collect(self, value: T) -> list[T]:
-        """What each process has, by rank, to the first alone; an empty list to the others."""
+        """Give the values of all processes, by rank, to the first alone; an empty list to the others."""
 
     @abstractmethod
     def largest(self, value: float) -> float:
@@ -131,7 +131,7 @@ class Alone(Processes):
 
 
 ALONE = Alone()
-"""What every run has that was not started by torchrun."""
+"""The processes of a run that was not started by torchrun."""
 
 
 class Together(Processes):
@@ -198,7 +198,7 @@ class Together(Processes):
 def joined() -> Iterator[Processes]:
     """The processes that ``torchrun`` started, or this one alone.
 
-    Objects and integers travel by gloo, vectors on a GPU by nccl, or by gloo where processes have to share one. Each process
+    Objects and integers travel by gloo, vectors on a GPU by nccl, or by gloo if processes have to share one. Each process
     takes the GPU of its local rank.
 
     Raises:

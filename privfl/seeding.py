@@ -2,9 +2,9 @@
 
 No other module makes randomness out of nothing. A stream is named by a path, for example
 ``Seed(0) / "round" / 3 / "client" / 17 / "noise"``; two different paths never share a stream, so a run that is resumed
-in the middle draws exactly what the uninterrupted run would have drawn.
+in the middle draws exactly the numbers of the uninterrupted run.
 
-These streams make *experiments* repeatable. Whoever knows the seed can subtract the noise: a deployment draws its
+These streams make *experiments* repeatable. Anybody who knows the seed can subtract the noise: a deployment draws its
 noise from the operating system instead. The keys of secure aggregation are always drawn from the operating system.
 """
 

@@ -27,7 +27,7 @@ def storing(path: Path) -> Iterator[None]:
     """Turn a disk that refuses into one line.
 
     Raises:
-        RunFolderError: the place cannot be written: no permission, a file where a folder should be, or the reverse.
+        RunFolderError: the place cannot be written: no permission, a file in a folder's place, or the reverse.
         StorageError: the disk is full, or failed.
     """
     try:
@@ -90,13 +90,13 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
 
 
 def read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    """What :func:`npz` made.
+    """Read the named arrays of an archive that :func:`npz` made.
 
     Raises:
         RunFolderError: the file is missing or damaged.
     """
     try:
-        # From memory: NumPy leaves the file open where an archive turns out to be damaged.
+        # From memory: NumPy leaves the file open if an archive turns out to be damaged.
         with np.load(io.BytesIO(path.read_bytes())) as archive:
             return dict(archive)
     except (OSError, ValueError, zipfile.BadZipFile, zlib.error) as error:

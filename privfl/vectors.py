@@ -1,8 +1,8 @@
 """A model and its one flat vector: the only form in which a model or an update travels.
 
-A :class:`Layout` fixes the order, names and shapes of what is trained: the parameters that require a gradient. Frozen ones and
-buffers are constants, which every side has from the model itself. Whatever comes back is checked against the layout; nothing is
-ever loaded loosely.
+A :class:`Layout` fixes the order, names and shapes of the trained parameters, which are those that require a gradient. Frozen
+ones and buffers are constants, which every side has from the model itself. Whatever comes back is checked against the layout;
+nothing is ever loaded loosely.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class Layout:
         return json.dumps([self.names, self.shapes]).encode()
 
     def digest(self) -> bytes:
-        """SHA-256 of that; two ends that agree on it agree on what each coordinate means."""
+        """SHA-256 of that; two ends that agree on it agree on the meaning of each coordinate."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def flatten(self, tensors: Mapping[str, Tensor]) -> Tensor:
@@ -94,7 +94,7 @@ def trained(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def constants(model: nn.Module) -> dict[str, Tensor]:
-    """What else a model holds: its frozen parameters and its buffers, which no vector carries."""
+    """The tensors of a model that no vector carries: its frozen parameters and its buffers."""
     frozen = {name: value.detach() for name, value in model.named_parameters() if not value.requires_grad}
     return frozen | dict(model.named_buffers())
 
@@ -125,7 +125,7 @@ def load_vector(model: nn.Module, vector_D: Tensor) -> None:
 
 
 def state_of(model: nn.Module, vector_D: Tensor) -> dict[str, Tensor]:
-    """What ``load_state_dict`` of the model takes: these parameters, and its constants, on the CPU, each in memory of its own.
+    """The state for the model's ``load_state_dict``: these parameters and its constants, on the CPU, each in its own memory.
 
     A parameter that several layers share comes under each of its names.
     """
@@ -138,7 +138,7 @@ def state_of(model: nn.Module, vector_D: Tensor) -> dict[str, Tensor]:
 
 
 def are_finite(vectors: Sequence[Tensor]) -> list[bool]:
-    """Of each vector, whether every entry is a finite number; a GPU is waited for once.
+    """Whether every entry is a finite number, for each vector; a GPU is waited for once.
 
     Whatever is not finite leaves a sum that is not: one pass in place of two. A sum can also overflow by itself, so that
     only the entries can say no.

@@ -1,4 +1,4 @@
-"""The command line: parse, call, and say in one line what went wrong.
+"""The command line: parse, call, and tell an error in one line.
 
 Exit codes: 0 done, 1 an error that is not the user's, 2 the user's mistake, 130 interrupted (the run can be resumed).
 """
@@ -45,7 +45,7 @@ def main() -> NoReturn:
         if isinstance(end, SystemExit) and end.code != interruption.EXIT_CODE:
             raise
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # Another Ctrl-C has nothing left to stop.
-        # Not by way of rich: what it was printing would be printed again.
+        # Not by way of rich, which would print its unfinished line again.
         sys.stderr.write(f"privfl: interrupted; what is finished is kept: {interruption.way_on.get()}\n")
         sys.exit(interruption.EXIT_CODE)
     except Exception as error:

@@ -25,7 +25,7 @@ def account(
     curve: Annotated[bool, typer.Option("--curve", help="Also draw ε over the rounds.")] = False,
     curve_file: Annotated[Path | None, typer.Option("--out", help="Where the curve is written too, as SVG.")] = None,
 ) -> None:
-    """What ε a configuration will cost, by each accountant, without training; or what several runs cost together."""
+    """Price a configuration in ε, by each accountant, without training; or price several runs together."""
     from privfl.report import spending
     from privfl.running import pricing
 

@@ -20,7 +20,7 @@ app = typer.Typer(
 
 @app.command("list", epilog="Example: privfl data list")
 def list_all() -> None:
-    """Every data set, whether it is here, and where it can be had."""
+    """List every data set, whether it is here, and its sources."""
     from privfl.data.datasets import _fetch
 
     table = Table("name", "here", "what it is", "licence", "where from")

@@ -16,7 +16,7 @@ EXAMPLE: Final = "privfl doctor"
 
 
 def doctor() -> None:
-    """What privfl finds on this machine: Python, PyTorch, device, data sets, versions."""
+    """Show the Python, PyTorch, device, data sets and versions that privfl finds on this machine."""
     import torch
 
     from privfl.data.datasets import _fetch

@@ -50,7 +50,7 @@ def _told_shortly() -> Iterator[None]:
 
 
 def end_with(error: PrivflError, cause: Exception) -> NoReturn:
-    """Say in one line what went wrong, after the traceback if that was asked for, and leave the program."""
+    """Tell an error in one line, after the traceback if that was asked for, and leave the program."""
     if own_code.debugging():
         traceback.print_exception(cause)
     where = own_code.place(error.__cause__) if error is cause and error.__cause__ is not None else None

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar where somebody looks on, a line for each step elsewhere."""
+"""Progress on the terminal: a bar if somebody looks on, a line for each step otherwise."""
 
 from __future__ import annotations
 

@@ -24,7 +24,7 @@ def run(
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
-    """Train, attack what came of it, and write the page.
+    """Train, attack the trained model, and write the page.
 
     Under `torchrun --nproc-per-node N -m privfl run ...` N processes share out each cohort; the result is the same.
     """
