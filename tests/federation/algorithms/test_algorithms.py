@@ -23,10 +23,10 @@ from privfl.federation.rounds import ServerState
 from privfl.learning.training import LocalWork
 from privfl.records import RoundRecord
 from privfl.report import write_report
-from privfl.running import recording
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
+from privfl.storage import write_atomic
 from privfl.vectors import Layout
 
 PRIVACY: dict[str, dict[str, Any]] = {
@@ -278,16 +278,16 @@ def test_a_run_that_is_killed_before_the_state_is_written_computes_the_round_aga
     """The round's messages were written down already; the same ones are made again, of the state before."""
     config = config_of("scaffold", "example", rounds=3)
     whole = run(config, tmp_path / "whole")
-    real, written = recording.write_atomic, list[Path]()
+    written = list[Path]()
 
     def dying(path: Path, content: Any) -> None:
         if path.name == "state.safetensors" and len(written) == 1:
             raise KilledError
         written.extend([path] if path.name == "state.safetensors" else [])
-        real(path, content)
+        write_atomic(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr(recording, "write_atomic", dying)
+        patch.setattr("privfl.running.recording.write_atomic", dying)
         with pytest.raises(KilledError):
             run(config, tmp_path / "cut")
     resumed = run(config, tmp_path / "cut", resume=True)
