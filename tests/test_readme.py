@@ -156,6 +156,7 @@ def test_the_pages_have_what_to_follow() -> None:
                 "confidence",
                 "narrow",
                 "lion",
+                "carried",
                 "signs",
                 "median",
                 "penguins",
