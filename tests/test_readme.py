@@ -145,7 +145,7 @@ def follow(line: str, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_pages_have_what_to_follow() -> None:
     assert {page: len(commands(page)) for page in ("README.md", "CONTRIBUTING.md", "docs/data.md", "docs/privacy.md")} == {
         "README.md": 8,
-        "CONTRIBUTING.md": 8,
+        "CONTRIBUTING.md": 9,
         "docs/data.md": 17,
         "docs/privacy.md": 3,
     }
@@ -156,6 +156,7 @@ def test_the_pages_have_what_to_follow() -> None:
                 "confidence",
                 "narrow",
                 "lion",
+                "carried",
                 "signs",
                 "median",
                 "penguins",
