@@ -30,7 +30,7 @@ from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
-from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Shadows
+from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view
 from privfl.seeding import Seed
@@ -98,6 +98,9 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 hides_updates=experiment.aggregator.hides_updates,
                 keeps_rounds=config.records.views != "final",
                 shadow_member_SN=coins.shadows(config.attacks.shadow_models),
+                clients=len(experiment.data.clients),
+                cohorts=experiment.cohorts,
+                protocol=_protocol(experiment),
             )
         )
 
@@ -180,7 +183,14 @@ def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Atta
         candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
+        protocol=_protocol(experiment),
     )
+
+
+def _protocol(experiment: Experiment) -> Protocol:
+    """The terms of local training, which are public, as the sizes of clients are."""
+    config, largest = experiment.config, int(experiment.data.sizes().max())
+    return Protocol(config.training, config.rounds, largest, experiment.terms.steps)
 
 
 def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:

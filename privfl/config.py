@@ -240,8 +240,8 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
-    ``task`` and ``algorithm`` are written only if they are others than plain classification and FedAvg: they are in the name of
-    a run's noise in that case.
+    ``task``, ``algorithm`` and ``behaviour`` are written only if they are others than plain classification, FedAvg and honesty:
+    they are in the name of a run's noise in that case.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -254,6 +254,7 @@ class ExperimentConfig(Frozen):
     cohort: Annotated[SerializeAsAny[CohortConfig], on_shelf("cohort")]
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
+    behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]

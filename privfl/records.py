@@ -215,6 +215,7 @@ class PartitionRecord(Frozen):
 
     ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
     train; a run is resumed and attacked with the same only. ``files`` and ``columns`` are those of data of somebody's own.
+    ``misbehaving``: the numbers of the clients that depart from the protocol, ascending.
     """
 
     clients: list[str]
@@ -225,6 +226,7 @@ class PartitionRecord(Frozen):
     constants: str
     files: list[FileRecord] = Field(default_factory=list, exclude_if=lambda files: not files)
     columns: list[ColumnRecord] = Field(default_factory=list, exclude_if=lambda columns: not columns)
+    misbehaving: Annotated[tuple[int, ...], Field(strict=False, exclude_if=lambda clients: not clients)] = ()
 
 
 class Price(Frozen):

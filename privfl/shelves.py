@@ -95,6 +95,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "model": Shelf("privfl.learning.models", "Model"),
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
     "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
+    "behaviour": Shelf("privfl.federation.behaviours", "Behaviour"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),

@@ -111,7 +111,7 @@ MISTAKES = [
     ),
     ("privacy.kind=client", "privacy.kind", "'client'", "did you mean 'client_local' or 'client_central'"),
     ("training.engine=opacuss", "training.engine", "'opacuss'", f"did you mean 'opacus'? allowed: fused, opacus, {OWN}"),
-    ('attacks.run=["membership/los"]', "attacks.run.0.kind", "'membership/los'", "did you mean 'membership/loss'?"),
+    ('attacks.run=["membership/los"]', "attacks.run.0.kind", "'membership/los'", "did you mean 'membership/loss'"),
     ('attacks.run=["membership/_gradients"]', "attacks.run.0.kind", "'membership/_gradients'", "membership/gradient_cosine"),
     # inside an item, inside a list
     (

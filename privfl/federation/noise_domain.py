@@ -53,7 +53,8 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
         data: the members are left to :func:`with_members`.
     """
     out = _left_out(config, made)
-    training, shelves = config.training, ("task", "model", "cohort", "algorithm", "privacy", "server", "aggregator")
+    training = config.training
+    shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator")
     chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))

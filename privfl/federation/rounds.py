@@ -14,6 +14,7 @@ from privfl import own_code
 from privfl.errors import DataError, ItemError, ModelError, PrivacyError, ProcessError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
+from privfl.federation.behaviours import Behaviour
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
@@ -165,6 +166,8 @@ class Round:
         algorithm: says what clients upload, and the direction of the server's step.
         payload: the layout of what clients upload.
         terms: public numbers of the run.
+        behaviour: what the clients that misbehave do to their payloads.
+        misbehaving: those clients.
         aggregator: brings the updates together.
         server: moves the global model.
         largest_client: the size of the largest client of all.
@@ -178,6 +181,8 @@ class Round:
     algorithm: Algorithm
     payload: PayloadLayout
     terms: Terms
+    behaviour: Behaviour
+    misbehaving: frozenset[int]
     aggregator: Aggregator
     server: ServerOptimizer
     largest_client: int
@@ -360,6 +365,8 @@ class Round:
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)
+        if task.client in self.misbehaving:
+            joined_D = self.behaviour.upload(joined_D)
         if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
             return joined_D, before
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})

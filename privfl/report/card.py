@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from privfl.federation.algorithms import Algorithm
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, PrivacyResult
@@ -183,9 +184,11 @@ def _always(run: Run) -> list[tuple[str, str]]:
     return [
         *([("Initial weights", start)] if start else []),
         ("Secure aggregation", hiding),
+        *_personal(run),
         (
             "Poisoned input",
-            "A client may train on whatever it likes. Nothing here detects or limits what that does to the model.",
+            "A client may train on whatever it likes. Nothing here detects or limits what that does to the model."
+            + _misbehaving(run),
         ),
         (
             "This page and its folder",
@@ -197,3 +200,17 @@ def _always(run: Run) -> list[tuple[str, str]]:
             "What is true with or without any one member, and can be learned from the model, is what it is for.",
         ),
     ]
+
+
+def _personal(run: Run) -> list[tuple[str, str]]:
+    """Models that are in no promise, if clients have any of their own."""
+    if not narrow(run.config.algorithm, Algorithm).personal:
+        return []
+    text = "Each client also has a model of its own, trained on its data without noise. It is sent to nobody. No ε covers it."
+    return [("Personal models", text)]
+
+
+def _misbehaving(run: Run) -> str:
+    """How many clients departed from the protocol in this simulation."""
+    who = run.partition.misbehaving
+    return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({run.config.behaviour.kind})." if who else ""

@@ -90,6 +90,9 @@ def _quality(run: Run) -> Drawing:
             color=SERIES[1], alpha=0.16, linewidth=0, label="clients, 10th to 90th percentile",
         )  # fmt: skip
         axes.plot([d for d, _ in spread], [c.median for _, c in spread], **series(1), label="median client")
+    own = [(done, evaluation.personal.median) for done, evaluation in points if evaluation.personal is not None]
+    if own:
+        axes.plot([done for done, _ in own], [median for _, median in own], **series(2), label="median client, own model")
     axes.fill_between(
         x, [e.headline.low for _, e in points], [e.headline.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
@@ -105,6 +108,8 @@ def _quality(run: Run) -> Drawing:
     if final.clients is not None:
         low, high = (measured(headline, value) for value in (final.clients.p10, final.clients.p90))
         alt += f" Over clients it ends between {low} (10th percentile) and {high}."
+    if final.personal is not None:
+        alt += f" The median client's own model ends at {measured(headline, final.personal.median)} on its own hold-out."
     return finish(figure, "accuracy", capital(headline.title), alt)
 
 

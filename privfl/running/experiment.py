@@ -22,6 +22,7 @@ from privfl.data.input_store import Inputs
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
+from privfl.federation.behaviours import Behaviour
 from privfl.federation.noise_domain import Made, fingerprint, of_state, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
@@ -77,6 +78,8 @@ class Experiment:
         initial_D: the global model before the first round.
         trainer, algorithm, aggregator, server: the items that do the work.
         personal: trains clients' own models, without noise, if the algorithm has such.
+        behaviour, misbehaving: how some clients depart from the protocol, and those clients.
+        wrong_y: the labels that they train on, of the whole pool.
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
             whole run is known before it begins.
@@ -101,6 +104,9 @@ class Experiment:
     initial_D: Tensor
     trainer: Trainer
     personal: Trainer | None
+    behaviour: Behaviour
+    misbehaving: frozenset[int]
+    wrong_y: Tensor
     engine: str
     algorithm: Algorithm
     aggregator: Aggregator
@@ -172,7 +178,8 @@ class Experiment:
             own = stream / "client" / client
             # Only the very same question gets the same noise, and the client's state is a part of the question.
             own = own / of_state(kept) if kept and self.plan.promises else own
-            return LocalTask(client, int(sizes_K[client]), self.x, self.y, rows_n, own, work, scale)
+            y = self.wrong_y if client in self.misbehaving else self.y
+            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 
@@ -234,6 +241,8 @@ class Experiment:
             algorithm=self.algorithm,
             payload=self.payload,
             terms=self.terms,
+            behaviour=self.behaviour,
+            misbehaving=self.misbehaving,
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
@@ -346,7 +355,8 @@ def assemble(
     if config.privacy.secret_cohorts:
         # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
         cohorts = _draw_cohorts(config, data, secret, name)
-    server = narrow(config.server, ServerOptimizer)
+    server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
+    y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
     experiment = Experiment(
         config=config,
         seed=seed,
@@ -355,7 +365,7 @@ def assemble(
         task=task,
         outputs=outputs,
         x=x,
-        y=torch.from_numpy(data.pool.y).to(device),
+        y=y,
         test_x=test_x,
         test_y=torch.from_numpy(data.test.y).to(device),
         plan=plan,
@@ -363,6 +373,9 @@ def assemble(
         initial_D=initial_D,
         trainer=choice.trainer,
         personal=choose(config.training, NoPlan(), module, test_x, task).trainer if algorithm.personal else None,
+        behaviour=behaviour,
+        misbehaving=misbehaving,
+        wrong_y=behaviour.labels(y, len(data.classes)) if misbehaving else y,
         engine=str(choice),
         algorithm=algorithm,
         aggregator=aggregator,

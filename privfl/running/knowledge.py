@@ -15,9 +15,12 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
 from privfl.errors import ModelError
 from privfl.learning import evaluation
+from privfl.learning.optimizers import optimizer_of
+from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.vectors import Layout, load_vector
 
@@ -140,6 +143,44 @@ class Shadows:
         return cls(member_SN, np.stack([one.candidates_NC for one in sound]), np.stack([one.population_PC for one in sound]))
 
 
+@dataclass(frozen=True)
+class Protocol:
+    """The terms of local training, which the server sends to all clients.
+
+    Args:
+        training: the settings.
+        rounds: the number of rounds.
+        largest: the number of examples of the largest client.
+        steps: the number of local steps of a client as large as that.
+    """
+
+    training: TrainingConfig
+    rounds: int
+    largest: int
+    steps: int
+
+    def example_weight(self, round_number: int, weight: float = 1.0) -> float | None:
+        """About s, if a client's update is −s Σ_i g_i over its examples: lr · steps / n, of plain SGD at a constant rate.
+
+        With momentum or schedules ‖a‖₁ of FedNova stands in the place of the number of steps. It is exact for one step and
+        worse with every step that moves the gradients.
+
+        Args:
+            round_number: from 0.
+            weight: the client's weight, its size as a share of the largest client's.
+
+        Returns:
+            s; None if the optimizer's updates are not linear in the gradients.
+        """
+        training, step = self.training, schedule_of(self.training.step_schedule)
+        scale = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds)
+        rates = [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
+        total = optimizer_of(training).gradient_weight(training, rates, 0.0)
+        # A client of any size sees each of its examples once in an epoch.
+        size = self.largest if training.local_epochs is not None else self.largest * weight
+        return None if total is None else training.lr * total / size
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
     """What an adversary brings: examples, fresh data, models of its own. The truth about the candidates is no part of it.
@@ -149,12 +190,14 @@ class Knowledge:
         candidates: the N examples that are asked about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
         shadows: models like the target; there may be none.
+        protocol: the terms of local training.
     """
 
     network: Network
     candidates: Candidates
     population: LabelledExamples
     shadows: Shadows
+    protocol: Protocol
 
 
 @dataclass(frozen=True)
@@ -165,8 +208,14 @@ class Prospect:
         hides_updates: whether the server sees sums of updates only.
         keeps_rounds: whether the run keeps views of its rounds.
         shadow_member_SN: the candidates that each shadow model will be trained on.
+        clients: the number of clients.
+        cohorts: the clients that will take part, round by round.
+        protocol: the terms of local training.
     """
 
     hides_updates: bool
     keeps_rounds: bool
     shadow_member_SN: BoolArray
+    clients: int
+    cohorts: Sequence[Sequence[int]]
+    protocol: Protocol

@@ -369,6 +369,7 @@ def _begin(folder: RunFolder, experiment: Experiment) -> None:
         constants=constants(experiment.model),
         files=list(data.files),
         columns=list(data.columns),
+        misbehaving=tuple(sorted(experiment.misbehaving)),
     )
     if experiment.secret != experiment.seed:
         write_atomic(folder.path / _SECRET, experiment.secret.root.to_bytes(32, "big"))

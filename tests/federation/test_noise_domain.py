@@ -139,6 +139,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
+    "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),

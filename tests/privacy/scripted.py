@@ -14,6 +14,8 @@ from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, C
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.algorithms.fedavg import FedAvg as FedAvgAlgorithm
+from privfl.federation.behaviours import Behaviour
+from privfl.federation.behaviours.honest import Honest
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState
 from privfl.federation.servers.fedavg import FedAvg
@@ -125,6 +127,7 @@ def play(
     aggregator: Aggregator | None = None,
     state: ServerState | None = None,
     algorithm: Algorithm = FedAvgAlgorithm(kind="fedavg"),  # noqa: B008
+    behaviour: Behaviour = Honest(kind="honest"),  # noqa: B008
 ) -> Outcome:
     """One round; with FedAvg from zero the new global model is the mean update. A step is of rate 1, and the only one."""
     zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT))
@@ -152,6 +155,8 @@ def play(
         algorithm=algorithm,
         payload=payload,
         terms=Terms(1.0, 1),
+        behaviour=behaviour,
+        misbehaving=frozenset(deltas if behaviour.kind != "honest" else ()),
         aggregator=aggregator or (CodedSum(kind="coded") if coded else Mean(kind="mean")),
         server=FedAvg(kind="fedavg"),
         largest_client=max(SIZES),

@@ -19,6 +19,7 @@ from test_privacy_mutants import Edit, mutate
 from torch import Tensor
 
 from privfl.config import ExperimentConfig
+from privfl.errors import ConfigError
 from privfl.federation import rounds
 from privfl.federation.algorithms import Trained
 from privfl.federation.algorithms.scaffold import Scaffold
@@ -73,6 +74,25 @@ def test_a_plan_that_clips_the_update_alone_is_found(monkeypatch: pytest.MonkeyP
     mutate(monkeypatch, Edit(rounds.Round, "_train", CLIP_JOINED, CLIP_UPDATE))
     with pytest.raises(AssertionError):
         check_one_client_moves_both_sums_by_the_norm()
+
+
+@pytest.mark.parametrize("algorithm", ["scaffold", "fednova", "feddyn"])
+def test_an_algorithm_that_keeps_account_of_sums_refuses_an_aggregator_without_one(algorithm: str) -> None:
+    changes: dict[str, Any] = {"algorithm": algorithm, "privacy": "none", "aggregator": {"kind": "own_items.median"}}
+    with pytest.raises(
+        ConfigError, match=rf"aggregator\.kind = 'own_items\.median': algorithm '{algorithm}' needs a weighted mean"
+    ):
+        small(**changes)
+    assert small(**{**changes, "algorithm": "fedavg"}).algorithm.kind == "fedavg"
+
+
+@pytest.mark.parametrize("algorithm", ["scaffold", "feddyn"])
+def test_state_that_tells_who_took_part_is_refused_where_a_price_counts_on_that_secret(algorithm: str) -> None:
+    privacy = {"kind": "client_central", "noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5}
+    with pytest.raises(ConfigError, match=r"cohort\.kind = 'fixed': .* keeps state at clients, whose later uploads tell"):
+        small(privacy=privacy, algorithm=algorithm, cohort={"kind": "fixed", "size": 5})
+    for cohort in ({"kind": "poisson", "size": 5}, {"kind": "all"}):
+        small(privacy=privacy, algorithm=algorithm, cohort=cohort)
 
 
 # --- drift and state are made of noised values ---------------------------------------------------------------------------

@@ -16,6 +16,7 @@ from privfl.data.input_store import Inputs
 from privfl.federation.aggregators import RoundContext
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
+from privfl.federation.behaviours.honest import Honest
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Round, ServerState, state_of_client, told_of
 from privfl.federation.servers.fedavg import FedAvg
@@ -86,6 +87,8 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
         algorithm=algorithm,
         payload=payload,
         terms=Terms(problem.lr, max(problem.steps)),
+        behaviour=Honest(kind="honest"),
+        misbehaving=frozenset(),
         aggregator=Mean(kind="mean"),
         server=FedAvg(kind="fedavg"),
         largest_client=1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from privfl.federation.payload import Payload, PayloadLayout
 from privfl.federation.rounds import ServerState
 from privfl.learning.training import LocalWork
 from privfl.records import RoundRecord
+from privfl.report import write_report
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
@@ -131,6 +133,16 @@ def test_the_global_model_of_ditto_is_fedavg_s_to_the_bit(tmp_path: Path) -> Non
     # Most clients have a few of the classes only: 0.82 and 0.14 when this was written.
     assert found.personal.median > found.clients.median + 0.3
     assert found == type(found).model_validate_json(found.model_dump_json())
+    page = unescape(write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert "The median client's own model ends at" in page
+
+
+def test_the_page_says_that_a_personal_model_is_in_no_promise_and_who_misbehaves(tmp_path: Path) -> None:
+    behaviour = {"kind": "label_flip", "share": 0.2}
+    folder = run(config_of("ditto", "example", behaviour=behaviour, rounds=1), tmp_path / "run")
+    page = write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "Each client also has a model of its own, trained on its data without noise." in page
+    assert "In this run 2 of 10 clients did (label_flip)." in page
 
 
 def test_a_personal_model_that_diverges_stays_as_it_was() -> None:

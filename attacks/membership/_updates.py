@@ -1,0 +1,155 @@
+"""Membership from the update of each client: a score of each example in each round, and their mean over rounds."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from attacks import Attack
+from attacks.membership import FloatArray
+from attacks.membership._gradients import Gradients, Products
+from attacks.membership._sides import surprise
+from privfl.adversaries import Adversary
+from privfl.auditing.questions.membership import MembershipClaim
+from privfl.errors import ConfigError, ViewError
+from privfl.running.knowledge import Candidates, Knowledge, Network, Prospect
+from privfl.running.views import ServerView, View
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SeenRound:
+    """One round as the server sees it that is sent single updates.
+
+    Args:
+        number: from 0.
+        clients: the K clients whose updates arrived.
+        model_D: the global model that the round began with.
+        updates_KD: their updates, local minus global model.
+        weights_K: their weights.
+        knowledge: what the server brings.
+    """
+
+    number: int
+    clients: list[int]
+    model_D: Tensor
+    updates_KD: Tensor
+    weights_K: Tensor
+    knowledge: Knowledge
+
+    @property
+    def places(self) -> NDArray[np.int64]:
+        """The row of each candidate's client among the K, of shape (N,); −1 if its update did not arrive."""
+        same_NK = self.knowledge.candidates.client_N[:, None] == np.array(self.clients)
+        return np.where(same_NK.any(1), same_NK.argmax(1), -1)
+
+    def rows(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
+        """Each client's place among the K, and its candidates."""
+        place_N = self.places
+        return ((k, np.flatnonzero(place_N == k)) for k in range(len(self.clients)))
+
+    def products(self, places_K: slice, rows_n: NDArray[np.int64]) -> Products:
+        """The products of some updates with the gradients of some candidates, at the global model."""
+        gradients = Gradients(self.knowledge.network, self.knowledge.candidates, self.model_D)
+        return gradients.products(self.updates_KD[places_K], rows_n)
+
+    def own_products(self) -> Iterator[tuple[int, NDArray[np.int64], Products]]:
+        """Each client's place among the K, its candidates, and the products of its update with their gradients."""
+        return ((k, rows_n, self.products(slice(k, k + 1), rows_n)) for k, rows_n in self.rows() if len(rows_n))
+
+    def local_losses(self, place: int, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
+        """The losses of some candidates, or of all, at a client's local model."""
+        return losses(self.knowledge, self.model_D + self.updates_KD[place], rows_n)
+
+
+def losses(knowledge: Knowledge, vector_D: Tensor, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
+    """The losses of some candidates, or of all, at a model, in evaluation mode; a task's loss is log(1 + e^−confidence)."""
+    network: Network = knowledge.network
+    candidates: Candidates = knowledge.candidates
+    if rows_n is None:
+        x, y_n = candidates.x, candidates.y_N
+    else:
+        x, y_n = candidates.x[torch.from_numpy(rows_n).to(candidates.x.device)], candidates.y_N[rows_n]
+    return surprise(network.task.confidence(network.logits(vector_D, x), y_n))
+
+
+def seen_rounds(view: View, knowledge: Knowledge) -> Iterator[SeenRound]:
+    """The rounds in which an update arrived."""
+    assert isinstance(view, ServerView)
+    for number in view.rounds():
+        clients = view.survivors(number)
+        if clients:
+            updates_KD, weights_K = view.updates(number)
+            yield SeenRound(number, clients, view.model_before(number), updates_KD, weights_K, knowledge)
+
+
+class UpdatesAttack(Attack):
+    """An attack on the update of each client; no shadow models.
+
+    The score of a variant is its mean over the rounds that say something about the example. If none does, because the update of
+    its client never arrived or was not finite, the score is the median of the others'.
+    """
+
+    adversary: ClassVar[Adversary] = "server"
+
+    question: ClassVar[str] = "membership"
+
+    on_sums: ClassVar[str] = "attack the sums with 'membership/gradient_cosine_sum'"
+    """The way out if the server sees sums only."""
+
+    least_clients: ClassVar[int] = 1
+    """How many updates of one round it compares."""
+
+    def require_possible(self, prospect: Prospect) -> None:
+        """See :class:`attacks.Attack`: the server sees single updates, and enough of them."""
+        if prospect.hides_updates:
+            raise ConfigError(
+                f"aggregator: {self.kind!r} needs the update of each client, and this aggregator shows the server sums only; "
+                f"set aggregator.kind = 'mean', or {self.on_sums}"
+            )
+        largest = max(map(len, prospect.cohorts))
+        if largest < self.least_clients:
+            raise ConfigError(
+                f"cohort: {self.kind!r} compares the updates of at least {self.least_clients} clients of one round, and here a "
+                f"round has at most {largest}; make the cohort larger"
+            )
+        super().require_possible(prospect)
+
+    def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
+        """See :class:`attacks.Attack`.
+
+        Raises:
+            ViewError: no round had enough updates.
+        """
+        totals: dict[str, FloatArray] = {}
+        counts: dict[str, FloatArray] = {}
+        nothing_N = np.zeros(len(knowledge.candidates))
+        for seen in seen_rounds(view, knowledge):
+            if len(seen.clients) < self.least_clients:
+                continue
+            for variant, scores_N in self.score(seen).items():
+                sound_N = np.isfinite(scores_N)
+                totals[variant] = totals.get(variant, nothing_N) + np.where(sound_N, scores_N, 0.0)
+                counts[variant] = counts.get(variant, nothing_N) + sound_N
+        if not any(count_N.any() for count_N in counts.values()):
+            raise ViewError(
+                f"{self.kind!r}: no round has the finite updates of {self.least_clients} or more clients; "
+                "run it with a larger cohort, or a lower training.lr"
+            )
+        return MembershipClaim({variant: _means(totals[variant], counts[variant]) for variant in totals})
+
+    @abstractmethod
+    def score(self, seen: SeenRound) -> Mapping[str, FloatArray]:
+        """Variant -> one score for each candidate, of shape (N,), higher means member; NaN if the round says nothing of it."""
+
+
+def _means(total_N: FloatArray, count_N: FloatArray) -> FloatArray:
+    """The means; the median of them where there is nothing to take a mean of."""
+    mean_N = total_N / np.maximum(count_N, 1)
+    return np.where(count_N > 0, mean_N, np.median(mean_N[count_N > 0]) if count_N.any() else 0.0)
