@@ -65,6 +65,8 @@ REFERENCE: Final[dict[tuple[str, str], tuple[float | None, ...]]] = {
     ("membership/watson", "confidence"): (0.644, 0.610, 0.0595, 0.0178),
     ("membership/sablayrolles", "middle"): (0.649, 0.596, 0.0751, 0.0279),
     ("membership/attack_r", "reference"): (0.648, 0.620, 0.0, 0.0),
+    ("membership/rmia", "online, gamma 1"): (0.674, 0.611, 0.1030, 0.0331),
+    ("membership/joint", "joint prior"): (0.693, None, 0.116, 0.048),
     ("membership/base", "BASE3"): (0.689, None, 0.115, 0.048),
     ("membership/bavaria", "n, online"): (0.688, None, 0.114, 0.046),
     ("membership/bavaria", "t, online"): (0.690, None, 0.113, 0.046),

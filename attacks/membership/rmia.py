@@ -15,10 +15,10 @@ from privfl.learning.tasks import Task
 class Rmia(MembershipAttack):
     """Is the target's confidence in x, relative to what is usual for x, higher than that in population examples z?
 
-    The score is the share of z with (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ (equations 2 to 4), offline: p(x) is estimated
-    from shadows that did not train on x, and p_in(x) by a·p_out(x) + (1 − a) (appendix B.2.2). One variant per γ.
-
-    Where every shadow trained on x, that line is read backwards for p_out(x), and cut to [0, 1].
+    The score is the share of z with (p(x|θ)/p(x)) / (p(z|θ)/p(z)) ≥ γ (equations 2 to 4). One variant for each γ, ``offline``
+    and ``online``. Offline p(x) is estimated from shadows that did not train on x, and p_in(x) by a·p_out(x) + (1 − a)
+    (appendix B.2.2); if every shadow trained on x, that line is read backwards for p_out(x), and cut to [0, 1]. Online p(x) is
+    the mean over all shadows, about half of which trained on x.
 
     Args:
         a: how confidence without the example predicts confidence with it; 1 for a model that does not memorise.
@@ -42,13 +42,23 @@ class Rmia(MembershipAttack):
         usual_N = self._marginal(_mean_out(shadow_SN, evidence.shadow_member_SN, self.a))
         taken_SP = evidence.population_member_SP
         usual_P = self._marginal(shadow_SP.mean(axis=0) if taken_SP is None else _mean_out(shadow_SP, taken_SP, self.a))
-        ratio_N = probability(task, evidence.logits_NC, evidence.labels_N) / usual_N
-        ratio_P = probability(task, evidence.population_logits_PC, evidence.population_labels_P) / usual_P
-        return {f"offline, gamma {gamma:g}": dominated_share(ratio_N, ratio_P, gamma) for gamma in self.gammas}
+        target_N = probability(task, evidence.logits_NC, evidence.labels_N)
+        target_P = probability(task, evidence.population_logits_PC, evidence.population_labels_P)
+        ratios = {
+            "offline": (target_N / usual_N, target_P / usual_P),
+            "online": (target_N / (shadow_SN.mean(axis=0) + _LEAST), target_P / (shadow_SP.mean(axis=0) + _LEAST)),
+        }
+        return {
+            f"{way}, gamma {gamma:g}": dominated_share(*ratio, gamma) for way, ratio in ratios.items() for gamma in self.gammas
+        }
 
     def _marginal(self, out: FloatArray) -> FloatArray:
         """The mean (p_in + p_out) / 2 with p_in = a·p_out + (1 − a)."""
         return np.asarray(((1 + self.a) * out + (1 - self.a)) / 2)
+
+
+_LEAST = 1e-300
+"""Keeps a ratio finite if no shadow gives the label any probability."""
 
 
 def probability(task: Task, outputs: LogitArray, labels_N: LabelArray) -> FloatArray:

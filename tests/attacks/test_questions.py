@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 from typing import Any
@@ -78,6 +79,8 @@ def test_each_adversary_has_a_finding_of_its_own(seen: RunFolder) -> None:
     assert page.count("<h3>By the server</h3>") == 1
     assert "what the server saw (rounds 1 to 5)" in page
     assert (seen.path / "figures" / "roc_server.svg").is_file()
+    ids = re.findall(r'\bid="([^"]+)"', page)
+    assert len(ids) == len(set(ids))
     titles = [str(table.title) for table in attacks_tables(seen)]
     assert titles == [
         "membership, by the external adversary, from the final model",

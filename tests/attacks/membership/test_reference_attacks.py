@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -86,6 +87,41 @@ def test_bavaria_is_its_definition() -> None:
         assert found["n, online"][n] == pytest.approx(normals[0] - normals[1], rel=1e-9)
         assert found["t, online"][n] == pytest.approx(students[0] - students[1], rel=1e-9)
         assert found["n, offline"][n] == pytest.approx(prior[0] - normals[1], rel=1e-9)
+
+
+def test_the_joint_prior_is_its_definition() -> None:
+    """By conditioning one Gaussian of four dimensions, both means and both observations, for each example."""
+    evidence = random_evidence(8)
+    item = SHELVES["attacks.run"].find("membership/joint")(kind="membership/joint", neighbours=500, weight=3.0)
+    found_N = item.score(evidence)["joint prior"]
+    pairs: list[Any] = [example(evidence, n) for n in range(len(evidence.labels_N))]
+    pooled = [
+        sum(((pair[side] - pair[side].mean()) ** 2).sum() for pair in pairs) / sum(len(pair[side]) - 1 for pair in pairs)
+        for side in (1, 2)
+    ]
+    means = np.array([[pair[1].mean(), pair[2].mean()] for pair in pairs])
+    spreads = np.array(
+        [
+            [
+                (6 * pooled[side - 1] + ((pair[side] - pair[side].mean()) ** 2).sum()) / (6 + len(pair[side]) - 1)
+                for side in (1, 2)
+            ]
+            for pair in pairs
+        ]
+    )
+    errors = spreads / np.array([[len(pair[1]), len(pair[2])] for pair in pairs])
+    values, vectors = np.linalg.eigh(np.cov(means.T) - np.diag(errors.mean(axis=0)))
+    prior = vectors @ np.diag(np.maximum(values, 1e-3)) @ vectors.T
+    centre = means.mean(axis=0)
+    for n, (target, *_) in enumerate(pairs):
+        joint = np.block([[prior, prior], [prior, prior + np.diag(errors[n])]])
+        centred = centre + joint[:2, 2:] @ np.linalg.solve(joint[2:, 2:], means[n] - centre)
+        left = joint[:2, :2] - joint[:2, 2:] @ np.linalg.solve(joint[2:, 2:], joint[2:, :2])
+        logs = [
+            stats.t.logpdf(target, 6 + len(pairs[n][1 + side]) - 1, centred[side], np.sqrt(spreads[n, side] + left[side, side]))
+            for side in (0, 1)
+        ]
+        assert found_N[n] == pytest.approx(logs[0] - logs[1], rel=1e-6)
 
 
 @pytest.mark.skipif(not REFERENCE.is_dir(), reason="the authors' scores are not in $PRIVFL_DATA/bavaria_reference")

@@ -23,7 +23,7 @@ def test_equals_the_pairwise_definition() -> None:
     shadow_x = p_of(evidence.shadow_logits_SNC, evidence.labels_N)
     shadow_z = p_of(evidence.population_shadow_logits_SPC, evidence.population_labels_P)
     found = Rmia(kind="membership/rmia").score(evidence)
-    assert list(found) == ["offline, gamma 1", "offline, gamma 2"]
+    assert list(found) == ["offline, gamma 1", "offline, gamma 2", "online, gamma 1", "online, gamma 2"]
     for gamma in (1, 2):
         for n in range(len(target_x)):
             out = shadow_x[~evidence.shadow_member_SN[:, n], n].mean()
@@ -33,6 +33,8 @@ def test_equals_the_pairwise_definition() -> None:
                 out_z = shadow_z[:, p].mean()
                 wins += ratio_x / (target_z[p] / ((out_z + a * out_z + 1 - a) / 2)) >= gamma
             assert found[f"offline, gamma {gamma}"][n] == pytest.approx(wins / len(target_z), abs=1e-10)
+            online = target_x[n] / shadow_x[:, n].mean() >= gamma * target_z / shadow_z.mean(axis=0)
+            assert found[f"online, gamma {gamma}"][n] == pytest.approx(online.mean(), abs=1e-10)
 
 
 @pytest.mark.parametrize("gamma", [1.0, 2.0])
@@ -46,10 +48,11 @@ def test_sorting_equals_the_matrix_with_ties(gamma: float) -> None:
 def test_gamma_changes_ties_only() -> None:
     evidence, _ = overfitted()
     scores = Rmia(kind="membership/rmia", gammas=(0.5, 1, 2)).score(evidence)
-    reference, *others = (scores_N for scores_N in scores.values())
-    for other in others:
-        difference = np.sign(np.subtract.outer(reference, reference)) * np.sign(np.subtract.outer(other, other))
-        assert difference.min() == 0  # no pair is in the opposite order
+    for way in ("offline", "online"):
+        reference, *others = (scores_N for name, scores_N in scores.items() if name.startswith(way))
+        for other in others:
+            difference = np.sign(np.subtract.outer(reference, reference)) * np.sign(np.subtract.outer(other, other))
+            assert difference.min() == 0  # no pair is in the opposite order
 
 
 def test_ties_count_half_in_the_area() -> None:
