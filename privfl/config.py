@@ -48,6 +48,13 @@ class DataConfig(Item):
     partition: Annotated[SerializeAsAny[PartitionConfig], on_shelf("data.partition")] = Field("iid", validate_default=True)
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
+    def check_settings(self, config: ExperimentConfig) -> None:
+        """Raise unless these data, as their settings describe them, suit the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
 
 class CohortConfig(Item):
     """A way to draw who takes part; the contract of its shelf is :class:`privfl.privacy.cohorts.CohortSampler`."""
@@ -287,6 +294,7 @@ class ExperimentConfig(Frozen):
                 "the round at which a run ends would depend on the clients' examples, which no ε covers; "
                 "take it away and set rounds, or set privacy.kind = 'none'",
             )
+        self.data.check_settings(self)
         self.privacy.check(self)
         self.algorithm.check(self)
         if self.training.engine != "auto":

@@ -157,6 +157,8 @@ def test_a_client_s_state_is_in_the_name_of_its_noise_and_in_no_view(tmp_path: P
     other = {**state.clients, 0: ClientState({"control": state.clients[0].kept["control"] + 1e-7})}
     assert experiment.cohort(replace(state, clients=other)).task(0).seed != one
     assert experiment.cohort(replace(state, clients=other)).task(1).seed == experiment.cohort(state).task(1).seed
+    told = replace(state, algorithm={"control": state.algorithm["control"] + 1e-7})
+    assert experiment.cohort(told).task(0).seed != one
     folder = run(scaffold(), tmp_path / "run")
     seen = load_file(folder.path / "views" / "round_00002.safetensors")
     assert not any(name.startswith(("of.", "kept", "clients")) for name in seen)

@@ -48,6 +48,7 @@ RUNS: dict[str, dict[str, Any]] = {
         "aggregator": {"kind": "secure_sum", "max_corrupt": 0.0},
     },
     "state": {"training": SHARED, "algorithm": "scaffold", "server": {"kind": "fedavg"}, "records": {"views": "sums"}},
+    "personal": {"training": SHARED, "algorithm": "ditto", "rounds": 2, "records": {"views": "final"}},
     "secure": {"training": SHARED, "records": {"views": "sums"}},
 }
 

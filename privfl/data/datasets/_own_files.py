@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from privfl.data.federated import BoolArray, IntArray
+from privfl.data.federated import BoolArray, FloatArray, IntArray
 from privfl.errors import DataError
 from privfl.records import FileRecord
 from privfl.seeding import Seed
@@ -49,6 +49,20 @@ def missing(key: str, path: Path, noun: str) -> DataError:
     """The error for a path that leads nowhere."""
     begins = "" if path.expanduser().is_absolute() else f" in {Path.cwd()}, the folder that the path begins at"
     return DataError(f"{key} = '{path}': there is no such {noun}{begins}; mend the path")
+
+
+HALF = 0.5
+"""Mean and deviation of all channels of images of the user's own: fixed, so that they tell nothing of the data."""
+
+
+def are_classes(y: IntArray | FloatArray) -> bool:
+    """Whether labels are one class for each example."""
+    return y.dtype == np.int64 and y.ndim == 1
+
+
+def split_in_words(share: float, seed: int) -> str:
+    """How the test part was drawn."""
+    return f"{100 * share:g}% of its examples are the test part, drawn with split_seed {seed}"
 
 
 def told(record: FileRecord) -> str:

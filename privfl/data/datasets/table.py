@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BeforeValidator, Field, model_validator
 
+from privfl.config import ExperimentConfig
 from privfl.data.datasets import About, OwnFiles
 from privfl.data.datasets._columns import Columns, columns_of
 from privfl.data.datasets._features import Chosen, applied, chosen_columns, fitted, in_words, require_numbers
-from privfl.data.datasets._own_files import MOST_LEVELS, Levels, drawn_test, require_classes, told
+from privfl.data.datasets._own_files import MOST_LEVELS, Levels, are_classes, drawn_test, require_classes, split_in_words, told
 from privfl.data.federated import BoolArray, Examples, FloatArray, IntArray, LoadedData
 from privfl.errors import DataError
 from privfl.records import ColumnRecord
@@ -88,6 +89,13 @@ class Table(OwnFiles):
                 raise contradiction(f"ranges.{name}", [low, high], "must be a range [low, high], low below high")
         return self
 
+    def check_settings(self, config: ExperimentConfig) -> None:
+        """See the contract: the task says which label there must be."""
+        if config.task.kind == "regression" and self.target != "number":
+            raise contradiction("data.target", self.target, "must be 'number' for task = 'regression'")
+        if config.task.kind == "multilabel" and len(self.label) == 1:
+            raise contradiction("data.label", self.label[0], "must be a list of columns for task = 'multilabel'")
+
     def read(self) -> LoadedData:
         """Read the file or files, set the test part aside, and turn columns into numbers.
 
@@ -105,7 +113,7 @@ class Table(OwnFiles):
             clients = None if clients is None else clients[train_N]
             tables = [tables[0].rows(part_N) for part_N in (train_N, ~train_N)]
             targets = [targets[0][part_N] for part_N in (train_N, ~train_N)]
-        if _are_classes(targets[0]):
+        if are_classes(targets[0]):
             require_classes(f"data.label = {self.label[0]!r}", classes, *targets)
         inputs, records = self._inputs(tables, chosen)
         named = None if clients is None else Levels.of(clients)
@@ -187,7 +195,7 @@ class Table(OwnFiles):
 
     def _drawn(self, y: IntArray | FloatArray, clients: NDArray[Any] | None) -> BoolArray:
         keys = [] if clients is None else [Levels.of(clients).index(clients)]
-        if _are_classes(y):
+        if are_classes(y):
             keys.append(y.astype(np.int64))
         return drawn_test(self.test_share, self.split_seed, len(y), *keys)
 
@@ -212,17 +220,12 @@ class Table(OwnFiles):
     def _words(self, tables: Sequence[Columns], records: Sequence[ColumnRecord], dropped: int) -> str:
         target = f"{'labels' if len(self.label) > 1 else 'label'} {', '.join(self.label)}"
         if self.test_file is None:
-            split = f"{100 * self.test_share:g}% of its rows are the test part, drawn with split_seed {self.split_seed}"
-            origin = f"{told(tables[0].record)}, {target}; {split}."
+            origin = f"{told(tables[0].record)}, {target}; {split_in_words(self.test_share, self.split_seed)}."
         else:
             origin = f"{told(tables[0].record)}, {target}; the test part is {told(tables[1].record)}."
         if dropped:
             origin += f" {dropped:,} rows with a missing value were dropped."
         return f"{origin} {in_words(records)}"
-
-
-def _are_classes(y: IntArray | FloatArray) -> bool:
-    return y.dtype == np.int64 and y.ndim == 1
 
 
 def _bits(table: Columns, name: str) -> IntArray:

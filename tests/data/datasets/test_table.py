@@ -19,7 +19,7 @@ from small_runs import SMALL
 from privfl.data.datasets import _own_files
 from privfl.data.datasets.table import Table
 from privfl.data.federated import LoadedData
-from privfl.errors import DataError
+from privfl.errors import ConfigError, DataError
 from privfl.loading import dump, load, loads
 from privfl.running.recording import run as train
 
@@ -318,6 +318,18 @@ def test_the_settings_mistakes_are_said_before_anything_is_read(
     code, _, err = privfl("data", "fetch", "table")
     assert code == 2
     assert "there is nothing to fetch; `privfl data show table file=FILE.csv label=COLUMN` shows yours" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [
+        ("regression", r"data.target = 'class': must be 'number' for task = 'regression'"),
+        ("multilabel", r"data.label = 'sick': must be a list of columns for task = 'multilabel'"),
+    ],
+)
+def test_a_task_that_learns_another_kind_of_label_is_refused_before_anything_is_read(task: str, said: str) -> None:
+    with pytest.raises(ConfigError, match=said):
+        loads({**SMALL, "task": task, "data": {"kind": "table", "file": "none.csv", "label": "sick", "clients": 5}})
 
 
 # --- a whole run --------------------------------------------------------------------------------------------------------

@@ -26,6 +26,7 @@ from privfl.report import write_report
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
+from privfl.storage import write_atomic
 from privfl.vectors import Layout
 
 PRIVACY: dict[str, dict[str, Any]] = {
@@ -268,6 +269,29 @@ def test_a_run_that_is_killed_between_rounds_goes_on_to_the_same_bytes(algorithm
         run(config, tmp_path / "cut", observer=killed_after(2))
     resumed = run(config, tmp_path / "cut", resume=True)
     for name in ("state.safetensors", "model.safetensors", "rounds.jsonl", "ledger.jsonl", "views/round_00003.safetensors"):
+        assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
+
+
+def test_a_run_that_is_killed_before_the_state_is_written_computes_the_round_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The round's messages were written down already; the same ones are made again, of the state before."""
+    config = config_of("scaffold", "example", rounds=3)
+    whole = run(config, tmp_path / "whole")
+    written = list[Path]()
+
+    def dying(path: Path, content: Any) -> None:
+        if path.name == "state.safetensors" and len(written) == 1:
+            raise KilledError
+        written.extend([path] if path.name == "state.safetensors" else [])
+        write_atomic(path, content)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("privfl.running.recording.write_atomic", dying)
+        with pytest.raises(KilledError):
+            run(config, tmp_path / "cut")
+    resumed = run(config, tmp_path / "cut", resume=True)
+    for name in ("state.safetensors", "model.safetensors", "rounds.jsonl", "ledger.jsonl", "views/round_00001.safetensors"):
         assert (resumed.path / name).read_bytes() == (whole.path / name).read_bytes(), name
 
 
