@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 from torch.nn.functional import cross_entropy
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
@@ -64,7 +64,7 @@ class Work:
         else:
             x, classes = torch.randn(pool, *IMAGE, generator=draw), CLASSES
         y = torch.randint(classes, (pool,), generator=draw)
-        inputs, y = Inputs(x.to(device)), y.to(device)
+        inputs, y = InputStore(x.to(device)), y.to(device)
         owned = torch.split(torch.arange(pool), size)
         return [LocalTask(client, size, inputs, y, rows_n, Seed(0) / "client" / client) for client, rows_n in enumerate(owned)]
 

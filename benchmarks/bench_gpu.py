@@ -1,4 +1,4 @@
-"""The speed of a cohort's private training on a GPU, its distance from the card's ceilings, and its bottleneck.
+"""How fast is a cohort's private training on a GPU, how far is it from the card's ceilings, and why?
 
 Each part can be named; without a name all are carried out::
 

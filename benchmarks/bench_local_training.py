@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.models import Model
 from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
@@ -41,7 +41,7 @@ def measure(kind: Model, repeats: int) -> dict[str, Sample]:
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(EXAMPLES, *SHAPE, generator=generator)
     y = torch.randint(0, CLASSES, (EXAMPLES,), generator=generator)
-    task = LocalTask(0, EXAMPLES, Inputs(x), y, torch.arange(EXAMPLES), Seed(0))
+    task = LocalTask(0, EXAMPLES, InputStore(x), y, torch.arange(EXAMPLES), Seed(0))
     model = kind.build(SHAPE, CLASSES)
     start_D = to_vector(model)
     plain = Opacus(kind.build(SHAPE, CLASSES), settings, NoPlan())

@@ -36,7 +36,7 @@ from torch.nn.functional import cross_entropy
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 from privfl.auditing import balanced_accuracy, best_balanced_accuracy, roc
 from privfl.data.federated import LoadedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import DataError
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
@@ -115,7 +115,7 @@ def main() -> None:
 def load_pool() -> Pool:
     """``train[:4000]`` and ``test[:5000]``, normalised by the project's own loader."""
     data: LoadedData = SHELVES["data"].find("fashion_mnist").model_validate({"kind": "fashion_mnist", "clients": 1}).load()
-    train_x, test_x = (Inputs.of(part, data.pixels, torch.device("cpu")) for part in (data.train, data.test))
+    train_x, test_x = (InputStore.of(part, data.pixels, torch.device("cpu")) for part in (data.train, data.test))
     return Pool(
         train_x[:EXAMPLES].flatten(1),
         torch.from_numpy(data.train.y[:EXAMPLES]),

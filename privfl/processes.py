@@ -76,27 +76,27 @@ class Processes(ABC):
         return self.rank == 0
 
     @abstractmethod
-    def share(self, value: T | None = None) -> T:
+    def broadcast(self, value: T | None = None) -> T:
         """Give the first process' value to all."""
 
     @abstractmethod
-    def share_vector(self, vector_D: Tensor) -> Tensor:
+    def broadcast_vector(self, vector_D: Tensor) -> Tensor:
         """The same for a vector, written over what the others gave."""
 
     @abstractmethod
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """Give the values of all processes, by rank, to all."""
 
     @abstractmethod
-    def collect(self, value: T) -> list[T]:
+    def gather(self, value: T) -> list[T]:
         """Give the values of all processes, by rank, to the first alone; an empty list to the others."""
 
     @abstractmethod
-    def largest(self, value: float) -> float:
+    def all_reduce_max(self, value: float) -> float:
         """The largest of everybody's numbers."""
 
     @abstractmethod
-    def sum(self, words_D: Tensor) -> Tensor:
+    def all_reduce_sum(self, words_D: Tensor) -> Tensor:
         """The sum of everybody's integers: exact, and so the same in whatever order they are added."""
 
 
@@ -105,27 +105,27 @@ class Alone(Processes):
 
     rank, size = 0, 1
 
-    def share(self, value: T | None = None) -> T:
+    def broadcast(self, value: T | None = None) -> T:
         """See the contract."""
         return value  # type: ignore[return-value]
 
-    def share_vector(self, vector_D: Tensor) -> Tensor:
+    def broadcast_vector(self, vector_D: Tensor) -> Tensor:
         """See the contract."""
         return vector_D
+
+    def all_gather(self, value: T) -> list[T]:
+        """See the contract."""
+        return [value]
 
     def gather(self, value: T) -> list[T]:
         """See the contract."""
         return [value]
 
-    def collect(self, value: T) -> list[T]:
-        """See the contract."""
-        return [value]
-
-    def largest(self, value: float) -> float:
+    def all_reduce_max(self, value: float) -> float:
         """See the contract."""
         return value
 
-    def sum(self, words_D: Tensor) -> Tensor:
+    def all_reduce_sum(self, words_D: Tensor) -> Tensor:
         """See the contract."""
         return words_D
 
@@ -134,13 +134,13 @@ ALONE = Alone()
 """The processes of a run that was not started by torchrun."""
 
 
-class Together(Processes):
+class TorchDistributed(Processes):
     """The processes of ``torch.distributed``; its process group must have been begun."""
 
     def __init__(self) -> None:
         self.rank, self.size = torch.distributed.get_rank(), torch.distributed.get_world_size()
 
-    def share(self, value: T | None = None) -> T:
+    def broadcast(self, value: T | None = None) -> T:
         """See the contract."""
         shared: list[Any] = [value]
         with self._whole():
@@ -148,34 +148,34 @@ class Together(Processes):
         found: T = shared[0]
         return found
 
-    def share_vector(self, vector_D: Tensor) -> Tensor:
+    def broadcast_vector(self, vector_D: Tensor) -> Tensor:
         """See the contract."""
         with self._whole():
             torch.distributed.broadcast(vector_D, src=0)
         return vector_D
 
-    def gather(self, value: T) -> list[T]:
+    def all_gather(self, value: T) -> list[T]:
         """See the contract."""
         gathered: list[Any] = [None] * self.size
         with self._whole():
             torch.distributed.all_gather_object(gathered, value)
         return gathered
 
-    def collect(self, value: T) -> list[T]:
+    def gather(self, value: T) -> list[T]:
         """See the contract."""
         gathered: list[Any] | None = [None] * self.size if self.first else None
         with self._whole():
             torch.distributed.gather_object(value, gathered, dst=0)
         return gathered or []
 
-    def largest(self, value: float) -> float:
+    def all_reduce_max(self, value: float) -> float:
         """See the contract."""
         found = torch.tensor(value, dtype=torch.float64)
         with self._whole():
             torch.distributed.all_reduce(found, torch.distributed.ReduceOp.MAX)
         return float(found)
 
-    def sum(self, words_D: Tensor) -> Tensor:
+    def all_reduce_sum(self, words_D: Tensor) -> Tensor:
         """See the contract."""
         with self._whole():
             torch.distributed.all_reduce(words_D)
@@ -227,6 +227,6 @@ def joined() -> Iterator[Processes]:
     except (RuntimeError, ValueError) as error:
         raise ProcessError(f"the other processes were not found ({first_line(error)}); start all again") from None
     try:
-        yield Together()
+        yield TorchDistributed()
     finally:
         torch.distributed.destroy_process_group()

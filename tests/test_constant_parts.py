@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 from small_runs import small
 
 from privfl.data.datasets.digits import Digits
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.privacy.client_plans import ClientPlan
 from privfl.running.determinism import deterministic
@@ -37,7 +37,7 @@ def test_what_is_saved_loads_into_ones_own_module_and_is_the_model_that_was_eval
     module, fresh = (LowRankNet(kind=KIND, frozen=frozen).build((1, 8, 8), 10) for _ in range(2))
     module.load_state_dict(saved)
     data = Digits(kind="digits", clients=10).load()
-    x, y = Inputs.of(data.test, data.pixels, torch.device("cpu"))[:], torch.from_numpy(data.test.y)
+    x, y = InputStore.of(data.test, data.pixels, torch.device("cpu"))[:], torch.from_numpy(data.test.y)
     with torch.no_grad():
         found = float((module.eval()(x).argmax(1) == y).double().mean())
     assert found == pytest.approx(folder.result.evaluation.headline.value, abs=1e-9)

@@ -86,7 +86,7 @@ class LoadedData:
         provenance: one sentence on where the data come from, and what is special about this copy.
         natural_N: for each pool example, the client that the data itself names; None where it names none.
         natural_names: those clients' names.
-        pixels: what the values of ``x`` stand for, if they are bytes (:class:`privfl.data.input_store.Inputs`).
+        pixels: what the values of ``x`` stand for, if they are bytes (:class:`privfl.data.input_store.InputStore`).
         files: the files of somebody's own that it was read from, for the run's records.
         columns: how the columns of a table became numbers, likewise.
 

@@ -14,7 +14,7 @@ from privfl.data.federated import Examples, Pixels
 _DTYPE = torch.float32
 
 
-class Inputs:
+class InputStore:
     """N inputs. Images stay bytes, a quarter of the memory; whatever is taken out of them is ready for the model.
 
     Args:
@@ -31,7 +31,7 @@ class Inputs:
             self._shift_C = (mean_C / std_C).to(kept.device, _DTYPE)
 
     @classmethod
-    def of(cls, examples: Examples, pixels: Pixels | None, device: torch.device) -> Inputs:
+    def of(cls, examples: Examples, pixels: Pixels | None, device: torch.device) -> InputStore:
         """The inputs of these examples, on that device."""
         with warnings.catch_warnings():
             # Bytes that were read from a file are not writable; nothing here writes.
@@ -39,15 +39,15 @@ class Inputs:
             return cls(torch.from_numpy(np.ascontiguousarray(examples.x)), pixels).to(device)
 
     @classmethod
-    def joined(cls, parts: Sequence[Inputs]) -> Inputs:
+    def joined(cls, parts: Sequence[InputStore]) -> InputStore:
         """All of them, one part after the other."""
         if all(part._pixels == parts[0]._pixels for part in parts):
             return cls(torch.cat([part.kept for part in parts]), parts[0]._pixels)
         return cls(torch.cat([part[:] for part in parts]))
 
-    def to(self, device: torch.device | str) -> Inputs:
+    def to(self, device: torch.device | str) -> InputStore:
         """The same on another device."""
-        return Inputs(self.kept.to(device), self._pixels)
+        return InputStore(self.kept.to(device), self._pixels)
 
     def __len__(self) -> int:
         return len(self.kept)

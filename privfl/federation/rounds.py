@@ -212,8 +212,8 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
                 "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
             )
-        context.processes.share(self._order(state, cohort))
-        context.processes.share_vector(state.global_D)
+        context.processes.broadcast(self._order(state, cohort))
+        context.processes.broadcast_vector(state.global_D)
         done, aggregate = self.contribute(state, cohort, context)
         return self._outcome(state, done, aggregate)
 
@@ -251,7 +251,7 @@ class Round:
         except Exception as error:
             # Said to all before it is raised: a process that left would keep the others waiting.
             failed = own_code.told(error) or error if context.processes.size > 1 else error
-        shares = context.processes.gather((mine, failed))
+        shares = context.processes.all_gather((mine, failed))
         failures = [found for _, found in shares if found is not None]
         if failures and context.processes.first:
             raise failures[0]
@@ -259,7 +259,7 @@ class Round:
             return CohortResults(), None
         done = CohortResults.of([share for share, _ in shares])
         if self.algorithm.remembers or self.algorithm.personal:
-            done.states = {client: kept for some in context.processes.collect(states) for client, kept in some.items()}
+            done.states = {client: kept for some in context.processes.gather(states) for client, kept in some.items()}
         _require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None

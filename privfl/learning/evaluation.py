@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privfl import processes
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.models._tanh import tanh_by_sigmoid
 from privfl.learning.tasks import Task
 from privfl.records import Spread
@@ -46,7 +46,7 @@ class _Tanh(nn.Module):
         return tanh_by_sigmoid(x) if fast else x.tanh()
 
 
-def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
+def logits(model: nn.Module, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:
     """The model's outputs in evaluation mode, on a CPU by as many threads as this process was given.
 
     Each thread has whole batches and a copy of the model, so that neither their number nor their order shows in the result.
@@ -76,7 +76,7 @@ def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def _outputs(model: nn.Module, x: Inputs | Tensor, batches: Sequence[slice]) -> list[Tensor]:
+def _outputs(model: nn.Module, x: InputStore | Tensor, batches: Sequence[slice]) -> list[Tensor]:
     # Whether gradients are kept is each thread's own setting.
     return [model(x[batch]) for batch in batches]
 

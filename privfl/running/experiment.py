@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from privfl.config import ExperimentConfig, require_clients
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
@@ -95,9 +95,9 @@ class Experiment:
     data: FederatedData
     task: Task
     outputs: tuple[int, ...]
-    x: Inputs
+    x: InputStore
     y: Tensor
-    test_x: Inputs
+    test_x: InputStore
     test_y: Tensor
     plan: Plan
     model: nn.Module
@@ -207,11 +207,11 @@ class Experiment:
         """Train this process' share of every round that the first process orders, until it orders no more."""
         global_D = self.initial_D.clone()
         while True:
-            order: RoundOrder | None = self.processes.share()
+            order: RoundOrder | None = self.processes.broadcast()
             if order is None:
                 return
             told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
-            state = ServerState(order.round, self.processes.share_vector(global_D), {}, order.plan, told, order.clients)
+            state = ServerState(order.round, self.processes.broadcast_vector(global_D), {}, order.plan, told, order.clients)
             # Whether anybody will look at the updates is for all to know: they travel or not.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
@@ -301,7 +301,7 @@ class Experiment:
             processes=ALONE,
         )
 
-    def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
+    def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:
         """The model's outputs at these parameters, shape (N, *outputs)."""
         return evaluation.logits(self.model, vector_D, x)
 
@@ -347,7 +347,7 @@ def assemble(
     plan = calibrated(plan, config, data, cohorts, aggregator)
     # A model of its own: with channels last none may be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
-    x, test_x = (Inputs.of(part, data.pixels, device) for part in (data.pool, data.test))
+    x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
     choice = choose(config.training, plan, module, test_x, task)
     made = Made(choice.engine, device.type, constants(module))

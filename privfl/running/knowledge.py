@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning import evaluation
 from privfl.learning.optimizers import optimizer_of
@@ -46,7 +46,7 @@ class Network:
     task: Task
     outputs: tuple[int, ...]
 
-    def logits(self, vector_D: Tensor, x: Inputs | Tensor) -> LogitArray:
+    def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> LogitArray:
         """The outputs at these parameters in evaluation mode, of shape (N, C)."""
         outputs: LogitArray = evaluation.logits(self.module, vector_D.to(x.device), x).cpu().numpy()
         return outputs
@@ -67,7 +67,7 @@ class LabelledExamples:
         y_N: their labels.
     """
 
-    x: Inputs | Tensor
+    x: InputStore | Tensor
     y_N: LabelArray
 
     def __len__(self) -> int:

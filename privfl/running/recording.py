@@ -79,7 +79,7 @@ def run(
 
 def assist(config: ExperimentConfig, processes: Processes) -> None:
     """What every process but the first does of a run: train as it is told, and write nothing."""
-    root: int | None = processes.share()
+    root: int | None = processes.broadcast()
     if root is None:
         return
     with deterministic():
@@ -95,9 +95,9 @@ def _dismissing(processes: Processes) -> Iterator[None]:
         raise
     except BaseException:
         with suppress(ProcessError):
-            processes.share(None)
+            processes.broadcast(None)
         raise
-    processes.share(None)
+    processes.broadcast(None)
 
 
 def _run(
@@ -107,7 +107,7 @@ def _run(
         return _go_on(RunFolder.open(out), config, observer, processes)
     with RunFolder.reserving(out, overwrite) as folder, deterministic():
         secret = new_secret()
-        processes.share(secret.root)
+        processes.broadcast(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
         require_finite_prices(experiment)
         attacking.require_possible(experiment)
@@ -125,7 +125,7 @@ def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | Non
             (folder.path / _SECRET).unlink(missing_ok=True)
             return folder
         secret = _kept_secret(folder) or new_secret()
-        processes.share(secret.root)
+        processes.broadcast(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
         folder.require_same_place(environment(experiment.x.device))
         folder.require_same_data(experiment.data.digest())

@@ -23,7 +23,7 @@ from privfl.adversaries import ADVERSARIES
 from privfl.config import DataConfig, TrainingConfig
 from privfl.data.datasets import Dataset, OwnFiles
 from privfl.data.federated import Examples, LoadedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import PrivflError
 from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
 from privfl.learning.optimizers import LocalOptimizer
@@ -336,7 +336,7 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
         places = torch.randperm(100, generator=generator)
         x[places[80:]] = torch.nan
         owned = torch.split(places[:80], 20)
-        tasks = [LocalTask(k, 20, Inputs(x), y, owned[k], Seed(seed) / "client" / k) for k in order]
+        tasks = [LocalTask(k, 20, InputStore(x), y, owned[k], Seed(seed) / "client" / k) for k in order]
         results = trainer.train(to_vector(model), tasks)
         assert [result.client for result in results] == list(order)
         assert all(result.event is None for result in results)

@@ -8,7 +8,7 @@ import torch
 
 from privfl.config import TrainingConfig
 from privfl.data.federated import Examples, Pixels
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning import evaluation
 from privfl.learning.models.cnn import Cnn
 from privfl.learning.training import LocalTask, Trainer
@@ -25,8 +25,8 @@ PIXELS = Pixels((0.1, 0.5, 0.9), (0.2, 0.3, 0.4))
 BYTES = np.random.default_rng(0).integers(256, size=(8, 3, 4, 4)).astype(np.uint8)
 
 
-def images() -> Inputs:
-    return Inputs.of(Examples(BYTES, np.zeros(8, np.int64)), PIXELS, CPU)
+def images() -> InputStore:
+    return InputStore.of(Examples(BYTES, np.zeros(8, np.int64)), PIXELS, CPU)
 
 
 def test_pixels_become_numbers_by_the_textbook_formula() -> None:
@@ -51,7 +51,7 @@ def test_what_is_kept_stays_what_it_was() -> None:
 
 
 def test_what_a_model_writes_into_its_input_is_not_the_data() -> None:
-    numbers = Inputs(torch.ones(4, 2))
+    numbers = InputStore(torch.ones(4, 2))
     for rows in (slice(0, 2), torch.tensor([0, 1]), torch.tensor([True, True, False, False])):
         numbers[rows].zero_()
     assert bool((numbers.kept == 1).all())
@@ -59,25 +59,25 @@ def test_what_a_model_writes_into_its_input_is_not_the_data() -> None:
 
 def test_arrays_that_run_backwards_are_taken() -> None:
     backwards = Examples(BYTES[..., ::-1], np.zeros(8, np.int64))
-    assert torch.equal(Inputs.of(backwards, PIXELS, CPU)[:], images()[:].flip(3))
+    assert torch.equal(InputStore.of(backwards, PIXELS, CPU)[:], images()[:].flip(3))
 
 
 def test_bytes_that_cannot_be_written_to_are_taken_without_a_warning() -> None:
     frozen = np.frombuffer(BYTES.tobytes(), np.uint8).reshape(BYTES.shape)
-    assert torch.equal(Inputs.of(Examples(frozen, np.zeros(8, np.int64)), PIXELS, CPU)[:], images()[:])
+    assert torch.equal(InputStore.of(Examples(frozen, np.zeros(8, np.int64)), PIXELS, CPU)[:], images()[:])
 
 
 def test_joined_are_all_of_them_whatever_each_stands_for() -> None:
-    one, other = images(), Inputs(torch.from_numpy(BYTES), Pixels((0.0,) * 3, (1.0,) * 3))
-    alike = Inputs.joined([one, one])
+    one, other = images(), InputStore(torch.from_numpy(BYTES), Pixels((0.0,) * 3, (1.0,) * 3))
+    alike = InputStore.joined([one, one])
     assert alike.kept.dtype == torch.uint8
     assert torch.equal(alike[:], torch.cat([one[:], one[:]]))
-    assert torch.equal(Inputs.joined([one, other])[:], torch.cat([one[:], other[:]]))
+    assert torch.equal(InputStore.joined([one, other])[:], torch.cat([one[:], other[:]]))
 
 
-def grey(count: int) -> Inputs:
+def grey(count: int) -> InputStore:
     some = np.random.default_rng(1).integers(256, size=(count, 1, 28, 28)).astype(np.uint8)
-    return Inputs(torch.from_numpy(some), Pixels((0.3,), (0.4,)))
+    return InputStore(torch.from_numpy(some), Pixels((0.3,), (0.4,)))
 
 
 @pytest.mark.parametrize("engine", [Fused, Opacus])
@@ -85,14 +85,14 @@ def grey(count: int) -> Inputs:
 def test_training_on_bytes_is_training_on_their_numbers(engine: type[Trainer], of: Plan) -> None:
     stored, y = grey(60), torch.arange(60) % 10
 
-    def deltas(x: Inputs) -> list[torch.Tensor]:
+    def deltas(x: InputStore) -> list[torch.Tensor]:
         torch.manual_seed(0)
         model = Cnn(kind="cnn").build((1, 28, 28), 10)
         tasks = [LocalTask(k, 20, x, y, torch.arange(k, 60, 3), Seed(k)) for k in range(3)]
         trainer = engine(model, TrainingConfig(local_steps=2, batch_size=8, lr=0.1), of)
         return [one.delta_D for one in trainer.train(to_vector(model), tasks)]
 
-    for one, other in zip(deltas(stored), deltas(Inputs(stored[:])), strict=True):
+    for one, other in zip(deltas(stored), deltas(InputStore(stored[:])), strict=True):
         assert torch.equal(one, other)
 
 
@@ -101,4 +101,4 @@ def test_logits_of_bytes_are_those_of_their_numbers() -> None:
     model, many = Cnn(kind="cnn").build((1, 28, 28), 10), grey(600)
     vector_D = to_vector(model)
     assert torch.equal(evaluation.logits(model, vector_D, many), evaluation.logits(model, vector_D, many[:]))
-    assert evaluation.logits(model, vector_D, Inputs(many[:0])).shape == (0, 10)
+    assert evaluation.logits(model, vector_D, InputStore(many[:0])).shape == (0, 10)

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixed_updates import CLIP, POPULATION, D, Lossy, central, play, updates
 from scipy import stats
-from scripted import CLIP, POPULATION, D, Lossy, central, play, updates
 
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators.secure_sum import SecureSum

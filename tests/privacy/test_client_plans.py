@@ -9,10 +9,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from scipy import stats
-from scripted import (
+from fixed_updates import (
     CLIP,
     LAYOUT,
     POPULATION,
@@ -27,6 +24,9 @@ from scripted import (
     released,
     updates,
 )
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
 from test_factorization import strategy as matrix_of
 from test_factorization import worst
 from torch import Tensor

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scripted import CLIP, POPULATION, D
+from fixed_updates import CLIP, POPULATION, D
 from small_runs import SMALL, plan_for, small
 from test_client_plans import check_sensitivity, moved
 

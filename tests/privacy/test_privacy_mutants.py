@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import pytest
 import test_adaptive_norms as of_norms
 import test_client_plans as of_plans
+import test_known_pitfalls as of_traps
 import test_named_streams as of_streams
 import test_recorded_plans as of_runs
-import test_traps as of_traps
 
 from privfl.errors import PrivacyError, ProtocolError
 from privfl.federation import rounds

@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 import torch
+from fixed_updates import CLIP, POPULATION, D, Lossy, central, play, updates
 from safetensors.torch import load_file
-from scripted import CLIP, POPULATION, D, Lossy, central, play, updates
 from small_runs import small
 from test_privacy_mutants import Edit, mutate
 from torch import Tensor

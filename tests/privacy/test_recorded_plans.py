@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixed_updates import CodedSum
 from safetensors.torch import load_file
 from scipy import stats
-from scripted import CodedSum
 from small_runs import SMALL, small
 
 from attacks._run import _promised

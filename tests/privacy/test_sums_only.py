@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fixed_updates import Lossy
 from own_items.median import Median
-from scripted import Lossy
 from small_runs import SMALL, small
 from test_recorded_plans import DPFTRL, privacy
 

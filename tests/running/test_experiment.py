@@ -9,7 +9,7 @@ import pytest
 import torch
 from small_runs import SMALL, small
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.rounds import Round, RoundOrder
@@ -86,7 +86,7 @@ def test_training_reads_members_only() -> None:
     x = experiment.x.kept.clone()
     x[torch.from_numpy(~experiment.data.member_N)] = torch.nan
     with deterministic():
-        assert torch.equal(replace(experiment, x=Inputs(x)).train(), experiment.train())
+        assert torch.equal(replace(experiment, x=InputStore(x)).train(), experiment.train())
 
 
 def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:

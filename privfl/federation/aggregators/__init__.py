@@ -171,7 +171,7 @@ class Aggregator(Item, ABC):
         """
         # Arrays, since of a tensor that is a row of another the whole other would travel.
         rows = [(update.client, update.delta_D.detach().cpu().numpy(), update.weight) for update in updates]
-        gathered = [one for some in context.processes.collect(rows) for one in some]
+        gathered = [one for some in context.processes.gather(rows) for one in some]
         if not context.processes.first:
             return None
         device = context.global_D.device

@@ -45,7 +45,7 @@ class Mean(Aggregator):
 
     def _aggregated(self, cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes) -> Aggregate:
         begun = time.perf_counter()
-        weights = dict(sorted(pair for some in processes.gather(_weights(cohort)) for pair in some))
+        weights = dict(sorted(pair for some in processes.all_gather(_weights(cohort)) for pair in some))
         weight_sum = sum(weights.values())
         if weight_sum <= 0:
             raise ProtocolError(f"the weights add up to {weight_sum}; at least one client must have a positive weight")
@@ -72,14 +72,14 @@ def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
 
 def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
     """Σ weight · update over all clients of all processes, in float64."""
-    code = FixedPoint.fit(processes.largest(_largest(cohort)), clients)
+    code = FixedPoint.fit(processes.all_reduce_max(_largest(cohort)), clients)
     words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
     at_once = _AT_ONCE if words_D.device.type == "cpu" else len(words_D)
     for first in range(0, len(words_D), at_once):
         here = slice(first, first + at_once)
         for update in cohort:
             words_D[here] += code.words(update.delta_D[here].detach(), update.weight).to(words_D.device)
-    return code.values(processes.sum(words_D))
+    return code.values(processes.all_reduce_sum(words_D))
 
 
 def _largest(cohort: Sequence[ClientUpdate]) -> float:
@@ -94,7 +94,7 @@ def _largest(cohort: Sequence[ClientUpdate]) -> float:
 def _seen(cohort: Sequence[ClientUpdate], weights: dict[int, float], processes: Processes) -> dict[str, Tensor]:
     rows = {
         client: torch.from_numpy(row_D)
-        for some in processes.collect([(update.client, update.delta_D.detach().cpu().numpy()) for update in cohort])
+        for some in processes.gather([(update.client, update.delta_D.detach().cpu().numpy()) for update in cohort])
         for client, row_D in some
     }
     if not processes.first:

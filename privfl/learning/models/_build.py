@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.data.federated import Examples, FederatedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.data.named_inputs import Field, unpacked
 from privfl.errors import ModelError, PrivflError, first_line
 from privfl.learning.models import Model
@@ -37,7 +37,7 @@ _TRAINED = (torch.float32, torch.float64)
 def few(data: FederatedData) -> Tensor:
     """Two inputs of the test split, which belong to no client and have values that the model takes."""
     some = Examples(data.test.x[[0, -1]], data.test.y[[0, -1]])
-    return Inputs.of(some, data.pixels, torch.device("cpu"))[:]
+    return InputStore.of(some, data.pixels, torch.device("cpu"))[:]
 
 
 def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fields: tuple[Field, ...] = ()) -> nn.Module:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
@@ -86,7 +86,7 @@ class LocalTask:
 
     client: int
     size: int
-    x: Inputs
+    x: InputStore
     y: Tensor
     rows_n: Tensor
     seed: Seed

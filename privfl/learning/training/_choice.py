@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, ModelError, UserError
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
@@ -38,7 +38,7 @@ class Choice:
         return f"{self.engine}: {self.why}"
 
 
-def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Tensor, task: Task = CLASSIFICATION) -> Choice:
+def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: InputStore | Tensor, task: Task = CLASSIFICATION) -> Choice:
     """The engine that a configuration asks for; for "auto", the first that trains the model rightly.
 
     Args:

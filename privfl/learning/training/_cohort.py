@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.training import LocalTask, LocalWork
 from privfl.learning.training._conversion import CohortModel
@@ -232,7 +232,7 @@ class Pieces:
         return x, y, counts_N
 
 
-def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
+def _pooled(tasks: Sequence[LocalTask]) -> tuple[InputStore, Tensor, list[Tensor]]:
     """Inputs and labels of all clients, and each client's rows of them."""
     first = tasks[0]
     if all(task.x is first.x and task.y is first.y for task in tasks):
@@ -244,7 +244,7 @@ def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
         assert len(task.x) == len(task.y), "a label for each example"
         assert bool(((task.rows_n >= 0) & (task.rows_n < len(task.y))).all()), "rows of its own pool"
     rows = [task.rows_n + before[id(task.x), id(task.y)] for task in tasks]
-    return Inputs.joined([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
+    return InputStore.joined([x for x, _ in pools]), torch.cat([y for _, y in pools]), rows
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:

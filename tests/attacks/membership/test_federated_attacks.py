@@ -27,7 +27,7 @@ from privfl.auditing.questions.membership import MembershipFinding
 from privfl.auditing.questions.source import Source as SourceQuestion
 from privfl.auditing.questions.source import SourceClaim, SourceFinding
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, ItemError, ViewError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.loading import loads
@@ -85,7 +85,9 @@ class Twice(Tied):
 
 def made(module: nn.Module, examples: int = 7) -> tuple[Network, Candidates]:
     x, y = torch.randn(examples, 2, 3, dtype=torch.float64), torch.randint(5, (examples,))
-    return Network(module, Layout.of(module), CLASSIFICATION, (5,)), Candidates(Inputs(x), y.numpy(), np.arange(examples) % 3)
+    return Network(module, Layout.of(module), CLASSIFICATION, (5,)), Candidates(
+        InputStore(x), y.numpy(), np.arange(examples) % 3
+    )
 
 
 def autograd(network: Network, candidates: Candidates) -> torch.Tensor:

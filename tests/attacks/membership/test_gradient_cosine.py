@@ -14,7 +14,7 @@ from torch.nn.functional import cross_entropy
 from attacks._run import run_attacks
 from attacks.membership._gradients import Gradients
 from privfl.auditing.questions.membership import MembershipFinding
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.loading import loads
 from privfl.running.knowledge import Candidates, Network
@@ -63,7 +63,7 @@ def test_cosines_are_those_of_autograd(made: Any, monkeypatch: pytest.MonkeyPatc
     x, y = torch.randn(7, 2, 3, dtype=torch.float64), torch.randint(5, (7,))
     monkeypatch.setattr("attacks.membership._gradients._NUMBERS", 3 * Layout.of(module).size)
     network = Network(module, Layout.of(module), CLASSIFICATION, (5,))
-    candidates = Candidates(Inputs(x), y.numpy(), np.zeros(7, dtype=np.int64))
+    candidates = Candidates(InputStore(x), y.numpy(), np.zeros(7, dtype=np.int64))
     update_D = torch.randn(network.layout.size)
     rows = np.array([6, 0, 2, 3])
     found = Gradients(network, candidates, to_vector(module)).cosines(update_D, rows)
@@ -83,7 +83,7 @@ def test_one_client_one_step_of_one_example_is_a_cosine_of_one() -> None:
     loss = cross_entropy(module(x[:1]), y[:1])
     update_D = -0.1 * torch.cat([part.flatten() for part in torch.autograd.grad(loss, list(module.parameters()))])
     network = Network(module, Layout.of(module), CLASSIFICATION, (5,))
-    gradients = Gradients(network, Candidates(Inputs(x), y.numpy(), np.zeros(5, dtype=np.int64)), to_vector(module))
+    gradients = Gradients(network, Candidates(InputStore(x), y.numpy(), np.zeros(5, dtype=np.int64)), to_vector(module))
     cosines = gradients.cosines(update_D, np.arange(5))
     assert cosines[0] == pytest.approx(1.0, abs=1e-6)
     assert cosines[1:].max() < 0.999

@@ -14,7 +14,7 @@ import torch
 
 from privfl.data.datasets.arrays import Arrays
 from privfl.data.federated import LoadedData, Pixels
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import DataError
 
 X = np.arange(60, dtype=np.float64).reshape(20, 3) / 7
@@ -62,7 +62,7 @@ def test_bytes_are_images_wherever_their_channels_are(shape: str, tmp_path: Path
     np.testing.assert_array_equal(data.train.x, expected)
     channels = expected.shape[1]
     assert data.pixels == Pixels((0.5,) * channels, (0.5,) * channels)
-    some = Inputs.of(data.train, data.pixels, torch.device("cpu"))[::1].numpy()
+    some = InputStore.of(data.train, data.pixels, torch.device("cpu"))[::1].numpy()
     np.testing.assert_allclose(some, expected / 127.5 - 1, atol=1e-6)
 
 

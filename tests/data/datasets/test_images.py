@@ -17,7 +17,7 @@ from PIL import Image
 
 from privfl.data.datasets.images import Images
 from privfl.data.federated import LoadedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import DataError
 
 RNG = np.random.default_rng(0)
@@ -52,7 +52,7 @@ def test_a_folder_for_each_class_is_read(tmp_path: Path) -> None:
         for x, y in zip(part.x, part.y, strict=True):
             (number,) = np.flatnonzero((PIXELS.transpose(0, 3, 1, 2) == x).all(axis=(1, 2, 3)))
             assert y == number % 2
-    some = Inputs.of(data.train, data.pixels, torch.device("cpu"))[::1].numpy()
+    some = InputStore.of(data.train, data.pixels, torch.device("cpu"))[::1].numpy()
     np.testing.assert_allclose(some, data.train.x / 127.5 - 1, atol=1e-6)
 
 

@@ -18,7 +18,7 @@ from PIL import Image
 from privfl.data.datasets import FileDataset, OwnFiles, _arrays, _idx, adult, cifar10, heart_disease
 from privfl.data.datasets._fetch import dataset
 from privfl.data.federated import Examples, LoadedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import DataError
 from privfl.shelves import SHELVES
 
@@ -49,7 +49,7 @@ def test_the_data_are_what_the_contract_says(name: str) -> None:
     if name in IMAGES and name != "digits":
         assert data.train.x.dtype == np.uint8, "a quarter of the memory"
         # No multiple of the classes, which one copy of CIFAR-10 takes in turn.
-        some = Inputs.of(data.train, data.pixels, torch.device("cpu"))[::7].numpy()
+        some = InputStore.of(data.train, data.pixels, torch.device("cpu"))[::7].numpy()
         np.testing.assert_allclose(some.mean(axis=(0, 2, 3)), 0, atol=0.03)
         np.testing.assert_allclose(some.std(axis=(0, 2, 3)), 1, atol=0.03)
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.federation.aggregators import RoundContext
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
@@ -78,7 +78,7 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
 
     def task(client: int) -> LocalTask:
         work = algorithm.work(told_of(algorithm, state), state_of_client(algorithm, state, client).kept)
-        return LocalTask(client, 1, Inputs(torch.zeros(1, 1)), torch.zeros(1), torch.arange(1), Seed(client), work)
+        return LocalTask(client, 1, InputStore(torch.zeros(1, 1)), torch.zeros(1), torch.arange(1), Seed(client), work)
 
     population = len(problem.steps)
     one = Round(

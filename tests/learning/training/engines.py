@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.models.cnn import Cnn
 from privfl.learning.models.logistic import Logistic
 from privfl.learning.models.mlp import Mlp
@@ -291,7 +291,7 @@ def cohort_of(
         x[0] = torch.nan
     y = torch.randint(CLASSES, (count,), generator=draw)
     owned = torch.split(1 + torch.randperm(sum(sizes), generator=draw), list(sizes))
-    return [LocalTask(k, len(rows_n), Inputs(x), y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
+    return [LocalTask(k, len(rows_n), InputStore(x), y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(owned)]
 
 
 def works(start_D: Tensor, clients: int, *fields: str, seed: int = 0, steps: Sequence[int] = (5, 1, 4)) -> list[LocalWork]:

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from engine_checks import CLASSES, INPUTS, plan, task, training
 from engines import choice_of
-from promises import CLASSES, INPUTS, plan, task, training
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, scaled_dot_product_attention
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, ModelError
 from privfl.learning.training import LocalTask
 from privfl.learning.training._choice import choose
@@ -198,7 +198,7 @@ def test_what_mixes_a_batch_is_trained_as_autograd_does_or_refused(
     with pytest.raises(ModelError, match=r"set training\.engine = 'opacus', which trains this model"):
         choice_of(built, x(), NoPlan(), "fused")
     of = training(NoPlan(), batch_size=20, lr=1.0)
-    one = LocalTask(0, 20, Inputs(x()), task().y[:20], torch.arange(20), task().seed)
+    one = LocalTask(0, 20, InputStore(x()), task().y[:20], torch.arange(20), task().seed)
     (found,) = choose(of, NoPlan(), built, x()).trainer.train(to_vector(built), [one])
     cross_entropy(built(x()), one.y).backward()  # type: ignore[no-untyped-call]
     right = torch.cat([parameter.grad.flatten() for parameter in built.parameters() if parameter.grad is not None])

@@ -10,7 +10,7 @@ from engines import CLASSES, CONVOLUTIONS, MODELS, WORDS, cohort, farthest, mode
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, _cohort, _passes
 from privfl.learning.training._budget import Limits
 from privfl.learning.training._conversion import convert
@@ -267,10 +267,10 @@ def test_clients_may_have_pools_of_their_own() -> None:
 
     of = plan(noise_multiplier=0.8)
     expected = train(tasks, of)
-    apart = [tasks[0], replace(tasks[1], x=Inputs(tasks[1].x.kept.clone())), replace(tasks[2], y=tasks[2].y.clone())]
+    apart = [tasks[0], replace(tasks[1], x=InputStore(tasks[1].x.kept.clone())), replace(tasks[2], y=tasks[2].y.clone())]
     assert all(torch.equal(one.delta_D, other.delta_D) for one, other in zip(train(apart, of), expected, strict=True))
     # Inputs or labels of its own are its own.
-    for other in (replace(tasks[1], x=Inputs(-tasks[1].x.kept)), replace(tasks[1], y=(tasks[1].y + 1) % CLASSES)):
+    for other in (replace(tasks[1], x=InputStore(-tasks[1].x.kept)), replace(tasks[1], y=(tasks[1].y + 1) % CLASSES)):
         found = train([tasks[0], other, tasks[2]], of)
         same = [torch.equal(one.delta_D, other.delta_D) for one, other in zip(found, expected, strict=True)]
         assert same == [True, False, True]

@@ -6,8 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from engines import CONVOLUTIONS, MODELS, WORDS, cohort, model, plan, settings, starting_point, without_the_last
-from promises import (
+from engine_checks import (
     CHECKS,
     Build,
     check_clients_are_independent,
@@ -21,10 +20,11 @@ from promises import (
     train,
     training,
 )
-from promises import plan as small_plan
+from engine_checks import plan as small_plan
+from engines import CONVOLUTIONS, MODELS, WORDS, cohort, model, plan, settings, starting_point, without_the_last
 from torch import Tensor, nn
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError, PrivacyError
 from privfl.learning.training import LocalTask, _cohort, _passes, fused
 from privfl.learning.training._noise import CohortNoise
@@ -83,7 +83,7 @@ def test_an_example_that_overflows_is_as_if_it_were_not_there(name: str) -> None
 
 
 def _double(one: Any) -> Any:
-    return replace(one, x=Inputs(one.x.kept.double())) if one.x.kept.is_floating_point() else one
+    return replace(one, x=InputStore(one.x.kept.double())) if one.x.kept.is_floating_point() else one
 
 
 class Summed(nn.Module):
@@ -110,7 +110,7 @@ def test_a_norm_is_not_too_small_where_squares_vanish(positions: int, size: floa
     of = plan(batch_size=10**6, local_steps=1, noise_multiplier=1e-13, max_grad_norm=1e-3)
     x = torch.zeros(6, positions, 784)
     x[5] = size
-    one = LocalTask(0, 6, Inputs(x), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
+    one = LocalTask(0, 6, InputStore(x), torch.tensor([0, 1, 2, 3, 0, 1]), torch.arange(6), Seed(1))
     start_D = starting_point(Summed())
     try:
         # The setting is that of this thread alone, and there is no other.
@@ -144,7 +144,7 @@ def test_a_norm_that_overflows_is_no_small_one(square: float, label: int) -> Non
     sizes = torch.full((16,), square**0.5)
     sizes[0] *= -4
     direction = torch.linalg.svd(module.layer.weight.detach())[2][-1]
-    one = LocalTask(0, 1, Inputs((sizes[:, None] * direction)[None]), torch.tensor([label]), torch.arange(1), Seed(0))
+    one = LocalTask(0, 1, InputStore((sizes[:, None] * direction)[None]), torch.tensor([label]), torch.arange(1), Seed(0))
     (found,) = Fused(module, training(of, lr=1.0), of).train(to_vector(module), [one])
     assert float(found.delta_D.norm()) <= of.max_grad_norm * (1 + 1e-5) + 1e-6
 
@@ -273,7 +273,7 @@ def sum_of_the_finite(dtype: torch.dtype) -> float:
     start_D = starting_point(model("convolution", dtype))
 
     def step(x: Tensor, y: Tensor) -> Tensor:
-        one = replace(images, x=Inputs(x), y=y, rows_n=torch.arange(len(y)), size=len(y))
+        one = replace(images, x=InputStore(x), y=y, rows_n=torch.arange(len(y)), size=len(y))
         return Fused(model("convolution", dtype), settings(of), of).train(start_D, [one])[0].delta_D
 
     x, y = images.examples(torch.arange(6))

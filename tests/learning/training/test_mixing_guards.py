@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 import torch
+from engine_checks import INPUTS, plan, task, train, training
 from engines import MODELS, cohort, model
 from engines import plan as plan_of
 from engines import settings as settings_of
-from promises import INPUTS, plan, task, train, training
 from torch import Tensor, nn
 
 from privfl.errors import ModelError

@@ -13,7 +13,7 @@ from own_tasks.two_inputs import Both, TwoInputs
 from torch import Tensor, nn
 
 from privfl.data.federated import Examples, LoadedData
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.data.named_inputs import packed, unpacked
 from privfl.errors import DataError, ModelError
 from privfl.learning.models import Model
@@ -99,7 +99,7 @@ def module_of(item: Model, dtype: torch.dtype = torch.float64) -> nn.Module:
 
 
 def tasks() -> list[LocalTask]:
-    x, y = Inputs(torch.from_numpy(ROWS).double()), torch.from_numpy(LABELS)
+    x, y = InputStore(torch.from_numpy(ROWS).double()), torch.from_numpy(LABELS)
     rows = torch.split(torch.from_numpy(np.random.default_rng(1).permutation(18)), [9, 3, 6])
     return [LocalTask(k, len(rows_n), x, y, rows_n, Seed(3) / "client" / k) for k, rows_n in enumerate(rows)]
 

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from engine_checks import CLASSES, INPUTS, plan, task, train
 from engines import choice_of
-from promises import CLASSES, INPUTS, plan, task, train
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning.training import LocalTask, Trainer, opacus
 from privfl.learning.training._guards import STEPS, moved
@@ -180,7 +180,7 @@ def test_a_head_of_zeros_hides_no_wrong_gradients() -> None:
         nn.init.zeros_(head.weight)
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), head)
 
-    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6)))
+    images = replace(task(10), x=InputStore(torch.randn(10, 1, 6, 6)))
     train(Opacus, plan(), images, model=model())
     last = model().to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert "channels_last" in refused(Opacus, plan(), last, images)
@@ -212,7 +212,7 @@ def test_a_model_may_want_a_word_in_every_text(engine: type[Trainer]) -> None:
     torch.manual_seed(0)
     words = 1 + torch.randint(9, (40, 5)).float()
     words[:, 3:] = 0
-    assert train(engine, plan(), replace(task(), x=Inputs(words)), model=Spoken())
+    assert train(engine, plan(), replace(task(), x=InputStore(words)), model=Spoken())
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -220,7 +220,7 @@ def test_words_may_come_as_floats(engine: type[Trainer]) -> None:
     """Data sets hold float32, so a model makes integers of them itself; no table has a row for a large number."""
     torch.manual_seed(0)
     words = torch.randint(10, (40, 5)).float()
-    assert train(engine, plan(), replace(task(), x=Inputs(words)), model=Words())
+    assert train(engine, plan(), replace(task(), x=InputStore(words)), model=Words())
 
 
 class WritesItsInput(nn.Module):
@@ -273,14 +273,14 @@ class Block(nn.Module):
 
 
 def test_a_sum_may_be_taken_in_place() -> None:
-    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
+    images = replace(task(10), x=InputStore(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
     assert choice_of(Block(), images.x[:1]).engine == "fused"
     assert train(Fused, plan(), images, model=Block())
 
 
 @pytest.mark.parametrize("norm", [lambda: nn.InstanceNorm2d(4, affine=True), lambda: nn.GroupNorm(4, 4)])
 def test_a_bias_in_front_of_a_norm_has_no_gradient_and_is_no_fault(norm: Callable[[], nn.Module]) -> None:
-    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
+    images = replace(task(10), x=InputStore(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
     for seed in range(5):
         torch.manual_seed(seed)
         model = nn.Sequential(nn.Conv2d(1, 4, 3), norm(), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 16, 3))
@@ -384,6 +384,6 @@ def test_a_group_norm_without_shift_is_left_to_others() -> None:
     except TypeError:
         pytest.skip("this PyTorch's GroupNorm has no such setting")
     model = nn.Sequential(nn.Conv2d(1, 4, 3), norm, nn.Flatten(), nn.Linear(4 * 16, 3))
-    images = replace(task(10), x=Inputs(torch.randn(10, 1, 6, 6)))
+    images = replace(task(10), x=InputStore(torch.randn(10, 1, 6, 6)))
     assert "GroupNorm" in choice_of(model, images.x[:1]).why
     assert train(Fused, plan(), images, model=model)

@@ -12,7 +12,7 @@ from engines import MODELS, cohort, model, plan, settings, starting_point
 from test_fused_equality import OPACUS_REFUSES
 from torch import nn
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.training import LocalResult, LocalTask
 from privfl.learning.training._cohort import CohortState, Pieces
 from privfl.learning.training._noise import CohortNoise
@@ -70,7 +70,7 @@ def test_dropout_is_no_mixing(kind: type[Fused | Opacus]) -> None:
     module = nn.Sequential(nn.Linear(5, 8), nn.Dropout(0.5), nn.Linear(8, 3)).cuda()
     of, start_D = plan(noise_multiplier=0.8), to_vector(module)
     y = torch.arange(12, device="cuda") % 3
-    one = LocalTask(0, 12, Inputs(torch.randn(12, 5, device="cuda")), y, torch.arange(12), Seed(0))
+    one = LocalTask(0, 12, InputStore(torch.randn(12, 5, device="cuda")), y, torch.arange(12), Seed(0))
     found = [kind(module, settings(of), of).train(start_D, [one])[0].delta_D for _ in range(2)]
     assert torch.equal(*found)
 

@@ -6,9 +6,7 @@ from typing import Any
 
 import pytest
 import torch
-from opacus.optimizers import DPOptimizer
-from opacus.optimizers import optimizer as opacus_noise
-from promises import (
+from engine_checks import (
     CHECKS,
     INPUTS,
     Build,
@@ -26,9 +24,11 @@ from promises import (
     train,
     training,
 )
+from opacus.optimizers import DPOptimizer
+from opacus.optimizers import optimizer as opacus_noise
 from torch import Tensor, nn
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError, PrivacyError
 from privfl.learning.training import LocalTask, opacus
 from privfl.learning.training.opacus import CountingDPOptimizer, Opacus
@@ -198,7 +198,7 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
         return nn.Sequential(nn.Conv2d(1, 4, 3), nn.Conv2d(4, 4, 3), nn.Flatten(), nn.Linear(4 * 4, 3))
 
     one = task(10)
-    images = replace(one, x=Inputs(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
+    images = replace(one, x=InputStore(torch.randn(10, 1, 6, 6, generator=torch.Generator().manual_seed(0))))
     train(Opacus, plan(), images, model=model())
     with pytest.raises(ModelError, match="channels_last"):
         train(Opacus, plan(), images, model=model().to(memory_format=torch.channels_last))  # type: ignore[call-overload]
@@ -207,7 +207,7 @@ def test_channels_last_is_refused_because_opacus_gets_its_gradients_wrong() -> N
 def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
     """A float32 sum of the squares of eight million equal numbers is a hundredth too large or, as here, too small."""
     of, wide = plan(noise_multiplier=1e-9, batch_size=10**6), 4_000_000
-    one = LocalTask(0, 1, Inputs(torch.full((1, wide), 0.6)), torch.tensor([0]), torch.arange(1), Seed(0))
+    one = LocalTask(0, 1, InputStore(torch.full((1, wide), 0.6)), torch.tensor([0]), torch.arange(1), Seed(0))
     (found,) = train(Opacus, of, one, model=nn.Linear(wide, 2), lr=1.0)
     assert float(found.delta_D.double().norm()) <= of.max_grad_norm * (1 + 2e-5)
 
@@ -215,7 +215,7 @@ def test_the_norm_of_many_equal_entries_is_not_too_small() -> None:
 def test_an_empty_batch_of_a_large_layer_is_a_step_like_others() -> None:
     """Of 60 batches of expected size 1, about 22 are empty; at least one is but for e^-27."""
     of = plan(batch_size=1, local_steps=60)
-    images = Inputs(torch.ones(40, 3000))
+    images = InputStore(torch.ones(40, 3000))
     (found,) = train(Opacus, of, replace(task(), x=images), model=nn.Linear(3000, 3))
     assert found.event is not None
     assert found.event.steps == 60

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_checks import CLASSES, plan, task
 from engines import choice_of
 from opacus.grad_sample.embedding import compute_embedding_grad_sample
-from promises import CLASSES, plan, task
 from torch import Tensor, nn
 from torch.nn import functional
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning.training import Trainer
 from privfl.learning.training._guards import bears, require_apart
@@ -121,7 +121,7 @@ class Strict(Table):
 def trained(module: nn.Module, public: Tensor, x: Tensor, engine: str, of: Plan | None = None) -> Tensor:
     """The update from a client's examples, by an engine that was made sure of with others."""
     choice = choice_of(module, public, of or plan(noise_multiplier=1e-6), engine)
-    return choice.trainer.train(to_vector(module), [replace(task(), x=Inputs(x))])[0].delta_D
+    return choice.trainer.train(to_vector(module), [replace(task(), x=InputStore(x))])[0].delta_D
 
 
 @pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "not private"])

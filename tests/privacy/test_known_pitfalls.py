@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from fixed_updates import D, central, denominator, play, updates
 from scipy import stats
-from scripted import D, central, denominator, play, updates
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.federation.rounds import ServerState
 from privfl.learning.tasks.classification import Classification
@@ -66,14 +66,14 @@ def trained(engine: type[Trainer], of: ExamplePlan, x: Tensor, y: Tensor, *, siz
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, CLASSES))
     config = TrainingConfig(local_steps=of.local_steps, batch_size=of.batch_size, lr=1.0)
-    task = LocalTask(0, size, Inputs(x), y, torch.arange(len(y)), Seed(7), LocalWork(mu=mu))
+    task = LocalTask(0, size, InputStore(x), y, torch.arange(len(y)), Seed(7), LocalWork(mu=mu))
     return engine(model, config, of).train(to_vector(model), [task])[0].delta_D
 
 
 def of_training(name: str, monkeypatch: pytest.MonkeyPatch) -> Any:
     """A check that is put to the engines elsewhere."""
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "learning" / "training"))
-    return getattr(importlib.import_module("promises"), name)
+    return getattr(importlib.import_module("engine_checks"), name)
 
 
 def norms(plan: CentralPlan, rounds: int, others: dict[int, Tensor]) -> list[ServerState]:
@@ -210,7 +210,7 @@ def test_trap_8_a_sum_that_is_left_over(engine: type[Trainer]) -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(INPUTS, CLASSES))
     start_D, of = to_vector(model), plan(local_steps=3, batch_size=6, noise_multiplier=1.0)
     trainer = engine(model, TrainingConfig(local_steps=3, batch_size=6, lr=1.0), of)
-    good = LocalTask(0, 12, Inputs(x), y, torch.arange(12), Seed(7))
+    good = LocalTask(0, 12, InputStore(x), y, torch.arange(12), Seed(7))
     fresh = trainer.train(start_D, [good])[0].delta_D
     with pytest.raises((IndexError, RuntimeError)):
         trainer.train(start_D, [replace(good, y=y.clone().index_fill_(0, torch.arange(6, 12), 99))])

@@ -5,12 +5,12 @@ from dataclasses import replace
 
 import pytest
 import torch
+from engine_checks import CLASSES, INPUTS, plan, task, train
 from engines import choice_of
-from promises import CLASSES, INPUTS, plan, task, train
 from test_odd_models import refused
 from torch import Tensor, nn
 
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning.training import Trainer, fused, opacus
 from privfl.learning.training._probes import probe_like
@@ -145,7 +145,7 @@ def test_mixing_by_length_is_found_where_all_texts_are_long(
     torch.manual_seed(0)
     words = 1 + torch.randint(9, (40, 6)).float()
     words[1:, 4:] *= float(model is Trimmed)
-    texts = replace(task(), x=Inputs(words))
+    texts = replace(task(), x=InputStore(words))
     assert "depends on the other examples" in refused(engine, plan(batch_size=40), model(), texts)
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
@@ -136,7 +136,7 @@ def play(
 
     def task(client: int) -> LocalTask:
         x, y = torch.zeros(1, 1), torch.zeros(1, dtype=torch.int64)
-        return LocalTask(client, SIZES[min(client, 1)], Inputs(x), y, torch.arange(1), name / "client" / client)
+        return LocalTask(client, SIZES[min(client, 1)], InputStore(x), y, torch.arange(1), name / "client" / client)
 
     coded = isinstance(plan, DistributedPlan)
     context = RoundContext(

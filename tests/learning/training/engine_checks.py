@@ -15,7 +15,7 @@ from scipy import stats
 from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
-from privfl.data.input_store import Inputs
+from privfl.data.input_store import InputStore
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.plans import Plan
 from privfl.privacy.plans.example import ExamplePlan
@@ -59,7 +59,7 @@ def task(examples: int = 40, seed: Seed = _STREAM, scale: float = 5.0, client: i
     draw = (Seed(11) / "data").numpy()
     x = torch.from_numpy(draw.normal(size=(examples, INPUTS)).astype(np.float32) * scale)
     y = torch.from_numpy(draw.integers(0, CLASSES, examples))
-    return LocalTask(client, examples, Inputs(x), y, torch.arange(examples), seed)
+    return LocalTask(client, examples, InputStore(x), y, torch.arange(examples), seed)
 
 
 def train(build: Build, of: Plan, *tasks: LocalTask, model: nn.Module | None = None, **changes: Any) -> list[LocalResult]:
