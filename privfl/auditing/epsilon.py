@@ -36,6 +36,7 @@ class EpsilonBound:
         guesses: how many candidates were guessed.
         correct: how many of them rightly.
         candidates: out of how many whose membership was a fair coin.
+        ceiling: the bound if every guess had been right. No larger ε could have been refuted, whatever the mechanism leaks.
     """
 
     value: float
@@ -45,6 +46,7 @@ class EpsilonBound:
     guesses: int
     correct: int
     candidates: int
+    ceiling: float
 
 
 def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 0.0, level: float = 0.95) -> float:
@@ -107,7 +109,16 @@ def one_run_audit(
     top = np.argsort(-scores_N, kind="stable")[:guesses]
     correct = int(np.count_nonzero(member_N[top]))
     value = one_run_epsilon(correct, guesses, len(scores_N), delta, level)
-    return EpsilonBound(value, level, delta, "one run, guesses fixed beforehand", guesses, correct, len(scores_N))
+    return EpsilonBound(
+        value=value,
+        level=level,
+        delta=delta,
+        method="one run, guesses fixed beforehand",
+        guesses=guesses,
+        correct=correct,
+        candidates=len(scores_N),
+        ceiling=one_run_epsilon(guesses, guesses, len(scores_N), delta, level),
+    )
 
 
 def two_sided_epsilon(
@@ -157,8 +168,16 @@ def clopper_pearson_audit(
     true_positives, false_positives = np.count_nonzero(said_N & truth_N), np.count_nonzero(said_N & ~truth_N)
     value = two_sided_epsilon(true_positives, members, false_positives, len(truth_N) - members, delta, level)
     correct = int(np.count_nonzero(said_N == truth_N))
-    method = "Clopper–Pearson, threshold from the other half"
-    return EpsilonBound(float(value), level, delta, method, len(truth_N), correct, len(truth_N))
+    return EpsilonBound(
+        value=float(value),
+        level=level,
+        delta=delta,
+        method="Clopper–Pearson, threshold from the other half",
+        guesses=len(truth_N),
+        correct=correct,
+        candidates=len(truth_N),
+        ceiling=float(two_sided_epsilon(members, members, 0, len(truth_N) - members, delta, level)),
+    )
 
 
 def _bounds_along(curve: Roc, delta: float, level: float) -> FloatArray:

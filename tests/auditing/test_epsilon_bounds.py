@@ -175,6 +175,18 @@ def test_the_threshold_does_not_see_the_half_that_is_measured() -> None:
     assert clopper_pearson_audit(member.astype(float), member, chosen).value > 3
 
 
+@pytest.mark.parametrize(("guesses", "ceiling"), [(100, 3.49), (200, 4.19), (9000, 8.01)])
+def test_the_ceiling_is_the_bound_of_all_guesses_right(guesses: int, ceiling: float) -> None:
+    member = np.random.default_rng(0).random(10 * guesses) < 0.5
+    perfect, useless = one_run_audit(member.astype(float), member), one_run_audit(np.zeros(len(member)), member)
+    assert perfect.value == perfect.ceiling == useless.ceiling == pytest.approx(ceiling, abs=5e-3)
+    assert perfect.ceiling == pytest.approx(np.log(guesses / 3), abs=0.02)
+    assert one_run_audit(member.astype(float), member, 1e-5).ceiling < perfect.ceiling
+    chosen = np.arange(len(member)) % 2 == 0
+    pairs = [clopper_pearson_audit(scores, member, chosen) for scores in (member.astype(float), np.zeros(len(member)))]
+    assert pairs[0].value == pairs[0].ceiling == pairs[1].ceiling > pairs[1].value == 0
+
+
 def test_two_sided_epsilon_by_hand() -> None:
     low, high = 0.025 ** (1 / 50), 1 - 0.025 ** (1 / 50)  # Clopper–Pearson for 50 of 50 and 0 of 50
     assert float(two_sided_epsilon(50, 50, 0, 50)) == pytest.approx(np.log(low / high))
