@@ -25,8 +25,9 @@ def load_runs(runs: Runs) -> Frame:
 
     The columns are ``run`` (the folder), ``finished``, each setting that is not the same in all runs, ``rounds``, each test
     figure with its interval, ``epsilon`` (infinite without a promise) and ``delta``, ``tpr_at_1pct_fpr`` of the best attack
-    with its interval, ``epsilon_measured`` (the lower bound that the attacks show), ``epsilon_measurable`` (the most that it could
-    have been), ``bytes_up``, ``bytes_down`` and ``seconds``. A figure that a run does not have, or not yet, is NaN.
+    with its interval, ``epsilon_measured`` (the lower bound that the attacks show), ``epsilon_measurable`` (the most
+    that it could have been), ``bytes_up``, ``bytes_down`` and ``seconds``. A figure that a run
+    does not have, or not yet, is NaN.
 
     Args:
         runs: runs, folders or patterns. Folders that match a pattern and hold no run are left out.
