@@ -206,8 +206,10 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 
 
 def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
-    view = open_view(folder, attack.adversary, knowledge.network.layout)
-    claim, wanted = attack.run(view, knowledge), _question(attack.question).claim
+    view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
+    if question.hides_owners:
+        knowledge = knowledge.without_owners()
+    claim, wanted = attack.run(view, knowledge), question.claim
     if not isinstance(claim, wanted):
         raise ItemError(
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "

@@ -26,7 +26,7 @@ class Shelf:
     contract: str
 
     def names(self) -> list[str]:
-        """The items' names: file names, with the folder before a slash where a shelf has several boards."""
+        """The items' names: file names, with the folder before a slash if a shelf has several boards."""
         found: list[str] = []
 
         def visit(package: str, prefix: str) -> None:
@@ -72,7 +72,7 @@ class Shelf:
         if len(items) != 1:
             wanted = f"exactly one class, nothing of it left abstract, that derives from {self.package}.{self.contract}"
             raise ConfigError(f"needs {wanted}; it has {len(items)}")
-        # What the contract declares and gives no value, is the item's to give.
+        # A class variable that the contract declares without a value is the item's to give.
         missing = sorted(name for name in getattr(items[0], "__class_vars__", ()) if not hasattr(items[0], name))
         if missing:
             raise ConfigError(
@@ -82,7 +82,7 @@ class Shelf:
         return items[0]
 
     def _way_out(self, error: Exception, path: str) -> str:
-        """Whether the module is missing, or what it does is wrong."""
+        """The way out: put the module there if it is missing, else mend it."""
         if isinstance(error, ModuleNotFoundError) and error.name is not None and f"{path}.".startswith(f"{error.name}."):
             return f"allowed is a module in {Path.cwd()}, or elsewhere on the Python path (PYTHONPATH)"
         return "mend it there"
@@ -110,7 +110,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
 
 
 def nearest(word: str, known: Sequence[str]) -> str:
-    """What a mistyped word may have meant, and all that is allowed."""
+    """The known words that are nearest to a mistyped one, and all that are allowed."""
     close = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
     close += [name for name in known if name.rpartition("/")[2] == word and name not in close]
     close += [name for name in known if close and word in name and name not in close]

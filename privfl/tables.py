@@ -1,4 +1,4 @@
-"""What every table of a configuration or a record is: immutable, typed, and strict about its keys."""
+"""Tables of a configuration or a record: immutable, typed, and strict about their keys."""
 
 from __future__ import annotations
 
@@ -105,13 +105,13 @@ def contradiction(key: str, value: object, allowed: str) -> PydanticCustomError:
 
 
 class InvalidItemError(Exception):
-    """A shelf item's own settings are wrong; carries where and why past pydantic, which would flatten it."""
+    """A shelf item's own settings are wrong; carries place and reason past pydantic, which would flatten it."""
 
     def __init__(self, at: str, given: object, error: ValidationError | ConfigError) -> None:
         self.at, self.given, self.error = at, given, error
 
     def key(self, table: Mapping[str, Any]) -> str:
-        """The item's key: :attr:`at`, and the item's place where a list of items stands there."""
+        """The item's key: :attr:`at`, and the item's place if a list of items stands there."""
         value = value_at(table, self.at)
         return f"{self.at}.{value.index(self.given)}" if isinstance(value, list | tuple) else self.at
 
@@ -138,7 +138,7 @@ def on_shelf(at: str, default: str | None = None) -> Any:
 
 
 def narrow(item: object, contract: type[Contract]) -> Contract:
-    """The item as what its shelf's contract says it is; loading the configuration has made sure of it.
+    """The item, typed by its shelf's contract; loading the configuration has made sure of it.
 
     Raises:
         ConfigError: it does not derive from the contract.
@@ -151,7 +151,7 @@ def narrow(item: object, contract: type[Contract]) -> Contract:
 
 
 def value_at(table: Mapping[str, Any], key: str) -> object:
-    """What stands at a dotted key of nested tables."""
+    """The value at a dotted key of nested tables."""
     value: Any = table
     for part in key.split("."):
         value = value.get(part) if isinstance(value, Mapping) else value

@@ -89,16 +89,10 @@ def seen_rounds(view: View, knowledge: Knowledge) -> Iterator[SeenRound]:
             yield SeenRound(number, clients, view.model_before(number), updates_KD, weights_K, knowledge)
 
 
-class UpdatesAttack(Attack):
-    """An attack on the update of each client; no shadow models.
-
-    The score of a variant is its mean over the rounds that say something about the example. If none does, because the update of
-    its client never arrived or was not finite, the score is the median of the others'.
-    """
+class OnUpdates(Attack):
+    """An attack that is given the update of each client; no shadow models."""
 
     adversary: ClassVar[Adversary] = "server"
-
-    question: ClassVar[str] = "membership"
 
     on_sums: ClassVar[str] = "attack the sums with 'membership/gradient_cosine_sum'"
     """The way out if the server sees sums only."""
@@ -120,6 +114,16 @@ class UpdatesAttack(Attack):
                 f"round has at most {largest}; make the cohort larger"
             )
         super().require_possible(prospect)
+
+
+class UpdatesAttack(OnUpdates):
+    """A membership attack on the update of each client.
+
+    The score of a variant is its mean over the rounds that say something about the example. If none does, because the update of
+    its client never arrived or was not finite, the score is the median of the others'.
+    """
+
+    question: ClassVar[str] = "membership"
 
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import numpy as np
@@ -81,7 +81,7 @@ class Candidates(LabelledExamples):
     Args:
         x: N inputs, on the run's device.
         y_N: their labels.
-        client_N: the client whose example each is. That client trained on it, or nobody did.
+        client_N: the client whose example each is. That client trained on it, or nobody did. −1 if the attack is asked for it.
     """
 
     client_N: IntArray
@@ -198,6 +198,11 @@ class Knowledge:
     population: LabelledExamples
     shadows: Shadows
     protocol: Protocol
+
+    def without_owners(self) -> Self:
+        """The same without the clients whose examples the candidates are: −1 for each."""
+        candidates = replace(self.candidates, client_N=np.full(len(self.candidates), -1))
+        return replace(self, candidates=candidates)
 
 
 @dataclass(frozen=True)

@@ -119,6 +119,9 @@ class Question(Item, ABC):
     finding: ClassVar[type[Finding]]
     """The type that :meth:`evaluate` returns."""
 
+    hides_owners: ClassVar[bool] = False
+    """Whether its attacks are not told whose example each candidate is, because they are asked for it."""
+
     @abstractmethod
     def require_possible(self, truth: Truth) -> None:
         """Refuse a run about which the question cannot be judged; asked before its first round.

@@ -13,6 +13,7 @@ from torch import nn
 from torch.nn.functional import cross_entropy
 
 from attacks._run import run_attacks
+from attacks.inference.source import Source
 from attacks.membership import _gradients
 from attacks.membership._gradients import Gradients
 from attacks.membership._updates import SeenRound
@@ -21,12 +22,16 @@ from attacks.membership.fedmia import FedMIA, against_others
 from attacks.membership.gradient_difference import GradientDifference
 from attacks.membership.inner_product import InnerProduct
 from attacks.membership.loss_drop import LossDrop
+from privfl.auditing.questions import Claimed, Claims, Truth
 from privfl.auditing.questions.membership import MembershipFinding
+from privfl.auditing.questions.source import Source as SourceQuestion
+from privfl.auditing.questions.source import SourceClaim, SourceFinding
 from privfl.config import TrainingConfig
 from privfl.data.input_store import Inputs
-from privfl.errors import ConfigError, ViewError
+from privfl.errors import ConfigError, ItemError, ViewError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.loading import loads
+from privfl.report import attacks_tables, write_report
 from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Protocol, Shadows
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -294,3 +299,50 @@ def test_the_other_needs_are_said_with_the_setting(tmp_path: Path) -> None:
     said = refused(path, "membership/disaggregation")
     assert said.startswith("rounds = 5: 'membership/disaggregation' must tell 4 clients apart, and only 1 of these 5 rounds")
     assert "records.views = 'final'" in refused(path, "membership/loss_over_rounds", records={"views": "final"})
+
+
+# --- whose example it is ------------------------------------------------------------------------------------------------
+
+
+def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four clients, so that guessing finds a quarter. The attack is not told whose examples they are."""
+    told: list[Any] = []
+    original = Source.run
+
+    def look(self: Source, view: Any, knowledge: Knowledge) -> Any:
+        told.append(knowledge.candidates.client_N)
+        return original(self, view, knowledge)
+
+    monkeypatch.setattr(Source, "run", look)
+    attacks = {"run": ["inference/source", "membership/loss"], "shadow_models": 0}
+    folder = run(loads({**OVERFITTED, "attacks": attacks}), tmp_path / "run")
+    findings = run_attacks(folder)
+    (found,) = [one for one in findings if isinstance(one, SourceFinding)]
+    assert (told[0] == -1).all()
+    assert (found.clients, found.adversary, found.made_by()) == (4, "server", {"inference/source": (0, 1, 2, 3, 4)})
+    assert 0.2 < found.chance < 0.35
+    shares = {one.variant: one.right for one in found.attacks}
+    assert list(shares) == ["averaged", "last round"]
+    assert shares["averaged"].low > 0.5
+    assert shares["averaged"].n == found.members
+    assert RunFolder.open(folder.path).findings == findings
+    page = write_report([folder], folder.path / "report.html").read_text(encoding="utf-8")
+    assert "<h3>Source, by the server</h3>" in page
+    assert "client of a member named rightly" in write_report([folder, folder], folder.path.parent / "two.html").read_text(
+        encoding="utf-8"
+    )
+    assert "guessing" in str(attacks_tables(folder)[1].title)
+
+
+def test_a_source_that_nobody_knows_is_named_by_chance() -> None:
+    generator = np.random.default_rng(0)
+    owner_N, everybody_N = generator.integers(0, 5, 4000), np.ones(4000, bool)
+    truth = Truth(owner_N, everybody_N, generator.random(4000) < 0.5, lambda: generator, lambda: (owner_N, owner_N))
+    made = Claimed(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
+    found = SourceQuestion(kind="source").evaluate(Claims("server", 0, {"x": made}), truth, None)
+    assert found.attacks[0].right.low < 0.2 < found.attacks[0].right.high
+    assert found.chance == np.bincount(owner_N[truth.member_N]).max() / truth.member_N.sum()
+    with pytest.raises(ItemError, match="must name a client for each of 3"):
+        SourceClaim({"short": np.zeros(2, np.int64)}).checked("x", 3)
+    with pytest.raises(ItemError, match="named no clients"):
+        SourceClaim({}).checked("x", 3)
