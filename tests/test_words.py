@@ -20,6 +20,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
         for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
+    "learning": ("privfl/learning/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 

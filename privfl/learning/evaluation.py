@@ -19,14 +19,14 @@ from privfl.records import Spread
 from privfl.vectors import load_vector
 
 _BATCH = 250
-"""Of a network with large maps a larger batch takes twice as long, as it leaves the caches (measured)."""
+"""Examples in a batch on a CPU; with large maps a larger one leaves the caches and takes twice as long (measured)."""
 
 _GPU_BATCH = 2000
-"""A GPU has to be given enough to do at once (not measured)."""
+"""Examples in a batch on a GPU, which has to be given enough to do at once (not measured)."""
 
 
 def prepared(model: nn.Module) -> nn.Module:
-    """The model in the form that a CPU evaluates fastest; to rounding, its outputs stay.
+    """The model in the form that a CPU evaluates fastest; its outputs are the same up to rounding.
 
     Convolutions and poolings take half as long with channels last, group norms several times as long. The model is changed.
     """
@@ -62,7 +62,7 @@ def logits(model: nn.Module, vector_D: Tensor, x: Inputs | Tensor) -> Tensor:
     load_vector(model, vector_D)
     model.eval()
     size = _BATCH if x.device.type == "cpu" else _GPU_BATCH
-    # Of nothing, one batch of nothing, which has the right shape.
+    # Keep one empty batch so that the output has the right shape.
     batches = [slice(start, start + size) for start in range(0, max(len(x), 1), size)]
     threads = min(processes.threads(), len(batches)) if x.device.type == "cpu" else 1
     if threads == 1:

@@ -51,7 +51,7 @@ class Model(Item, ABC):
 
         The caller sets the seed of the global generators of PyTorch, NumPy and Python around this call, so that initial
         weights, and constants that are drawn beside them, are repeatable: each process calls it for itself. Lazy layers are
-        made whole by an example, and what comes is checked before anything is trained (:mod:`privfl.learning.models._build`).
+        made whole by an example, and the result is checked before training (:mod:`privfl.learning.models._build`).
 
         Raises:
             ModelError: the model cannot take inputs of that shape.

@@ -1,7 +1,7 @@
-"""A run's module, built once: whole, checked, and the same wherever its stream is the same.
+"""Builds a run's module once: complete, checked, and the same in every process that has the same stream.
 
-``build()`` may draw what is no parameter: random features, or a base that is kept as a plain tensor. Every use of the module
-(training, evaluation) is therefore a copy of one that was built, and never built anew.
+``build()`` may draw values that are no parameters: random features, or a base that is kept as a plain tensor. Every
+use of the module (training, evaluation) is therefore a copy of one that was built, and never built anew.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _TRAINED = (torch.float32, torch.float64)
 
 
 def few(data: FederatedData) -> Tensor:
-    """Two inputs that are nobody's: those of the test split, whose values a model of words or of images takes."""
+    """Two inputs of the test split, which belong to no client and have values that the model takes."""
     some = Examples(data.test.x[[0, -1]], data.test.y[[0, -1]])
     return Inputs.of(some, data.pixels, torch.device("cpu"))[:]
 
@@ -44,11 +44,11 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
     """The module of an item of the shelf, in training mode; lazy layers are made whole by an example.
 
     Args:
-        item: says which.
+        item: the model's item on the shelf.
         x_B: a few inputs of the right shape, type and range, on the CPU; they are not trained on.
         outputs: the shape of one example's outputs, the width of the last layer last.
-        stream: of the initial weights, and of whatever else ``build()`` draws from the global generators of PyTorch, NumPy
-            and Python.
+        stream: source of the initial weights, and of everything else that ``build()`` draws from the global
+            generators of PyTorch, NumPy and Python.
         fields: the inputs in a row of ``x_B``, if an example has several.
 
     Raises:
@@ -98,14 +98,14 @@ def _begun(item: Model, module: nn.Module) -> nn.Module:
 
 
 def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fields: tuple[Field, ...] = ()) -> nn.Module:
-    """The same on the device of ``x_B``, after all that can be known of it before it is trained was checked.
+    """The module of :func:`built` on the device of ``x_B``, after every check that is possible before training.
 
     Args:
-        item: says which.
+        item: the model's item on the shelf.
         x_B: a few inputs, at least two, on the run's device.
         outputs: the shape of one example's outputs, the width of the last layer last.
         stream: see :func:`built`.
-        fields: the same.
+        fields: see :func:`built`.
 
     Raises:
         ModelError: as :func:`built`; or the module does not give each example finite outputs of that shape, or cannot be
@@ -129,7 +129,7 @@ def sound(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
 
 
 def copied(item: Model, module: nn.Module) -> nn.Module:
-    """A module of its own with the same weights and the same constants.
+    """A deep copy of a module, with the same weights and the same constants.
 
     Raises:
         ModelError: it cannot be copied.
@@ -145,7 +145,7 @@ def constants(module: nn.Module) -> str:
     """SHA-256 of all tensors and arrays that a module holds and that are not trained.
 
     Those are plain tensors, buffers and frozen parameters, in collections and objects of any class: all that a copy of the
-    module takes with it. What a function has closed over is not seen.
+    module takes with it. Values in a function's closure are not seen.
     """
     memo: dict[int, object] = {}
     # As it is entered here, the memo holds each tensor once, in the order in which it was met.
@@ -163,7 +163,7 @@ def constants(module: nn.Module) -> str:
 
 
 def _input_shape(item: Model, x_B: Tensor, fields: tuple[Field, ...]) -> tuple[int, ...] | dict[str, tuple[int, ...]]:
-    """What ``build()`` is told of the inputs."""
+    """The shape of one input for ``build()``; if the item has named inputs, the shape of each."""
     shapes = {field.name: field.shape for field in fields}
     if not item.inputs:
         if fields:
@@ -207,7 +207,7 @@ def by_name_alone(module: nn.Module) -> nn.Module:
 
 @contextmanager
 def _drawing_from(stream: Seed) -> Iterator[None]:
-    """Whatever is drawn inside from the global generators comes from that stream; afterwards they are as they were."""
+    """Seed the global generators from that stream for the draws inside; afterwards restore their states."""
     of_numpy, of_python = np.random.get_state(), random.getstate()  # noqa: NPY002
     try:
         with torch.random.fork_rng(devices=()):
@@ -226,7 +226,7 @@ def _tensors(module: nn.Module) -> Iterator[Tensor]:
 
 
 def _logits(item: Model, module: nn.Module, x_B: Tensor, outputs: tuple[int, ...]) -> Tensor:
-    """What a module that nobody needs any more gives in evaluation, having given as much in training mode."""
+    """Outputs of a throw-away module in evaluation mode, after its outputs in training mode were checked too."""
     logits = x_B
     for training in (True, False):
         module.train(training)
@@ -266,7 +266,7 @@ def _as_logits(item: Model, found: object, examples: int, outputs: tuple[int, ..
 
 
 def _asked(item: Model, why: str, call: Callable[[], T]) -> T:
-    """What code of somebody's own gives; what it raises, as one line.
+    """The result of a call of a user's own code, whose exceptions become one line.
 
     Raises:
         ModelError: names the model and the exception, which is its cause.

@@ -1,4 +1,4 @@
-"""The hyperbolic tangent where PyTorch is slow at it."""
+"""The hyperbolic tangent by the sigmoid, for CPUs on which PyTorch's own is slow."""
 
 from __future__ import annotations
 

@@ -45,7 +45,7 @@ class Resnet8(Model):
 
 
 class Block(nn.Module):
-    """Two 3x3 convolutions, each with its norm, and what came in added to what comes out."""
+    """Two 3x3 convolutions, each with its norm, and the input added to their output."""
 
     def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()

@@ -13,7 +13,7 @@ from privfl.learning.optimizers._moments import Moments
 class AdamW(Moments):
     """AdamW, as ``torch.optim.AdamW``: weights decay by ηλ apart from the gradient.
 
-    λ is ``training.weight_decay``: 0 unless it is set, where PyTorch has 0.01.
+    λ is ``training.weight_decay``: 0 unless it is set, although PyTorch's default is 0.01.
     """
 
     def step(

@@ -63,7 +63,7 @@ class Task(Item, ABC):
             classes: how many names of classes the data give.
 
         Raises:
-            DataError: begins with what is wrong about ``y``, and says what to do.
+            DataError: begins with the fault of ``y``, and says how to mend it.
         """
 
     @abstractmethod
@@ -102,7 +102,7 @@ class Task(Item, ABC):
 
     @abstractmethod
     def unlikely(self, outputs: Tensor) -> Tensor:
-        """A label for each example, far from what its outputs say, so that no gradient vanishes: checks train on it."""
+        """A label for each example, far from its outputs' prediction, so that no gradient vanishes; for checks."""
 
     @abstractmethod
     def confidence(self, outputs: NDArray[np.float32], y: NDArray[Any]) -> FloatArray:
@@ -112,7 +112,7 @@ class Task(Item, ABC):
         al. 2022, section VI.A, for the cross-entropy). The loss is without weights and smoothing.
 
         Args:
-            outputs: shape (..., N, O), or (..., N, T, O) where outputs have another dimension; the leading ones are models.
+            outputs: shape (..., N, O), or (..., N, T, O) if outputs have one more; the leading ones are models.
             y: labels, shape (N, ...).
 
         Returns:
@@ -127,7 +127,7 @@ class Task(Item, ABC):
         """The same data, if their labels fit.
 
         Raises:
-            DataError: they do not; says which part, and what to do.
+            DataError: they do not; says which part, and how to mend it.
         """
         for part, examples in (("training", loaded.train), ("test", loaded.test)):
             try:

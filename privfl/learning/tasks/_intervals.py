@@ -36,7 +36,7 @@ def mean(values_N: Tensor, level: float) -> Interval:
 
 
 def ratio(above_N: Tensor, below_N: Tensor, level: float) -> Interval:
-    """Σ above / Σ below over the examples where both are finite, with the normal interval of a ratio of means.
+    """Σ above / Σ below over the examples for which both are finite, with the normal interval of a ratio of means.
 
     The interval is the delta method's (Cochran 1977, "Sampling Techniques", section 6.4). The ratio is 0 if
     nothing is below.
@@ -57,7 +57,7 @@ def ratio(above_N: Tensor, below_N: Tensor, level: float) -> Interval:
 
 
 def mapped(found: Interval, function: Callable[[float], float]) -> Interval:
-    """The interval of a function of what is estimated, which never falls."""
+    """The interval of a never-falling function of the estimated value."""
     return found.model_copy(update={end: function(getattr(found, end)) for end in ("value", "low", "high")})
 
 

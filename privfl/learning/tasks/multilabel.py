@@ -22,7 +22,7 @@ class Multilabel(Task):
     """The mean over L labels of the binary cross-entropy of a logit each; labels are 0 and 1, int64 of shape (N, L).
 
     Args:
-        positive_weights: a factor for the loss of each label where it is 1, L of them; none: all 1.
+        positive_weights: a factor for the loss of each label if it is 1, L of them; none: all 1.
         label_smoothing: ε; the target is 1 − ε/2 for a label that is 1, and ε/2 for one that is 0.
     """
 

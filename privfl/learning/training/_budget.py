@@ -15,10 +15,10 @@ from privfl.learning.training._rules import Record, Runs, Sums
 _MIB = 2**20
 
 _CPU_BUDGET = 192
-"""MiB where nothing else is asked for. Less is slower for layers that are dear to call, more for large blocks (measured)."""
+"""Default budget on a CPU in MiB. Less is slower for layers that are dear to call, more for large blocks (measured)."""
 
 _ROWS = 3
-"""Vectors of length D that every client is counted with: weights, noisy gradient sum, momentum."""
+"""Vectors of length D that are counted for each client: weights, noisy gradient sum, momentum."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +34,14 @@ class Limits:
 
     @classmethod
     def measure(cls, model: CohortModel, weights: Sums, x_B: Tensor, budget: int | None) -> Limits:
-        """Find out what an example takes by sending some through the model.
+        """Measure the memory of an example by sending some through the model.
 
         Args:
             model: the cohort's model.
             weights: for one client, parameter name -> (1, *shape).
             x_B: examples of the right shape, B ≥ 1.
-            budget: MiB; None: 192 on a CPU, half of a GPU's memory, and more where one example needs more. Not of what is free:
-                where a batch is cut shows in a result's last bits.
+            budget: MiB; None: 192 on a CPU, half of a GPU's memory, and more if one client and one example need more.
+                It does not depend on free memory: the place of a batch's cut shows in a result's last bits.
 
         Raises:
             ConfigError: the budget is too small for one client and one example.

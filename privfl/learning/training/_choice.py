@@ -1,4 +1,4 @@
-"""Which engine trains a model: the one that was asked for, or the first that can."""
+"""Choice of the engine that trains a model: the one that was asked for, or the first that can."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from privfl.shelves import SHELVES
 from privfl.vectors import to_vector
 
 _ENGINES = ("fused", "opacus")
-"""In the order in which "auto" tries them."""
+"""The engines, in the order in which "auto" tries them."""
 
 _RANGED = 256
 """Examples that are enough to see in which range each number is."""
@@ -39,13 +39,13 @@ class Choice:
 
 
 def choose(config: TrainingConfig, plan: Plan, model: nn.Module, x: Inputs | Tensor, task: Task = CLASSIFICATION) -> Choice:
-    """The engine that a configuration asks for; of "auto" the first that trains the model rightly.
+    """The engine that a configuration asks for; for "auto", the first that trains the model rightly.
 
     Args:
         config: ``engine`` is a name or "auto".
-        plan: what training promises.
-        model: what is to be trained, with the run's own weights; it is left as it is.
-        x: inputs of nobody who is trained on, shape (n, ...): checks are made with their like.
+        plan: the privacy guarantee of the training.
+        model: the model to train, with the run's own weights; it is left as it is.
+        x: inputs that belong to nobody who is trained on, shape (n, ...): checks use inputs like them.
         task: says which loss is trained.
 
     Raises:

@@ -1,4 +1,4 @@
-"""The numbers of a cohort in training, one row for each client, and how a piece of a step adds to them."""
+"""State of a cohort in training, one row for each client, and the addition of a piece of a step to it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from privfl.learning.training._work import CohortWork
 from privfl.vectors import Layout
 
 _ALIGNED = 32
-"""Numbers that a client's row begins at a multiple of: matrices that begin anywhere are read more slowly (measured)."""
+"""Alignment of a client's row, in numbers: matrices that begin anywhere else are read more slowly (measured)."""
 
 
 class CohortState:
@@ -54,7 +54,7 @@ class CohortState:
         """Whether a step is w - lr · g and nothing else."""
 
     def rows(self, name: str, clients: int) -> Tensor:
-        """Memory of that name, shape (clients, D), with whatever was in it before."""
+        """Memory of that name, shape (clients, D), with its old contents."""
         wanted = (self.global_D.dtype, self.global_D.device)
         kept = self._memory.get(name)
         if kept is None or len(kept) < clients or (kept.dtype, kept.device) != wanted:
@@ -79,7 +79,7 @@ class CohortState:
             gradients_KD: gradients, or sums of them.
             rates: each client's learning rate.
             taken: how many steps were taken before.
-            divisors_K1: what makes gradients of the sums.
+            divisors_K1: the divisors that make gradients of the sums.
         """
         weights_KD = self.weights_KD[: len(gradients_KD)]
         if divisors_K1 is not None:
@@ -118,7 +118,7 @@ class Pieces:
         model: the cohort's model.
         state: begun for these tasks.
         tasks: one for each client.
-        clipping: to what each example's gradient is clipped; None: gradients of the mean loss, unclipped.
+        clipping: the clipping of each example's gradient; None: gradients of the mean loss, unclipped.
         config: says how exact the model's products are. Norms and sums are float32 always.
     """
 
@@ -181,7 +181,7 @@ class Pieces:
                 record.add(of_record, sums if straight is None else weights)
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
-        """Make sure, on real examples and through the very pass that trains, that none has a part in another's gradient.
+        """Raise if, in the same pass that trains, a real example has a part in another's gradient.
 
         Args:
             model: the model for one client.
@@ -210,7 +210,7 @@ class Pieces:
                 require_apart(model, measured, x_N, place)
 
     def _examples(self, piece: Piece, runs: Runs, batches: Sequence[Tensor]) -> tuple[Tensor, Tensor, Tensor | None]:
-        """The piece's inputs and labels; and which of them count, where batches were padded to one length.
+        """The piece's inputs and labels, and a mask of those that count if batches were padded to one length.
 
         A batch is filled up with its own first example, which the model bears if it bears the batch; an empty one with zeros.
         """
@@ -220,7 +220,7 @@ class Pieces:
             rows_N = torch.cat(parts)
             return self.x[rows_N], self.y.index_select(0, rows_N), None
         rows_KB = pad_sequence(parts, batch_first=True, padding_value=-1)
-        # Of an empty batch the first place is filled up too.
+        # The first place of an empty batch is filled up too.
         rows_N = sent(rows_KB.where(rows_KB >= 0, rows_KB[:, :1].clamp(min=0)).flatten(), self.device)
         sizes_K1 = sent(torch.tensor(piece.sizes)[:, None], self.device)
         counts_N = (torch.arange(runs.sizes[0], device=self.device) < sizes_K1).flatten()
@@ -248,7 +248,7 @@ def _pooled(tasks: Sequence[LocalTask]) -> tuple[Inputs, Tensor, list[Tensor]]:
 
 
 def sent(tensor: Tensor, device: torch.device) -> Tensor:
-    """On its way to where it will be used: nobody waits until it is there."""
+    """The tensor on that device; nobody waits until a copy to a GPU is done."""
     return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 

@@ -1,4 +1,4 @@
-"""What a model holds and nobody trains: frozen parameters and buffers, which must stay as they are."""
+"""Checks that the frozen parameters and buffers of a model, which nobody trains, stay as they are."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from privfl.vectors import constants, written
 
 @torch.no_grad()
 def require_constants(model: nn.Module, x_B: Tensor) -> None:
-    """Raise where a pass writes a frozen parameter or a buffer: no update would carry it.
+    """Raise if a pass writes a frozen parameter or a buffer: no update would carry it.
 
     Args:
         model: in training mode.
-        x_B: made-up inputs; where the model does not bear them, nothing is found out.
+        x_B: made-up inputs; if the model does not take them, nothing is found out.
 
     Raises:
         ModelError: names the first of them.
     """
     before: dict[str, Tensor] = {}
     with suppress(Exception), lent_randomness(x_B.device):
-        # What a layer makes once and keeps, as tables of angles are, it makes now.
+        # This first pass lets layers make constants that they keep, such as tables of angles.
         model(x_B.clone())
         before = {name: value.clone() for name, value in constants(model).items()}
         model(x_B.clone())
@@ -38,11 +38,11 @@ class Constants:
     """Watches a model's constants while it is trained, without a look at their values."""
 
     def __init__(self, model: nn.Module) -> None:
-        # Held on to, so that none of them can be replaced by another at its place in memory.
+        # The tensors are kept, so that none of them can be replaced by another at its place in memory.
         self._model, self._kept = model, {name: (value, value._version) for name, value in constants(model).items()}
 
     def require(self) -> None:
-        """Raise where one was written since this was made.
+        """Raise if a constant was written since this object was made.
 
         Raises:
             ModelError: names the first of them.

@@ -1,4 +1,4 @@
-"""Makes of a model for one client a model for a whole cohort, by putting a rule in the place of each layer."""
+"""Conversion of one client's model into a model for a whole cohort, with a rule in the place of each layer."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ class CohortModel:
 
     Args:
         module: from (N, ...) to outputs (N, ..., O).
-        shared: what its layers share; set before each pass.
+        shared: the state that its layers share; set before each pass.
         by_vmap: names and types of the layers for which there is no rule, and which torch.func runs.
         drawing: the layers that draw from a client's stream, by their names in the model.
-        task: says what the loss of an output is.
+        task: defines the loss of an output.
     """
 
     module: nn.Module
@@ -86,9 +86,9 @@ def convert(model: nn.Module, task: Task = CLASSIFICATION) -> CohortModel:
             drawing.update({".".join(filter(None, (prefix, name))): layer for name, layer in within.items()})
             return vmapped
         if getattr(module, "inplace", False):
-            # What a rule returns is kept for its backward pass, and must not be written over.
+            # The output of a rule is kept for its backward pass, and must not be overwritten.
             module.inplace = False  # type: ignore[assignment]
-        # Not named_children(), which leaves out what was there before: a layer may be used twice.
+        # Not named_children(), which leaves out a layer that it met before: a layer may be used twice.
         for name, child in list(module._modules.items()):
             if child is not None:
                 setattr(module, name, visit(child, f"{prefix}.{name}" if prefix else name))

@@ -1,4 +1,4 @@
-"""What every engine must be sure of before it trains a model privately."""
+"""Checks that every engine makes before it trains a model privately."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ _LARGE = 1e4
 """How much larger an exchanged example is than the batch's largest number."""
 
 STEPS = (0.0, 0.05)
-"""How far from its own weights a model is checked: where it stands, and off it, for through weights that begin as zeros
-nothing is seen.
+"""Distances from its own weights at which a model is checked: at them, and off them, because weights that begin as
+zeros hide every dependence.
 """
 
 LOOKED_AT = 16
@@ -33,10 +33,10 @@ LOOKED_AT = 16
 
 _COLLECTIONS = (list, tuple, deque, dict, set, frozenset)
 _CODE = (nn.Parameter, type, ModuleType, FunctionType, BuiltinFunctionType, MethodType)
-"""What is not looked into; parameters are compared by themselves."""
+"""Types whose contents are not searched for state; parameters are compared by themselves."""
 
 _OF_EVERY_MODULE = frozenset(vars(nn.Module()))
-"""What PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
+"""Attributes that PyTorch itself keeps in a module: its parameters, children, hooks and mode."""
 
 
 def require_per_example(model: nn.Module) -> None:
@@ -45,7 +45,7 @@ def require_per_example(model: nn.Module) -> None:
     Opacus' validator lets a BatchNorm pass whose affine parameters are absent or frozen, though it mixes the batch.
 
     Raises:
-        ModelError: names the layer and what to use instead.
+        ModelError: names the layer or parameter and says how to go on.
     """
     for name, parameter in model.named_parameters():
         if parameter.dtype not in (torch.float32, torch.float64):
@@ -67,7 +67,7 @@ def require_per_example(model: nn.Module) -> None:
 
 
 def require_no_counts(model: nn.Module) -> None:
-    """Raise if the gradient that autograd finds for a batch counts the words of all its examples together.
+    """Raise if a layer scales its gradient by counts of the words of all examples of a batch together.
 
     Raises:
         ModelError: names the layer.
@@ -80,7 +80,7 @@ def require_no_counts(model: nn.Module) -> None:
 
 
 def outputs_of(model: nn.Module, task: Task, x_B: Tensor) -> Tensor:
-    """Outputs for a batch.
+    """The model's outputs for a batch.
 
     Raises:
         ModelError: they are no tensor with a row for each example and as many dimensions as the task's outputs.
@@ -103,7 +103,7 @@ def _shape(task: Task) -> str:
 
 @torch.no_grad()
 def unlikely(model: nn.Module, task: Task, x_B: Tensor) -> Tensor:
-    """A label for each example, shape (B, ...), far from what the model says, so that no gradient vanishes."""
+    """A label for each example, shape (B, ...), far from the model's prediction, so that no gradient vanishes."""
     with lent_randomness(x_B.device):
         return task.unlikely(outputs_of(model, task, x_B.clone()))
 
@@ -114,9 +114,10 @@ def require_own_loss(model: nn.Module, task: Task, x_B: Tensor, y_B: Tensor | No
 
     Args:
         model: in training mode.
-        task: what is checked.
+        task: the task whose loss is checked.
         x_B: at least two examples, shape (B, ...).
-        y_B: their labels; None: some of the task's. Only real labels show a loss that is divided by what a batch has of them.
+        y_B: their labels; None: some of the task's. Only real labels reveal a loss that is divided by a count over
+            the batch's labels.
 
     Raises:
         ModelError: no per-example clipping is sound with that loss; the same line whatever the data are.
@@ -141,7 +142,9 @@ def require_own_loss(model: nn.Module, task: Task, x_B: Tensor, y_B: Tensor | No
 
 @torch.no_grad()
 def require_no_mixing(model: nn.Module, task: Task, x_B: Tensor) -> None:
-    """Raise when an example's outputs change with its neighbour in the batch: what no list of layer types can rule out.
+    """Raise if an example's outputs change with its neighbour in the batch.
+
+    No list of layer types can rule that out.
 
     Args:
         model: in training mode.
@@ -158,31 +161,31 @@ def require_no_mixing(model: nn.Module, task: Task, x_B: Tensor) -> None:
                 with lent_randomness(x_B.device), _stateless(model):
                     outputs.append(outputs_of(model, task, torch.stack([x_B[0], neighbour]))[0])
         if step and not all(bool(found.isfinite().all()) for found in outputs):
-            # There are models that cannot be moved: by a parameter under a root, say.
+            # Some models have no finite outputs off their own weights, if a parameter stands under a root, say.
             continue
         if not all(torch.allclose(outputs[0], found, rtol=1e-4, atol=1e-5) for found in outputs[1:]):
             raise ModelError(_MIXES + _second(model))
 
 
 def _second(model: nn.Module) -> str:
-    """Which layer takes its batch second, as PyTorch's attention and recurrent layers do by default: mostly it is that."""
+    """Hint for the error: a layer that takes its batch second, PyTorch's default and mostly the cause; else empty."""
     names = [name or "the model" for name, layer in model.named_modules() if getattr(layer, "batch_first", True) is False]
     return f" ({names[0]} takes its batch second; make it with batch_first=True if it is given it first)" if names else ""
 
 
 def require_apart(model: nn.Module, measure: Callable[[Tensor], Sequence[Tensor]], x_B: Tensor, place: int = 0) -> None:
-    """Raise when, in a real batch, another example in the place of one changes what the others come to, or the others it.
+    """Raise if, in a real batch, replacing one example changes another's loss or gradient, or replacing these its own.
 
-    A layer may mix the batch for such inputs only as no probe has: cut all to the longest, sort by length. Therefore all
-    others are exchanged for the one, too: as it is, and as a shorter one, the second half of which is zeros.
-    Such a stranger is only made of what the model bears by itself: a table has no row for a large number.
+    A layer may mix a batch only for inputs that no probe has: it may cut all to the longest, or sort by length.
+    Therefore the others are replaced by copies of the one, too: as it is, and shortened, with zeros in its second
+    half. A replacement must be an input that the model takes by itself: a table has no row for a large number.
     The error is the same whatever the data are.
 
     Args:
         model: in training mode, with parameters like those that are measured.
         measure: inputs -> losses, gradients or norms of each example, with the same randomness at every call.
-        x_B: a batch, of which some are looked at.
-        place: the example that is exchanged.
+        x_B: a batch, or some examples of one.
+        place: index of the example that is replaced.
 
     Raises:
         ModelError: some layer mixes the examples of a batch, or remembers them.
@@ -230,7 +233,7 @@ def wave(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def moved(model: nn.Module, step: float) -> Iterator[None]:
-    """The model at weights a step off, for a check; afterwards they are what they were, to the bit."""
+    """The model at weights a step off, for a check; afterwards the weights are restored to the bit."""
     parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
     with torch.no_grad():
         before = [parameter.clone() for parameter in parameters]
@@ -245,7 +248,7 @@ def moved(model: nn.Module, step: float) -> Iterator[None]:
 
 
 def lent_randomness(device: torch.device) -> AbstractContextManager[None]:
-    """Whatever is drawn inside from PyTorch's generators, of the CPU and of that device, has not been drawn afterwards."""
+    """Restore PyTorch's generators, of the CPU and of that device, after the draws inside."""
     return torch.random.fork_rng(devices=[device] if device.type == "cuda" else [])
 
 
@@ -274,8 +277,8 @@ def whole_numbers(x_B: Tensor) -> Tensor:
 def bears(model: nn.Module, x_B: Tensor, *, finite: bool = True) -> bool:
     """Whether a model takes these inputs, and, if so asked, gives finite numbers for them.
 
-    It is asked of a copy, in which a layer may keep what it likes, and on the CPU, on which a number beyond a table is an
-    exception: on a GPU it would be the end of the process.
+    A copy is run, so that a layer may keep state in it, and on the CPU: there an index beyond a table is an
+    exception, on a GPU it would end the process.
     """
     with suppress(Exception), torch.no_grad(), lent_randomness(torch.device("cpu")):
         found = copy.deepcopy(model).cpu()(x_B.detach().cpu().clone())
@@ -285,7 +288,7 @@ def bears(model: nn.Module, x_B: Tensor, *, finite: bool = True) -> bool:
 
 @contextmanager
 def _stateless(model: nn.Module) -> Iterator[None]:
-    """Raise where a pass leaves anything in the model that was not there before."""
+    """Raise if a pass changes the state that a model holds."""
     before = _state(model)
     yield
     after = _state(model)
@@ -298,7 +301,7 @@ def _stateless(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def runnable(engine: str) -> Iterator[None]:
-    """Say in one line that an engine does not bear a model, whatever its layers, or the engine's, raise.
+    """Turn an exception of a model's layers, or of the engine's, into one line that names the engine.
 
     Raises:
         ModelError: they raised.
@@ -312,15 +315,15 @@ def runnable(engine: str) -> Iterator[None]:
 
 
 class Unwritten:
-    """Watches that only the optimizer writes into parameters: what a layer writes there is neither clipped nor noised."""
+    """Watches for layers that write into parameters: such a change is neither clipped nor noised."""
 
     def __init__(self, model: nn.Module) -> None:
         self._parameters = list(model.parameters())
-        # Not their version numbers, past which .data writes.
+        # Values, not version numbers: a write through .data leaves those unchanged.
         self._values = [parameter.detach().clone() for parameter in self._parameters]
 
     def require(self) -> None:
-        """Raise where one was written to since this was made.
+        """Raise if a parameter was written to since this object was made.
 
         Raises:
             ModelError: the same line whatever was written.
@@ -334,12 +337,12 @@ class Unwritten:
 
 
 def _state(model: nn.Module) -> dict[str, object]:
-    """Parameters and buffers, and whatever else of tensors, numbers and words the modules hold, by name.
+    """All parameters, buffers, and other tensors, numbers and strings that the modules hold, by name.
 
-    In collections and in objects of any class, however deep.
+    Collections and objects of any class are searched, however deep.
     """
     found: dict[str, object] = {}
-    # Modules of the model are looked into one by one, and whatever else once: it may hold itself.
+    # Modules of the model are searched one by one, and every other object once, because it may hold itself.
     met = set(map(id, model.modules()))
 
     def add(name: str, value: object) -> None:

@@ -1,4 +1,4 @@
-"""How a process gets its memory, and what an engine says when it is not enough."""
+"""Memory of a training process: the settings of its allocator, and the error if it is not enough."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _MIB = 2**20
 
 
 def keep_freed_memory() -> None:
-    """Ask glibc's allocator to keep what this process frees, up to blocks of 32 MiB; without glibc nothing happens.
+    """Ask glibc's allocator to keep freed memory, up to blocks of 32 MiB; without glibc nothing happens.
 
     Every step of training frees and takes the same blocks of some MiB. Given back to the system they come again page by
     page, which takes a tenth of a private step of a small convolutional network.
@@ -36,11 +36,11 @@ def keep_freed_memory() -> None:
 
 @contextmanager
 def memory_named(config: TrainingConfig, way_out: str) -> Iterator[None]:
-    """Turn a lack of memory into one line that says what to change.
+    """Turn a lack of memory into one line that names the setting to change.
 
     Args:
         config: how the engine was told to train.
-        way_out: what helps with this engine.
+        way_out: the advice for this engine.
 
     Raises:
         ConfigError: the memory was not enough.

@@ -1,4 +1,4 @@
-"""Noise that is measured as it is drawn: an engine accounts for what it did, not for what it meant to do."""
+"""Noise that is measured as it is drawn: an engine accounts for its actual noise, not for its intended noise."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from privfl.seeding import Seed
 def require_noise(draws: int, steps: int, numbers: int, square: float, accounted: float) -> None:
     """Raise unless each step drew its noise, and the noise was as large as is accounted.
 
-    Of n Gaussian draws the root mean square lies more than 7/√(2n) below σ with a probability of 1e-12. Rounding of
+    The root mean square of n Gaussian draws lies below σ (1 − 7/√(2n)) with a probability of 1e-12. Rounding of
     sum and noise can only add to it.
 
     Args:
@@ -43,7 +43,7 @@ def require_noise(draws: int, steps: int, numbers: int, square: float, accounted
 def fill(row_D: Tensor, numels: Sequence[int], deviation: float, generator: torch.Generator) -> None:
     """Overwrite a vector of D entries with one client's noise of one step.
 
-    Parameter by parameter, as Opacus draws it; on a GPU, where every call is dear, at once.
+    It is drawn parameter by parameter, as Opacus draws it; on a GPU, on which every call is dear, in one call.
 
     Args:
         row_D: contiguous.
@@ -52,7 +52,7 @@ def fill(row_D: Tensor, numels: Sequence[int], deviation: float, generator: torc
         generator: the client's own, on the row's device.
     """
     for part in torch.split(row_D, list(numels)) if row_D.device.type == "cpu" else (row_D,):
-        # Whatever the weights are, the numbers are those of float32, as the reference draws them.
+        # The noise is drawn in float32 for weights of any type, as the reference draws it.
         drawn = part if part.dtype == torch.float32 else torch.empty_like(part, dtype=torch.float32)
         drawn.normal_(0.0, deviation, generator=generator)
         if drawn is not part:
@@ -66,7 +66,7 @@ class CohortNoise:
         seeds: a stream for each client.
         noise_multipliers: each client's σ.
         max_grad_norm: C; the standard deviation is σ C.
-        device: where it is drawn.
+        device: the device on which it is drawn.
         numels: the sizes of the parameters, in order; they add up to D.
         secure: whether the noise is drawn on a grid from a cryptographic stream (:mod:`privfl.privacy.noise`).
     """
@@ -88,14 +88,15 @@ class CohortNoise:
         self._square_K = torch.zeros(len(seeds), dtype=torch.float64, device=device)
 
     def begin(self, sums_KD: Tensor) -> Tensor:
-        """Overwrite the sums of the first so many clients with what their gradients are added to.
+        """Overwrite the sums of the first so many clients with the values that their gradients are added to.
 
-        That is fresh noise, drawn where it will be needed; secure noise comes last, with the rounding of the whole sum.
+        Those are fresh noise, drawn in its final place. With secure noise they are zeros: it comes last, with the
+        rounding of the whole sum.
         """
         return sums_KD.zero_() if self._secure else self.draw(sums_KD)
 
     def end(self, sums_KD: Tensor) -> Tensor:
-        """Add, in place, the noise that was not there from the beginning, and measure what was added."""
+        """Add secure noise to the sums, in place, and measure it; other noise is in them from the beginning."""
         if not self._secure:
             return sums_KD
         for k, sum_D in enumerate(sums_KD):

@@ -1,4 +1,4 @@
-"""One pass of a flat batch through a cohort's model: losses, and on the tape what every gradient can be had from."""
+"""One pass of a flat batch through a cohort's model: losses, and a tape of records that yield every gradient."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def run_pass(
     share_N: Tensor | None = None,
     generators: Sequence[torch.Generator] = (),
 ) -> tuple[Tensor, list[Record]]:
-    """Forward and backward.
+    """Run a flat batch forward and backward through a cohort's model.
 
     Args:
         model: the cohort's model.
@@ -38,7 +38,7 @@ def run_pass(
         runs: how the N examples fall to the K clients.
         x: the examples, shape (N, ...).
         y: their labels, shape (N, ...).
-        share_N: with what each example's loss, and so its gradient, is multiplied.
+        share_N: factor of each example's loss, and so of its gradient, shape (N,); None: 1.
         generators: each client's stream for layers that draw.
 
     Returns:
@@ -61,7 +61,7 @@ def run_pass(
 
 @torch.no_grad()
 def _summed(tape: Sequence[Record]) -> list[Record]:
-    """One record for each layer, whose gradient is a sum where it was used more than once."""
+    """One record for each layer; if it was used more than once, of the sum of its gradients, given a rule for that."""
     by_key: dict[tuple[object, ...], list[Record]] = {}
     for record in tape:
         by_key.setdefault(record.key, []).append(record)
@@ -74,13 +74,13 @@ def _summed(tape: Sequence[Record]) -> list[Record]:
 
 @dataclass(frozen=True)
 class Clipping:
-    """To what each example's gradient is clipped: as a whole to C, or each of L layers to C/√L (McMahan 2018, section 2.1)."""
+    """Clipping of each example's gradient: as a whole to C, or each of L layers to C/√L (McMahan 2018, section 2.1)."""
 
     max_grad_norm: float
     scheme: Literal["flat", "per_layer"]
 
     def groups(self, names: Sequence[str]) -> list[list[int]]:
-        """Places of parameters that are clipped together; a layer is a module with parameters of its own."""
+        """Indices of the parameters that are clipped together; a layer is a module with parameters of its own."""
         if self.scheme == "flat":
             return [list(range(len(names)))]
         layers: dict[str, list[int]] = {}
@@ -92,7 +92,7 @@ class Clipping:
 def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tensor], Tensor, Tensor]:
     """min(1, C / ‖g_i‖) for each example (Abadi et al. 2016, algorithm 1), in float64, record by record.
 
-    A gradient that is not finite is made zero on the tape, whichever layer it is in.
+    If an example's gradient is not finite in some layer, it is set to zero in every record of the tape.
 
     Returns:
         the factors of each record, those of one group the same object; which gradients were clipped, and which were finite; all
@@ -104,7 +104,7 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
     norms = [torch.stack([squares[place] for place in group]).sum(0).sqrt() for group in groups]
     # Not isfinite(), which is four kernels; a norm is not below zero.
     finite_N = (torch.stack(norms) < torch.inf).all(0)
-    # On a GPU the question itself would wait for all that was launched; there the answer is always acted upon.
+    # On a GPU, reading the answer would wait for all launched work; there the gradients are always dropped by mask.
     if finite_N.device.type != "cpu" or not bool(finite_N.all()):
         bad_N = ~finite_N
         for record in tape:
@@ -117,14 +117,14 @@ def clip_factors(tape: Sequence[Record], clipping: Clipping) -> tuple[list[Tenso
 
 
 def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *, alone: bool) -> None:
-    """Raise unless, for two clients of different weights, the cohort's model has the model's gradients.
+    """Raise unless the cohort's model has the model's gradients, for two clients of different weights.
 
-    Compared are the summed gradients of each client and, if examples are clipped, the norm of each example's gradient, with
-    what autograd finds for the model itself. Dropout is switched off for it.
+    The summed gradients of each client and, if examples are clipped, the norm of each example's gradient are compared
+    with those that autograd finds for the model itself. Dropout is switched off meanwhile.
 
     Args:
         model: the model for one client.
-        cohort: made of it.
+        cohort: the cohort's model, converted from it.
         x_B: at least three examples, shape (B, ...), which should tell nothing about real ones.
         alone: whether each example's gradient is the one that it has alone in its batch, as when it is clipped; if not, the
             sum is that of the whole batch, the examples of which a layer may mix.
@@ -142,7 +142,7 @@ def require_same_gradients(model: nn.Module, cohort: CohortModel, x_B: Tensor, *
                 try:
                     _compare_in_doubles(model, cohort.task, x_B, step, alone=alone)
                 except (RuntimeError, TypeError, ValueError):
-                    # A model of the user's own may hold floats that no double goes with.
+                    # A user's own model may hold float32 tensors that do not combine with float64.
                     raise in_floats from None
 
 
@@ -161,7 +161,7 @@ def _draws(model: nn.Module, x_B: Tensor) -> bool:
 
 @contextmanager
 def _without_dropout(model: nn.Module, cohort: CohortModel) -> Iterator[None]:
-    # Those alone whose draws a client's stream is lent to; what else draws must show.
+    # Only layers that draw from a client's stream: any other layer that draws must be noticed.
     pairs = [(model.get_submodule(name), layer) for name, layer in cohort.drawing.items()]
     layers = [(layer, rate_of(one)) for one, other in pairs for layer in (one, other)]
     was = [getattr(layer, rate) for layer, rate in layers]
@@ -175,11 +175,11 @@ def _without_dropout(model: nn.Module, cohort: CohortModel) -> Iterator[None]:
 
 
 def _compare_in_doubles(model: nn.Module, task: Task, x_B: Tensor, step: float, *, alone: bool) -> None:
-    """Decides where floats differ.
+    """Compare in float64, to decide after a difference in float32.
 
     A unit can be so close to the edge of a ReLU that rounding puts it on one side here and on the other there, which moves a
-    gradient by a percent: one ResNet of eight layers in 25 has such a unit. In doubles the same ways are taken 10⁸ times as
-    closely; what is wrong in them is as wrong as before.
+    gradient by a percent: one ResNet of eight layers in 25 has such a unit. In float64 the same code paths are
+    computed 10⁸ times as exactly; an error in them stays as large as before.
     """
     twin = copy.deepcopy(model).double()
     cohort = convert(twin, task)
@@ -190,7 +190,7 @@ def _compare_in_doubles(model: nn.Module, task: Task, x_B: Tensor, step: float, 
 
 def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *, alone: bool) -> None:
     y_B = unlikely(model, cohort.task, x_B)
-    # Products go other ways where all have as many examples; each is looked at once.
+    # Products take another code path if all clients have as many examples; each path is checked once.
     runs = Runs((len(x_B) - 1, 1) if step else (len(x_B) // 2, len(x_B) - len(x_B) // 2))
     named = {name: value.detach() + step * wave(value.detach()) for name, value in trained(model).items()}
     weights = {name: torch.stack([value, value * 0.75]) for name, value in named.items()}
@@ -202,7 +202,7 @@ def _compare(model: nn.Module, cohort: CohortModel, x_B: Tensor, step: float, *,
         for record in tape:
             record.add(1.0, sums)
     if step and not bool(squares_N.isfinite().all()):
-        # There are models that cannot be moved: by a parameter under a root, say.
+        # Some models have no finite gradients off their own weights, if a parameter stands under a root, say.
         return
     for k, (first, last) in enumerate(runs.spans):
         own = {name: value[k] for name, value in weights.items()}
@@ -220,7 +220,7 @@ def _autograd(model: nn.Module, task: Task, weights: Sums, x: Tensor, y: Tensor)
     leaves = {name: value.clone().requires_grad_() for name, value in weights.items()}
     loss = task.loss(torch.func.functional_call(model, leaves, (x,)), y).sum()
     found = torch.autograd.grad(loss, list(leaves.values()))
-    # A table may be told to have a sparse one.
+    # An embedding table may be set to have a sparse gradient.
     return {name: gradient.to_dense() for name, gradient in zip(leaves, found, strict=True)}
 
 

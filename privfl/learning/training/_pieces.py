@@ -22,7 +22,7 @@ class Piece:
 def pieces(sizes: Sequence[int], limit: int, *, padded: bool = False) -> Iterator[Piece]:
     """Pieces of at most ``limit`` examples that hold every example of every batch once.
 
-    A client's batch is cut only where it alone is longer than a piece may be.
+    A client's batch is cut only if it alone is longer than a piece may be.
 
     Args:
         sizes: the length of each client's batch.

@@ -1,4 +1,4 @@
-"""How exact the products of float32 numbers are: a GPU rounds their factors to ten bits where it may ("TF32")."""
+"""Precision of products of float32 numbers: a GPU rounds their factors to ten bits if it may ("TF32")."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import torch
 
 @contextmanager
 def float32_products(precision: Literal["highest", "high"] = "highest") -> Iterator[None]:
-    """PyTorch's settings for matrix products and convolutions, which differ by default, and the old ones afterwards.
+    """Set PyTorch's precision of matrix products and of convolutions, which differ by default; restore it afterwards.
 
     Args:
         precision: ``highest``: factors are float32; ``high``: they may be rounded.

@@ -1,4 +1,4 @@
-"""Inputs that a model is checked with before it is trained: made up, and still such as the model is meant for."""
+"""Made-up inputs for checks of a model before it is trained, of the kind that the model is meant for."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from privfl.learning.training._guards import bears, whole_numbers
 
 _LEVELS = (0.8, 1.25, -0.45, 0.3)
-"""Further apart than what differs on them is high, and in no order."""
+"""Levels of the examples, in no order, further apart than the variation that is added to them."""
 
 _LOWEST, _HIGHEST = -0.85, 1.65
 """Between these are all numbers of :func:`probe_like`."""
@@ -30,7 +30,7 @@ def probe_like(x: Tensor, count: int) -> Tensor:
         return _integers(low, high, (), count)
     numbers = torch.arange(math.prod(shape), dtype=x.dtype, device=x.device)
     levels = x.new_tensor([_LEVELS[i % len(_LEVELS)] for i in range(count)]).view(count, *[1] * (x.dim() - 1))
-    # By the same for all examples, and by less than levels are apart.
+    # The same variation for all examples, less than levels are apart.
     alike = numbers[: math.prod(shape[1:])].sin().view(1, *shape[1:])
     return levels + 0.3 * alike + 0.1 * numbers.cos().view(shape)
 
@@ -39,13 +39,13 @@ def probe_like(x: Tensor, count: int) -> Tensor:
 def probe_for(model: nn.Module, x: Tensor, count: int) -> Tensor:
     """The first of several kinds of inputs that the model gives finite numbers for.
 
-    They reach what layers treat apart: a table's padding, and a word that comes more than once in an example.
+    They reach the cases that layers treat apart: a table's padding, and a word that comes more than once in an example.
 
     Args:
-        model: what is to be checked.
+        model: the model to check.
         x: examples, shape (n, ...). If there is one, its shape and type count. If there are several, the range of each number
             counts too, and which numbers are integers; and if the model bears nothing else, they are taken as they are. So
-            these must be nobody's who is trained on.
+            these must belong to nobody who is trained on.
         count: how many examples are wanted, at least 3.
 
     Returns:
@@ -53,7 +53,7 @@ def probe_for(model: nn.Module, x: Tensor, count: int) -> Tensor:
     """
     marks = sorted({int(found) for layer in model.modules() if isinstance(found := getattr(layer, "padding_idx", None), int)})
     kinds = list(_kinds(x, max(count, len(marks) + 2), marks))
-    # A model that cannot be asked is given what is the least strange to it.
+    # A model that takes none of them is given the kind that is the least strange to it.
     return next((found for found in kinds if bears(model, found)), kinds[-1 if len(x) > 1 else 0])
 
 
@@ -62,7 +62,7 @@ def _kinds(x: Tensor, count: int, marks: Sequence[int]) -> Iterator[Tensor]:
     if len(x) > 1:
         low, high, whole = x.amin(0), x.amax(0), whole_numbers(x)
         share = (made_up - _LOWEST) / (_HIGHEST - _LOWEST) if x.is_floating_point() else made_up
-        # First everywhere: a padding may be in no example. But a large table's is no row of a small one.
+        # First in every place: a padding may be in no example. But a large table's padding is no row of a small one.
         for anywhere in (True, False) if marks else (True,):
             integers = _integers(low, high, marks, count, anywhere=anywhere)
             yield integers.where(whole, made_up)

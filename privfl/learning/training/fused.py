@@ -45,12 +45,12 @@ from privfl.vectors import Layout, load_vector, trained
 
 
 class Fused(Trainer):
-    """The same as the reference engine, up to rounding, for all clients of a cohort at once.
+    """DP-SGD or plain SGD for all clients of a cohort at once, equal to the reference engine up to rounding.
 
     **Guarantees.** Under a plan of DP-SGD each step of each client releases (Σ_i clip(g_i, C) + N(0, σ²C² I)) / (qN) and
     nothing else of the client's data, as in :mod:`privfl.learning.training.opacus`, with the same batches and the same noise.
-    No operation brings the examples of two clients together. The returned event says what was clipped to and drawn, and the
-    noise that was drawn is measured.
+    No operation brings the examples of two clients together. The returned event holds the number of draws, the
+    noise multiplier and the clipping norm that were used, and the noise that was drawn is measured.
     """
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
@@ -69,7 +69,7 @@ class Fused(Trainer):
         self._apart = False
 
     def prepare(self, global_D: Tensor, x: Tensor) -> None:
-        """See the contract: the converted model is the model."""
+        """See the contract; raise unless the converted model has the model's gradients."""
         load_vector(self.model, global_D)
         private = self.plan.dp_sgd is not None
         with runnable("the fused engine"), float32_products():
@@ -84,15 +84,16 @@ class Fused(Trainer):
         self._probe = probe
 
     def how(self) -> str:
-        """Whether some layers have no rule."""
+        """Say which layers have no rule, if any."""
         if not self._cohort.by_vmap:
             return "each layer has a rule"
         return f"torch.func runs {', '.join(self._cohort.by_vmap)}, for which there is no rule"
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:
-        """``training.parts``; else the power of two at which a part's step goes through the model at once, about.
+        """Number of parts: ``training.parts``, or the power of two at which one step of a part about fits one pass.
 
-        Smaller parts would only cost; a power of two falls evenly to two, four or eight processes. On a GPU one part.
+        Smaller parts would only be slower. A power of two divides evenly among two, four or eight processes. On a GPU
+        there is one part.
         """
         if self.config.parts is not None:
             return self.config.parts
@@ -134,7 +135,7 @@ class Fused(Trainer):
         return [results[place] for place in range(len(tasks))]
 
     def _measured(self, global_D: Tensor, x: Tensor) -> Limits:
-        """How much of a cohort goes through the model at once."""
+        """Measure how many clients and examples go through the model at once."""
         if self._probe is None:
             self.prepare(global_D, x)
         assert self._probe is not None
@@ -185,7 +186,7 @@ class Fused(Trainer):
         return self._results(jobs, noise, work)
 
     def _require_apart(self, work: Pieces, batches: Sequence[Tensor]) -> None:
-        """Once a run, on the first examples that come two at a time; see :meth:`Pieces.require_apart`."""
+        """Call :meth:`Pieces.require_apart` once a run, on the first piece of at least two examples."""
         for piece in pieces([min(len(batch), LOOKED_AT) for batch in batches], LOOKED_AT):
             if sum(piece.sizes) > 1:
                 work.require_apart(self.model, piece, batches)
@@ -225,13 +226,13 @@ class Fused(Trainer):
 
 
 def fresh(sums_KD: Tensor, noise: CohortNoise | None) -> Tensor:
-    """An accumulator with nothing of the last step in it."""
+    """Gradient sums reset for a new step: to zeros, or to the noise that comes first."""
     return sums_KD.zero_() if noise is None else noise.begin(sums_KD)
 
 
 @dataclass(frozen=True)
 class _Job:
-    """What one client is going to do: its batches, one for each step, as indices into its examples, and its learning rates."""
+    """One client's planned training: its batches, one for each step, as indices into its examples, and its rates."""
 
     task: LocalTask
     todo: LocalTraining | None

@@ -85,7 +85,7 @@ class Opacus(Trainer):
                 self._private = PerExample(model, loss_reduction="sum")
 
     def prepare(self, global_D: Tensor, x: Tensor) -> None:
-        """See the contract: what the hooks find is every example's own gradient. Without privacy there are no hooks."""
+        """See the contract; with DP-SGD, raise unless the hooks find every example's own gradient."""
         load_vector(self.model, global_D)
         with runnable("Opacus"), _quiet(), float32_products():
             probe = probe_for(self.model.train(), x, 4)
@@ -170,7 +170,7 @@ class Opacus(Trainer):
         )
 
     def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
-        """Make sure, once a run and on real examples, that none has a part in another's gradient."""
+        """Raise if a real example has a part in another's gradient; called once a run."""
         private = self._private
         assert private is not None
         private.disable_hooks()
@@ -222,10 +222,10 @@ class Opacus(Trainer):
 
 
 class WorkOptimizer(torch.optim.Optimizer):
-    """The local optimizer as PyTorch knows one, which also does what :class:`LocalWork` says.
+    """PyTorch optimizer of one client, with the drift, pull and mask of its :class:`LocalWork`.
 
-    Drift and pull need no data. In the loss, hooks would drop them or scale them by private factors; here they come after the
-    noise.
+    Drift and pull need no data, and are added after the noise. In the loss, hooks would drop them or scale them by
+    private factors.
     """
 
     def __init__(
@@ -269,13 +269,13 @@ class WorkOptimizer(torch.optim.Optimizer):
 
 
 class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
-    """Opacus' optimizer that measures what it does, and to which a non-finite gradient is a zero.
+    """Opacus' DP optimizer that counts its clipping and measures its noise, and takes a non-finite gradient as zero.
 
-    Opacus would multiply an infinite norm by a factor of zero and make every weight NaN.
+    Opacus would multiply an infinite gradient by a factor of zero and make every weight NaN.
     """
 
     groups: Sequence[Sequence[int]]
-    """Places of parameters that are clipped together, each group to C/√(groups)."""
+    """Indices of the parameters that are clipped together, each group to C/√(groups)."""
     secure: SecureNoise | None = None
     noise_draws = 0
     noise_numbers = 0
@@ -285,7 +285,7 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
     zeroed = 0
 
     def clip_and_accumulate(self) -> None:
-        """Add up the clipped gradients of a batch: Σ_i g_i · min(1, C / ‖g_i‖), by groups of parameters where so asked."""
+        """Add up a batch's clipped gradients, Σ_i g_i · min(1, C / ‖g_i‖), for each group of parameters apart."""
         # Not flatten(1), for a parameter may be a single number.
         gradients: list[Tensor] = [
             parameter.grad_sample.reshape(len(parameter.grad_sample), parameter.numel()) for parameter in self.params
@@ -311,7 +311,7 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         self.clipped += int(clipped_B.sum())
 
     def add_noise(self) -> None:
-        """Add the step's noise, and measure what was added."""
+        """Add the step's noise and measure it."""
         numels = [parameter.numel() for parameter in self.params]
         if self.secure is not None:
             deviation = widened(self.noise_multiplier, sum(numels)) * self.max_grad_norm
@@ -321,7 +321,7 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         elif self.params[0].device.type == "cpu":
             super().add_noise()
         else:
-            # On a GPU the fused engine draws a client's numbers at once, and these are to be the same.
+            # On a GPU the fused engine draws a client's noise in one call, and both engines must draw the same noise.
             noise_D = torch.empty(sum(numels), device=self.params[0].device)
             fill(noise_D, numels, self.noise_multiplier * self.max_grad_norm, self.generator)
             for parameter, part in zip(self.params, torch.split(noise_D, numels), strict=True):
@@ -351,7 +351,7 @@ class PerExample(GradSampleModule):  # type: ignore[misc]
 
 
 def looked_up(layer: nn.Embedding, activations: list[Tensor], backprops: Tensor) -> dict[Tensor, Tensor]:
-    """Gradients of every example's table, in which a padding's row is not trained."""
+    """Per-example gradients of an embedding table, in which the padding's row is zero."""
     found: dict[Tensor, Tensor] = compute_embedding_grad_sample(layer, activations, backprops)
     if layer.padding_idx is not None and layer.weight in found:
         found[layer.weight][:, layer.padding_idx] = 0.0
@@ -361,14 +361,14 @@ def looked_up(layer: nn.Embedding, activations: list[Tensor], backprops: Tensor)
 PerExample.GRAD_SAMPLERS[nn.Embedding] = looked_up
 
 OWN_CLASSES = {nn.LSTM: "DPLSTM", nn.GRU: "DPGRU", nn.RNN: "DPRNN", nn.MultiheadAttention: "DPMultiheadAttention"}
-"""What Opacus has in the place of PyTorch's layers that its hooks do not bear."""
+"""Opacus' replacements for the PyTorch layers that its hooks cannot handle."""
 
 
 def require_known(model: nn.Module) -> None:
     """Raise if Opacus refuses a layer, or has no rule for it and none can be made.
 
     Raises:
-        ModelError: names the layer, and what Opacus has in its place.
+        ModelError: names the layer, and Opacus' replacement if there is one.
     """
     require_no_counts(model)
     for name, module in trainable_modules(model):
@@ -384,12 +384,12 @@ def require_known(model: nn.Module) -> None:
 
 
 def _found(private: GradSampleModule) -> dict[str, Tensor]:
-    """What the hooks have left with each trained parameter: every example's gradient."""
+    """Per-example gradients that the hooks have left with each trained parameter, by its name."""
     return {name: parameter.grad_sample for name, parameter in private.named_parameters() if parameter.requires_grad}
 
 
 def forget(private: PerExample) -> None:
-    """Take away what a pass that broke off has left in the hooks: it would be added to the next client's gradients."""
+    """Clear all that an aborted pass has left in the hooks, or it would be added to the next client's gradients."""
     private.zero_grad(set_to_none=True)
     for parameter in private.parameters():
         parameter._forward_counter = 0
@@ -401,10 +401,10 @@ def forget(private: PerExample) -> None:
 
 
 def require_true_gradients(private: PerExample, task: Task, x_B: Tensor) -> None:
-    """Raise unless what the hooks find is every example's own gradient, at weights a little off the model's.
+    """Raise unless the hooks find every example's own gradient, at weights a little off the model's.
 
     A model that folds its positions into the batch, or has its batch second, gives Opacus rows that are no examples: each
-    would be clipped for itself. And Opacus 1.6 unfolds a convolution's input as if channels came first: under
+    would be clipped for itself. Opacus 1.6 unfolds a convolution's input as if channels came first: under
     ``torch.channels_last`` the per-example gradients of every convolution but the first are of the right shape and wrong (off
     by 84 % in this project's cnn), and training goes on in silence.
 
@@ -438,10 +438,11 @@ def require_true_gradients(private: PerExample, task: Task, x_B: Tensor) -> None
                 f"{name}: of {len(x_B)} examples Opacus finds {len(found[name])} gradients, each of which would be clipped for "
                 "itself; keep the batch first, and whole, in every layer"
             )
-        # A table may be told to have a sparse one.
+        # An embedding table may be set to have a sparse gradient.
         expected = torch.stack([gradient.to_dense() for gradient in own])
         difference, size = (found[name] - expected).flatten().norm(), expected.flatten().norm()
-        # A bias in front of a norm has no gradient but rounding, which is that of all the others.
+        # The gradient of a bias in front of a normalisation is rounding error alone, of the size of all gradients'
+        # rounding.
         if difference > 1e-3 * size + 1e-5 * whole + 1e-6:
             off = float(difference / (size + 1e-12))
             raise ModelError(
@@ -452,7 +453,7 @@ def require_true_gradients(private: PerExample, task: Task, x_B: Tensor) -> None
 
 @contextmanager
 def _layer_randomness(seed: Seed, device: torch.device) -> Iterator[None]:
-    """Layers such as Dropout draw from PyTorch's global generators: lend them a stream, and give the old state back."""
+    """Seed PyTorch's global generators, from which layers such as Dropout draw; afterwards restore their states."""
     with lent_randomness(device), _quiet():
         torch.set_rng_state(seed.torch().get_state())
         if device.type == "cuda":
@@ -463,6 +464,6 @@ def _layer_randomness(seed: Seed, device: torch.device) -> Iterator[None]:
 @contextmanager
 def _quiet() -> Iterator[None]:
     with warnings.catch_warnings():
-        # Opacus registers full backward hooks on a model whose input needs no gradient, which is what we want.
+        # Expected: Opacus registers full backward hooks on a model whose input needs no gradient.
         warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)
         yield

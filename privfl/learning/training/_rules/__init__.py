@@ -71,18 +71,18 @@ def _clients(sizes: tuple[int, ...], device: torch.device) -> Tensor:
 
 
 class Record(ABC):
-    """What a layer leaves behind in the backward pass."""
+    """Record that a layer leaves in the backward pass: it yields norms and weighted sums of examples' gradients."""
 
     names: tuple[str, ...]
 
     @property
     def of(self) -> str:
-        """A parameter that the gradients are of: it tells the layer."""
+        """The name of one of the parameters that the gradients are of, which identifies the layer."""
         return self.names[0]
 
     @property
     def key(self) -> tuple[object, ...]:
-        """Records with one key are of one parameter, by layers that were used more than once."""
+        """Key that the records of one parameter share, in a layer that was used more than once."""
         return type(self), self.names
 
     def and_also(self, others: Sequence[Any]) -> Record | None:  # noqa: ARG002
@@ -104,33 +104,33 @@ class Record(ABC):
 
 @dataclass
 class Pass:
-    """What all layers share while one piece of a cohort's step goes through the model."""
+    """State that all layers share while one piece of a cohort's step goes through the model."""
 
     runs: Runs = Runs(())
     weights: Sums = field(default_factory=dict)
     generators: Sequence[torch.Generator] = ()
     tape: list[Record] = field(default_factory=list)
     product_dtype: torch.dtype | None = None
-    # Of the ways to compute a layer, those of that type are taken; None: those of the numbers' own type.
+    # Dtype whose code path is taken; None: the input's dtype.
     ways_of: torch.dtype | None = None
-    # Something that wants a gradient, so that a layer whose input wants none still has a backward pass.
+    # A tensor that requires a gradient, so that a layer whose input requires none still has a backward pass.
     anchor: Tensor = field(default_factory=lambda: torch.zeros((), requires_grad=True))
 
 
 class CohortLayer(nn.Module, ABC):
     """A layer that runs for K clients at once. It has no parameters of its own; they are in ``shared.weights``.
 
-    Those of them that are frozen are constants, the same for every client. Nothing is found out about their gradients.
+    Frozen parameters are constants, the same for every client. Their gradients are not computed.
     """
 
     rate: ClassVar[str] = ""
-    """The setting that says with which probability the layer makes a number zero; empty where it draws nothing."""
+    """The name of the setting that holds the probability of a zero; empty if the layer draws nothing."""
 
     def __init__(self, layer: nn.Module, prefix: str, shared: Pass) -> None:
         """Take the settings of a layer and the places of its parameters.
 
         Args:
-            layer: what to run for many clients.
+            layer: the layer to run for many clients.
             prefix: the layer's name in its model; empty for the model itself.
             shared: the same object for all layers of a model.
         """
@@ -157,7 +157,7 @@ class CohortLayer(nn.Module, ABC):
         return super().__call__(*args, **kwargs)
 
     def require_rows(self, x: Tensor) -> None:
-        """Raise unless there is a row for each example: it would be taken for another client's.
+        """Raise unless the input has a row for each example: a row would be taken for another client's.
 
         Raises:
             ModelError: says how many there are.
@@ -170,7 +170,7 @@ class CohortLayer(nn.Module, ABC):
         """Whether the rule is for this layer, with the settings that it has."""
 
     def weight(self, own: str) -> Tensor | None:
-        """The parameter of that own name for all K clients, shape (K, *shape); None where the layer has none."""
+        """The parameter of that own name for all K clients, shape (K, *shape); None if the layer has none."""
         if own in self.constants:
             return self.constants[own].expand(len(self.shared.runs.sizes), *self.constants[own].shape)
         return self.shared.weights[self.names[own]] if own in self.names else None
@@ -190,10 +190,10 @@ def require_rows(layer: str, rows: int, examples: int) -> None:
 
 
 def whole(x: Tensor) -> Tensor:
-    """The same numbers in the same memory, as a tensor that is no view: into one that a rule made, a model could not write.
+    """The same numbers in the same memory, as a tensor that is no view: a model cannot write into a rule's view.
 
-    Residual networks do write (``h += x``). Not for what is kept for a backward pass.
+    Residual networks do write (``h += x``). It is not for tensors that are kept for a backward pass.
     """
-    # PyTorch's own for a tensor that was made to be given away, as its linear layers have it.
+    # PyTorch's own operation for a new tensor that is given away, as in its linear layers.
     given: Tensor = torch.ops.aten._unsafe_view(x, x.shape)
     return given

@@ -1,7 +1,7 @@
-"""The rule for ``nn.MultiheadAttention``: products for what goes in and what comes out; between them nothing has parameters.
+"""The rule for ``nn.MultiheadAttention``: products for its inputs and its output; nothing between has parameters.
 
-Queries, keys and values mostly share one parameter, a third of its rows each. What is one tensor, all three in self-attention,
-then goes through as one product. Shapes: N examples, L queries, S keys, E the width.
+Queries, keys and values mostly share one parameter, a third of its rows each. Inputs that are one tensor, all three
+in self-attention, then go through as one product. Shapes: N examples, L queries, S keys, E the width.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class CohortAttention(CohortLayer):
         average_attn_weights: bool = True,
         is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:
-        """(N, L, E), (N, S, E), (N, S, E) -> (N, L, E), and the weights, where they are needed, (N, L, S) or for each head.
+        """(N, L, E), (N, S, E), (N, S, E) -> (N, L, E), and the weights, if needed, (N, L, S) or for each head.
 
         Raises:
             ModelError: the inputs are no batches of sequences, or ``is_causal`` comes without the mask that it is a hint for.
@@ -68,7 +68,7 @@ class CohortAttention(CohortLayer):
         if is_causal and attn_mask is None:
             raise ModelError("nn.MultiheadAttention is given is_causal without an attn_mask; give it the mask")
         if not self.examples_first:
-            # What is one tensor stays one.
+            # Inputs that are one tensor stay one.
             turned = {id(x): x.transpose(0, 1) for x in inputs}
             inputs = (turned[id(query)], turned[id(key)], turned[id(value)])
         q, k, v = (x.view(*x.shape[:2], self.num_heads, -1).transpose(1, 2) for x in self._project(*inputs))
@@ -115,7 +115,7 @@ class CohortAttention(CohortLayer):
         return self.trained(weight=weight, bias="in_proj_bias")
 
     def _mask(self, attn_mask: Tensor | None, key_padding_mask: Tensor | None, dtype: torch.dtype) -> Tensor | None:
-        """What is added to the scores, to be broadcast to (N, heads, L, S)."""
+        """The term that is added to the scores, to be broadcast to (N, heads, L, S)."""
         masks = []
         if attn_mask is not None:
             by_example = attn_mask.dim() == 3

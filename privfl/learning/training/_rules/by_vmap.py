@@ -44,7 +44,7 @@ class CohortByVmap(CohortLayer):
         """See the contract; each tensor among the inputs is looked at when they are taken apart."""
 
     def forward(self, *args: Any, **kwargs: Any) -> Any:
-        """Tensors (N, ...), among them such as have no gradients -> tensors (N, ...), in whatever tuples or dictionaries.
+        """Tensors (N, ...), among them such as have no gradients -> tensors (N, ...), in any tuples or dictionaries.
 
         Raises:
             ModelError: a tensor does not have a row for each example.
@@ -94,7 +94,7 @@ def _rate(layer: nn.Module) -> str:
 
 
 def _taken_apart(whole: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]], Any]]:
-    """The tensors in tuples, lists and dictionaries, and what puts others in their places."""
+    """The tensors in tuples, lists and dictionaries, and a function that puts others in their places."""
     values, form = tree_flatten(whole)
     places = [place for place, value in enumerate(values) if isinstance(value, Tensor)]
 
@@ -106,7 +106,7 @@ def _taken_apart(whole: Any) -> tuple[list[Tensor], Callable[[Sequence[Tensor]],
 
 
 def _alone(value: Tensor) -> Tensor:
-    """Of a batch of one example, that example."""
+    """The example of a batch of one."""
     if not value.dim() or len(value) != 1:
         raise ModelError(
             f"a layer without a rule gives {tuple(value.shape)} for one example; keep the batch first in what it gives"
@@ -116,7 +116,7 @@ def _alone(value: Tensor) -> Tensor:
 
 @contextmanager
 def _lent(generator: torch.Generator) -> Iterator[None]:
-    """Whatever is drawn inside from PyTorch's generator of a device is drawn from this one, of the same device."""
+    """Make the draws inside from PyTorch's generator of a device come from this one, of the same device."""
     cuda = generator.device.type == "cuda"
     usual = torch.cuda.default_generators[generator.device.index or 0] if cuda else torch.default_generator
     before = usual.get_state()
@@ -129,7 +129,7 @@ def _lent(generator: torch.Generator) -> Iterator[None]:
 
 
 class _OfEachExample(torch.autograd.Function):
-    """Copies of the weights, one for each example; what comes back for them goes onto the tape."""
+    """Copies of the weights, one for each example; their gradients go onto the tape."""
 
     @staticmethod
     def forward(ctx: Any, _anchor: Tensor, layer: CohortByVmap, *weights: Tensor) -> tuple[Tensor, ...]:

@@ -1,8 +1,8 @@
 """The rule for ``nn.Conv1d`` and ``nn.Conv2d``.
 
 A library's convolution takes one set of weights. On a CPU it is called once for each client: a client's images stay in the
-caches, and the library's kernels are better than a product over copied windows. Elsewhere, where calls are dear, all clients
-together are one product of windows and matrices.
+caches, and the library's kernels are better than a product over copied windows. Elsewhere calls are dear, and all
+clients together are one product of windows and matrices.
 """
 
 from __future__ import annotations
@@ -104,7 +104,7 @@ class _ByLibrary(torch.autograd.Function):
         ctx: Any, x_NCHW: Tensor, _anchor: Tensor, layer: CohortConvolution, weight_KOIHW: Tensor, bias_KO: Tensor | None
     ) -> Tensor:
         runs, dtype = layer.shared.runs, layer.shared.product_dtype or x_NCHW.dtype
-        # Not contiguous(): one channel is last already, and what the library made of it would have its channels first.
+        # Not contiguous(): one channel is last already, and the library's output for it would be channels first.
         x_NCHW = x_NCHW.to(memory_format=_layout(x_NCHW, raw=not x_NCHW.requires_grad))
         ctx.save_for_backward(x_NCHW, weight_KOIHW)
         ctx.layer, ctx.runs = layer, runs
@@ -132,7 +132,7 @@ class _ByLibrary(torch.autograd.Function):
 class ConvolutionRecord(WeightRecord):
     """Images x and output gradients g; an example's gradient is that of a product of its windows (:class:`ProductRecord`).
 
-    Windows are many times as large as images. They are copied out, some at a time, only where each example's own
+    Windows are many times as large as images. They are copied out, some at a time, only if each example's own
     gradient is asked for; a sum over a client's examples is the library's.
     """
 
@@ -219,7 +219,7 @@ class ConvolutionRecord(WeightRecord):
 def _layout(x_NCHW: Tensor, *, raw: bool = False) -> torch.memory_format:
     """The layout to compute in: channels last from raw images on, which most layers are fastest with.
 
-    Where they are first they stay first: a group norm puts them there.
+    If they are first they stay first: a group norm puts them there.
     """
     first = not raw and x_NCHW.shape[1] > 1 and x_NCHW.is_contiguous()
     return torch.contiguous_format if first else torch.channels_last

@@ -1,6 +1,6 @@
 """The rule for dropout: every client draws from its own stream.
 
-Where batches are padded to one length a client draws for its filling too, and so other zeros than alone.
+If batches are padded to one length, a client draws for its padding too, and so draws other zeros than alone.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from privfl.learning.training._rules import CohortLayer, Pass
 
 
 class CohortDropout(CohortLayer):
-    """Zeros with probability p and 1 / (1 − p) elsewhere, times the input; of the channel kind, whole channels."""
+    """The input times 0 with probability p, else times 1 / (1 − p); the kinds for channels drop whole channels."""
 
     rate: ClassVar[str] = "p"
 
@@ -43,7 +43,7 @@ def dropped(x: Tensor, p: float, shared: Pass, shape: tuple[int, ...] | None = N
         x: a row for each example.
         p: the probability of a zero, above 0.
         shared: whose generators are drawn from.
-        shape: that of what is drawn, to be broadcast over ``x``; None: its own.
+        shape: the shape of the draws, to be broadcast over ``x``; None: its own.
     """
     shape = shape or x.shape
     keep = torch.empty(shape, dtype=x.dtype, device=x.device)
@@ -54,7 +54,7 @@ def dropped(x: Tensor, p: float, shared: Pass, shape: tuple[int, ...] | None = N
 
 
 def rate_of(layer: nn.Module) -> str:
-    """The setting that says with which probability a layer makes a number zero; empty where it draws nothing."""
+    """The name of the setting that holds a layer's probability of a zero; empty if it draws nothing."""
     if isinstance(layer, nn.modules.dropout._DropoutNd):
         return CohortDropout.rate
     return "dropout" if isinstance(layer, nn.MultiheadAttention | nn.RNNBase) else ""

@@ -70,9 +70,9 @@ class LookupRecord(Record):
         return LookupRecord(self.runs, rows, g, self.name)
 
     def square_norms(self) -> Tensor:
-        """See the class; made larger by what rounding may have made it too small, as for products.
+        """See the class; increased by the most that rounding may have taken away, as for products.
 
-        Where the sum overflows, to whichever side, so does what is added.
+        If the sum overflows, to either side, so does the increase.
         """
         same_NLL = self.rows.unsqueeze(1) == self.rows.unsqueeze(2)
         gram_NLL: Tensor = torch.bmm(self.g, self.g.transpose(1, 2))

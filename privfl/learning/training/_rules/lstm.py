@@ -57,7 +57,7 @@ class _Steps(torch.autograd.Function):
         # First the pre-activations, then, step by step, the gates in their place.
         gates_NTO = product_in(dtype, shared.runs, x_NTI.unsqueeze(1), kernel, bias_KGO).squeeze(1)
         recurrence = _Recurrence(shared.runs, states_KOH.transpose(1, 2), dtype)
-        # h and c begin one step early, with what is given or zeros.
+        # h and c begin one step early, with the given state or zeros.
         h, c = (x_NTI.new_empty(examples, steps + 1, hidden) for _ in "hc")
         for every, first_NH in ((h, h_NH), (c, c_NH)):
             every[:, 0] = 0.0 if first_NH is None else first_NH

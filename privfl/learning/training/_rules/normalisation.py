@@ -77,7 +77,7 @@ class _GroupNorm(torch.autograd.Function):
         ctx.positions = positions
         ctx.save_for_backward(first, mean, spread, scales)
         ctx.layer, ctx.runs = layer, runs
-        # What came out as a view could not be written into, as residual networks do.
+        # A model could not write into an output that is a view, as residual networks do.
         return torch.ops.aten._unsafe_view(out, x.shape)  # type: ignore[no-any-return]
 
     @staticmethod
@@ -96,7 +96,7 @@ class _GroupNorm(torch.autograd.Function):
 
 
 def _gradients(positions: int, g: Tensor, x: Tensor, mean_NG: Tensor, spread_NG: Tensor, scale_NC: Tensor) -> list[Tensor]:
-    """Of inputs, scales and shifts, an example in each row."""
+    """Gradients of inputs, scales and shifts, with an example in each row."""
     channels, groups = scale_NC.numel(), mean_NG.numel()
     flat, norms = (1, channels, positions), (mean_NG.view(1, groups), spread_NG.view(1, groups), scale_NC.flatten())
     found = torch.ops.aten.native_group_norm_backward(g.reshape(flat), x.reshape(flat), *norms, *flat, groups, [True] * 3)

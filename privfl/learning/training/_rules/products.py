@@ -104,7 +104,7 @@ def add_rows(runs: Runs, values_NM: Tensor, factors: Tensor | float, sum_KM: Ten
 
 @contextmanager
 def windows_last(weight_KOI: Tensor) -> Iterator[Tensor]:
-    """The same sums, (K, O, inputs, *taps), with the inputs last; what is added to them is added to ``weight_KOI``.
+    """The same sums, (K, O, inputs, *taps), with the inputs last; additions to them reach ``weight_KOI``.
 
     A window's inputs are last in memory, a kernel's are first.
     """
@@ -134,7 +134,7 @@ def ghost_pays(positions: int, inputs: int, outputs: int) -> bool:
 def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
     """‖Σ_l g_lᵀ a_l‖² = Σ_lm (a_l · a_m)(g_l · g_m), never too small, shape (N,), float64.
 
-    Where positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
+    If positions cancel, rounding could make the norm too small, and the clipped gradient too long. The sum of the
     terms' sizes is at most (Σ_l ‖a_l‖‖g_l‖)²; a few units of its last place are added. Products of tiny numbers vanish, while
     the other factor may be huge: a_l · a_m loses at most P times the smallest number, and counts |g_l · g_m| times.
     """
@@ -152,8 +152,8 @@ def ghost_square_norms(g_NGLO: Tensor, a_NGLP: Tensor) -> Tensor:
 def square_lengths(x: Tensor, axes: int = 1) -> Tensor:
     """‖x‖² over the last axes, never too small but for rounding, in float64.
 
-    The square of a tiny number vanishes, and what it will be multiplied by may be huge. And a sum of many squares is rounded in
-    one direction where they are alike, by 2e-5 for 30,000 of them; so blocks are added up in their own type and their sums in
+    The square of a tiny number vanishes, and its later factor may be huge. A sum of many squares is rounded in one
+    direction if they are alike, by 2e-5 for 30,000 of them; so blocks are added up in their own type and their sums in
     float64. Asked for float64 at once, the library would copy everything into it first.
     """
     flat = x.flatten(-axes)
@@ -180,7 +180,7 @@ def without(values: Tensor, bad_N: Tensor) -> Tensor:
 
 
 def joined(parts: Sequence[Tensor]) -> Tensor:
-    """All rows, copied only where there is more than one part."""
+    """All rows, copied only if there is more than one part."""
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
 
 
@@ -208,7 +208,7 @@ class Product(torch.autograd.Function):
 
 
 class WeightRecord(Record):
-    """Of a layer's weight and bias, one of which may be missing, and what of their gradients was written out by examples."""
+    """Record of a layer's weight and bias, one of which may be missing, and of the gradients written out so far."""
 
     def __init__(self, runs: Runs, names: Mapping[str, str]) -> None:
         self.runs = runs
@@ -238,11 +238,11 @@ class WeightRecord(Record):
 
     @property
     def _written_out(self) -> bool:
-        """Whether all that will be added lies here example by example, so that nothing else is read again."""
+        """Whether all gradients are written out example by example, so that nothing else is read again."""
         return (self.weight is None or self._outer is not None) and (self.bias is None or self._summed is not None)
 
     def drop(self, bad_N: Tensor) -> None:
-        """See the contract; what else a record keeps is its own to drop."""
+        """See the contract; a subclass drops everything else that it keeps."""
         self._outer, self._summed = (None if x is None else without(x, bad_N) for x in (self._outer, self._summed))
 
 
@@ -360,6 +360,6 @@ def _even_product(a_NGLP: Tensor, weight_KGPO: Tensor, bias_KGO: Tensor | None) 
 
 
 def _split_rows(x_NGLP: Tensor, runs: Runs) -> tuple[Tensor, ...]:
-    """Each client's examples and positions as rows, of one group; views where the memory allows."""
+    """Each client's examples and positions as rows, of one group; views if the memory allows."""
     positions = x_NGLP.shape[2]
     return torch.split(x_NGLP.reshape(-1, x_NGLP.shape[-1]), [size * positions for size in runs.sizes])

@@ -1,8 +1,8 @@
 """The rules for recurrent layers: ``nn.LSTM``, ``nn.GRU`` and ``nn.RNN``, as PyTorch's users write them.
 
-Of any number of layers and either or both directions, the batch first or second, sequences packed or of one length, with or
-without a state to start from. Everything but one layer in one direction is the same for all kinds, and here. Shapes: N
-examples, T steps, I inputs, H hidden units, O = H times the kind's gates.
+They may have any number of layers and either or both directions. The batch may be first or second, sequences packed
+or of one length, with or without a state to start from. Everything but one layer in one direction is the same for all
+kinds, and here. Shapes: N examples, T steps, I inputs, H hidden units, O = H times the kind's gates.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from privfl.learning.training._rules.lstm import lstm_steps
 from privfl.learning.training._rules.products import Product
 
 State = tuple[Tensor, ...]
-"""Of an LSTM the hidden state and the cell, of others the hidden state."""
+"""The state of a layer: the hidden state, and for an LSTM the cell too."""
 
 
 def next_state(mode: str, of_input: Tensor, of_state: Tensor, state: State) -> State:
@@ -45,7 +45,7 @@ def next_state(mode: str, of_input: Tensor, of_state: Tensor, state: State) -> S
 
 
 class Recurrent(nn.Module, ABC):
-    """What is the same for all recurrent layers; with the settings of the layer that it is made of."""
+    """Base of all recurrent layers, with the settings of the layer that it is made of."""
 
     mode: str
     num_layers: int
@@ -111,7 +111,7 @@ class Recurrent(nn.Module, ABC):
         return self._packed(x, given, lengths_N), ends[0] if len(ends) == 1 else tuple(ends)
 
     def _unpacked(self, given: Tensor | PackedSequence) -> tuple[Tensor, Tensor | None]:
-        """(N, T, I), and how long each sequence is where they are packed."""
+        """(N, T, I), and the length of each sequence if they are packed."""
         if isinstance(given, PackedSequence):
             x, lengths_N = pad_packed_sequence(given, batch_first=True)
             return x, lengths_N.to(x.device)
@@ -134,7 +134,7 @@ class Recurrent(nn.Module, ABC):
 
 
 def _reversed(x_NTI: Tensor, lengths_N: Tensor | None) -> Tensor:
-    """Each sequence from its end to its beginning; what fills it up stays behind it."""
+    """Each sequence from its end to its beginning; its padding stays behind it."""
     if lengths_N is None:
         return x_NTI.flip(1)
     step_T = torch.arange(x_NTI.shape[1], device=x_NTI.device)
@@ -143,7 +143,7 @@ def _reversed(x_NTI: Tensor, lengths_N: Tensor | None) -> Tensor:
 
 
 def _ends(x_NTH: Tensor, lengths_N: Tensor | None) -> Tensor:
-    """What each sequence ends with."""
+    """The last step of each sequence, (N, H)."""
     if lengths_N is None:
         return x_NTH[:, -1]
     return x_NTH[torch.arange(len(x_NTH), device=x_NTH.device), lengths_N - 1]
@@ -156,7 +156,7 @@ class CohortRecurrent(CohortLayer, Recurrent):
 
     @staticmethod
     def takes(layer: nn.Module) -> bool:
-        """With any settings."""
+        """See the contract; any settings are taken."""
         return type(layer) in (nn.LSTM, nn.GRU, nn.RNN)
 
     def require_rows(self, x: Tensor | PackedSequence) -> None:
@@ -179,7 +179,7 @@ class CohortRecurrent(CohortLayer, Recurrent):
         return lstm_steps(self, x_NTI, suffix, start) if by_hand else super().steps(x_NTI, suffix, start)
 
     def product(self, of: str, suffix: str, x_NTP: Tensor) -> Tensor:
-        """See the contract; of all uses of a matrix the sum of gradients is found."""
+        """See the contract; the gradients of all uses of a matrix are summed."""
         part = _Part(self, f"weight_{of}{suffix}", f"bias_{of}{suffix}")
         weight_KOP, bias_KO = (self.weight(f"{kind}_{of}{suffix}") for kind in ("weight", "bias"))
         assert weight_KOP is not None
@@ -223,7 +223,7 @@ def unrolled(layer: nn.Module) -> nn.Module:
     if CohortRecurrent.takes(layer):
         assert isinstance(layer, nn.RNNBase)
         return Unrolled(layer)
-    # Not named_children(), which leaves out what was there before.
+    # Not named_children(), which leaves out a layer that it met before.
     for name, child in list(layer._modules.items()):
         if child is not None:
             setattr(layer, name, unrolled(child))

@@ -29,7 +29,7 @@ class CohortTanh(CohortLayer):
 class _Tanh(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, by_sigmoid: bool) -> Tensor:
-        # Where doubles stand for floats, they lose what floats lose.
+        # A float64 input that stands for a float32 input is rounded as that would be.
         out = tanh_by_sigmoid(x.float()).to(x.dtype) if by_sigmoid else x.tanh()
         ctx.save_for_backward(out)
         return out

@@ -30,7 +30,7 @@ class Window:
 
     @property
     def margin(self) -> Pair:
-        """The padding above and below, and that on both sides, where it is symmetric."""
+        """The padding above and below, and that on both sides, if it is symmetric."""
         return self.padding[2], self.padding[0]
 
     def padded(self, size: Pair) -> Pair:
