@@ -32,6 +32,7 @@ from privfl.auditing.noise import gaussian_epsilon, gaussian_pair_audit, gdp_aud
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
+IntArray = NDArray[np.int64]
 
 CANDIDATES: Final = 1000
 DELTA: Final = 1e-5
@@ -84,19 +85,22 @@ MECHANISMS: Final = {
 }
 
 
-def _chosen(scores: FloatArray, member: BoolArray, delta: float, half: BoolArray) -> float:
+def _chosen(scores: FloatArray, member: BoolArray, delta: float, order: IntArray) -> float:
+    half = order < len(order) // 2
     guesses = chosen_guesses(scores[half], member[half])
     return one_run_audit(scores[~half], member[~half], delta, guesses=guesses).value
 
 
-Bound = Callable[[FloatArray, BoolArray, float, BoolArray], float]
+Bound = Callable[[FloatArray, BoolArray, float, IntArray], float]
 EPSILON: Final[dict[str, Bound]] = {
     "one_run": lambda scores, member, delta, _: one_run_audit(scores, member, delta).value,
     "one_run_chosen": _chosen,
-    "clopper_pearson": lambda scores, member, delta, half: clopper_pearson_audit(scores, member, half, delta).value,
+    "clopper_pearson": lambda scores, member, delta, order: (
+        clopper_pearson_audit(scores, member, order < len(order) // 2, delta).value
+    ),
 }
 NOISE: Final[dict[str, Bound]] = {
-    "gdp": lambda scores, member, _, half: gdp_audit(scores, member, half).mu,
+    "gdp": lambda scores, member, _, order: gdp_audit(scores, member, order < len(order) // 3).mu,
     "one_run_noise": lambda *seen: one_run_noise_audit(*seen[:2]).mu,
     "gaussian_pair": lambda *seen: gaussian_pair_audit(*seen[:2]).mu,
 }
@@ -108,9 +112,9 @@ def _bounds(mechanism: Mechanism, methods: dict[str, Bound], runs: int, candidat
     found: dict[str, list[float]] = {name: [] for name in methods}
     for _ in range(runs):
         member = rng.random(candidates) < 0.5
-        scores, half = mechanism.scores(member, rng), rng.permutation(candidates) < candidates // 2
+        scores, order = mechanism.scores(member, rng), rng.permutation(candidates)
         for name, bound in methods.items():
-            found[name].append(bound(scores, member, mechanism.delta, half))
+            found[name].append(bound(scores, member, mechanism.delta, order))
     return {name: np.array(values) for name, values in found.items()}
 
 

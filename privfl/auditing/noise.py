@@ -88,7 +88,7 @@ def two_sided_mu(
 
 
 def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float = 0.95) -> NoiseBound:
-    """:func:`two_sided_mu` on one half of the candidates, at the threshold with the highest bound on the other half.
+    """:func:`two_sided_mu` on some of the candidates, at the threshold with the highest bound on the others.
 
     The candidates count as independent trials. In one release of noise in many dimensions, whose signals are inner
     products with directions that hardly overlap, they are. In one training run they are only nearly so;
@@ -97,11 +97,11 @@ def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, le
     Args:
         scores_N: higher means member.
         member_N: the truth, drawn by independent fair coins.
-        chosen_N: the half on which the threshold is chosen.
+        chosen_N: those on which the threshold is chosen; a third of them, at random, serves better than a half.
         level: of the one-sided bound.
 
     Raises:
-        DataError: a score is NaN, or a half lacks members or non-members.
+        DataError: a score is NaN, or a part lacks members or non-members.
     """
     curve = roc(scores_N[chosen_N], member_N[chosen_N])
     measured = roc(scores_N[~chosen_N], member_N[~chosen_N])
@@ -113,7 +113,7 @@ def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, le
     return NoiseBound(
         mu=float(found),
         level=level,
-        method="Gaussian noise, Clopper–Pearson, threshold from the other half",
+        method="Gaussian noise, Clopper–Pearson, threshold from other candidates",
         candidates=len(truth_N),
         ceiling=float(two_sided_mu(measured.members, measured.members, 0, measured.nonmembers, level)),
     )
