@@ -25,8 +25,9 @@ def load_runs(runs: Runs) -> Frame:
 
     The columns are ``run`` (the folder), ``finished``, each setting that is not the same in all runs, ``rounds``, each test
     figure with its interval, ``epsilon`` (infinite without a promise) and ``delta``, ``tpr_at_1pct_fpr`` of the best attack
-    with its interval, ``epsilon_measured`` (the lower bound that the attacks show), ``bytes_up``, ``bytes_down`` and
-    ``seconds``. A figure that a run does not have, or not yet, is NaN.
+    with its interval, ``epsilon_measured`` (the lower bound that the attacks show), ``epsilon_measurable`` (the most
+    that it could have been), ``bytes_up``, ``bytes_down`` and ``seconds``. A figure that a run
+    does not have, or not yet, is NaN.
 
     Args:
         runs: runs, folders or patterns. Folders that match a pattern and hold no run are left out.
@@ -112,4 +113,5 @@ def _found(folder: RunFolder) -> dict[str, float | None]:
         "tpr_at_1pct_fpr_low": tpr.low if tpr else None,
         "tpr_at_1pct_fpr_high": tpr.high if tpr else None,
         "epsilon_measured": best.epsilon_lower if best else None,
+        "epsilon_measurable": best.epsilon_ceiling if best else None,
     }

@@ -23,6 +23,9 @@ BoolArray = NDArray[np.bool_]
 SHARE: Final = 0.1
 """The share of the candidates that the one-run audit guesses to be members, fixed beforehand."""
 
+SHARES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
+"""What :func:`chosen_guesses` chooses from, for members and for others; one half of each is a guess about everybody."""
+
 
 @dataclass(frozen=True)
 class EpsilonBound:
@@ -36,6 +39,7 @@ class EpsilonBound:
         guesses: how many candidates were guessed.
         correct: how many of them rightly.
         candidates: out of how many whose membership was a fair coin.
+        ceiling: the bound if every guess had been right. No larger ε could have been refuted, whatever the mechanism leaks.
     """
 
     value: float
@@ -45,6 +49,7 @@ class EpsilonBound:
     guesses: int
     correct: int
     candidates: int
+    ceiling: float
 
 
 def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 0.0, level: float = 0.95) -> float:
@@ -88,10 +93,54 @@ def _p_value(epsilon: float, correct: int, guesses: int, candidates: int, delta:
     return float(min(1.0, beta + 2 * candidates * delta * (np.cumsum(mass) / back).max()))
 
 
+@dataclass(frozen=True)
+class Guesses:
+    """How much of the candidates is guessed: this share with the highest scores as members, that with the lowest as others."""
+
+    members: float = SHARE
+    others: float = 0.0
+
+
+def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Guesses:
+    """The shares of ``SHARES`` whose guesses refute most on these candidates; to be used on *other* candidates.
+
+    A high ε needs many guesses, for the ceiling is about ln(r/3) of r, and guesses about others than members count as
+    well. An attack that is sure of few candidates does better with few. These candidates' own bound is luck, and no
+    bound.
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth.
+        level: of the bound that is compared, at δ = 0.
+    """
+    member_up = member_N[np.argsort(-scores_N, kind="stable")]
+    right_members = np.append(0, np.cumsum(member_up))
+    right_others = np.append(0, np.cumsum(~member_up[::-1]))
+
+    def refuted(guesses: Guesses) -> float:
+        highest, lowest = _counts(guesses, len(scores_N))
+        correct = int(right_members[highest] + right_others[lowest])
+        return float(special.betaincinv(correct, highest + lowest - correct + 1, 1 - level)) if correct else 0.0
+
+    # The fixed rule comes first: equals do not replace it.
+    pairs = [Guesses(), *(Guesses(members, others) for members in SHARES for others in SHARES)]
+    return max(pairs, key=refuted)
+
+
+def _counts(guesses: Guesses, candidates: int) -> tuple[int, int]:
+    """How many are guessed to be members and others: at least one, and nobody twice."""
+    highest, lowest = int(candidates * guesses.members), int(candidates * guesses.others)
+    return (max(1, highest), 0) if lowest == 0 else (highest, lowest)
+
+
 def one_run_audit(
-    scores_N: FloatArray, member_N: BoolArray, delta: float = 0.0, level: float = 0.95, share: float = SHARE
+    scores_N: FloatArray,
+    member_N: BoolArray,
+    delta: float = 0.0,
+    level: float = 0.95,
+    guesses: Guesses | None = None,
 ) -> EpsilonBound:
-    """:func:`one_run_epsilon` of the guess that the highest-scoring tenth are members.
+    """:func:`one_run_epsilon` of the guess that the highest-scoring tenth are members, or of other shares.
 
     The number of guesses depends on the number of candidates alone. Equal scores at the edge are taken in the order of
     the candidates, which tells nothing about the coins.
@@ -101,13 +150,28 @@ def one_run_audit(
         member_N: the truth, drawn by independent fair coins.
         delta: δ.
         level: of the one-sided bound.
-        share: of the candidates that are guessed; fix it before looking.
+        guesses: how much is guessed: fixed before looking, or by :func:`chosen_guesses` on other candidates.
+
+    Raises:
+        DataError: members and others that are guessed overlap.
     """
-    guesses = max(1, int(len(scores_N) * share))
-    top = np.argsort(-scores_N, kind="stable")[:guesses]
-    correct = int(np.count_nonzero(member_N[top]))
-    value = one_run_epsilon(correct, guesses, len(scores_N), delta, level)
-    return EpsilonBound(value, level, delta, "one run, guesses fixed beforehand", guesses, correct, len(scores_N))
+    highest, lowest = _counts(guesses or Guesses(), len(scores_N))
+    made = highest + lowest
+    if made > len(scores_N):
+        raise DataError(f"{highest} members and {lowest} others are guessed of {len(scores_N)} candidates: nobody may be both")
+    member_down = member_N[np.argsort(-scores_N, kind="stable")]
+    correct = int(np.count_nonzero(member_down[:highest]) + np.count_nonzero(~member_down[len(scores_N) - lowest :]))
+    value = one_run_epsilon(correct, made, len(scores_N), delta, level)
+    return EpsilonBound(
+        value=value,
+        level=level,
+        delta=delta,
+        method="one run, guesses fixed beforehand" if guesses is None else "one run, guesses chosen on other candidates",
+        guesses=made,
+        correct=correct,
+        candidates=len(scores_N),
+        ceiling=one_run_epsilon(made, made, len(scores_N), delta, level),
+    )
 
 
 def two_sided_epsilon(
@@ -157,8 +221,16 @@ def clopper_pearson_audit(
     true_positives, false_positives = np.count_nonzero(said_N & truth_N), np.count_nonzero(said_N & ~truth_N)
     value = two_sided_epsilon(true_positives, members, false_positives, len(truth_N) - members, delta, level)
     correct = int(np.count_nonzero(said_N == truth_N))
-    method = "Clopper–Pearson, threshold from the other half"
-    return EpsilonBound(float(value), level, delta, method, len(truth_N), correct, len(truth_N))
+    return EpsilonBound(
+        value=float(value),
+        level=level,
+        delta=delta,
+        method="Clopper–Pearson, threshold from the other half",
+        guesses=len(truth_N),
+        correct=correct,
+        candidates=len(truth_N),
+        ceiling=float(two_sided_epsilon(members, members, 0, len(truth_N) - members, delta, level)),
+    )
 
 
 def _bounds_along(curve: Roc, delta: float, level: float) -> FloatArray:

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.auditing.bound import PrivacyCurve, violates
-from privfl.auditing.epsilon import EpsilonBound, one_run_audit
+from privfl.auditing.epsilon import EpsilonBound, chosen_guesses, one_run_audit
 from privfl.auditing.roc import (
     Estimate,
     OperatingPoint,
@@ -168,14 +168,16 @@ def best_of(
 ) -> Best:
     """The best of several attacks, chosen on a random half of the candidates and measured on the other half.
 
-    The choice is by TPR at 1 % FPR where the half resolves it, then by AUC. Where there is but one, it is measured on all.
+    The choice is by TPR at 1 % FPR where the half resolves it, then by AUC. Where there is but one, it is measured on all. The
+    choosing half chooses the number of guesses too; where nothing is chosen it is fixed.
 
-    **Guarantees.** Membership of the N candidates is N independent fair coins. Conditional on the coins of the choosing
-    half, training is still an (ε, δ)-private function of the other half's coins, and these are still independent and
-    fair. The choice reads the choosing half's coins and the trained model's outputs, so choosing and guessing together
-    are post-processing of that private function: the measuring half is exactly the setting of the one-run audit, with m
-    its own size, and the bound is as valid as for an attack named beforehand. The halves are drawn without regard to
-    membership; halves balanced by it would make the coins dependent.
+    **Guarantees.** Membership of the N candidates is N independent fair coins. Conditional on the coins of the
+    choosing half, training is still an (ε, δ)-private function of the other half's coins, and these are still
+    independent and fair. The choice reads the choosing half's coins and the trained model's outputs, so choosing (an
+    attack, how many are guessed) and guessing together are post-processing of that private function: the measuring
+    half is exactly the setting of the one-run audit, with m its own size, and the bound is as valid as for an attack
+    named beforehand. The halves are drawn without regard to membership; halves balanced by it would make the coins
+    dependent.
 
     Raises:
         DataError: no scores, a score is NaN, or too few candidates for halves with both kinds in each.
@@ -245,9 +247,10 @@ def _half(candidates: int, generator: np.random.Generator) -> BoolArray:
 
 def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> Best:
     names, chosen_N = _chosen(flat, member_N, chosen_N)
+    guesses = chosen_guesses(flat[names][chosen_N], member_N[chosen_N], level) if chosen_N.any() else None
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
     delta = 0.0 if promised is None else promised.delta
-    epsilon = one_run_audit(scores, truth, delta, level)
+    epsilon = one_run_audit(scores, truth, delta, level, guesses)
     return Best(
         attack=names[0],
         variant=names[1],

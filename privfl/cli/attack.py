@@ -70,6 +70,10 @@ def _outside(names: list[str], scores: Path | None, predictions: Path | None, ou
     found = audit(file, *names, kind="scores" if scores is not None else "predictions", out=target)
     for table in findings_tables([found]):
         out.print(table)
-    bound = f"measured ε ≥ {found.best.epsilon_lower:.2f} with {found.best.level:.0%} confidence, if membership was a fair coin"
+    best = found.best
+    bound = (
+        f"measured ε ≥ {best.epsilon_lower:.2f} with {best.level:.0%} confidence, if membership was a fair coin "
+        f"(the most that so many guesses could show: {best.epsilon_ceiling:.2f})"
+    )
     out.print(bound, soft_wrap=True, highlight=False)
     out.print(f"page: {(target / 'report.html').resolve()}", soft_wrap=True, highlight=False)

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import norm
 
-from privfl.auditing import clopper_pearson
+from privfl.auditing import clopper_pearson, one_run_epsilon
 from privfl.auditing.questions.membership import AttackRecord, BestAttack, MembershipFinding, RateAt
 from privfl.config import ExperimentConfig
 from privfl.loading import load
@@ -238,6 +238,7 @@ def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator
 
 def leakage(made: Made) -> MembershipFinding:
     attacks = [attack(made, name, variant, made.leak * shift) for name, variant, shift in VARIANTS]
+    guesses = made.nonmembers // 10
     return MembershipFinding(
         question="membership",
         adversary="external",
@@ -251,6 +252,7 @@ def leakage(made: Made) -> MembershipFinding:
             candidates=made.nonmembers,
             rates=rates(made.leak * 0.2, made.nonmembers // 2)[:1],
             epsilon_lower=made.epsilon_lower,
+            epsilon_ceiling=max(made.epsilon_lower, one_run_epsilon(guesses, guesses, made.nonmembers, 1e-5)),
             level=0.95,
             delta=1e-5,
         ),

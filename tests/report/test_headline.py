@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from made_runs import Made, make
 
-from privfl.auditing.questions.membership import BestAttack, RateAt
+from privfl.auditing.questions.membership import BestAttack, MembershipFinding, RateAt
 from privfl.records import Interval
 from privfl.report.headline import headlines
 from privfl.report.recorded import Run
+from privfl.report.wording import epsilon
 
 
 @pytest.mark.parametrize(
@@ -27,8 +28,31 @@ def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Pat
     (finding,) = run.findings
     rate = RateAt(fpr=0.01, tpr=Interval(value=value, low=low, high=high, n=6000))
     best = BestAttack(
-        attack="membership/loss", variant="loss", candidates=12_000, rates=[rate], epsilon_lower=0.0, level=0.95, delta=1e-5
+        attack="membership/loss",
+        variant="loss",
+        candidates=12_000,
+        rates=[rate],
+        epsilon_lower=0.0,
+        epsilon_ceiling=5.8,
+        level=0.95,
+        delta=1e-5,
     )
     changed = replace(run, findings=(finding.model_copy(update={"best": best}),))
     (headline,) = [one for one in headlines(changed) if "Best attack" in one.label]
     assert said in headline.sentence.replace("\u00a0", " ").replace("\u202f", " ")
+
+
+def test_the_measured_epsilon_comes_with_the_most_that_could_be_shown(tmp_path: Path) -> None:
+    run = Run.read(make(tmp_path / "run", Made()))
+    (finding,) = run.findings
+    assert isinstance(finding, MembershipFinding)
+    assert run.result.privacy is not None
+    promised = run.result.privacy.attack_epsilon
+    for ceiling, said in [(promised / 2, "cannot contradict the promise"), (promised * 2, "and never more")]:
+        best = finding.best.model_copy(update={"epsilon_lower": promised / 4, "epsilon_ceiling": ceiling})
+        changed = replace(run, findings=(finding.model_copy(update={"best": best}),))
+        (headline,) = [one for one in headlines(changed) if "Measured" in one.label]
+        assert f"ε ≥ {epsilon(ceiling)}" in headline.sentence.replace("\u00a0", " ").replace("\u202f", " ").replace(
+            "\u2060", ""
+        )
+        assert said in headline.sentence

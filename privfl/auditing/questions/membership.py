@@ -84,6 +84,8 @@ class BestAttack(Frozen):
     """The attack that did best on one half of the candidates, measured on the other half.
 
     ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
+    ``epsilon_ceiling`` is the bound if every guess had been right: no larger ε could have been refuted
+    (about ln(r/3) for r guesses).
     """
 
     attack: str
@@ -91,6 +93,7 @@ class BestAttack(Frozen):
     candidates: int
     rates: list[RateAt]
     epsilon_lower: float
+    epsilon_ceiling: float
     level: float
     delta: float
 
@@ -199,6 +202,7 @@ class Membership(Question):
                 candidates=best.measured_on,
                 rates=[_rate(best.operating_point, best.members)],
                 epsilon_lower=best.epsilon.value,
+                epsilon_ceiling=best.epsilon.ceiling,
                 level=best.epsilon.level,
                 delta=best.epsilon.delta,
             ),

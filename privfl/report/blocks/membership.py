@@ -104,7 +104,8 @@ class Membership(Block):
             finding = _narrow(finding)
             tpr = _tpr(finding)
             found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
-            measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", f"{level(finding.best.level)} confidence")
+            terms = f"{level(finding.best.level)} confidence; {epsilon(finding.best.epsilon_ceiling)} at most"
+            measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", terms)
         return [
             Column(f"best attack{by}: TPR at 1 % FPR", f"TPR at 1 % FPR{by}", found),
             Column(f"measured ε{against}", f"measured ε{against}", measured),
@@ -212,7 +213,7 @@ def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Head
     terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
     if best.epsilon_lower <= 0:
         sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
-        return Headline(label, "ε ≥ 0", terms, sentence)
+        return Headline(label, "ε ≥ 0", terms, f"{sentence} {_ceiling(finding, promise)}")
     sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
     if promise is not None:
         against = f" of {epsilon(promise.attack_epsilon)}{_of_replacement(promise)}" if _of_replacement(promise) else ""
@@ -221,7 +222,16 @@ def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Head
             if best.epsilon_lower > promise.attack_epsilon
             else f" What lies between it and the promised ε{against}, stronger attacks might find."
         )
-    return Headline(label, f"ε ≥ {epsilon(best.epsilon_lower)}", terms, sentence)
+    return Headline(label, f"ε ≥ {epsilon(best.epsilon_lower)}", terms, f"{sentence} {_ceiling(finding, promise)}")
+
+
+def _ceiling(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
+    """The most that so many guesses could have shown, and whether that reaches the promise."""
+    most = finding.best.epsilon_ceiling
+    sentence = f"Had every guess been right, the audit would show ε{HARD}≥{HARD}{epsilon(most)}"
+    if promise is not None and most <= promise.attack_epsilon:
+        return f"{sentence}: so few candidates cannot contradict the promise."
+    return f"{sentence}, and never more."
 
 
 def _of_replacement(promise: PrivacyResult) -> str:

@@ -1,0 +1,221 @@
+"""Lower bounds on µ, the signal over the noise: if an attack gets this much right, Gaussian noise is below a scale.
+
+**A family of noise is refuted, never an ε.** Each bound takes for granted that the trade-off curve of one candidate
+in or out is that of N(0, 1) against N(µ, 1) for some µ, that is Gaussian differential privacy (Dong, Roth & Su 2022).
+If it is, a bound exceeds the true µ with a probability of at most 1 − level. Held against the µ that was promised it
+says that the noise is too small, with far fewer candidates than a bound on ε needs. Of a mechanism with other noise
+it says nothing that is true: for Laplace noise every ε that follows from these bounds is wrong most of the time.
+Bounds on ε that hold for any mechanism are in :mod:`privfl.auditing.epsilon`.
+
+For one release of Gaussian noise µ is the sensitivity over the standard deviation, 1 / (noise multiplier).
+Subsampling makes the true trade-off curve lower than the Gaussian's of the same µ: the curve's own family is then
+tighter.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import optimize, special, stats
+
+from privfl.auditing.roc import Roc, clopper_pearson, roc
+from privfl.errors import DataError
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+HIGHEST = 100.0
+"""No µ above this is looked for: ε is in the thousands there, and nothing is private."""
+
+
+@dataclass(frozen=True)
+class NoiseBound:
+    """If the noise is Gaussian, µ is at least ``mu``, at that confidence level; of other noise it says nothing.
+
+    Args:
+        mu: at least 0; 0 says nothing.
+        level: of the one-sided bound.
+        method: how it was computed.
+        candidates: out of how many whose membership was a fair coin.
+        ceiling: the bound if the attack had told all of them apart; infinite if the method has none.
+    """
+
+    mu: float
+    level: float
+    method: str
+    candidates: int
+    ceiling: float
+
+    @property
+    def noise_multiplier(self) -> float:
+        """For one release: the noise multiplier is at most this, 1 / µ."""
+        return float("inf") if self.mu == 0 else 1 / self.mu
+
+
+def gaussian_epsilon(mu: float, delta: float) -> float:
+    """The ε at which µ-Gaussian privacy holds with this δ (Balle & Wang 2018, theorem 8).
+
+    It is the ε of Gaussian noise only: of a :class:`NoiseBound` it is no lower bound on the ε of an unknown mechanism.
+
+    Args:
+        mu: at least 0.
+        delta: above 0, below 1.
+    """
+    if mu == 0 or _gaussian_delta(0.0, mu) <= delta:
+        return 0.0
+    highest = mu * mu / 2 + mu * float(-special.ndtri(delta)) + 1
+    return float(optimize.brentq(lambda epsilon: _gaussian_delta(epsilon, mu) - delta, 0.0, highest, xtol=1e-10))
+
+
+def _gaussian_delta(epsilon: float, mu: float) -> float:
+    second = np.exp(epsilon + special.log_ndtr(-mu / 2 - epsilon / mu))
+    return float(special.ndtr(mu / 2 - epsilon / mu) - second)
+
+
+def two_sided_mu(
+    true_positives: ArrayLike, members: ArrayLike, false_positives: ArrayLike, nonmembers: ArrayLike, level: float = 0.95
+) -> FloatArray:
+    """The µ that TPR and FPR of one rule refute, µ ≥ Φ⁻¹(TPR) − Φ⁻¹(FPR) (Nasr et al. 2023, section 4).
+
+    TPR is at its lower and FPR at its upper Clopper–Pearson limit, each one-sided at (1 − level) / 2. Arrays broadcast; a
+    rule fixed beforehand gives a bound for Gaussian noise, the maximum over several does not.
+    """
+    tpr_low, _ = clopper_pearson(true_positives, members, level)
+    _, fpr_high = clopper_pearson(false_positives, nonmembers, level)
+    return np.asarray(np.maximum(0.0, np.nan_to_num(special.ndtri(tpr_low) - special.ndtri(fpr_high), neginf=0.0)))
+
+
+def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float = 0.95) -> NoiseBound:
+    """:func:`two_sided_mu` on one half of the candidates, at the threshold with the highest bound on the other half.
+
+    The candidates count as independent trials. In one release of noise in many dimensions, whose signals are inner
+    products with directions that hardly overlap, they are. In one training run they are only nearly so;
+    :func:`one_run_noise_audit` does not need it.
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth, drawn by independent fair coins.
+        chosen_N: the half on which the threshold is chosen.
+        level: of the one-sided bound.
+
+    Raises:
+        DataError: a score is NaN, or a half lacks members or non-members.
+    """
+    curve = roc(scores_N[chosen_N], member_N[chosen_N])
+    measured = roc(scores_N[~chosen_N], member_N[~chosen_N])
+    threshold = float(curve.thresholds_T[np.argmax(_mu_along(curve, level))])
+    said_N, truth_N = scores_N[~chosen_N] >= threshold, member_N[~chosen_N]
+    found = two_sided_mu(
+        np.count_nonzero(said_N & truth_N), measured.members, np.count_nonzero(said_N & ~truth_N), measured.nonmembers, level
+    )
+    return NoiseBound(
+        mu=float(found),
+        level=level,
+        method="Gaussian noise, Clopper–Pearson, threshold from the other half",
+        candidates=len(truth_N),
+        ceiling=float(two_sided_mu(measured.members, measured.members, 0, measured.nonmembers, level)),
+    )
+
+
+def _mu_along(curve: Roc, level: float) -> FloatArray:
+    true_positives, false_positives = np.rint(curve.tpr_T * curve.members), np.rint(curve.fpr_T * curve.nonmembers)
+    return two_sided_mu(true_positives, curve.members, false_positives, curve.nonmembers, level)
+
+
+def one_run_mu(correct: int, guesses: int, candidates: int, level: float = 0.95) -> float:
+    """The µ that ``correct`` of ``guesses`` right guesses in one training run refute (Mahloujifar et al. 2024).
+
+    It is the recursion of their f-DP audit, for the Gaussian trade-off curve.
+
+    Args:
+        correct: the guesses that are right.
+        guesses: of a number fixed beforehand or chosen on other candidates; the rest abstained.
+        candidates: the examples that were included by independent fair coins, guessed or not.
+        level: of the one-sided bound.
+
+    Raises:
+        DataError: more right guesses than guesses, or more of these than candidates.
+    """
+    if not 0 <= correct <= guesses <= candidates:
+        raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
+    if correct == 0 or not _refuted(0.0, correct, guesses, candidates, 1 - level):
+        return 0.0
+    low, high = 0.0, HIGHEST
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _refuted(middle, correct, guesses, candidates, 1 - level) else (low, middle)
+    return low
+
+
+def _refuted(mu: float, correct: int, guesses: int, candidates: int, alpha: float) -> bool:
+    """Whether so many right guesses are too many for µ at an error rate of ``alpha``, by recursion over the guesses."""
+    r, h = alpha * correct / candidates, alpha * (guesses - correct) / candidates
+    i_C = np.arange(correct - 1, -1, -1)
+    for weight in (i_C / (guesses - i_C)).tolist():
+        lowest = max(h, float(special.ndtr(special.ndtri(r) - mu)))
+        r, h = r + weight * (lowest - h), lowest
+    return r + h > guesses / candidates
+
+
+def one_run_noise_audit(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95, share: float = 0.1) -> NoiseBound:
+    """:func:`one_run_mu` of the guess that the candidates with the highest scores are members.
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth, drawn by independent fair coins.
+        level: of the one-sided bound.
+        share: of the candidates that are guessed; fix it before looking.
+    """
+    guesses = max(1, int(len(scores_N) * share))
+    correct = int(np.count_nonzero(member_N[np.argsort(-scores_N, kind="stable")[:guesses]]))
+    return NoiseBound(
+        mu=one_run_mu(correct, guesses, len(scores_N), level),
+        level=level,
+        method="Gaussian noise, one run, guesses fixed beforehand",
+        candidates=len(scores_N),
+        ceiling=one_run_mu(guesses, guesses, len(scores_N), level),
+    )
+
+
+def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> NoiseBound:
+    """The lower limit of µ from the two-sample t statistic, which is noncentral t if both kinds of signals are Gaussian.
+
+    The statistic is t = (mean of members − mean of others) / s·√(n₁n₀/(n₁+n₀)), with the pooled standard deviation s and
+    n₁ + n₀ − 2 degrees of freedom; its noncentrality is µ·√(n₁n₀/(n₁+n₀)).
+
+    For signals that the noise itself made Gaussian, independent and of equal spread: the inner product of the noised
+    update with each candidate's own direction. Scores of an attack on a model are not.
+
+    Args:
+        signals_N: higher means member; finite.
+        member_N: the truth, drawn by independent fair coins.
+        level: of the one-sided bound.
+
+    Raises:
+        DataError: a signal is not finite, there are fewer than two of a kind, or all are equal.
+    """
+    inside, outside = signals_N[member_N], signals_N[~member_N]
+    if not np.isfinite(signals_N).all() or min(len(inside), len(outside)) < 2:
+        raise DataError(f"{len(inside)} members and {len(outside)} others: at least two finite signals of each kind are needed")
+    freedom = len(signals_N) - 2
+    spread = np.sqrt((inside.var() * len(inside) + outside.var() * len(outside)) / freedom)
+    if spread == 0:
+        raise DataError("the signals of each kind are all equal: there is no noise in them")
+    scale = float(np.sqrt(len(inside) * len(outside) / len(signals_N)))
+    found = float((inside.mean() - outside.mean()) / spread) * scale
+    return NoiseBound(
+        mu=_noncentrality(found, freedom, level) / scale,
+        level=level,
+        method="Gaussian noise, pair of signals, noncentral t",
+        candidates=len(signals_N),
+        ceiling=float("inf"),
+    )
+
+
+def _noncentrality(found: float, freedom: int, level: float) -> float:
+    """The least noncentrality, at least 0, at which a t of at least ``found`` has a probability of 1 − level."""
+    if stats.t.sf(found, freedom) >= 1 - level:
+        return 0.0
+    return float(optimize.brentq(lambda centre: stats.nct.sf(found, freedom, centre) - (1 - level), 0.0, found))
