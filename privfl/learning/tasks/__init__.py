@@ -112,7 +112,7 @@ class Task(Item, ABC):
         al. 2022, section VI.A, for the cross-entropy). The loss is without weights and smoothing.
 
         Args:
-            outputs: shape (..., N, O), or (..., N, T, O) if outputs have one more; the leading ones are models.
+            outputs: shape (..., N, O), or (..., N, T, O) for T places each; the leading ones are models.
             y: labels, shape (N, ...).
 
         Returns:

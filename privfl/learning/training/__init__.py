@@ -76,8 +76,8 @@ class LocalTask:
     Args:
         client: its number.
         size: its public size, the number of examples that it owns, of which it trains on n.
-        x, y: where its examples are, N inputs and labels: mostly the pool, which all tasks of a run share.
-        rows_n: which of them it trains on, shape (n,), int64, on the CPU wherever ``x`` is.
+        x, y: N inputs and labels that hold its examples: mostly the pool, which all tasks of a run share.
+        rows_n: the indices of those that it trains on, shape (n,), int64, on the CPU wherever ``x`` is.
         seed: the root of its streams in this round. Two tasks of one client need roots of their own: two gradients under one
             noise would differ by nothing but the data.
         work: the terms beyond the settings.
@@ -127,7 +127,7 @@ class LocalResult:
 
 
 class Trainer(ABC):
-    """The contract of this shelf. ``model`` is the trainer's to use as scratch space, ``task`` says which loss it trains."""
+    """Local trainer: the contract of this shelf. ``model`` is its scratch space, ``task`` defines the loss that it trains."""
 
     def __init__(self, model: nn.Module, config: TrainingConfig, plan: Plan, task: Task = CLASSIFICATION) -> None:
         self.model, self.config, self.plan, self.task = model, config, plan, task
@@ -170,10 +170,10 @@ class Trainer(ABC):
         return ""
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002
-        """Into how many parts a cohort is cut, each trained by a call of its own, so that processes can share them out.
+        """The number of parts of a cohort, each trained by a call of its own, so that processes can share them out.
 
-        A result may depend in its last bits on who is trained together; so this must not depend on how many processes
-        there are.
+        The last bits of a result may depend on which clients are trained together. So the number of parts must not depend
+        on the number of processes.
 
         Args:
             clients: how many the cohort has, at least 1.

@@ -62,7 +62,7 @@ class CohortWork:
             gradients_KD.addcmul_(off_KD, self._mu_K1[:clients])
 
     def put_back(self, weights_KD: Tensor) -> None:
-        """Give the entries that do not move the start's values again, in place, for the first so many clients."""
+        """Reset the entries that do not move to the start's values, in place, for the first so many clients."""
         if self._still_KD is not None:
             clients = len(weights_KD)
             start_KD = self._global_D if self.start_KD is None else self.start_KD[:clients]
