@@ -115,12 +115,12 @@ class Second(Alone):
         self.orders: list[RoundOrder | None] = [order, None]
         self.told: list[Any] = []
 
-    def share(self, value: Any = None) -> Any:
+    def broadcast(self, value: Any = None) -> Any:
         """See the contract."""
         assert value is None, "the first shares"
         return self.orders.pop(0)
 
-    def gather(self, value: Any) -> list[Any]:
+    def all_gather(self, value: Any) -> list[Any]:
         """See the contract."""
         self.told.append(value)
         return [value]

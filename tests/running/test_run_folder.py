@@ -301,7 +301,8 @@ def test_records_that_are_missing_or_damaged(tmp_path: Path) -> None:
 def test_the_attacks_record_is_typed(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     rate = {"fpr": 0.01, "tpr": None, "reason": "too few"}
-    best = {"attack": "a", "variant": "v", "candidates": 5, "rates": [rate], "epsilon_lower": 0.0, "level": 0.95, "delta": 0.0}
+    best = {"attack": "a", "variant": "v", "candidates": 5, "rates": [rate], "level": 0.95, "delta": 0.0}
+    best |= {"epsilon_lower": 0.0, "epsilon_ceiling": 1.0}
     who = {"question": "membership", "adversary": "server"}
     made = MembershipFinding.model_validate(
         {**who, "members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best}
