@@ -75,11 +75,11 @@ class Attack(Item, ABC):
 
         Args:
             view: what the run showed to the adversary: :class:`privfl.running.views.ServerView` for the server, and so on.
-            knowledge: what the adversary brings.
+            knowledge: the examples and models that the adversary brings.
 
         Returns:
             the question's kind of claim, for example :class:`privfl.auditing.questions.membership.MembershipClaim`.
 
         Raises:
-            ViewError: the run did not show what the attack needs.
+            ViewError: the run did not show as much as the attack needs.
         """

@@ -51,7 +51,7 @@ def draw_memberships(
     as can be: every candidate is in S/2 shadows, rounded up or down by a coin, so that few shadows still show both
     sides of almost every example. Rows that were drawn before stay: a column's others make it even, in any order.
 
-    The target's own coins are no row of this. Where each row is attacked by the others in turn, as in the literature's
+    The target's own coins are no row of this. If each row is attacked by the others in turn, as in the literature's
     tables, an even column gives the missing coin away: with 4 rows a null attack reaches an AUC of .65, with 64 none.
 
     Args:

@@ -18,7 +18,7 @@ from privfl.shelves import SHELVES
 
 
 def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> OutsideFinding:
-    """What attacks find in it, with all statistics.
+    """The finding of attacks on scores or predictions, with all statistics.
 
     Args:
         given: scores; or predictions, which are attacked.

@@ -41,7 +41,7 @@ from privfl.tables import Item, narrow
 
 @dataclass(frozen=True)
 class _Group:
-    """What is judged together: the attacks of one adversary on one question."""
+    """The attacks of one adversary on one question, which are judged together."""
 
     question: str
     adversary: Adversary
@@ -222,7 +222,7 @@ _WHO = ("owner_N", "candidate_N", "member_N")
 
 
 def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
-    """What really happened, as the run wrote it down."""
+    """The truth about the candidates, as the run wrote it down."""
     written = read_npz(folder.path / "membership.npz")
     return _truth(config, *(written[name] for name in _WHO))
 
@@ -290,7 +290,7 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
 
 
 def _promised(folder: RunFolder, adversary: Adversary) -> PrivacyCurve | None:
-    """What the run promises against that adversary about one example in or out, which is what the attacks ask."""
+    """The privacy curve that the run promises against that adversary for one example in or out; None: it promises nothing."""
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None

@@ -33,7 +33,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Evidence:
-    """What a membership adversary holds.
+    """A membership adversary's evidence: outputs of the target and of shadows, and which shadow trained on which candidate.
 
     The population is fresh examples of the same distribution that no model, target or shadow, was trained on. A shadow
     was trained by the target's own procedure, on its own draw of the candidates, from its own randomness.

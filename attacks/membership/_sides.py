@@ -6,10 +6,11 @@ Suffixes as in :mod:`attacks.membership`.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
-from attacks.membership import BoolArray, Evidence, FloatArray
+from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 from privfl.errors import ConfigError
 
 TINY = 1e-30
@@ -97,14 +98,22 @@ class Sides:
         return in_N, np.where(outside.count_N > 0, outside.mean_N, inside.mean_N - gap)
 
 
-def require_both_sides(member_SN: BoolArray) -> None:
-    """Raise unless some candidate is in a shadow, and some is left out of one: else there is nothing to compare.
+class TwoSidedAttack(MembershipAttack):
+    """An attack that compares shadows that trained on an example with shadows that did not."""
 
-    Raises:
-        ConfigError: that.
-    """
-    if member_SN.all() or not member_SN.any():
-        raise ConfigError("attacks.shadow_models: no candidate is left out of, or in, any shadow; raise it or data.holdout")
+    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
+
+    least_shadows: ClassVar[int] = 1
+
+    def require_shadows(self, member_SN: BoolArray) -> None:
+        """See :class:`attacks.Attack`: some candidate is in a shadow, and some is left out of one.
+
+        Raises:
+            ConfigError: there is nothing to compare.
+        """
+        super().require_shadows(member_SN)
+        if member_SN.all() or not member_SN.any():
+            raise ConfigError("attacks.shadow_models: no candidate is left out of, or in, any shadow; raise it or data.holdout")
 
 
 def surprise(confidence: FloatArray) -> FloatArray:

@@ -33,7 +33,7 @@ class SeenRound:
         model_D: the global model that the round began with.
         updates_KD: their updates, local minus global model.
         weights_K: their weights.
-        knowledge: what the server brings.
+        knowledge: the examples that the server brings.
     """
 
     number: int

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
+from attacks.membership import Evidence, FloatArray
 from attacks.membership._scores import base1
-from attacks.membership._sides import Sides, require_both_sides
+from attacks.membership._sides import Sides, TwoSidedAttack
 
 
-class Base(MembershipAttack):
+class Base(TwoSidedAttack):
     """The target's log-likelihood of the label beside the log of its average over shadows.
 
     Variants:
@@ -21,15 +19,6 @@ class Base(MembershipAttack):
         ``BASE3``: (µ_in − µ_out)/v · (φ − (µ_in + µ_out)/2), with one variance v for both sides of an example: the likelihood
         ratio of two Gaussians of one variance. An example with too few shadows takes the pooled variance.
     """
-
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
-
-    least_shadows: ClassVar[int] = 1
-
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """See :class:`attacks.Attack`: both sides are needed."""
-        super().require_shadows(member_SN)
-        require_both_sides(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
+from attacks.membership import Evidence, FloatArray
 from attacks.membership._scores import Posterior, bavaria_t, normal
-from attacks.membership._sides import Sides, require_both_sides
+from attacks.membership._sides import Sides, TwoSidedAttack
 
 
-class Bavaria(MembershipAttack):
+class Bavaria(TwoSidedAttack):
     """LiRA with a normal-inverse-gamma prior on mean and variance of each side, fitted to that side over all examples.
 
     With few shadows it is far better than LiRA's variance per example, and with many it becomes it.
@@ -18,15 +16,6 @@ class Bavaria(MembershipAttack):
         ``n``: the ratio of two normals with the posterior's variance and the sample's own mean (κ₀ = α₀ = 1).
         ``t``: the ratio of the posterior predictives, two Student t distributions (κ₀ = 1, α₀ = 2).
     """
-
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
-
-    least_shadows: ClassVar[int] = 1
-
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """See :class:`attacks.Attack`: both sides are needed."""
-        super().require_shadows(member_SN)
-        require_both_sides(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, ClassVar
+from typing import Annotated
 
 import numpy as np
 from pydantic import Field, PositiveFloat
 from scipy import stats
 
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._sides import TINY, Side, Sides, require_both_sides
+from attacks.membership import Evidence, FloatArray
+from attacks.membership._sides import TINY, Side, Sides, TwoSidedAttack
 
 
-class Joint(MembershipAttack):
+class Joint(TwoSidedAttack):
     """LiRA with a prior on each example's pair of means, N(m, C), fitted to all examples, and on its variances.
 
     C is the covariance of the means over examples, less that of their own errors. It says how much a mean with the example
@@ -24,17 +24,8 @@ class Joint(MembershipAttack):
         neighbours: how many examples are neighbours.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
-
-    least_shadows: ClassVar[int] = 1
-
     weight: PositiveFloat = 8.0
     neighbours: Annotated[int, Field(gt=1)] = 200
-
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """See :class:`attacks.Attack`: both sides are needed."""
-        super().require_shadows(member_SN)
-        require_both_sides(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

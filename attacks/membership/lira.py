@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._sides import Sides, require_both_sides
+from attacks.membership import Evidence, FloatArray
+from attacks.membership._sides import Sides, TwoSidedAttack
 
 
-class Lira(MembershipAttack):
+class Lira(TwoSidedAttack):
     """Does the target's confidence look like that of shadows that trained on the example, or of those that did not?
 
     The confidence φ is the task's; a classifier's is the stable logit.
@@ -29,15 +27,6 @@ class Lira(MembershipAttack):
     other side's mean, shifted by the average gap between the sides. If no example has two shadows on a side, the spread
     within examples cannot be known and the spread over all examples stands in. No score is ever NaN.
     """
-
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
-
-    least_shadows: ClassVar[int] = 1
-
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """See :class:`attacks.membership.MembershipAttack`: without both sides there is nothing to compare."""
-        super().require_shadows(member_SN)
-        require_both_sides(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

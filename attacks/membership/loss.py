@@ -12,7 +12,7 @@ from attacks.membership._sides import surprise
 
 
 class Loss(MembershipAttack):
-    """One threshold for all candidates, on the target's output alone; what every other attack must beat.
+    """One threshold for all candidates, on the target's output alone; every other attack must beat it.
 
     Variants:
         ``loss``: minus the loss, the cross-entropy of a classifier (Yeom 2018, section 3.2).
@@ -41,7 +41,7 @@ def modified_entropy(log_NC: FloatArray, labels_N: LabelArray, margin_N: FloatAr
         margin_N: log(p_y / (1 − p_y)).
     """
     rows, top_N = np.arange(len(log_NC)), log_NC.argmax(axis=1)
-    # Of the likeliest class 1 − p_c is the sum of the others, which 1 − p_c rounds away; of no other class is p_c above 1/2.
+    # For the likeliest class 1 − p_c would round the others away, so they are summed. No other class has p_c above 1/2.
     others_NC = log_NC.copy()
     others_NC[rows, top_N] = -np.inf
     rest_NC = np.log1p(-np.minimum(np.exp(log_NC), 0.5))

@@ -2,23 +2,12 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
-from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
-from attacks.membership._sides import Sides, require_both_sides, surprise
+from attacks.membership import Evidence, FloatArray
+from attacks.membership._sides import Sides, TwoSidedAttack, surprise
 
 
-class Sablayrolles(MembershipAttack):
+class Sablayrolles(TwoSidedAttack):
     """Minus the loss, above the middle of its means over the shadows with the example and those without (section 4.3, MATT)."""
-
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
-
-    least_shadows: ClassVar[int] = 1
-
-    def require_shadows(self, member_SN: BoolArray) -> None:
-        """See :class:`attacks.Attack`: both sides are needed."""
-        super().require_shadows(member_SN)
-        require_both_sides(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

@@ -103,7 +103,7 @@ def _figures(folder: RunFolder) -> dict[str, float | int | None]:
 
 
 def _found(folder: RunFolder) -> dict[str, float | None]:
-    """What the best membership attack on the final model found."""
+    """The figures of the best membership attack on the final model."""
     final = [one for one in folder.findings if isinstance(one, MembershipFinding) and one.adversary == "external"]
     best = final[0].best if final else None
     at = rate_at(best.rates, LOW_FPR) if best is not None else None

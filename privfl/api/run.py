@@ -137,9 +137,9 @@ class Run:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the attacks found so far, a record for each question and adversary; none if no attack was run.
+        """The findings of the attacks so far, a record for each question and adversary; none if no attack was run.
 
-        That of membership is a :class:`privfl.auditing.questions.membership.MembershipFinding`.
+        The record of membership is a :class:`privfl.auditing.questions.membership.MembershipFinding`.
         """
         return self._folder.findings
 
@@ -153,7 +153,7 @@ class Run:
             settings: settings of the table ``attacks``, for example ``shadow_models=8``; they are kept with the run.
 
         Returns:
-            What all attacks on this run found so far, as :attr:`findings`.
+            the findings of all attacks on this run so far, as :attr:`findings`.
 
         Raises:
             ConfigError: an unknown attack or setting, or an attack that cannot be run on this run.
@@ -166,7 +166,7 @@ class Run:
         return attack(self._folder, names, settings=given)
 
     def view(self, adversary: Adversary) -> ExternalView:
-        """What an adversary saw of the run: ``external``, ``client``, ``server`` or ``malicious_server``.
+        """The view of an adversary on the run: ``external``, ``client``, ``server`` or ``malicious_server``.
 
         Raises:
             ViewError: no such adversary was part of the run.

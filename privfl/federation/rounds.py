@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,11 @@ import torch
 from torch import Tensor
 
 from privfl import own_code
-from privfl.errors import DataError, ItemError, ModelError, PrivacyError, ProcessError
+from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.checks import require_each_once, require_finite, require_result, step_of
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
@@ -260,7 +260,7 @@ class Round:
         done = CohortResults.of([share for share, _ in shares])
         if self.algorithm.remembers or self.algorithm.personal:
             done.states = {client: kept for some in context.processes.gather(states) for client, kept in some.items()}
-        _require_each_once(cohort.clients, done.clients)
+        require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
         wire = self._on_the_wire(context)
@@ -269,7 +269,7 @@ class Round:
         done.stand_ins.extend(update.client for update in extra)
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
-            _require_result(self.aggregator, aggregate)
+            require_result(self.aggregator, aggregate)
         return done, aggregate
 
     def _on_the_wire(self, context: RoundContext) -> RoundContext:
@@ -316,7 +316,7 @@ class Round:
         personal = self._trained_for_themselves(state, tasks)
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
-            _require_finite(results)
+            require_finite(results)
         # Noise that a client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
         uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
@@ -441,7 +441,7 @@ class Round:
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
         direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
-        global_D, optimizer = _step_of(self.server, state, direction_D)
+        global_D, optimizer = step_of(self.server, state.global_D, direction_D, state.optimizer)
         return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
 
 
@@ -454,59 +454,3 @@ def state_of_client(algorithm: Algorithm, state: ServerState, client: int) -> Cl
     """The state that a client begins the round with."""
     found = state.clients.get(client)
     return found if found is not None else ClientState(algorithm.client_init(state.global_D))
-
-
-def _require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
-    """Twice, a client's update would be twice as long as it was clipped to.
-
-    Raises:
-        ProcessError: the processes did not share the cohort out between them.
-    """
-    if sorted(cohort) != sorted(came):
-        raise ProcessError(
-            f"of a cohort of {len(cohort)} clients {len(set(came))} were trained, {len(came)} times in all: the processes did "
-            "not cut it alike; run all on one kind of machine, or set training.engine and training.parts"
-        )
-
-
-def _step_of(server: ServerOptimizer, state: ServerState, mean_D: Tensor) -> tuple[Tensor, State]:
-    """The server's step.
-
-    Raises:
-        ItemError: it returned something else than a model like the one that it was given, and its own state.
-    """
-    before_D = state.global_D
-    stepped: object = server.step(before_D, mean_D, state.optimizer)
-    match stepped:
-        case (Tensor(shape=before_D.shape, dtype=before_D.dtype) as after_D, dict() as optimizer):
-            return after_D, optimizer
-    raise ItemError(
-        f"server {server.kind!r}: step() must return (global_D, state): the new model, of shape {(*before_D.shape,)} and "
-        f"{before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"
-    )
-
-
-def _require_result(aggregator: Aggregator, aggregate: object) -> None:
-    """Raise unless the aggregate has what it says: a lost sum would be released as noise alone, in silence.
-
-    Raises:
-        ItemError: it is no aggregate.
-        PrivacyError: a result is missing, and no reason is given.
-    """
-    if not isinstance(aggregate, Aggregate):
-        found = type(aggregate).__name__
-        raise ItemError(
-            f"aggregator {aggregator.kind!r} returned a {found}; it must return an Aggregate of privfl.federation.aggregators"
-        )
-    missing = [name for name in ("mean_D", "sum_D")[: 1 + aggregator.linear] if getattr(aggregate, name) is None]
-    if missing and aggregate.failed is None:
-        raise PrivacyError(
-            f"aggregator {aggregator.kind!r} gave {missing[0]} = None and does not say why; nothing was released: "
-            "give the sum, or say in `failed` why there is none"
-        )
-
-
-def _require_finite(results: Sequence[LocalResult]) -> None:
-    for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
-        if not (math.isfinite(result.loss) and finite):
-            raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")

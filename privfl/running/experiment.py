@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,7 +18,7 @@ from privfl.config import ExperimentConfig, require_clients
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
-from privfl.errors import ConfigError, PrivacyError
+from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
@@ -43,14 +42,13 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
-from privfl.privacy import accounting
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
-from privfl.privacy.mechanisms import History
-from privfl.privacy.plans import Federation, Plan, PlanSettings, PromiseSettings
+from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
+from privfl.running.calibration import calibrated, empty_ledger, planned
 from privfl.running.stopping import no_better
 from privfl.seeding import Seed
 from privfl.tables import narrow
@@ -316,17 +314,15 @@ def assemble(
 
     Args:
         config: the resolved configuration.
-        plan: the plan where its noise is known already, as for a shadow model; calibrated anew otherwise.
-        secret: the root of the noise where the plan draws it from the operating system, as :func:`new_secret` gives it;
+        plan: the plan if its noise is known already, as for a shadow model; calibrated anew otherwise.
+        secret: the root of the noise if the plan draws it from the operating system, as :func:`new_secret` gives it;
             drawn anew otherwise.
         processes: those that carry the run out together.
 
     Raises:
         ConfigError, DataError, ModelError: something does not fit; nothing was trained.
     """
-    seed = Seed(config.seed)
-    device = device_named(config.device)
-    task = narrow(config.task, Task)
+    seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
     loaded = task.fitting(narrow(config.data, Dataset).load())
     data, outputs = FederatedData.build(loaded, config.data, seed / "data"), task.outputs(loaded)
     if config.training.early_stopping is not None:
@@ -391,91 +387,6 @@ def assemble(
 def new_secret() -> Seed:
     """A root of 256 bits from the operating system."""
     return Seed(secrets.randbits(256))
-
-
-def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
-    """What a round with that cohort is going to spend, by account."""
-    sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
-    events = {size: plan.planned(size) for size in set(sizes.values())}
-    return {account: events[size] for account, size in sizes.items()}
-
-
-def busiest(
-    plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
-) -> dict[Account, int]:
-    """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
-
-    No other account costs more, whatever the noise is; there are no more of them than clients have sizes.
-    """
-    rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
-    found: dict[int, Account] = {}
-    for account, times in rounds.items():
-        size = _deciding_size(plan, data, account)
-        if size not in found or times > rounds[found[size]]:
-            found[size] = account
-    return {account: rounds[account] for account in found.values()}
-
-
-def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
-    """What accounts go through that are charged for so many rounds, under the plan's relation."""
-    relation = empty_ledger(plan).relation
-    return [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
-
-
-def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
-    """Whose account a round with that cohort is charged to."""
-    return () if skip_reason(cohort, aggregator, plan) is not None else plan.accounts(cohort)
-
-
-def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
-    """The client's size where its event depends on it, else 0."""
-    if account == "everybody" or plan.unit == "client":
-        return 0
-    return int(data.sizes()[account])
-
-
-def empty_ledger(plan: Plan) -> Ledger:
-    """Where a run of that plan begins; of no use where nothing is promised."""
-    return Ledger(plan.delta, plan.relation)
-
-
-def calibrated(
-    plan: Plan,
-    config: ExperimentConfig,
-    data: FederatedData,
-    cohorts: tuple[tuple[int, ...], ...],
-    aggregator: Aggregator,
-) -> Plan:
-    """The plan with its noise fixed: the smallest that keeps everybody within the target over the whole run.
-
-    The target of a plan that imagines a larger population is that of the imagined run.
-    """
-    if plan.noise_multiplier is not None:
-        return plan
-    target = narrow(config.privacy, PromiseSettings).target_epsilon
-    assert target is not None, "a promise has a noise multiplier or a target"
-
-    if not any(planned(plan.candidate(1.0), data, cohort, aggregator) for cohort in cohorts):
-        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, plan)) is not None), "no round")
-        # Cohorts of a fixed size are large enough, or the configuration was refused.
-        raise ConfigError(
-            f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
-        )
-
-    rounds = busiest(plan, data, cohorts, aggregator)
-
-    def spent(noise: float) -> list[History]:
-        candidate = plan.candidate(noise)
-        if (imagined := candidate.extrapolated()) is not None:
-            return [imagined.releases(len(cohorts), candidate.relation)]
-        return histories(candidate, data, rounds)
-
-    try:
-        return plan.calibrated(accounting.calibrate(spent, target, plan.delta))
-    except ConfigError as error:
-        raise ConfigError(f"{error}{plan.calibration_hint}") from None
-    except PrivacyError as error:
-        raise ConfigError(f"privacy.target_epsilon = {target:g}: {error}, or lower it") from None
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:

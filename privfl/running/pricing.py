@@ -19,7 +19,8 @@ from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.plans import Plan
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, Price, PrivacyResult
-from privfl.running.experiment import Experiment, assemble, busiest, histories
+from privfl.running.calibration import busiest, histories
+from privfl.running.experiment import Experiment, assemble
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
 """The ε at which the privacy curve is kept."""

@@ -28,8 +28,9 @@ from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, Spread, TimingRecord
 from privfl.running import attacking, views
+from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble, empty_ledger, new_secret
+from privfl.running.experiment import Experiment, assemble, new_secret
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed

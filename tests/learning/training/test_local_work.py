@@ -10,7 +10,7 @@ from small_runs import small
 from torch import Tensor
 
 from privfl.errors import ModelError, PrivacyError
-from privfl.federation import rounds
+from privfl.federation.checks import require_finite
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._budget import Limits
 from privfl.learning.training.fused import Fused
@@ -110,7 +110,7 @@ def test_a_drift_that_is_not_finite_ends_the_round(engine: type[Trainer]) -> Non
     drift_D[3] = torch.inf
     results = run(engine, plan(noise_multiplier=0.8), tasks_of([LocalWork(drift_D=drift_D)] * 3, torch.float32))
     with pytest.raises(ModelError, match="not finite"):
-        rounds._require_finite(results)
+        require_finite(results)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

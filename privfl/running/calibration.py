@@ -1,0 +1,103 @@
+"""Calibration: the smallest noise that keeps everybody within the target, and the events and accounts that a run will have."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping
+
+from privfl.config import ExperimentConfig
+from privfl.data.federated import FederatedData
+from privfl.errors import ConfigError, PrivacyError
+from privfl.federation.aggregators import Aggregator
+from privfl.federation.rounds import skip_reason
+from privfl.privacy import accounting
+from privfl.privacy.events import Event
+from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.mechanisms import History
+from privfl.privacy.plans import Plan, PromiseSettings
+from privfl.tables import narrow
+
+
+def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
+    """What a round with that cohort is going to spend, by account."""
+    sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
+    events = {size: plan.planned(size) for size in set(sizes.values())}
+    return {account: events[size] for account, size in sizes.items()}
+
+
+def busiest(
+    plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
+) -> dict[Account, int]:
+    """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
+
+    No other account costs more, whatever the noise is; there are no more of them than clients have sizes.
+    """
+    rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
+    found: dict[int, Account] = {}
+    for account, times in rounds.items():
+        size = _deciding_size(plan, data, account)
+        if size not in found or times > rounds[found[size]]:
+            found[size] = account
+    return {account: rounds[account] for account in found.values()}
+
+
+def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
+    """What accounts go through that are charged for so many rounds, under the plan's relation."""
+    relation = empty_ledger(plan).relation
+    return [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
+
+
+def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
+    """Whose account a round with that cohort is charged to."""
+    return () if skip_reason(cohort, aggregator, plan) is not None else plan.accounts(cohort)
+
+
+def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
+    """The client's size where its event depends on it, else 0."""
+    if account == "everybody" or plan.unit == "client":
+        return 0
+    return int(data.sizes()[account])
+
+
+def empty_ledger(plan: Plan) -> Ledger:
+    """Where a run of that plan begins; of no use where nothing is promised."""
+    return Ledger(plan.delta, plan.relation)
+
+
+def calibrated(
+    plan: Plan,
+    config: ExperimentConfig,
+    data: FederatedData,
+    cohorts: tuple[tuple[int, ...], ...],
+    aggregator: Aggregator,
+) -> Plan:
+    """The plan with its noise fixed: the smallest that keeps everybody within the target over the whole run.
+
+    The target of a plan that imagines a larger population is that of the imagined run.
+    """
+    if plan.noise_multiplier is not None:
+        return plan
+    target = narrow(config.privacy, PromiseSettings).target_epsilon
+    assert target is not None, "a promise has a noise multiplier or a target"
+
+    if not any(planned(plan.candidate(1.0), data, cohort, aggregator) for cohort in cohorts):
+        why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, plan)) is not None), "no round")
+        # Cohorts of a fixed size are large enough, or the configuration was refused.
+        raise ConfigError(
+            f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
+        )
+
+    rounds = busiest(plan, data, cohorts, aggregator)
+
+    def spent(noise: float) -> list[History]:
+        candidate = plan.candidate(noise)
+        if (imagined := candidate.extrapolated()) is not None:
+            return [imagined.releases(len(cohorts), candidate.relation)]
+        return histories(candidate, data, rounds)
+
+    try:
+        return plan.calibrated(accounting.calibrate(spent, target, plan.delta))
+    except ConfigError as error:
+        raise ConfigError(f"{error}{plan.calibration_hint}") from None
+    except PrivacyError as error:
+        raise ConfigError(f"privacy.target_epsilon = {target:g}: {error}, or lower it") from None
