@@ -6,16 +6,21 @@ the page the style sheet sets these; a figure that stands alone carries them its
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 
 from privfl.records import Interval
@@ -95,6 +100,8 @@ class Drawing:
         alt: what it shows, in a sentence or two, for who cannot see it.
         svg: the element, with colours as CSS variables.
         caption: how to read it.
+        rows: the numbers that it shows, header first; empty if they are not given.
+        figure: Matplotlib's figure, from which files for papers are made.
     """
 
     name: str
@@ -102,6 +109,8 @@ class Drawing:
     alt: str
     svg: str
     caption: str = ""
+    rows: Sequence[Sequence[str]] = ()
+    figure: Figure | None = field(default=None, compare=False, repr=False)
 
     def standing_alone(self) -> str:
         """The figure as a file of its own."""
@@ -116,6 +125,23 @@ class Drawing:
         named = self.svg.replace("<svg", f"<svg{names}", 1).replace("</desc>", f"</desc>{style}", 1)
         return f'<?xml version="1.0" encoding="utf-8"?>\n{named}\n'
 
+    def for_papers(self) -> dict[str, bytes]:
+        """Suffix -> content of its files for a paper: SVG and PDF in light colours, PNG at 300 dpi, CSV of its numbers."""
+        files: dict[str, bytes] = {}
+        if self.figure is not None:
+            _colour(self.figure)
+            with style():
+                for kind in ("svg", "pdf", "png"):
+                    buffer = io.BytesIO()
+                    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                    self.figure.savefig(buffer, format=kind, dpi=300, facecolor="white", metadata=metadata)
+                    files[kind] = buffer.getvalue()
+        if self.rows:
+            out = io.StringIO()
+            csv.writer(out, lineterminator="\n").writerows(self.rows)
+            files["csv"] = out.getvalue().encode()
+        return files
+
 
 def style() -> AbstractContextManager[None]:
     """Matplotlib's settings while figures are drawn; the caller's own come back afterwards."""
@@ -128,14 +154,14 @@ def blank(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes]:
     return figure, figure.add_subplot()
 
 
-def finish(figure: Figure, name: str, title: str, alt: str, caption: str = "") -> Drawing:
+def finish(figure: Figure, name: str, title: str, alt: str, caption: str = "", rows: Sequence[Sequence[str]] = ()) -> Drawing:
     """Render a figure that :func:`blank` began."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # A class name may hold letters that the measuring font lacks; the reader's own fonts draw them.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption)
+    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption, rows, figure)
 
 
 def outside_legend(axes: Axes, columns: int = 2) -> None:
@@ -165,6 +191,27 @@ def run_marker(axes: Axes, x: float, quality: Interval, tag: str, index: int) ->
     axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
     axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
     axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+
+
+def _colour(figure: Figure) -> None:
+    """Give every part of a figure the light page's colour in place of its stand-in."""
+    real = {to_rgba(standin)[:3]: to_rgba(COLOURS[name][0])[:3] for name, standin in _STANDINS.items()}
+    for part in figure.findobj(match=Artist):
+        for name in _COLOURED:
+            get, give = getattr(part, f"get_{name}", None), getattr(part, f"set_{name}", None)
+            if get is None or give is None:
+                continue
+            found = get()
+            if isinstance(found, str) and found in ("none", "auto"):
+                continue
+            rgba_N4 = to_rgba_array(found)
+            if len(rgba_N4):
+                shown = [(*real.get(tuple(rgba[:3]), tuple(rgba[:3])), rgba[3]) for rgba in rgba_N4]
+                give(shown if isinstance(part, Collection) else shown[0])
+
+
+_COLOURED: Final = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+"""The properties of Matplotlib's parts that hold colours."""
 
 
 def _themed(svg: str, name: str, title: str, alt: str) -> str:

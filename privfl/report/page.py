@@ -39,7 +39,7 @@ def of_run(run: Run) -> Page:
         over_rounds = curves.of_run(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
-    html = _fill(
+    html = fill(
         "run.html.j2",
         run=run,
         lede=_lede(run),
@@ -64,7 +64,7 @@ def of_run(run: Run) -> Page:
 
 def in_brief(run: Run) -> str:
     """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
-    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+    return fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
 
 
 def of_outside(finding: OutsideFinding) -> Page:
@@ -74,7 +74,7 @@ def of_outside(finding: OutsideFinding) -> Page:
     with style():
         section = block.section(finding, None)
     groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
-    html = _fill(
+    html = fill(
         "outside.html.j2",
         finding=finding,
         headlines=block.headlines(finding, None),
@@ -95,12 +95,12 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
     with style():
         drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
     titles = {run.headline.title for run in runs}
-    html = _fill(
+    html = fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[
-            comparison.row(run, tag, _link(run, out), asked, paired)
+            comparison.row(run, tag, link(run, out), asked, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
         quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
@@ -111,7 +111,7 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
     return Page(html, drawings)
 
 
-def _link(run: Run, out: Path) -> str | None:
+def link(run: Run, out: Path) -> str | None:
     """From a page at ``out`` to the run's own page, where it has one."""
     page = run.path / "report.html"
     return os.path.relpath(page, out.parent) if page.is_file() else None
@@ -131,7 +131,8 @@ def _section(section: Section) -> Markup:
     return Markup(_templates().from_string(section.template).render(**section.parts))
 
 
-def _fill(template: str, **parts: object) -> str:
+def fill(template: str, **parts: object) -> str:
+    """A page from a template and its parts."""
     return _templates().get_template(template).render(**parts)
 
 
