@@ -29,7 +29,7 @@ _ONE_BY_ONE = "opacus"
 
 
 @dataclass(frozen=True)
-class Made:
+class RunFacts:
     """What a run found and chose for itself, of all that moves a message's bits.
 
     Args:
@@ -43,56 +43,59 @@ class Made:
     constants: str
 
 
-def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: FederatedData) -> str:
+def noise_domain(config: ExperimentConfig, facts: RunFacts, plan: Plan, data: FederatedData) -> str:
     """Of the settings, the plan with its noise fixed, the data and who owns them, and code of somebody's own.
 
     Args:
         config: those of its settings count that move a message or the mechanism.
-        made: what the run chose.
+        facts: what the run chose.
         plan: what it is priced at (δ) and when it ends (its budget) leave each message as it is.
         data: the members are left to :func:`with_members`.
     """
-    out = _left_out(config, made)
+    out = _excluded(config, facts)
     training = config.training
     shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator")
     chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
-    return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
+    # These bytes decide the noise of every run with a promise: another text here would give each of them other noise.
+    found = f"Made(engine={facts.engine!r}, device={facts.device!r}, constants={facts.constants!r})".encode()
+    code = _own_code([*items, facts.engine])
+    return _sha256(config.model_dump(exclude=out), found, plan.without_terms(), data.digest(), *code)
 
 
-def with_members(name: str, member_N: BoolArray) -> str:
-    """A fingerprint, and who of the pool is a member."""
-    return _sha256(name, np.packbits(member_N).tobytes())
+def with_members(domain: str, member_N: BoolArray) -> str:
+    """A noise domain, and who of the pool is a member."""
+    return _sha256(domain, np.packbits(member_N).tobytes())
 
 
-def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
-    """A fingerprint, and the model that a round begins with.
+def with_model(domain: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
+    """A noise domain, and the model that a round begins with.
 
-    Settings that only follow a message, such as the aggregator's rounding, are not in a fingerprint; they show in the next
+    Settings that only follow a message, such as the aggregator's rounding, are not in a noise domain; they show in the next
     round's model. Were the noise that of another run whose model differs, the difference of the two messages would be how a
     client's gradients differ between the two models, without any noise.
 
     Args:
-        name: the fingerprint.
+        name: the noise domain.
         global_D: the model.
         told: what else the clients are told of the server's state.
     """
-    return _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
+    return _sha256(domain, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
 
 
-def of_state(kept: Mapping[str, Tensor]) -> str:
+def state_digest(kept: Mapping[str, Tensor]) -> str:
     """The name of a client's state, which its message is computed from; two states never share the noise of a round."""
     return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
 
 
-def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
+def _excluded(config: ExperimentConfig, facts: RunFacts) -> dict[str, bool | set[str]]:
     """The settings that are in no name; a new one is in it until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
-    # In the name as they were found: see Made.
+    # In the name as they were found: see RunFacts.
     if config.training.round_schedule != Constant(kind="constant"):
         # The learning rate of a round may depend on how many there are.
         del out["rounds"]
-    out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
+    out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if facts.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
     if privacy.unnamed:
         out["privacy"] = set(privacy.unnamed)

@@ -55,12 +55,12 @@ class CohortTasks:
 @dataclass(frozen=True)
 class RoundOrder:
     """The first process' message that begins a round at the others, beside the global model: what clients are told, the states
-    of the round's clients, and the run's fingerprint.
+    of the round's clients, and the run's noise domain.
     """
 
     round: int
     plan: PlanState
-    run_name: str
+    noise_domain: str
     algorithm: State
     clients: ClientStates
 
@@ -173,7 +173,7 @@ class Round:
         largest_client: the size of the largest client of all.
         population: N, the number of clients.
         stream: the server's own randomness of this round.
-        run_name: the run's fingerprint.
+        noise_domain: the run's noise domain.
     """
 
     plan: Plan
@@ -188,7 +188,7 @@ class Round:
     largest_client: int
     population: int
     stream: Seed
-    run_name: str
+    noise_domain: str
     personal: Trainer | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
@@ -220,7 +220,7 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.run_name, told, clients)
+        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -241,7 +241,7 @@ class Round:
         mine, updates, states = CohortResults(), list[ClientUpdate](), dict[int, ClientState]()
         failed: Exception | None = None
         try:
-            if order is not None and order.run_name != self.run_name:
+            if order is not None and order.noise_domain != self.noise_domain:
                 raise DataError(
                     f"process {context.processes.rank} read other data, or built another model, than the first; give all the "
                     "same files, and seed the shuffling of the data set and what the model draws"

@@ -12,7 +12,7 @@ _BITS = 62
 
 
 @dataclass(frozen=True)
-class FixedPoint:
+class FixedPoint64:
     """Integers that stand for multiples of 2^-``fraction``.
 
     A sum of K numbers of at most ``largest`` has 62 bits, so that a number keeps at least 61 - ⌈log₂ K⌉ bits of the largest
@@ -22,7 +22,7 @@ class FixedPoint:
     fraction: int
 
     @classmethod
-    def fit(cls, largest: float, count: int) -> FixedPoint:
+    def fit(cls, largest: float, count: int) -> FixedPoint64:
         """The finest steps in which no sum of ``count`` numbers of size ``largest`` overflows."""
         # largest < 2^exponent, count ≤ 2^⌈log₂ count⌉; a power of two that float64 still has is fine enough for anything.
         exponent = math.frexp(largest)[1]

@@ -11,7 +11,7 @@ from torch import Tensor
 from privfl.errors import ProtocolError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators._cohort import in_order
-from privfl.federation.aggregators._fixed_point import FixedPoint
+from privfl.federation.aggregators._fixed_point import FixedPoint64
 from privfl.processes import ALONE, Processes
 
 _AT_ONCE = 2**15
@@ -72,7 +72,7 @@ def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
 
 def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
     """Σ weight · update over all clients of all processes, in float64."""
-    code = FixedPoint.fit(processes.all_reduce_max(_largest(cohort)), clients)
+    code = FixedPoint64.fit(processes.all_reduce_max(_largest(cohort)), clients)
     words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
     at_once = _AT_ONCE if words_D.device.type == "cpu" else len(words_D)
     for first in range(0, len(words_D), at_once):

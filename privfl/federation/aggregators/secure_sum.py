@@ -43,7 +43,7 @@ from privfl.tables import Frozen, contradiction
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class Loss(Frozen):
+class ScheduledDropout(Frozen):
     """These clients fall silent at that stage of that round, as far as they take part."""
 
     round: NonNegativeInt
@@ -62,9 +62,9 @@ class Dropout(Frozen):
     masked_input: Rate = 0.0
     consistency_check: Rate = 0.0
     unmasking: Rate = 0.0
-    schedule: Annotated[tuple[Loss, ...], Field(strict=False)] = ()
+    schedule: Annotated[tuple[ScheduledDropout, ...], Field(strict=False)] = ()
 
-    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+    def lost_at(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
         """At which stage each client is lost that is lost."""
         rates = {stage: float(getattr(self, stage)) for stage in Stage}
         lost = drawn_losses(clients, rates, key)
@@ -212,10 +212,10 @@ class SecureSum(Aggregator):
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         """See :meth:`privfl.federation.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn."""
-        with closing(_Round(self, in_order(updates, context, self.minimum_clients), context)) as played:
+        with closing(_Attempts(self, in_order(updates, context, self.minimum_clients), context)) as played:
             return self._played(played)
 
-    def _played(self, played: _Round) -> Aggregate:
+    def _played(self, played: _Attempts) -> Aggregate:
         attempts = self.attempts if self.below_threshold == "repeat" else 1
         for attempt in range(attempts):
             try:
@@ -242,7 +242,7 @@ class _Code(Protocol):
 
 
 @dataclass(frozen=True)
-class _FixedPoint:
+class _FixedPointCode:
     """Words of weight · update, and of the weight."""
 
     encoding: Encoding
@@ -267,7 +267,7 @@ class _FixedPoint:
 
 
 @dataclass(frozen=True)
-class _Noised:
+class _NoisedCode:
     """Words of a clipped, rotated and rounded update with its share of the noise; every client weighs the same."""
 
     codec: DistributedCodec
@@ -296,11 +296,11 @@ class _Noised:
 
 def _code(settings: SecureSum, context: RoundContext) -> _Code:
     if context.codec is not None:
-        return _Noised(context.codec, context)
-    return _FixedPoint(settings.encoding(context), context)
+        return _NoisedCode(context.codec, context)
+    return _FixedPointCode(settings.encoding(context), context)
 
 
-class _Round:
+class _Attempts:
     """The attempts at one round."""
 
     def __init__(self, settings: SecureSum, cohort: Sequence[ClientUpdate], context: RoundContext) -> None:
@@ -322,7 +322,7 @@ class _Round:
     def attempt(self, number: int) -> Unmasked:
         """Play the round once, with fresh keys."""
         key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
-        self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
+        self._lost = self._settings.dropout.lost_at(list(self._updates), self._context.round, number, key)
         parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
         if self._context.transcript is not None:

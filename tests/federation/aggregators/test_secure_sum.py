@@ -249,9 +249,9 @@ def test_what_is_known_of_a_round_is_recorded_however_it_ends() -> None:
 def test_a_schedule_does_not_bring_back_whoever_is_lost_already() -> None:
     loss = {"round": 2, "stage": "unmasking", "clients": [1, 4]}
     late = losing(dropout={"masked_input": 1.0, "schedule": [loss]}).dropout
-    assert late.losses([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
+    assert late.lost_at([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
     early = losing(dropout={"unmasking": 1.0, "schedule": [{**loss, "stage": "share_keys"}, loss]}).dropout
-    assert early.losses([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
+    assert early.lost_at([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
 
 
 def test_attempts_are_bounded(tmp_path: Path) -> None:
