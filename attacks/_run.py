@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from attacks import Attack, _shadows
 from attacks._coins import Coins
-from attacks._shadows import ShadowObserver
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
@@ -28,6 +27,7 @@ from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.learning.models._build import constants
 from privfl.loading import load
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows

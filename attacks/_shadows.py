@@ -34,14 +34,12 @@ from privfl.errors import DataError, PrivflError, RunFolderError
 from privfl.own_code import telling
 from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import BoolArray, ModelOutputs
 from privfl.running.run_folder import RunFolder
 from privfl.storage import npz, read_npz, write_atomic
-
-ShadowObserver = Callable[[int, int], None]
-"""Called with how many shadow models are done, and how many there are."""
 
 
 def trained(

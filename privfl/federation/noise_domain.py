@@ -76,7 +76,7 @@ def with_model(domain: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str
     client's gradients differ between the two models, without any noise.
 
     Args:
-        name: the noise domain.
+        domain: the noise domain of the run.
         global_D: the model.
         told: what else the clients are told of the server's state.
     """

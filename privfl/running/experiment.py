@@ -81,9 +81,9 @@ class Experiment:
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
             whole run is known before it begins.
-        noise_domain: of all settings that move a message or the mechanism, of the data, and of who is a member. It goes into the
-            streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
-            share their noise: the difference of two such releases would have none.
+        noise_domain: digest of the data, the members and all settings that change a message or the mechanism. The streams of
+            batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
+            the difference of their releases would have none.
         processes: those that carry the run out together.
     """
 

@@ -197,12 +197,10 @@ class RunPrice:
             wide = self.extrapolated
             imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
             rows.append(("extrapolated ε, of a run that is not executed", f"{format_epsilon(wide.epsilon)}  ({imagined})"))
+        least, middle, most = map(format_epsilon, (spread.minimum, spread.median, spread.maximum))
         return [
             *rows,
-            (
-                "ε over the clients",
-                f"from {format_epsilon(spread.minimum)} to {format_epsilon(spread.maximum)}, median {format_epsilon(spread.median)}",
-            ),
+            ("ε over the clients", f"from {least} to {most}, median {middle}"),
             ("rounds of the busiest client", str(int(rounds_K.max()))),
             ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
         ]
