@@ -141,7 +141,7 @@ def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: b
         return
     assert not done.clients
     assert isinstance(failed, DataError)
-    assert str(failed).startswith("process 1 read other data, or built another model, than the first; ")
+    assert str(failed).startswith("process 1 read other data, or built another model, than process 0; ")
 
 
 def test_training_learns() -> None:

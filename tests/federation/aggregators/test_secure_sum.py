@@ -227,7 +227,7 @@ def test_below_the_threshold_the_round_is_repeated_skipped_or_the_run_stops(stag
 class Late(Dropout):
     """Everybody is lost: first on the way, then before there is a roster."""
 
-    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+    def lost_at(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
         del round_number, key
         return dict.fromkeys(clients, Stage.MASKED_INPUT if attempt == 0 else Stage.ADVERTISE_KEYS)
 
