@@ -205,7 +205,7 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"algorithm": "scaffold", "training": {**SMALL["training"], "optimizer": "adam"}},
-        r"training\.optimizer = 'adam': algorithm 'scaffold' takes mean gradients from updates",
+        r"training\.optimizer = 'adam': algorithm 'scaffold' needs updates that are linear",
     ),
     (
         {
@@ -213,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "privacy": {"kind": "client_central", **PRIVACY["client_central"]},
             "cohort": {"kind": "fixed", "size": 5},
         },
-        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, whose later uploads tell who took part",
+        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, so that their later uploads reveal who took part",
     ),
     ({"algorithm": "fedprox"}, r"algorithm\.mu: is missing"),
     ({"algorithm": "fedprx"}, r"algorithm\.kind = 'fedprx': did you mean 'fedprox'"),
