@@ -213,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "privacy": {"kind": "client_central", **PRIVACY["client_central"]},
             "cohort": {"kind": "fixed", "size": 5},
         },
-        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, so that their later uploads reveal who took part",
+        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, so that their later uploads reveal",
     ),
     ({"algorithm": "fedprox"}, r"algorithm\.mu: is missing"),
     ({"algorithm": "fedprx"}, r"algorithm\.kind = 'fedprx': did you mean 'fedprox'"),
