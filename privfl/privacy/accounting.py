@@ -77,7 +77,7 @@ def chosen(history: History, accountant: Accountant | None) -> Accountant:
     if not able:
         kinds = sorted({type(mechanism).__name__ for mechanism in history})
         raise PrivacyError(
-            f"no accountant prices {' with '.join(kinds)} together; give each unit mechanisms that share an accountant"
+            f"no accountant prices {' with '.join(kinds)} together: they must share one; take mechanisms that do"
         )
     if accountant is not None and accountant not in able:
         kinds = sorted({type(mechanism).__name__ for mechanism in history})

@@ -84,7 +84,7 @@ class Factorization(ABC):
     def _check(self, round_number: int) -> None:
         if not 0 <= round_number < self.rounds:
             raise PrivacyError(
-                f"round {round_number} of a factorisation for {self.rounds} rounds: must be from 0 and below; plan for more rounds"
+                f"round {round_number}: must be from 0 to {self.rounds - 1} in this factorisation; plan for more rounds"
             )
 
 

@@ -55,7 +55,7 @@ def widened(noise_multiplier: float, dimension: int) -> float:
     grain = 1 / priced(1.0, dimension) - 1
     if grain * noise_multiplier >= 1:
         raise PrivacyError(
-            f"secure noise of {noise_multiplier:g} in {dimension} dimensions: the grid is too coarse; lower the noise multiplier"
+            f"secure noise of multiplier {noise_multiplier:g} in {dimension} dimensions: must be below {1 / grain:g}; lower it"
         )
     return noise_multiplier / (1 - grain * noise_multiplier)
 

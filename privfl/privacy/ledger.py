@@ -198,7 +198,7 @@ class Ledger:
             unit = unit or event.unit
             if unit != event.unit:
                 raise PrivacyError(
-                    f"an event about one {event.unit} in a ledger of events about one {unit}: must be the same unit; keep a ledger for each"
+                    f"an event about one {event.unit} in a ledger about one {unit}: must be the same unit; keep two ledgers"
                 )
             if before is not None and before is not mechanism and before != mechanism:
                 raise PrivacyError(

@@ -70,7 +70,7 @@ class SecureNoise:
         """
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
             raise PrivacyError(
-                f"a value of {value.dtype}, not floating point or not finite: must be finite floats to be hidden; send zeros instead"
+                f"a value of {value.dtype}: must be finite floats for noise to hide it; convert it, or send zeros"
             )
         step = grid_step(standard_deviation)
         steps = torch.round(value.to(torch.float64) / step)
@@ -89,7 +89,7 @@ def grid_step(standard_deviation: float) -> float:
     """
     if not 1e-250 < standard_deviation < 1e250:
         raise PrivacyError(
-            f"noise of standard deviation {standard_deviation}: must be between 1e-250 and 1e250; change the norm or the noise"
+            f"noise of standard deviation {standard_deviation}: must be between 1e-250 and 1e250; change the norm"
         )
     return float(2.0 ** math.floor(math.log2(standard_deviation * _GRAIN)))
 
