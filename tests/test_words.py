@@ -17,10 +17,8 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "the command line": ("privfl/cli/*.py",),
     "attacks": ("attacks/**/*.py",),
     "the Python API": ("privfl/api/*.py",),
-    "cohorts, partitions and client-level plans": (
-        *("privfl/privacy/cohorts/*.py", "privfl/privacy/client_plans.py"),
-        "privfl/data/partitions/*.py",
-    ),
+    "differential privacy": ("privfl/privacy/**/*.py",),
+    "partitions": ("privfl/data/partitions/*.py",),
     "the ground": tuple(
         f"privfl/{name}.py"
         for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
