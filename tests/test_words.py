@@ -18,13 +18,13 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "attacks": ("attacks/**/*.py",),
     "the Python API": ("privfl/api/*.py",),
     "differential privacy": ("privfl/privacy/**/*.py",),
-    "partitions": ("privfl/data/partitions/*.py",),
     "the ground": tuple(
         f"privfl/{name}.py"
         for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
+    "data": ("privfl/data/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 
