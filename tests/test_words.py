@@ -18,6 +18,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "attacks": ("attacks/**/*.py",),
     "the Python API": ("privfl/api/*.py",),
     "differential privacy": ("privfl/privacy/**/*.py",),
+    "privacy auditing": ("privfl/auditing/**/*.py",),
     "the ground": tuple(
         f"privfl/{name}.py"
         for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
