@@ -113,7 +113,7 @@ MISTAKES = {
     "run c.toml cohort.size=11": "cohort.size = 11: must be at most data.clients = 10",
     "run c.toml data.clients=": "data.clients: must be given unless data.partition.kind is 'natural'",
     "run c.toml data.clients=1 cohort=all aggregator=secure_sum": "needs cohorts of at least 3 clients, and the largest has 1",
-    "run c.toml training.local_steps=3": "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes",
+    "run c.toml training.local_steps=3": "give exactly one of local_epochs and local_steps (`KEY=` on the command line removes",
     "run p.toml privacy.target_epsilon=8": "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command",
     "run p.toml privacy.max_update_norm=1": "privacy.max_update_norm = 1: is unknown; did you mean 'max_grad_norm'?",
     "run p.toml privacy.kind=client_dpftrl privacy.max_update_norm=1": "'client_dpftrl' needs a minimum separation",
@@ -126,7 +126,7 @@ MISTAKES = {
     "run c.toml training.lr=9e37 rounds=4 --out new": "training diverged; lower training.lr",
     # Folders.
     "run c.toml --out done": "holds a run; continue it with --resume, replace it with --overwrite, or",
-    "run c.toml --out new --resume --overwrite": "--resume and --overwrite: a run goes on, or",
+    "run c.toml --out new --resume --overwrite": "--resume and --overwrite: contradict each other",
     "attack done training.lr=1": "override 'training.lr=1': the run was trained without it; only attacks.*",
     "run c.toml --out full": "is neither empty nor a run folder; choose another folder with --out",
     "run c.toml --out c.toml": "c.toml: cannot be written (File exists); choose another place with --out",

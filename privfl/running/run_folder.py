@@ -128,7 +128,7 @@ class RunFolder:
             foreign = sorted(found - _BEGINNING - _LATER)
             if foreign:
                 raise RunFolderError(
-                    f"{path}: holds {foreign[0]!r}, which is no file of a run; move it away, or choose another folder with --out"
+                    f"{path}: holds {foreign[0]!r}, which no run has; move it away, or choose another folder with --out"
                 )
         elif found - _BEGINNING:
             raise RunFolderError(f"{path}: is neither empty nor a run folder; choose another folder with --out")

@@ -213,7 +213,7 @@ def test_resume_with_other_constants_is_refused(tmp_path: Path) -> None:
     folder = run(small(rounds=1), tmp_path / "run")
     (folder.path / "result.json").unlink()
     folder.write("partition.json", folder.partition.model_copy(update={"constants": "others"}))
-    with pytest.raises(RunFolderError, match="the constants of the model .* differ from the run"):
+    with pytest.raises(RunFolderError, match=r"the constants of the model .* differ from the run"):
         run(small(rounds=1), tmp_path / "run", resume=True)
 
 
@@ -248,7 +248,7 @@ def interrupted(tmp_path: Path) -> Path:
 
 
 def test_two_processes_do_not_work_on_one_folder(interrupted: Path) -> None:
-    with RunFolder(interrupted).locked(), pytest.raises(RunFolderError, match="another process is at work"):
+    with RunFolder(interrupted).locked(), pytest.raises(RunFolderError, match="another process is using it"):
         run(small(), interrupted, resume=True)
     assert run(small(), interrupted, resume=True).result.rounds == 4
 
