@@ -269,7 +269,7 @@ def test_other_data_do_not_go_on_with_a_run(interrupted: Path, monkeypatch: pyte
         return loaded
 
     monkeypatch.setattr(Digits, "load", altered)
-    with pytest.raises(RunFolderError, match="data here are not those"):
+    with pytest.raises(RunFolderError, match="the data differ from those"):
         run(small(), interrupted, resume=True)
 
 
