@@ -95,7 +95,7 @@ class SecureRecord(Frozen):
     logarithm of the certified probability that the server learns more than the sum. ``log2_recovery`` is that of the
     probability that the round cannot be finished although no more clients are lost than allowed. None stands for a probability
     of 0. ``lost`` lists the clients that fell silent, by stage. ``refused`` lists the clients that left because they refused a
-    message, with the reason.
+    message, or because their own was refused, with the reason.
     """
 
     attempts: int

@@ -82,7 +82,7 @@ def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
     if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
         raise RunFolderError(
             f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so the "
-            "longer run contains the other; leave the shorter one out"
+            "longer of them contains the other; leave the other out"
         )
     secret = folder.config.privacy.secret_cohorts and folder.config.cohort.draws
     if secret and common and all(one.cohort == two.cohort for one, two in common):

@@ -1,4 +1,4 @@
-"""Determinism: settings of PyTorch with which the same seed gives the same bytes on every number of cores."""
+"""Determinism: settings of PyTorch with which the same seed gives the same bytes whatever the number of cores."""
 
 from __future__ import annotations
 
