@@ -31,6 +31,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "federation": ("privfl/federation/**/*.py",),
     "running": ("privfl/running/**/*.py",),
     "data": ("privfl/data/**/*.py",),
+    "secure aggregation": ("privfl/secagg/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 
