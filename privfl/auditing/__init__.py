@@ -6,6 +6,7 @@ A package, for one file would be too long. Its chapters, in order:
 - ``bound``: what differential privacy allows on that same curve, and whether an attack went beyond it;
 - ``epsilon``: lower bounds on ε from what an attack got right, valid for any mechanism;
 - ``noise``: lower bounds on µ, which refute Gaussian noise of a claimed scale and say nothing of other noise;
+- ``similarity``: how like reconstructed inputs are to true ones;
 - ``evaluation``: every attack of a run at once, and the best of them, chosen honestly.
 
 Everywhere a candidate is an example whose membership was drawn by an independent fair coin, and a higher score means
