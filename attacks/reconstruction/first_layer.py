@@ -27,13 +27,17 @@ class FirstLayer(ReconstructionAttack):
 
     With output gradients d_i of row j, the row's quotient is Σ d_ij x_i / Σ d_ij, a mean of the inputs that activate it. It is
     the input itself if only one does, be it over several local steps. A batch of one is always reconstructed; of a larger batch
-    those inputs are that have a ReLU for themselves. Of equal quotients that with the largest gradient of the bias is kept.
+    those inputs are that have a ReLU for themselves. Among equal quotients that with the largest gradient of the bias is kept.
 
     Variants:
         ``quotients``: the distinct quotients, those that most rows agree on first.
     """
 
     threat: ClassVar[str] = "A server that sees updates wants the inputs behind them, and the model begins with a linear layer."
+
+    needs: ClassVar[str] = "each client's update, or sums; a first layer that is linear"
+
+    cost: ClassVar[str] = "a division"
 
     most: PositiveInt = 10
 
