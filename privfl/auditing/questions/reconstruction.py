@@ -108,7 +108,7 @@ class LabelShare(Frozen):
 
 
 class ReconstructionRecord(Frozen):
-    """What one variant of one attack reconstructed.
+    """The examples that one variant of one attack reconstructed, compared with the true ones.
 
     ``claimed`` examples, of ``targets`` updates or sums, were compared with the ``trained_on`` examples of ``clients``.
     ``measures`` are of the pairs that an assignment makes within each target, and ``threshold`` is the 95 % quantile of chance
@@ -133,7 +133,7 @@ class ReconstructionRecord(Frozen):
 
 
 class ReconstructionFinding(Finding):
-    """What the reconstruction attacks of one adversary found; ``fresh`` is how many inputs chance has the nearest of."""
+    """The reconstructions of all attacks of one adversary; chance is the nearest of ``fresh`` inputs."""
 
     inputs: Kind
     fresh: int

@@ -1,4 +1,4 @@
-"""What reconstruction attacks found: true and reconstructed inputs side by side, how like they are, and what chance reaches."""
+"""The finding of reconstruction attacks: true and reconstructed inputs side by side, how like they are, and how like chance is."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def _name(record: ReconstructionRecord) -> str:
 
 
 def _sentence(record: ReconstructionRecord) -> str:
-    """What one variant found, in plain words."""
+    """The finding about one variant, in plain words."""
     clients, rounds = plural(len(record.clients), "client"), rounds_read(tuple(record.rounds))
     if record.targets > 1 or len(record.clients) == 1:
         origin = f"the {plural(record.targets, 'update')} of {clients}"
