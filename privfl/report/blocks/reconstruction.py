@@ -1,4 +1,4 @@
-"""The finding of reconstruction attacks: true and reconstructed inputs side by side, how like they are, and how like chance is."""
+"""The finding of reconstruction attacks: true and reconstructed inputs side by side, how like they are, and chance."""
 
 from __future__ import annotations
 
