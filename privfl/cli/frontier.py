@@ -17,7 +17,7 @@ from privfl.errors import ConfigError
 from privfl.loading import load
 from privfl.running.attacking import ALL
 from privfl.running.run_folder import RunFolder
-from privfl.running.sweeping import Ended, Variant
+from privfl.running.sweeping import EndedRun, Variant
 
 if TYPE_CHECKING:
     from privfl.report.frontier.points import Frontier
@@ -60,7 +60,7 @@ def frontier(
     for one in refused:
         err.print(f"left out: {one.name}: {one.error}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     follow = _Following(chosen)
-    ended = sweeping.run_here(
+    ended = sweeping.run_locally(
         config, chosen, out_path / "runs", jobs=jobs, gpus=sweeping.gpus(), overwrite=overwrite, observer=follow.ended
     )
     failed = {one.name: one.error for one in refused} | {one.variant.name: one.words for one in ended if one.code}
@@ -80,7 +80,7 @@ class _Following:
     def __init__(self, chosen: list[Variant]) -> None:
         self._all, self._done, self._begun = len(chosen), 0, time.monotonic()
 
-    def ended(self, one: Ended) -> None:
+    def ended(self, one: EndedRun) -> None:
         """Print it."""
         self._done += 1
         left = (time.monotonic() - self._begun) / self._done * (self._all - self._done)
