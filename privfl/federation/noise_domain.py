@@ -85,6 +85,11 @@ def of_state(kept: Mapping[str, Tensor]) -> str:
     return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
 
 
+def digest(models: Mapping[int, Tensor]) -> str:
+    """The name of a question that a malicious server asks: the model that it sends each client."""
+    return _sha256(*(part for client in sorted(models) for part in (client, of_state({"model": models[client]}))))
+
+
 def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
     """The settings that are in no name; a new one is in it until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)

@@ -263,6 +263,29 @@ class Round:
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
+        return done, self._collected(done, updates, context)
+
+    def answers(
+        self, groups: Sequence[tuple[ServerState, CohortTasks]], context: RoundContext
+    ) -> tuple[CohortResults, Aggregate | None]:
+        """What a malicious server gets of a round in which it sends models of its choice; nobody keeps a state of it.
+
+        Args:
+            groups: clients that are sent the same model, with the state that has it.
+            context: what both ends of the aggregation know.
+
+        Returns:
+            what the clients did, and the aggregate; None where nobody came.
+        """
+        mine, updates = CohortResults(), list[ClientUpdate]()
+        for state, cohort in groups:
+            for part in self._parts(state, cohort, context):
+                self._train(part, state, context, mine, updates)
+        done = CohortResults.of([mine])
+        return done, self._collected(done, updates, context) if done.clients else None
+
+    def _collected(self, done: CohortResults, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
+        """The aggregate of what clients handed in, at the first process."""
         wire = self._on_the_wire(context)
         # Stand-ins are nobody's: they are added once.
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
@@ -270,7 +293,7 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
-        return done, aggregate
+        return aggregate
 
     def _on_the_wire(self, context: RoundContext) -> RoundContext:
         """The context of what is aggregated: the updates, and what the plan counts beside them.

@@ -216,6 +216,7 @@ class Prospect:
         clients: the number of clients.
         cohorts: the clients that will take part, round by round.
         protocol: the terms of local training.
+        network: the architecture.
     """
 
     hides_updates: bool
@@ -224,3 +225,4 @@ class Prospect:
     clients: int
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
+    network: Network

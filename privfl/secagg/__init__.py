@@ -23,6 +23,7 @@ Chapters, in reading order::
     play         all roles in one process
     losses       who is lost in a simulation
     transcript   what a real server would have written down
+    two_faced    a malicious server that sent its clients different models
 
 The protocol is that of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS
 2017), on a complete graph or a sparse one (Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic

@@ -49,10 +49,17 @@ class Claim(ABC):
 
 @dataclass(frozen=True)
 class Claimed:
-    """One attack's claim, and the rounds whose views it looked at; no rounds: it looked at the final model only."""
+    """One attack's claim, and how it came about.
+
+    Args:
+        claim: what it says.
+        rounds: the rounds of the run whose views it looked at; none: it looked at the final model only.
+        asked: how many further rounds a malicious server asked for, beyond those that the run's ledger prices.
+    """
 
     claim: Claim
     rounds: tuple[int, ...] = ()
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -108,6 +115,10 @@ class Finding(Frozen):
     def made_by(self) -> dict[str, tuple[int, ...]]:
         """The attacks whose claims were judged, each with the rounds that it looked at."""
         raise NotImplementedError
+
+    def asked_by(self) -> dict[str, int]:
+        """Of those of a malicious server, how many rounds each asked for beyond those that the run's ledger prices."""
+        return {}
 
 
 class Question(Item, ABC):

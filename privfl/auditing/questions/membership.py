@@ -61,7 +61,8 @@ class RateAt(Frozen):
 class AttackRecord(Frozen):
     """What one variant of one attack found, on all candidates.
 
-    ``rounds`` are the rounds whose views it looked at, none if it looked at the final model only. ``roc_fpr`` and ``roc_tpr``
+    ``rounds`` are the rounds whose views it looked at, none if it looked at the final model only. ``asked`` is how many further
+    rounds a malicious server asked for; they are beyond those that the ledger prices. ``roc_fpr`` and ``roc_tpr``
     are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the ``rates``, it beat what the promised ε
     allows by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised against
     this adversary.
@@ -72,6 +73,7 @@ class AttackRecord(Frozen):
     question: str
     adversary: Adversary
     rounds: list[int]
+    asked: int = 0
     auc: Interval
     balanced_accuracy: float
     rates: list[RateAt]
@@ -109,6 +111,10 @@ class MembershipFinding(Finding):
     def made_by(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
+
+    def asked_by(self) -> dict[str, int]:
+        """See :class:`privfl.auditing.questions.Finding`."""
+        return {one.attack: one.asked for one in self.attacks if one.asked}
 
 
 class GroupRecord(Frozen):
@@ -187,6 +193,7 @@ class Membership(Question):
                     question=self.kind,
                     adversary=claims.adversary,
                     rounds=list(claims.by_attack[one.attack].rounds),
+                    asked=claims.by_attack[one.attack].asked,
                     auc=_interval(one.auc, found.members + found.nonmembers),
                     balanced_accuracy=one.balanced_accuracy.value,
                     rates=[_rate(point, found.members) for point in one.operating_points],

@@ -7,8 +7,8 @@ server their weighted mean; what else the server saw on the way is part of the r
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +50,7 @@ class RoundContext:
         codec: how clients encode and noise their updates, where the noise is distributed; else None. The words of its
             clients are then summed modulo 2^bits, ``sum_D`` is what it decodes, and ``weight_sum`` is the number of them.
         noise_key: 32 bytes for the clients' shares of that noise, of this run and round alone; secret.
+        models: by client, the model that each was sent, if a malicious server sent them different ones; else empty.
     """
 
     round: int
@@ -63,6 +64,7 @@ class RoundContext:
     processes: Processes = ALONE
     codec: DistributedCodec | None = None
     noise_key: bytes = b""
+    models: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
