@@ -69,7 +69,7 @@ def run_attacks(
         ViewError: the attack's adversary was not part of the run, or the run has not finished.
     """
     with folder.locked():
-        config = _with_settings(folder, settings)
+        config = with_settings(folder, settings)
         chosen = _chosen(config, _all_names(folder, config, names))
         with deterministic():
             knowledge = _prepared(folder, config, chosen, observer)
@@ -111,7 +111,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
 # --- which attacks ----------------------------------------------------------------------------------------------------
 
 
-def _with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConfig:
+def with_settings(folder: RunFolder, settings: Sequence[str]) -> ExperimentConfig:
     """The run's configuration with other attacks.
 
     Raises:

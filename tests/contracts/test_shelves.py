@@ -352,11 +352,14 @@ def test_an_engine_trains_each_client_alone_and_repeatably(entry: Entry) -> None
 
 
 @every(of("attacks.run"))
-def test_an_attack_states_its_adversary_and_its_threat(entry: Entry) -> None:
+def test_an_attack_states_its_adversary_its_threat_its_needs_and_its_cost(entry: Entry) -> None:
     item = entry.made()
     assert isinstance(item, Attack)
     assert item.adversary in ADVERSARIES
     assert item.threat.endswith(".")
     assert len(item.threat.splitlines()) == 1
+    for words in (item.needs, item.cost):
+        assert words, f"{entry.name}: say what it needs and what it costs; `privfl attack --list` prints both"
+        assert len(words.splitlines()) == 1
     assert isinstance(item, BaseModel)
     assert len(entry.name.split("/")) == 2
