@@ -49,14 +49,14 @@ class ReluLayer:
     def dead(self, vector_D: Tensor) -> Tensor:
         """A model of which no unit of this layer fires, whatever the input, and all else is zero.
 
-        Only what comes after the layer's weights has a gradient.
+        Only parameters that come after the layer have a gradient.
         """
         nothing_D = torch.zeros_like(vector_D)
         weight_HF, bias_H = self.weights(nothing_D)
         return self.written(nothing_D, weight_HF, torch.full_like(bias_H, -1.0))
 
     def inputs_of(self, network: Network, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:
-        """What the layer is given for N examples at a model, of shape (N, F).
+        """The layer's inputs for N examples at a model, of shape (N, F).
 
         Raises:
             ConfigError: it is given something else than a vector for each example.

@@ -18,7 +18,7 @@ from privfl.running.views import MaliciousServerView
 class MaliciousServerAttack(Attack):
     """An attack that asks the clients of a finished run for further rounds, on models of its choice.
 
-    The clients do what they did in the run: the same plan with its clip and noise, algorithm, cohort rule and aggregator. Each
+    The clients work as in the run: the same plan with its clip and noise, algorithm, cohort rule and aggregator. Each
     round spends as much privacy as one of the run, beyond what the ledger prices.
     """
 
@@ -32,11 +32,11 @@ class MaliciousServerAttack(Attack):
         """The models to send in the next rounds; called again with the answers, until it asks for nothing more.
 
         Args:
-            view: what the server saw of the run, ``cohorts`` of the rounds to come, and ``answers`` so far.
+            view: the server's view of the run, ``cohorts`` of the rounds to come, and ``answers`` so far.
             knowledge: the examples that it brings.
 
         Returns:
-            an order for each round; none if it has seen enough. What is beyond :attr:`rounds` is refused.
+            an order for each round; none if it has seen enough. More than :attr:`rounds` in all are refused.
         """
 
     def require_possible(self, prospect: Prospect) -> None:

@@ -25,7 +25,7 @@ from privfl.running.orders import Answer, Order
 from privfl.running.views import MaliciousServerView, View
 
 _RIDGE: Final = 1e-2
-"""What is added to the covariance of a layer's inputs, as a share of their mean variance."""
+"""The ridge on the covariance of a layer's inputs, as a share of their mean variance."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +61,10 @@ class CanaryGradient(MaliciousServerAttack):
     question: ClassVar[str] = "membership"
 
     threat: ClassVar[str] = "A server that sees sums only has an example, and sends a model that answers for it alone."
+
+    needs: ClassVar[str] = "the updates, or their sums, of rounds that it asks for; a linear layer with a ReLU"
+
+    cost: ClassVar[str] = "a pass forward over the candidates, and a matrix inverse of the layer's inputs"
 
     rounds: PositiveInt = 8
 
@@ -120,7 +124,7 @@ def _plan(view: MaliciousServerView, knowledge: Knowledge, units: int) -> list[l
 
 
 def _update(answer: Answer, clients: tuple[int, ...]) -> Tensor | None:
-    """What came back from those clients, of shape (D,); None if nothing did."""
+    """The update, or sum of updates, that came back from those clients, of shape (D,); None if nothing did."""
     if not answer.shows_updates:
         return answer.sums()[0] if answer.seen else None
     updates_KD, _ = answer.updates()
@@ -129,7 +133,7 @@ def _update(answer: Answer, clients: tuple[int, ...]) -> Tensor | None:
 
 
 def _alignment(layer: ReluLayer, update_D: Tensor, input_nF: Tensor) -> FloatArray:
-    """The cosines, without sign, between the changes of the first n units and what each of them watches, of shape (n,)."""
+    """The cosines, without sign, between the changes of the first n units and the inputs that they watch, of shape (n,)."""
     weight_HF, bias_H = layer.weights(update_D.double())
     moved_nF = torch.cat([weight_HF, bias_H[:, None]], 1)[: len(input_nF)]
     watched_nF = torch.cat([input_nF, torch.ones(len(input_nF), 1)], 1).double()

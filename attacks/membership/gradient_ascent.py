@@ -28,11 +28,11 @@ _AT_ONCE: Final = 4096
 
 
 class GradientAscent(AskedMembership):
-    """Does local training undo what gradient ascent on this example did to the model?
+    """Does local training undo a gradient ascent on this example?
 
     The server climbs the mean loss of all candidates, from the final model, until it has risen by ``rise``, and sends that
-    model. Clients lower the loss of what they train on, and that of other examples only as far as the one follows from the
-    other. No shadow models. How far the loss falls from where it was sent says little, as that is mostly how far it was raised.
+    model. Clients lower the loss of their own examples, and that of others only as far as the one follows from the other. No
+    shadow models. The fall from the loss that was sent is no score, since it is mostly the rise before it.
 
     Variants:
         ``level``: minus the loss at the local model of the example's client, or at the mean of the local models if the server
@@ -41,6 +41,10 @@ class GradientAscent(AskedMembership):
     """
 
     threat: ClassVar[str] = "A server raises the loss of an example before it sends the model, and looks who lowers it again."
+
+    needs: ClassVar[str] = "the updates, or their sums, of rounds that it asks for"
+
+    cost: ClassVar[str] = "up to 200 passes forward and backward over the candidates"
 
     rounds: PositiveInt = 3
 

@@ -37,9 +37,11 @@ class ModelInconsistency(AskedMembership):
             median for those of clients that were not singled out.
     """
 
-    threat: ClassVar[str] = (
-        "A server that sees sums only sends each client another model, and wants one client's update out of it."
-    )
+    threat: ClassVar[str] = "A server that sees sums only sends clients different models, to have one client's update alone."
+
+    needs: ClassVar[str] = "the sums of rounds that it asks for; a linear layer with a ReLU"
+
+    cost: ClassVar[str] = "a pass forward and backward over the candidates"
 
     rounds: PositiveInt = 10
 

@@ -206,7 +206,8 @@ class Experiment:
     def answers(self, state: ServerState, models: Mapping[int, Tensor]) -> tuple[Sequence[int], Aggregate | None]:
         """What a malicious server is sent by the cohort of a round if it sends models of its choice; nothing is kept of it.
 
-        Everybody draws from streams that are named by all of the models too: no two questions share noise.
+        If the plan promises something, everybody draws from streams that are named by all of the models: no two questions share
+        noise. Otherwise runs of one seed are paired here too.
 
         Args:
             state: of which the round and the clients' states count.
@@ -215,7 +216,7 @@ class Experiment:
         Returns:
             who handed something in, and the aggregate; None if nobody did.
         """
-        asked = digest(models)
+        asked = digest(models) if self.plan.promises else ""
         own = replace(self, seed=self.seed / "asked" / asked, secret=self.secret / "asked" / asked, personal=None)
         groups: dict[int, list[int]] = {}
         for client in sorted(models):
