@@ -43,7 +43,7 @@ def read_state(folder: RunFolder, device: torch.device) -> ServerState | None:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         why = first_line(error)
-        raise RunFolderError(f"{folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
+        raise RunFolderError(f"{folder.path}: its state is damaged ({why}); replace the run with --overwrite") from None
     clients = unstacked(_under("of", tensors))
     tensors = {name: value.to(device) for name, value in tensors.items()}
     optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
