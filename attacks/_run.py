@@ -269,11 +269,17 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
+    dataset, halving = narrow(config.data, Dataset), Seed(config.seed) / "halves"
+
     def examples() -> tuple[NDArray[Any], NDArray[Any]]:
-        pool = narrow(config.data, Dataset).load().train
+        pool = dataset.load().train
         return pool.x, pool.y
 
-    return Truth(owner_N, candidate_N, member_N, lambda: (Seed(config.seed) / "halves").numpy(), examples)
+    def population() -> tuple[NDArray[Any], NDArray[Any]]:
+        test = dataset.load().test
+        return test.x, test.y
+
+    return Truth(owner_N, candidate_N, member_N, halving.numpy, examples, population)
 
 
 def _judged(

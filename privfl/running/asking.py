@@ -23,11 +23,11 @@ class Federation:
     """The clients of a finished run, with what they keep, and the cohorts of the rounds that they may be asked for.
 
     The run's plan, algorithm, cohort rule and aggregator go on; its ledger does not. Each round spends what a round of the run
-    does, beyond what the run was priced at.
+    does, beyond the price of the run.
 
     Args:
         experiment: the run.
-        state: what its last round left.
+        state: the state after its last round.
         cohorts: who takes part in each of the further rounds.
     """
 

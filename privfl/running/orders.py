@@ -1,4 +1,4 @@
-"""Rounds beyond those of a run: the models that a malicious server sends, and what comes back.
+"""Rounds beyond those of a run: the models that a malicious server sends, and the answers of the clients.
 
 Suffixes: K clients, D parameters.
 """
@@ -32,15 +32,15 @@ class Order:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Answer:
-    """What the server saw of a round that it asked for.
+    """The server's view of a round that it asked for.
 
     Args:
         number: of the round, which goes on from the run's own.
         order: the models that it sent.
         participants: the clients that took part.
         survivors: those of them whose updates are in the sum.
-        failed: why there is no sum, if there is none. What the server has then, :meth:`sums` gives: noise, if anything.
-        seen: what the aggregator let it see, by name.
+        failed: why there is no sum, if there is none; :meth:`sums` then gives noise, or raises.
+        seen: the values that the aggregator revealed, by name.
     """
 
     number: int

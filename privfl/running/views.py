@@ -96,7 +96,7 @@ def _place(path: Path) -> tuple[int, ...]:
     return tuple(map(int, path.stem.removeprefix("round_").split("_")))
 
 
-class _Kept:
+class _AdversaryFiles:
     """The opened files of one run that an adversary may read; no path or folder can be reached from it.
 
     Files are mapped into memory, and a tensor is copied when it is read, so a view of many rounds takes no memory.
@@ -158,7 +158,7 @@ class ExternalView:
     """
 
     layout: Layout
-    _kept: _Kept
+    _kept: _AdversaryFiles
 
     def final_model(self) -> Tensor:
         """The final model, a vector of length D.
@@ -262,7 +262,7 @@ class MaliciousServerView(ServerView):
 
     Args:
         cohorts: who takes part in each of the rounds that it may ask for, which a server knows before it sends anything.
-        answers: what came back in the rounds that it asked for.
+        answers: its view of the rounds that it asked for.
         hides_updates: whether the aggregator shows it sums only.
     """
 
@@ -295,7 +295,7 @@ def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layo
     """
     if adversary not in VIEWS:
         raise ViewError(f"adversary {adversary!r}: has no part in a run; allowed: {', '.join(VIEWS)}")
-    return VIEWS[adversary](layout, _Kept(RunFolder.of(folder), adversary))
+    return VIEWS[adversary](layout, _AdversaryFiles(RunFolder.of(folder), adversary))
 
 
 def observe(

@@ -1,4 +1,4 @@
-"""A malicious server that sent its clients different models; for simulations of what it learns.
+"""A malicious server that sent its clients different models; for simulations of its attack.
 
 Source: Pasquini et al. 2022, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022.
 """
@@ -25,11 +25,11 @@ _WITHOUT_SESSION: Final = (Kind.ADVERT, Kind.ROSTER, Kind.REFUSAL)
 
 
 class TwoFacedServer(Server):
-    """A server that tells each client what a server would say that sent its model to all.
+    """A malicious server that answers each client as if all others had that client's model.
 
     The model is a part of the session id, which stands in every message after the roster. This server writes each client's
-    session id into what it sends to that client, and its own into what it receives. It plays the protocol to its end if the
-    clients let it. What it has otherwise is :meth:`masked_sum`.
+    session id into each message to that client, and its own into each message from it. It plays the protocol to its end if the
+    clients let it; otherwise it has :meth:`masked_sum`.
 
     Guarantees: none. It is an adversary, and a weak point of the protocol is one of its successes.
 
@@ -64,7 +64,7 @@ class TwoFacedServer(Server):
         return None if message is None else self._under(message, self._session_of(client))
 
     def receive(self, peer: int, message: bytes) -> None:
-        """See :class:`privfl.secagg.server.Server`: whatever the client's session id is."""
+        """See :class:`privfl.secagg.server.Server`: under any session id."""
         super().receive(peer, message if self.certificate is None else self._under(message, self._session))
 
     def masked_sum(self) -> Words:
