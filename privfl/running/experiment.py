@@ -58,6 +58,15 @@ Contract = TypeVar("Contract")
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run without records has come: the next round's state, the validation losses, and whether it was stopped."""
+
+    state: ServerState
+    losses: tuple[float | None, ...] = ()
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
 class Experiment:
     """Everything that a run needs, assembled; nothing has been trained yet.
 
@@ -85,6 +94,7 @@ class Experiment:
             streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
             share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
+        is_shadow: whether it is a shadow model of another run.
     """
 
     config: ExperimentConfig
@@ -112,6 +122,7 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     fingerprint: str
     processes: Processes = ALONE
+    is_shadow: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -156,11 +167,14 @@ class Experiment:
         """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
 
         Only the very same question gets the same noise: the model that the round begins with is part of the name. Without a
-        promise there is no noise to share, and runs of one seed are paired.
+        promise there is no noise to share, and runs of one seed are paired. A shadow model is released to nobody. Its streams
+        leave the model out, so that rounding, which may differ if several are trained together, does not decide on the noise.
         """
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
             return stream
+        if self.is_shadow:
+            return stream / self.fingerprint
         told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
         return stream / with_model(self.fingerprint, state.global_D, told)
 
@@ -175,7 +189,7 @@ class Experiment:
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only the very same question gets the same noise, and the client's state is a part of the question.
-            own = own / of_state(kept) if kept and self.plan.promises else own
+            own = own / of_state(kept) if kept and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
 
@@ -196,10 +210,24 @@ class Experiment:
         """Why nobody will train in that round; None where somebody will."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
-        """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
+    def step(
+        self,
+        state: ServerState,
+        *,
+        observed: bool = False,
+        transcript: Path | None = None,
+        cohort: CohortTasks | None = None,
+    ) -> Outcome:
+        """One round.
+
+        Args:
+            state: what the round begins with.
+            observed: keep what the server saw.
+            transcript: and all it was sent, by way of that folder.
+            cohort: that of the round, if it is at hand already.
+        """
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state).run(state, self.cohort(state), context)
+        return self._round(state).run(state, cohort or self.cohort(state), context)
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process orders, until it orders no more."""
@@ -250,14 +278,21 @@ class Experiment:
         )
 
     def train(self) -> Tensor:
-        """All rounds, without records: the final global model. This is how shadow models are trained."""
-        state, stopped, losses = self.initial_state(), False, list[float | None]()
-        while state.round < self.config.rounds and not stopped:
-            outcome = self.step(state)
-            losses.append(self.validation_loss(outcome))
-            lost = outcome.aggregate is not None and outcome.aggregate.ends_run
-            state, stopped = outcome.state, lost or self.ended(losses) is not None
-        return state.global_D
+        """All rounds, without records: the final global model. This is how one shadow model is trained."""
+        progress = Progress(self.initial_state())
+        while not self.over(progress):
+            progress = self.after(progress, self.step(progress.state))
+        return progress.state.global_D
+
+    def over(self, progress: Progress) -> bool:
+        """Whether the run has no round left."""
+        return progress.stopped or progress.state.round >= self.config.rounds
+
+    def after(self, progress: Progress, outcome: Outcome) -> Progress:
+        """The run's progress after one more round."""
+        losses = (*progress.losses, self.validation_loss(outcome))
+        lost = outcome.aggregate is not None and outcome.aggregate.ends_run
+        return Progress(outcome.state, losses, lost or self.ended(losses) is not None)
 
     def validation_loss(self, outcome: Outcome) -> float | None:
         """The mean loss after a round on the examples that clients keep for validation.
@@ -297,6 +332,7 @@ class Experiment:
             cohorts=_draw_cohorts(self.config, data, seed, name),
             fingerprint=name,
             processes=ALONE,
+            is_shadow=True,
         )
 
     def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:

@@ -104,12 +104,12 @@ def test_shadow_models_are_kept_and_trained_anew_where_they_are_damaged(
 
     def carry_out(experiment: Experiment, jobs: list[Any]) -> Iterator[Any]:
         for job in jobs:
-            trained.append(job.index)
-            yield job, _shadows._train_shadow(experiment, job)
+            trained.append(job.indices)
+            yield job, _shadows._train_group(experiment, job)
 
     monkeypatch.setattr(_shadows, "_carry_out", carry_out)
     run_attacks(attacked)
-    assert trained == [2]
+    assert trained == [(2,)]
     assert everything(attacked) == before
 
 
@@ -199,9 +199,9 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
 def test_a_process_that_read_other_data_trains_no_shadow() -> None:
     """Each process reads and builds for itself; what is large is not read twice at the start."""
     experiment = assemble(loads(OVERFITTED))
-    job = _shadows._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
+    job = _shadows._Job((0,), experiment.data.member_N[None, experiment.data.candidate_N], "another")
     with pytest.raises(DataError, match=r"shadow model 0: this process read other data, or built another model, than the run"):
-        _shadows._train_shadow(experiment, job)
+        _shadows._train_group(experiment, job)
 
 
 def test_attacks_run_one_by_one_are_judged_together(tmp_path: Path) -> None:
