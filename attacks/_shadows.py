@@ -38,18 +38,16 @@ from privfl.own_code import telling
 from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.running import side_by_side
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import BoolArray, ModelOutputs
 from privfl.running.run_folder import RunFolder
 from privfl.storage import npz, read_npz, write_atomic
 
-Observer = Callable[[int, int], None]
-"""Called with how many shadow models are done, and how many there are."""
-
 
 def trained(
-    folder: RunFolder, experiment: Experiment, coins: Coins, observer: Observer | None
+    folder: RunFolder, experiment: Experiment, coins: Coins, observer: ShadowObserver | None
 ) -> tuple[BoolArray, list[ModelOutputs]]:
     """The shadow models that the run's configuration asks for: members of shape (S, N), and each one's outputs.
 
@@ -77,7 +75,7 @@ class _Job:
     member_SN: BoolArray
     """A row for each of the group."""
     of: str
-    """The target's fingerprint."""
+    """The target's noise domain."""
 
 
 def _train_group(experiment: Experiment, job: _Job) -> list[ModelOutputs]:
@@ -86,7 +84,7 @@ def _train_group(experiment: Experiment, job: _Job) -> list[ModelOutputs]:
     Raises:
         DataError: this process read other data than the target's, or built another model.
     """
-    if experiment.fingerprint != job.of:
+    if experiment.noise_domain != job.of:
         raise DataError(
             f"shadow model {job.indices[0]}: this process read other data, or built another model, than the run; seed the "
             "shuffling of the data set, and what the model draws, and attack again"
@@ -145,7 +143,7 @@ def _groups(experiment: Experiment, count: int) -> NDArray[np.int64]:
 
 
 def _train_shadows(
-    folder: RunFolder, experiment: Experiment, drawn: _Drawn, count: int, observer: Observer | None
+    folder: RunFolder, experiment: Experiment, drawn: _Drawn, count: int, observer: ShadowObserver | None
 ) -> list[ModelOutputs]:
     paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(drawn.member_SN))]
     done = {index: found for index in range(count) if (found := _kept(paths[index], drawn.member_SN[index])) is not None}
@@ -155,7 +153,7 @@ def _train_shadows(
     for group in sorted({int(drawn.group_S[index]) for index in range(count) if index not in done}):
         # The whole group, so that the bytes are those of an attack that was never interrupted.
         indices = np.flatnonzero(drawn.group_S == group)
-        jobs.append(_Job(tuple(map(int, indices)), drawn.member_SN[indices], experiment.fingerprint))
+        jobs.append(_Job(tuple(map(int, indices)), drawn.member_SN[indices], experiment.noise_domain))
     for job, models in _carry_out(experiment, jobs):
         for index, member_N, outputs in zip(job.indices, job.member_SN, models, strict=True):
             if index in done:
