@@ -27,6 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "learning": ("privfl/learning/**/*.py",),
     "federation": ("privfl/federation/**/*.py",),
     "data": ("privfl/data/**/*.py",),
+    "secure aggregation": ("privfl/secagg/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 
