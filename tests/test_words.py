@@ -27,6 +27,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
+    "report": ("privfl/report/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 

@@ -1,4 +1,4 @@
-"""The privacy card: what was promised, to whom, by which means, and what no ε covers."""
+"""The privacy card: the terms of a run's promise, and the limits of that promise."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from privfl.federation.algorithms import Algorithm
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, PrivacyResult
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import count, epsilon, listing, plural, scientific
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Card:
-    """Terms of the promise, and what lies outside it: (what, in one or two sentences) each."""
+    """The terms of the promise and the matters that it does not cover, each as (name, one or two sentences)."""
 
     terms: list[tuple[str, str]]
     uncovered: list[tuple[str, str]]
 
 
-def card(run: Run) -> Card:
-    """The card of one run."""
+def card(run: RunRecords) -> Card:
+    """Return the privacy card of one run."""
     privacy = run.result.privacy
     if privacy is None:
         return Card(
@@ -34,8 +34,8 @@ def card(run: Run) -> Card:
     return Card(_terms(privacy, words), [*_limits(privacy, words), *_always(run)])
 
 
-def as_json(run: Run) -> dict[str, Any]:
-    """The card for machines: the figures, but for the curve, and the words."""
+def as_json(run: RunRecords) -> dict[str, Any]:
+    """Return the privacy card as JSON: the sentences and the figures, without the privacy curve."""
     privacy, words = run.result.privacy, card(run)
     figures = privacy.model_dump(exclude={"curve_epsilon", "curve_delta"}) if privacy is not None else None
     return {
@@ -49,7 +49,7 @@ def as_json(run: Run) -> dict[str, Any]:
 def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
     whole = "its whole data" if privacy.unit == "client" else "not all that one client or one person contributed"
     own = RELATIONS[privacy.relation] + (", client sizes fixed" if privacy.unit == "example" else "")
-    # Where who takes part is public, whether a client was used is no secret, but what it sent.
+    # If the cohorts are public, participation is no secret; only the content of an update is.
     protected = f"Whether any one {privacy.unit} was used"
     if _public_cohort(privacy):
         protected, own = "What any one client sent", "one client's update is there, or is zeros; it takes part all the same"
@@ -82,7 +82,7 @@ RANDOMNESS = {
     "seeded": "Seeded: not private against someone who knows the seed.",
     "secure": "From the operating system; the key was removed when the run ended, so that nobody can take the noise off.",
 }
-"""Where the noise came from, in words."""
+"""A sentence on each source of the noise."""
 
 
 def _noise(privacy: PrivacyResult, words: PlanWords) -> str:
@@ -109,7 +109,7 @@ def _extrapolated(privacy: PrivacyResult, wide: Extrapolated) -> str:
 
 
 def _not_from(privacy: PrivacyResult) -> str:
-    """Who is trusted, where somebody is."""
+    """Name the parties that are trusted; empty if the promise holds against the server."""
     if "server" in privacy.adversaries:
         return ""
     clients = (
@@ -126,7 +126,7 @@ ADVERSARIES = {
     "server": "the server, even if it looks at everything it is sent",
     "malicious_server": "a server that also chooses what it sends",
 }
-"""Who each adversary is, in words."""
+"""A description of each adversary."""
 
 
 def _spread(privacy: PrivacyResult) -> str:
@@ -166,10 +166,10 @@ _SEED = (
     "shows. Keep config.toml from those it is against. The data and the members are part of what names the noise: a run on "
     "other data with the same seed and settings draws other noise."
 )
-"""What a seeded run rests on."""
+"""The assumption of a run with seeded noise."""
 
 
-def _always(run: Run) -> list[tuple[str, str]]:
+def _always(run: RunRecords) -> list[tuple[str, str]]:
     hiding = (
         "Secure aggregation hides whose update is whose from the server. It bounds nothing about what their sum reveals."
         if run.result.hides_updates
@@ -202,15 +202,15 @@ def _always(run: Run) -> list[tuple[str, str]]:
     ]
 
 
-def _personal(run: Run) -> list[tuple[str, str]]:
-    """Models that are in no promise, if clients have any of their own."""
+def _personal(run: RunRecords) -> list[tuple[str, str]]:
+    """Name the clients' personal models, which no promise covers; empty if the algorithm has none."""
     if not narrow(run.config.algorithm, Algorithm).personal:
         return []
     text = "Each client also has a model of its own, trained on its data without noise. It is sent to nobody. No ε covers it."
     return [("Personal models", text)]
 
 
-def _misbehaving(run: Run) -> str:
-    """How many clients departed from the protocol in this simulation."""
+def _misbehaving(run: RunRecords) -> str:
+    """Say how many clients departed from the protocol in this simulation; empty if none did."""
     who = run.partition.misbehaving
     return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({run.config.behaviour.kind})." if who else ""

@@ -20,7 +20,7 @@ from privfl.errors import ConfigError, ItemError, ViewError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
 from privfl.report.headline import warnings
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -106,7 +106,7 @@ def test_a_promise_counts_against_the_adversaries_that_it_names(tmp_path: Path) 
     )
     for finding, warned in ((leaky, 0), (leaky.model_copy(update={"adversary": "external"}), 1)):
         folder.write_findings([finding])
-        assert len(warnings(Run.read(folder))) == warned
+        assert len(warnings(RunRecords.read(folder))) == warned
 
 
 def test_single_updates_are_refused_under_secure_aggregation_and_sums_are_not(tmp_path: Path) -> None:

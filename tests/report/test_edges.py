@@ -12,7 +12,7 @@ from small_runs import SMALL, small
 
 from privfl.errors import ConfigError, RunFolderError
 from privfl.report import write_report
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.composing import compose
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
@@ -36,7 +36,7 @@ def losing(share: float) -> dict[str, Any]:
 
 def test_of_rounds_that_were_all_lost_the_page_says_that_clients_trained(tmp_path: Path) -> None:
     folder = run(small(cohort={"kind": "fixed", "size": 4}, aggregator=losing(0.97)), tmp_path / "run")
-    assert len(Run.read(folder).lost) == folder.result.rounds == 4
+    assert len(RunRecords.read(folder).lost_rounds) == folder.result.rounds == 4
     said = words(folder)
     assert "No round came to a sum" in said
     assert "what they spent stays spent" in said
@@ -47,8 +47,8 @@ def test_of_rounds_that_were_all_lost_the_page_says_that_clients_trained(tmp_pat
 
 def test_bytes_a_round_are_of_the_rounds_that_sent_them(tmp_path: Path) -> None:
     folder = run(small(rounds=12, cohort={"kind": "fixed", "size": 4}, aggregator=losing(0.5)), tmp_path / "run")
-    found = Run.read(folder)
-    assert 0 < len(found.skipped) < 12
+    found = RunRecords.read(folder)
+    assert 0 < len(found.skipped_rounds) < 12
     assert f"{folder.result.bytes_up / 12 / 1000:.3g} kB" in words(folder)
     assert "those of lost rounds and of repeats included" in words(folder)
 
@@ -57,9 +57,9 @@ def test_a_sum_of_one_client_and_zeros_is_called_so(tmp_path: Path) -> None:
     config = small(rounds=8, seed=1, cohort={"kind": "poisson", "size": 1}, privacy=client("client_central"))
     folder = run(config, tmp_path / "run")
     alone = sum(len(record.cohort) == 1 for record in folder.rounds())
-    assert 0 < alone == Run.read(folder).alone
+    assert 0 < alone == RunRecords.read(folder).single_client_rounds
     said = words(folder)
-    assert "in which one client came, the update of that one, beside zeros" in said
+    assert "with a single client, the update of that client beside zeros" in said
     assert "never the update of one client" not in said
     assert f"of one client alone in {alone} round" in said
 

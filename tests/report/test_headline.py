@@ -9,7 +9,7 @@ from made_runs import Made, make
 from privfl.auditing.questions.membership import BestAttack, MembershipFinding, RateAt
 from privfl.records import Interval
 from privfl.report.headline import headlines
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import epsilon
 
 
@@ -24,7 +24,7 @@ from privfl.report.wording import epsilon
     ],
 )
 def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Path) -> None:
-    run = Run.read(make(tmp_path / "run", Made()))
+    run = RunRecords.read(make(tmp_path / "run", Made()))
     (finding,) = run.findings
     rate = RateAt(fpr=0.01, tpr=Interval(value=value, low=low, high=high, n=6000))
     best = BestAttack(
@@ -43,7 +43,7 @@ def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Pat
 
 
 def test_the_measured_epsilon_comes_with_the_most_that_could_be_shown(tmp_path: Path) -> None:
-    run = Run.read(make(tmp_path / "run", Made()))
+    run = RunRecords.read(make(tmp_path / "run", Made()))
     (finding,) = run.findings
     assert isinstance(finding, MembershipFinding)
     assert run.result.privacy is not None

@@ -1,4 +1,4 @@
-"""What membership attacks found: the ROC, the best attack at 1 % FPR, and the ε that its guesses refute."""
+"""Block for membership inference: the ROC, the best attack's TPR at 1 % FPR, and the ε that its guesses refute."""
 
 from __future__ import annotations
 
@@ -13,18 +13,19 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
-from privfl.report.curves import PERCENT, scaled_by
-from privfl.report.drawing import MUTED, SERIES, Drawing, blank, finish, labelled, run_marker
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.curves import PERCENT, format_metric_axis
+from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
 from privfl.report.wording import (
-    HARD,
-    SPACE,
+    NBSP,
+    NNBSP,
     attack_name,
     axis_of,
-    better,
-    capital,
+    better_direction,
+    capitalize,
     count,
     epsilon,
+    interval_and_level,
     level,
     listing,
     measured,
@@ -35,7 +36,6 @@ from privfl.report.wording import (
     rounds_read,
     scientific,
 )
-from privfl.report.wording import interval as both_ends
 
 LOW_FPR: Final = roc.LOW_FPR
 
@@ -50,7 +50,7 @@ class Membership(Block):
         return [_attack(_narrow(finding)), _measured(_narrow(finding), promise)]
 
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
-        """See :class:`privfl.report.blocks.Block`: a promise that the finding contradicts."""
+        """See :class:`privfl.report.blocks.Block`: warns if the finding contradicts the promise."""
         finding = _narrow(finding)
         if promise is None:
             return []
@@ -70,7 +70,7 @@ class Membership(Block):
         return found
 
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:
-        """See :class:`privfl.report.blocks.Block`: the ROC and a table of all variants."""
+        """See :class:`privfl.report.blocks.Block`: the ROC, and a table of all variants."""
         finding = _narrow(finding)
         drawing = roc.drawing(finding, promise)
         parts = {
@@ -111,8 +111,8 @@ class Membership(Block):
             Column(f"measured ε{against}", f"measured ε{against}", measured),
         ]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:
-        """See :class:`privfl.report.blocks.Block`: the runs' metric against what the best attack found, if any was resolved."""
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
+        """See :class:`privfl.report.blocks.Block`: the metric against the best attack's TPR; none if no TPR is resolvable."""
         found = {}
         for tag, run in runs:
             finding = run.finding(self.kind, adversary)
@@ -131,8 +131,8 @@ class Membership(Block):
         )
         for attack in finding.attacks:
             at = roc.rate_at(attack.rates, LOW_FPR)
-            found = roc.found_by(attack, at, finding) if at else None
-            tpr = found.figure.tpr if found else None
+            found = roc.shown_rate(attack, at, finding) if at else None
+            tpr = found.rate.tpr if found else None
             half = " (best; of the half that did not choose it)" if found and found.of_all else ""
             table.add_row(
                 attack_name(attack.attack, attack.variant),
@@ -166,9 +166,9 @@ def _tpr(finding: MembershipFinding) -> Interval | None:
 
 
 def attack_label(adversary: Adversary = "external") -> str:
-    """The label of the best attack's headline."""
+    """Return the label of the best attack's headline."""
     by = "" if adversary == "external" else f" by the {_who(adversary)}"
-    return f"Best attack{by}: TPR at 1{SPACE}%{HARD}FPR"
+    return f"Best attack{by}: TPR at 1{NNBSP}%{NBSP}FPR"
 
 
 def _attack(finding: MembershipFinding) -> Headline:
@@ -196,21 +196,21 @@ def _attack(finding: MembershipFinding) -> Headline:
     else:
         verdict = "The interval holds that figure: no leak is shown."
     sentence = (
-        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} "
+        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{NNBSP}%. {verdict} "
         f"{origin}"
     )
-    return Headline(label, percent(found.tpr.value, 2), both_ends(found.tpr, 2), sentence)
+    return Headline(label, percent(found.tpr.value, 2), interval_and_level(found.tpr, 2), sentence)
 
 
 def _highest_fpr(nonmembers: int) -> float:
-    """The upper limit of the rate of false accusations at a threshold that was set for 1 % on so many non-members."""
+    """Return the upper confidence limit of the FPR at a threshold set for 1 % on that many non-members."""
     return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
 
 
 def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Headline:
     label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {_who(finding.adversary)}"
     best = finding.best
-    terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
+    terms = f"with {level(best.level)} confidence, at δ{NBSP}={NBSP}{scientific(best.delta) if best.delta else 0}"
     if best.epsilon_lower <= 0:
         sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
         return Headline(label, "ε ≥ 0", terms, f"{sentence} {_ceiling(finding, promise)}")
@@ -226,16 +226,16 @@ def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Head
 
 
 def _ceiling(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
-    """The most that so many guesses could have shown, and whether that reaches the promise."""
+    """Say which ε the audit would show if all guesses were right, and whether it could contradict the promise."""
     most = finding.best.epsilon_ceiling
-    sentence = f"Had every guess been right, the audit would show ε{HARD}≥{HARD}{epsilon(most)}"
+    sentence = f"Had every guess been right, the audit would show ε{NBSP}≥{NBSP}{epsilon(most)}"
     if promise is not None and most <= promise.attack_epsilon:
         return f"{sentence}: so few candidates cannot contradict the promise."
     return f"{sentence}, and never more."
 
 
 def _of_replacement(promise: PrivacyResult) -> str:
-    """The change that attacks are compared under, if it is not that of the headline."""
+    """Name the neighbouring relation that attacks are compared under, if the headline uses another."""
     return "" if promise.attack_relation == promise.relation else " for a client's update that is replaced by another"
 
 
@@ -243,7 +243,7 @@ def _of_replacement(promise: PrivacyResult) -> str:
 
 
 def _has(finding: MembershipFinding) -> str:
-    """What an attack was given, as half a sentence."""
+    """Name the information that the attacks had, as a part of a sentence."""
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
@@ -251,7 +251,7 @@ def _has(finding: MembershipFinding) -> str:
 
 
 def _prose(finding: MembershipFinding) -> str:
-    """What was judged, if it was no run."""
+    """Describe the candidates of a model trained outside privfl; empty for a run."""
     if not isinstance(finding, OutsideFinding):
         return ""
     shadows = f", beside the outputs of {plural(finding.shadow_models, 'shadow model')}" if finding.shadow_models else ""
@@ -262,7 +262,7 @@ def _prose(finding: MembershipFinding) -> str:
 
 
 def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
-    """One row for each variant, as (figure, what it stands on) pairs."""
+    """Return a row for each variant; most of its cells are pairs of a value and its interval."""
     best = (finding.best.attack, finding.best.variant)
     return [
         {
@@ -271,18 +271,18 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
             "beyond": bool(attack.exceeds_bound),
             "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
             "balanced": (percent(attack.balanced_accuracy), ""),
-            "rates": [_cell(roc.found_by(attack, at, finding)) for at in attack.rates],
+            "rates": [_cell(roc.shown_rate(attack, at, finding)) for at in attack.rates],
         }
         for attack in sorted(finding.attacks, key=lambda attack: attack.attack)
     ]
 
 
-def _cell(found: roc.Found) -> Cell:
-    value, under = _share(found.figure)
+def _cell(found: roc.ShownRate) -> Cell:
+    value, under = _share(found.rate)
     if found.of_all is None:
         return value, under
     everybody, interval = _share(found.of_all)
-    # Line by line: in one the table would be wider than the page.
+    # Several short lines, since one long line would make the table wider than the page.
     lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
     return value, "\n".join(line for line in lines if line)
 
@@ -340,9 +340,9 @@ accuracy of 50 %, and finds as large a share of members as it accuses of non-mem
 # --- several runs -----------------------------------------------------------------------------------------------------
 
 
-def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adversary) -> Drawing:
-    figure, axes = blank(height=250)
-    headline = runs[0][1].headline
+def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: Adversary) -> Drawing:
+    figure, axes = empty_figure(height=250)
+    headline = runs[0][1].headline_metric
     shown = []
     for index, (tag, run) in enumerate(runs):
         if tag not in found:
@@ -350,17 +350,19 @@ def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adver
         tpr, quality = found[tag], run.result.evaluation.headline
         shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
         axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
-        run_marker(axes, tpr.value, quality, tag, index)
+        draw_run(axes, tpr.value, quality, tag, index)
     axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(left=0)
     axes.annotate(
         "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
         color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
     )  # fmt: skip
-    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
+    label_axes(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
     axes.xaxis.set_major_formatter(PERCENT)
-    scaled_by(axes, headline)
+    format_metric_axis(axes, headline)
     by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
     alt = f"Test {headline.title} against what the best attack{by} found. {'; '.join(shown)}."
-    caption = f"{better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    return finish(figure, f"leakage{suffix}", f"{capital(headline.title)} and what was found{by}", alt, caption)
+    caption = (
+        f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    )
+    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and what was found{by}", alt, caption)

@@ -1,4 +1,4 @@
-"""What attacks on the source found: how often they name the client that trained on an example."""
+"""Block for source inference: how often attacks name the client that trained on an example."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.source import SourceFinding
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, percent, percent_range, rounds_read
 
@@ -22,7 +22,7 @@ class Source(Block):
     kind: str = "source"
 
     def headlines(self, finding: Finding, promise: PrivacyResult | None) -> list[Headline]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none, since nothing is promised about it."""
+        """See :class:`privfl.report.blocks.Block`: none, since no promise covers the source."""
         return []
 
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:  # noqa: ARG002
@@ -42,7 +42,7 @@ class Source(Block):
         return f"The client that trained on a member is named rightly by {shares}. Guessing: {percent(finding.chance)}."
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: the right guesses of each variant, with those of chance."""
+        """See :class:`privfl.report.blocks.Block`: the share of right guesses of each variant, and of guessing."""
         found: Cell = ("not measured", "")
         if finding is not None:
             finding = _narrow(finding)
@@ -50,7 +50,7 @@ class Source(Block):
             found = (shares, f"guessing: {percent(finding.chance)}")
         return [Column("client of a member named rightly", "client named rightly", found)]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
         return []
 
@@ -71,7 +71,7 @@ def _narrow(finding: Finding) -> SourceFinding:
 
 
 def _cells(finding: SourceFinding) -> list[tuple[str, Cell]]:
-    """The share of right guesses of each variant, and its interval."""
+    """Return each variant's name with its share of right guesses and the interval."""
     return [
         (attack_name(one.attack, one.variant), (percent(one.right.value), percent_range(one.right))) for one in finding.attacks
     ]
