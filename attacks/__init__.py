@@ -33,6 +33,12 @@ class Attack(Item, ABC):
     threat: ClassVar[str] = ""
     """One sentence: what the adversary knows, and what it wants to know. Every item of this shelf has one."""
 
+    needs: ClassVar[str] = ""
+    """The data and models that the adversary must have beside the candidates, in a few words; every item states them."""
+
+    cost: ClassVar[str] = ""
+    """The computation that dominates, in a few words; every item states it."""
+
     least_shadows: ClassVar[int] = 0
     """How many shadow models it needs. A configuration with fewer is refused when it is loaded."""
 

@@ -32,6 +32,10 @@ class Source(OnUpdates):
 
     threat: ClassVar[str] = "A server that sees each client's update and has a member wants to know which client trained on it."
 
+    needs: ClassVar[str] = "the updates of 2 or more clients in a round"
+
+    cost: ClassVar[str] = "a pass forward over the candidates for each update"
+
     least_clients: ClassVar[int] = 2
 
     on_sums: ClassVar[str] = "take this attack away"

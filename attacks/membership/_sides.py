@@ -101,7 +101,11 @@ class Sides:
 class TwoSidedAttack(MembershipAttack):
     """An attack that compares shadows that trained on an example with shadows that did not."""
 
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
+    threat: ClassVar[str] = "An adversary with the final model who trains others like it wants to know who was trained on."
+
+    needs: ClassVar[str] = "the final model, shadow models"
+
+    cost: ClassVar[str] = "the training of the shadow models"
 
     least_shadows: ClassVar[int] = 1
 

@@ -94,6 +94,10 @@ class OnUpdates(Attack):
 
     adversary: ClassVar[Adversary] = "server"
 
+    needs: ClassVar[str] = "each client's update"
+
+    cost: ClassVar[str] = "a pass forward and backward over the candidates in each round"
+
     on_sums: ClassVar[str] = "attack the sums with 'membership/gradient_cosine_sum'"
     """The way out if the server sees sums only."""
 

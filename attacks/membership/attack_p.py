@@ -17,7 +17,11 @@ class AttackP(MembershipAttack):
     over the population.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model and fresh data wants to know who was trained on, from the loss."
+    threat: ClassVar[str] = "An adversary with the final model and fresh data wants to know who was trained on."
+
+    needs: ClassVar[str] = "the final model, fresh data"
+
+    cost: ClassVar[str] = "a pass forward over candidates and fresh data"
 
     needs_population: ClassVar[bool] = True
 

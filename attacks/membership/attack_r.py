@@ -17,7 +17,11 @@ class AttackR(MembershipAttack):
     shadow trained on is compared with all of them.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model and can train others like it wants to know who was trained on."
+    threat: ClassVar[str] = "An adversary with the final model who trains others like it wants to know who was trained on."
+
+    needs: ClassVar[str] = "the final model, shadow models"
+
+    cost: ClassVar[str] = "the training of the shadow models"
 
     least_shadows: ClassVar[int] = 1
 

@@ -42,6 +42,10 @@ class Disaggregation(Attack):
 
     threat: ClassVar[str] = "A server that sees sums of updates, and who took part, wants each client's update back."
 
+    needs: ClassVar[str] = "the sums of as many rounds as there are clients"
+
+    cost: ClassVar[str] = "a pass forward and backward over the candidates, and a system of equations"
+
     def require_possible(self, prospect: Prospect) -> None:
         """See :class:`attacks.Attack`: the cohorts tell the clients apart."""
         super().require_possible(prospect)

@@ -17,7 +17,11 @@ class Entropy(MembershipAttack):
     ``membership/loss``. Only for tasks of several classes.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model's outputs, and no labels, wants to know who was trained on."
+    threat: ClassVar[str] = "An adversary with the final model's outputs, but no labels, wants to know who was trained on."
+
+    needs: ClassVar[str] = "the final model; a task with classes"
+
+    cost: ClassVar[str] = "a pass forward over the candidates"
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`.

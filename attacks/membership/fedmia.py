@@ -28,6 +28,10 @@ class FedMIA(UpdatesAttack):
 
     threat: ClassVar[str] = "A server that sees each client's update and has an example wants to know who trained on it."
 
+    needs: ClassVar[str] = "the updates of 3 or more clients in a round"
+
+    cost: ClassVar[str] = "a pass forward over the candidates for each update, and one backward in each round"
+
     least_clients: ClassVar[int] = 3
 
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:

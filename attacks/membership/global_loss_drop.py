@@ -32,6 +32,10 @@ class GlobalLossDrop(Attack):
 
     threat: ClassVar[str] = "A server that sees sums of updates and has an example wants to know whether it was trained on."
 
+    needs: ClassVar[str] = "every global model, and who took part"
+
+    cost: ClassVar[str] = "a pass forward over the candidates in each round"
+
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`."""
         assert isinstance(view, ServerView)

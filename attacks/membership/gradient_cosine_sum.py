@@ -33,6 +33,10 @@ class GradientCosineSum(Attack):
 
     threat: ClassVar[str] = "A server that sees sums of updates and has an example wants to know whether it was trained on."
 
+    needs: ClassVar[str] = "the sum of each round's updates"
+
+    cost: ClassVar[str] = "a pass forward and backward over the candidates in each round"
+
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`."""
         assert isinstance(view, ServerView)

@@ -20,7 +20,11 @@ class Loss(MembershipAttack):
             if an example has one class of several.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model and an example wants to know whether it was trained on, from its loss."
+    threat: ClassVar[str] = "An adversary with the final model and an example wants to know whether it was trained on."
+
+    needs: ClassVar[str] = "the final model"
+
+    cost: ClassVar[str] = "a pass forward over the candidates"
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""

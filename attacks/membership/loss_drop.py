@@ -22,6 +22,8 @@ class LossDrop(UpdatesAttack):
 
     threat: ClassVar[str] = "A server that sees each client's update and has an example wants to know who trained on it."
 
+    cost: ClassVar[str] = "two passes forward over the candidates in each round"
+
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
         local_N = np.full(len(seen.knowledge.candidates), np.nan)

@@ -32,6 +32,10 @@ class LossOverRounds(Attack):
 
     threat: ClassVar[str] = "A client that kept every global model and has an example wants to know whether it was trained on."
 
+    needs: ClassVar[str] = "every global model"
+
+    cost: ClassVar[str] = "a pass forward over the candidates in each round"
+
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`."""
         assert isinstance(view, ClientView)

@@ -26,7 +26,11 @@ class Rmia(MembershipAttack):
             no order: it moves only which of the most and the least exposed examples tie.
     """
 
-    threat: ClassVar[str] = "Whoever has the final model, some like it and fresh data wants to know who was trained on."
+    threat: ClassVar[str] = "An adversary with the final model, some like it and fresh data wants to know who was trained on."
+
+    needs: ClassVar[str] = "the final model, shadow models, fresh data"
+
+    cost: ClassVar[str] = "the training of the shadow models"
 
     least_shadows: ClassVar[int] = 1
 

@@ -14,7 +14,7 @@ from privfl.api.frame import Frame
 from privfl.config import ExperimentConfig
 from privfl.records import Environment, Interval, PartitionRecord, Result
 from privfl.running.default_folder import default_folder
-from privfl.running.recording import Observer
+from privfl.running.recording import RoundObserver
 from privfl.running.recording import run as carry_out
 from privfl.running.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    observer: RoundObserver | None = None,
 ) -> Run:
     """Train a configuration, and write everything down in a run folder.
 
@@ -143,13 +143,15 @@ class Run:
         """
         return self._folder.findings
 
-    def attack(self, *names: str, **settings: object) -> tuple[Finding, ...]:
+    def attack(self, *names: str, adversary: Adversary | None = None, **settings: object) -> tuple[Finding, ...]:
         """Attack the run, and write what was found into its folder.
 
         Shadow models are trained in processes of their own, one for each core, and kept for later attacks.
 
         Args:
-            names: attacks, for example ``"membership/lira"``; none: those of the run's configuration.
+            names: attacks, for example ``"membership/lira"``; none: those of the run's configuration; ``"all"``: every attack
+                that the run allows.
+            adversary: in place of names: every attack of this adversary that the run allows.
             settings: settings of the table ``attacks``, for example ``shadow_models=8``; they are kept with the run.
 
         Returns:
@@ -160,10 +162,11 @@ class Run:
             RunFolderError: the data here are not the run's.
             ViewError: the run has not finished.
         """
-        from privfl.running.attacking import attack
+        from privfl.running.attacking import attack, chosen
 
         given = [f"attacks.{key}={json.dumps(value, ensure_ascii=False)}" for key, value in settings.items()]
-        return attack(self._folder, names, settings=given)
+        taken, _ = chosen(self._folder, names, adversary, given)
+        return attack(self._folder, taken, settings=given)
 
     def view(self, adversary: Adversary) -> ExternalView:
         """The view of an adversary on the run: ``external``, ``client``, ``server`` or ``malicious_server``.

@@ -1,4 +1,4 @@
-"""Membership: was this example trained on?"""
+"""Membership question: was this example trained on?"""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class MembershipClaim(Claim):
-    """A score for each candidate, by the name of each variant of the attack.
+    """A claim about membership: for each variant of the attack, by its name, a score of each candidate.
 
     Args:
-        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. Decisions are scores:
-            1 says member and 0 says none.
+        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. A decision is a
+            score too: 1 for member, 0 for non-member.
     """
 
     scores: Mapping[str, FloatArray]
@@ -38,20 +38,20 @@ class MembershipClaim(Claim):
 
     @classmethod
     def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
-        """The claim that :meth:`arrays` gave."""
+        """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
 
     def checked(self, attack: str, candidates: int) -> Self:
-        """The claim with all scores as float64.
+        """The same claim with all scores as float64.
 
         Raises:
-            ItemError: it is something else than a score per candidate by the name of each variant.
+            ItemError: it is not one score per candidate for each named variant.
         """
         return type(self)(_named_scores(attack, self.scores, candidates))
 
 
 class RateAt(Frozen):
-    """True positive rate at one false positive rate; ``tpr`` is None, with the reason, if the sample cannot tell."""
+    """True-positive rate at one false-positive rate; ``tpr`` is None, with a reason, if the sample cannot resolve it."""
 
     fpr: float
     tpr: Interval | None
@@ -59,12 +59,12 @@ class RateAt(Frozen):
 
 
 class AttackRecord(Frozen):
-    """What one variant of one attack found, on all candidates.
+    """Figures of one variant of one attack, on all candidates.
 
-    ``rounds`` are the rounds whose views it looked at, none if it looked at the final model only. ``roc_fpr`` and ``roc_tpr``
-    are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the ``rates``, it beat what the promised ε
-    allows by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised against
-    this adversary.
+    ``rounds`` are the rounds whose views it used; none if it used the final model only. ``roc_fpr`` and ``roc_tpr`` are the
+    ROC curve, thinned for drawing. ``exceeds_bound`` is True if, at one of the ``rates``, the attack exceeded the bound of
+    the promised ε by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised
+    against this adversary.
     """
 
     attack: str
@@ -81,11 +81,10 @@ class AttackRecord(Frozen):
 
 
 class BestAttack(Frozen):
-    """The attack that did best on one half of the candidates, measured on the other half.
+    """The attack that was best on one half of the candidates, measured on the other half.
 
-    ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
-    ``epsilon_ceiling`` is the bound if every guess had been right: no larger ε could have been refuted
-    (about ln(r/3) for r guesses).
+    ``epsilon_lower`` is a lower bound on ε at confidence ``level`` (one-run audit, Steinke 2023). ``epsilon_ceiling`` is the
+    bound if every guess had been right; no larger ε could have been refuted (about ln(r/3) for r guesses).
     """
 
     attack: str
@@ -99,7 +98,7 @@ class BestAttack(Frozen):
 
 
 class MembershipFinding(Finding):
-    """What the membership attacks of one adversary found."""
+    """The finding about the membership attacks of one adversary."""
 
     members: int
     nonmembers: int
@@ -112,10 +111,10 @@ class MembershipFinding(Finding):
 
 
 class GroupRecord(Frozen):
-    """What the best attack found in one group, among the candidates that did not choose it.
+    """The AUC of the best attack in one group, among the candidates that did not choose it.
 
-    ``auc`` is None if the group has no members or no others there. With G groups
-    each interval is at level 1 − 0.05 / G, so that all of them hold together at 0.95.
+    ``auc`` is None if the group has no members or no non-members there. With G groups each interval is at level
+    1 − 0.05 / G, so that all of them hold together at 0.95.
     """
 
     group: str
@@ -125,14 +124,14 @@ class GroupRecord(Frozen):
 
 
 class OutsideFinding(MembershipFinding):
-    """What was found about a model that was trained elsewhere; ``source`` is where its predictions or scores came from."""
+    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores."""
 
     source: str
     groups: list[GroupRecord]
 
 
 class Membership(Question):
-    """Was this example trained on? Judged by the ROC, its area, the TPR at low FPRs, and the ε that the guesses refute.
+    """Membership: was this example trained on? Judged by ROC curve, AUC, TPR at low FPRs and a lower bound on ε.
 
     The candidates are examples whose membership was an independent fair coin. See :func:`privfl.auditing.evaluate`.
     """
@@ -155,9 +154,9 @@ class Membership(Question):
         """The AUC of the best attack in each group.
 
         Args:
-            claims: those that were evaluated.
-            truth: what really happened.
-            group_N: the group of each candidate, numbers or words.
+            claims: the claims that were evaluated.
+            truth: the ground truth of the run.
+            group_N: the group of each candidate, as numbers or strings.
         """
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.items())}
@@ -215,7 +214,7 @@ def _scores(made: Claimed) -> Mapping[str, FloatArray]:
 
 
 def _named_scores(attack: str, returned: object, candidates: int) -> dict[str, FloatArray]:
-    """Scores by the name of each variant, as arrays of numbers."""
+    """Scores of each named variant, as float64 arrays, after checks."""
     shape = 'scores must be {name: scores}, for example {"my score": scores}, a score for each candidate'
     if not isinstance(returned, Mapping):
         raise ItemError(f"attack {attack!r}: gave a {type(returned).__name__} without a name; {shape}")
