@@ -36,7 +36,7 @@ def rows(run: RunRecords) -> list[AdversaryRow]:
         else "the update of every client in every round"
     )
     sent = (
-        "; on the way to it public keys, sealed boxes, masked vectors and the shares that unmask the sum"
+        "; on the way to the sum also public keys, sealed boxes, masked vectors and the shares that unmask it"
         if run.result.hides_updates
         else ""
     )

@@ -140,9 +140,9 @@ def _against_promise(runs: TaggedRuns) -> Drawing:
         f"{headline.title}."
     )
     if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
-        caption += " Where a run stands for a larger federation, its place is at the ε of the noise that it executed."
+        caption += " A run that stands for a larger federation is drawn at the ε of the noise that it executed."
     alt = f"Test {headline.title} against the promised ε. {alt}."
-    return to_drawing(figure, "promise", f"{capitalize(headline.title)} and the promise", alt, caption)
+    return to_drawing(figure, "promise", f"{capitalize(headline.title)} and promised ε", alt, caption)
 
 
 def _around(values: Sequence[float]) -> tuple[float, float]:
@@ -169,7 +169,7 @@ def _terms(privacy: PrivacyResult) -> str:
     terms = f"per {privacy.unit}, δ = {scientific(privacy.delta)}"
     if privacy.extrapolated is None:
         return terms
-    return f"executed, {terms}; the extrapolated ε = {epsilon(privacy.extrapolated.epsilon)} is of no run"
+    return f"executed, {terms}; the extrapolated ε = {epsilon(privacy.extrapolated.epsilon)} belongs to no run"
 
 
 def _promise(run: RunRecords) -> str:

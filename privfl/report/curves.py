@@ -157,7 +157,7 @@ def _epsilon(run: RunRecords) -> Drawing:
         )  # fmt: skip
         alt += f", against a budget of {epsilon(privacy.budget)}"
     axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
-    rounds_axis(axes, "ε so far, the client with the most")
+    rounds_axis(axes, "ε so far, the largest over the clients")
     return to_drawing(figure, "epsilon", "Privacy spent", alt + ".")
 
 
@@ -165,12 +165,12 @@ def _clipped(run: RunRecords) -> Drawing:
     figure, axes = empty_figure()
     points = [(record.round + 1, record.clipped_share) for record in run.rounds if record.clipped_share is not None]
     axes.plot([done for done, _ in points], [share for _, share in points], **line_style(0))
-    what = "updates" if run.result.privacy is not None and run.result.privacy.unit == "client" else "gradients"
-    rounds_axis(axes, f"{what} that were clipped, %")
+    vectors = "updates" if run.result.privacy is not None and run.result.privacy.unit == "client" else "gradients"
+    rounds_axis(axes, f"clipped {vectors}, %")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_ylim(0, 1.04)
-    each = what if what == "updates" else "per-example gradients"
-    alt = f"The share of {each} that were clipped, round by round; in the last, {percent(points[-1][1])}."
+    each = vectors if vectors == "updates" else "per-example gradients"
+    alt = f"The share of clipped {each} in each round; in the last, {percent(points[-1][1])}."
     return to_drawing(figure, "clipped", "Clipping", alt)
 
 

@@ -14,6 +14,7 @@ from privfl.report.wording import (
     NBSP,
     NNBSP,
     byte_size,
+    capitalize,
     count,
     duration,
     epsilon,
@@ -41,11 +42,11 @@ def warnings(run: RunRecords) -> list[str]:
         found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped.rstrip('.')}.")
     if run.rounds and len(run.skipped_rounds) == len(run.rounds):
         why = run.skipped_rounds[0].skipped
-        what = f"Nobody trained in any round ({why})"
+        cause = f"Nobody trained in any round ({why})"
         if run.lost_rounds:
-            spent = ", and what they spent stays spent" if run.result.privacy is not None else ""
-            what = f"No round came to a sum ({why}): clients trained and sent{spent}"
-        found.append(f"{what}. Every figure is that of the untrained model.")
+            spent = ", and the ε that they spent stays spent" if run.result.privacy is not None else ""
+            cause = f"No round reached a sum ({why}): clients trained and sent their updates{spent}"
+        found.append(f"{cause}. Every figure is that of the untrained model.")
     return found + [
         warning for block, one in shown(run.findings) for warning in block.warnings(one, run.promise(one.adversary))
     ]
@@ -53,9 +54,7 @@ def warnings(run: RunRecords) -> list[str]:
 
 def _quality(run: RunRecords) -> Headline:
     figure, found = run.headline_metric, run.result.evaluation.headline
-    sentence = (
-        f"{figure.meaning.format(n=count(found.n))} On the examples it was trained on: {measured(figure, run.result.train)}."
-    )
+    sentence = f"{figure.meaning.format(n=count(found.n))} On its training examples: {measured(figure, run.result.train)}."
     terms = f"{measured_range(figure, found)} ({level(found.level)}{NBSP}interval)"
     return Headline(f"Test {figure.title}", measured(figure, found.value), terms, sentence)
 
@@ -64,7 +63,7 @@ def _promise(run: RunRecords) -> Headline:
     privacy = run.result.privacy
     if privacy is None:
         sentence = (
-            "This run was trained without differential privacy. What the attacks found is all that is known of its leakage."
+            "This run was trained without differential privacy. The results of attacks are all that is known of its leakage."
         )
         return Headline("Promised ε", "no promise", "ε is unbounded", sentence)
     allowed = float(tpr_bound(LOW_FPR, privacy.curve_epsilon, privacy.curve_delta))
@@ -75,17 +74,17 @@ def _promise(run: RunRecords) -> Headline:
     if privacy.unit == "client" and privacy.sampler == "none":
         change = f"one client's update replaced by {'another' if privacy.relation == 'replace_one' else 'zeros'}"
     sentence = (
-        f"Whatever anyone concludes, {change} changes its probability at most {times}-fold (plus δ). "
+        f"{capitalize(change)} changes the probability of any conclusion at most {times}-fold (plus δ). "
         f"No attack at 1{NNBSP}% FPR can find more than {percent_at_most(allowed)} of the members."
     )
     if privacy.unit == "client":
         sentence += (
-            f" One example in or out replaces its client's update, for which ε{NBSP}={NBSP}{epsilon(privacy.attack_epsilon)} "
-            "holds: with that attacks are compared."
+            " One example more or less replaces its client's update by another. For such a replacement "
+            f"ε{NBSP}={NBSP}{epsilon(privacy.attack_epsilon)} holds, and attacks are compared with that."
         )
     terms = f"per {privacy.unit}, at δ{NBSP}={NBSP}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
     if privacy.extrapolated is not None:
-        terms = f"executed, {terms}; the extrapolated ε{NBSP}={NBSP}{epsilon(privacy.extrapolated.epsilon)} is of no run"
+        terms = f"executed, {terms}; the extrapolated ε{NBSP}={NBSP}{epsilon(privacy.extrapolated.epsilon)} belongs to no run"
     return Headline("Promised ε", f"ε = {epsilon(privacy.epsilon)}", terms, sentence)
 
 
@@ -110,18 +109,20 @@ def _overhead(run: RunRecords) -> Headline:
     label = "Secure aggregation adds"
     overhead = Overhead.of(run)
     if not run.result.hides_updates:
-        sentence = "Secure aggregation was off: the server saw the update of every single client."
+        sentence = "Secure aggregation was off: the server saw the update of every client."
         return Headline("Secure aggregation", "off", f"{byte_size(run.result.bytes_up)} uploaded in the clear", sentence)
     sent = byte_size(run.result.bytes_up + run.result.bytes_down)
     if run.contributions == 0 and run.lost_rounds:
-        return Headline(label, "not measured", f"{sent} in lost rounds", "No round came to a sum: there is nothing to compare.")
+        return Headline(
+            label, "not measured", f"{sent} in lost rounds", "No round reached a sum, so there is nothing to compare."
+        )
     if run.contributions == 0:
-        return Headline(label, "nothing", "no client sent anything", "No round came to an aggregation.")
+        return Headline(label, "nothing", "no client sent anything", "No round reached the aggregation.")
     never = "never the update of one client"
     if run.single_client_rounds:
         rounds = plural(run.single_client_rounds, "round")
         never = f"but in {rounds} with a single client, the update of that client beside zeros"
-    lost = ", those of lost rounds and of repeats included" if run.lost_rounds else ""
+    lost = ", including those of lost rounds and of repeats" if run.lost_rounds else ""
     sentence = (
         f"Its messages add up to {sent}{lost}, against {byte_size(run.result.bytes_plain)} in the clear. In return the server "
         f"saw sums over cohorts, {never}."

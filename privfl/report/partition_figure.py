@@ -52,7 +52,7 @@ def drawing(partition: PartitionRecord) -> Drawing:
     column = f"the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size" if len(ordered) > COLUMNS else "a client"
     row = " a row is a class;" if rows > 1 else ""
     caption = f"A column is {column}, the largest at the left;{row} the bars above are the clients' sizes."
-    return to_drawing(figure, "partition", "Who has which class" if rows > 1 else "Who has how much", alt, caption)
+    return to_drawing(figure, "partition", "Classes of each client" if rows > 1 else "Examples of each client", alt, caption)
 
 
 def facts(partition: PartitionRecord) -> list[tuple[str, str]]:

@@ -107,10 +107,10 @@ class _Partition:
         present_K = (self.counts_KC > 0).sum(axis=1)
         left_out = len(self.clients) - len(self._shown())
         if left_out:
-            yield Text(f"{left_out} of {len(self.clients)} clients are not drawn; those that are stand in order of size", "dim")
+            yield Text(f"{left_out} of {len(self.clients)} clients are not drawn; the others are in order of size", "dim")
         by_class = len(self.classes) > 1
-        what = f", {len(self.classes)} classes" if by_class else ""
-        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples{what}")
+        classes = f", {len(self.classes)} classes" if by_class else ""
+        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples{classes}")
         yield Text(f"examples per client   {_spread(sizes_K, ',.0f')}")
         if not by_class:
             return

@@ -33,8 +33,8 @@ class ShownRate:
     """The true positive rate that the page shows for an attack at one false positive rate.
 
     Args:
-        rate: the rate to show. If the best attack was selected among several, its rate is measured on the half of the
-            candidates that was not used to select it; on all candidates, the selection would bias it upwards.
+        rate: the rate to show. If the best attack was chosen from several, its rate is measured on the half of the
+            candidates that was not used to choose it; on all candidates, the choice would bias it upwards.
         of_all: the rate on all candidates, if ``rate`` is measured on one half.
     """
 
@@ -43,7 +43,7 @@ class ShownRate:
 
 
 def shown_rate(attack: AttackRecord, at: RateAt, finding: MembershipFinding) -> ShownRate:
-    """Return the rate to show for an attack: for a selected best attack, that of the half that did not select it."""
+    """Return the rate to show for an attack: for a best attack chosen from several, that of the half not used to choose it."""
     best = finding.best
     honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
     return ShownRate(at, None) if honest is None or len(finding.attacks) == 1 else ShownRate(honest, at)
@@ -75,7 +75,7 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         _other(axes, attack, f"{len(others)} more, in the table" if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
-    return to_drawing(figure, name, f"What each attack{by} finds", _alt(finding, promise), _caption(promise))
+    return to_drawing(figure, name, f"ROC of each attack{by}", _alt(finding, promise), _caption(promise))
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:
@@ -170,10 +170,10 @@ def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
     found = []
     for attack in finding.attacks:
         at = rate_at(attack.rates, LOW_FPR)
-        what = shown_rate(attack, at, finding) if at else None
-        if what is not None and what.rate.tpr is not None:
-            half = " (of the half that did not choose it)" if what.of_all else ""
-            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(what.rate.tpr.value, 2)}{half}")
+        shown = shown_rate(attack, at, finding) if at else None
+        if shown is not None and shown.rate.tpr is not None:
+            half = " (on the half not used to choose it)" if shown.of_all else ""
+            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(shown.rate.tpr.value, 2)}{half}")
     text = "ROC of each attack on logarithmic axes"
     if promise is not None:
         allowed = float(tpr_bound(LOW_FPR, promise.curve_epsilon, promise.curve_delta))
@@ -183,23 +183,23 @@ def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
 
 def _caption(promise: PrivacyResult | None) -> str:
     lines = [
-        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage "
-        "hurts, and where averages hide it.",
-        "On the dotted line an attack knows nothing: it finds as large a share of members as it accuses of non-members.",
+        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone. Leakage there does the "
+        "most harm, and averages hide it.",
+        "The dotted line is guessing: the share of members found equals the share of non-members accused.",
     ]
     if promise is not None:
         lines.append(
-            "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all "
-            "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
+            "The solid line at the top is the most that the promise allows any attack, now or later. It is the least over all "
+            "pairs (ε, δ) of the run's privacy curve, not only the bound of the quoted pair. No attack may lie above it."
         )
         if promise.unit == "client":
             lines.append(
-                "The attacks ask of single examples, and the promise is to whole clients: one example in or out replaces its "
-                "client's update by another. The curve is that of such a replacement."
+                "The attacks concern single examples, but the promise covers whole clients. One example more or less replaces "
+                "its client's update by another. The solid line is the bound for such a replacement."
             )
     lines += [
-        "Each line is of all candidates. The heavy one is the best attack, chosen on one half of them; bars on it, if a "
-        "rate can be resolved, are 95 % intervals.",
-        "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
+        "Each curve is measured on all candidates. The heavy one is the best attack, chosen on one half of them. Bars on it "
+        "are 95 % intervals of the rates that can be resolved.",
+        "In the hatched part fewer than ten false alarms are expected. No result there can be told from chance.",
     ]
     return "\n".join(lines)

@@ -51,8 +51,8 @@ def risks(records: list[SecureRecord]) -> list[tuple[str, str]]:
     """Return the bounds on the probabilities of failure in the worst round, or the reason that failure is excluded."""
     insecure, lost = (_worst([getattr(one, name) for one in records]) for name in ("log2_insecure", "log2_recovery"))
     return [
-        ("P(more than the sum is learned)", probability(insecure, "fewer may be corrupt than it takes")),
-        ("P(round is lost)", probability(lost, "the losses allowed for leave enough")),
+        ("P(more than the sum is learned)", probability(insecure, "too few clients may be corrupt")),
+        ("P(round is lost)", probability(lost, "enough clients remain after the allowed losses")),
     ]
 
 
@@ -69,7 +69,12 @@ def probability(log2: float | None, certain: str) -> str:
 
 def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
     facts = [
-        ("server", "active: it may lie" if records[0].adversary == "active" else "semi-honest: it only looks"),
+        (
+            "server",
+            "active: it may deviate from the protocol"
+            if records[0].adversary == "active"
+            else "semi-honest: it follows the protocol",
+        ),
         *_numbers(records),
         ("word", f"{records[0].bits}{NBSP}bits"),
     ]
@@ -81,7 +86,7 @@ def _facts(records: list[SecureRecord]) -> list[tuple[str, str]]:
         facts.append(("clients refused", count(refused)))
     repeated = sum(one.attempts - 1 for one in records)
     if repeated:
-        facts.append(("attempts begun again", count(repeated)))
+        facts.append(("repeated attempts", count(repeated)))
     masks = sum(one.masks_clients for one in records), sum(one.masks_server for one in records)
     return [*facts, ("masks expanded", f"{count(masks[0])} by clients, {count(masks[1])} by the server")]
 

@@ -77,7 +77,7 @@ def test_each_adversary_has_a_finding_of_its_own(seen: RunFolder) -> None:
     assert run_attacks(seen, SERVER[1:]) == seen.findings == tuple(found.values())
     page = write_report([seen], seen.path / "report.html").read_text(encoding="utf-8")
     assert page.count("<h3>By the server</h3>") == 1
-    assert "what the server saw (rounds 1 to 5)" in page
+    assert "all that the server saw (rounds 1 to 5)" in page
     assert (seen.path / "figures" / "roc_server.svg").is_file()
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))

@@ -167,7 +167,7 @@ def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished:
     assert promised is not None
     assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
     words = {one.label: one.sentence for one in headlines(RunRecords.read(finished))}["Promised ε"]
-    assert "One example in or out replaces its client's update" in words
+    assert "One example more or less replaces its client's update" in words
 
 
 def test_the_best_attack_on_one_example_of_a_client_is_within_the_bound(tmp_path: Path) -> None:

@@ -50,7 +50,7 @@ def test_runs_without_promise_or_attack_compare(tmp_path: Path) -> None:
     overrides = ["privacy.kind=none", "aggregator.kind=mean"]
     folders = [make(tmp_path / name, Made(name=name, overrides=overrides, attacked=False)) for name in ("one", "two")]
     text = Reader(write_report(folders, tmp_path / "sides.html").read_text()).text
-    assert "Nothing but the name" in text
+    assert "Only the names differ" in text
     assert "not measured" in text
 
 
@@ -97,7 +97,7 @@ def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: 
     imagined = replace(plain, result=plain.result.model_copy(update={"privacy": privacy}))
     (one, other) = (row(run, "A", None, finding_kinds([plain, imagined])) for run in (plain, imagined))
     assert other.promised[0] == "61,234"
-    assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 is of no run"
+    assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 belongs to no run"
     assert "extrapolated" not in one.promised[1]
     with style():
         (promise, *_) = drawings([("A", plain), ("B", imagined)])
@@ -109,7 +109,7 @@ def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: 
     result = made / "result.json"
     result.write_text(imagined.result.model_dump_json())
     text = Reader(write_report([quickstart, RunFolder(made)], tmp_path / "sides.html").read_text()).text
-    assert "the extrapolated ε = 2.04 is of no run" in text
+    assert "the extrapolated ε = 2.04 belongs to no run" in text
 
 
 def with_streams(run: RunRecords, names: Sequence[str | None]) -> RunRecords:

@@ -16,7 +16,7 @@ from privfl.report.wording import epsilon
 @pytest.mark.parametrize(
     ("low", "value", "high", "said"),
     [
-        (0.0068, 0.0090, 0.0117, "The interval holds that figure: no leak is shown."),
+        (0.0068, 0.0090, 0.0117, "The interval contains that figure: no leak is shown."),
         # A threshold set for 1 % on 6,000 non-members may be one for 1.29 %: 1.06 % is not beyond chance.
         (0.0106, 0.0133, 0.0165, "the threshold itself may be off by as much: no leak is shown."),
         (0.0140, 0.0170, 0.0204, "the model leaks who was a member."),

@@ -20,7 +20,7 @@ NEVER = secure_record(5).model_copy(
         (-41.0, 0.0, ("at most 2^−41", "at most 1")),
         (-0.4, -0.6, ("at most 1", "at most 1")),
         # Where nothing is left to chance there is no probability, and what excludes it is said instead of 0.
-        (None, None, ("excluded: fewer may be corrupt than it takes", "excluded: the losses allowed for leave enough")),
+        (None, None, ("excluded: too few clients may be corrupt", "excluded: enough clients remain after the allowed losses")),
     ],
 )
 def test_what_may_fail_is_bounded_or_excluded(insecure: float | None, lost: float | None, said: tuple[str, str]) -> None:
@@ -34,6 +34,6 @@ def test_a_round_without_a_roster_has_no_numbers_and_counts_all_the_same() -> No
     assert certified_numbers(NEVER) == "no roster was long enough"
     facts = dict(_facts([NEVER, secure_record(5), secure_record(4)]))
     assert facts["fewest in a sum"].startswith("3")
-    assert facts["attempts begun again"] == "2"
+    assert facts["repeated attempts"] == "2"
     assert [name for name in facts if name.startswith("round of")] == ["round of 4 clients", "round of 5 clients"]
     assert dict(_facts([NEVER]))["rosters"] == certified_numbers(NEVER)

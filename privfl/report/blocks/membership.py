@@ -133,7 +133,7 @@ class Membership(Block):
             at = roc.rate_at(attack.rates, LOW_FPR)
             found = roc.shown_rate(attack, at, finding) if at else None
             tpr = found.rate.tpr if found else None
-            half = " (best; of the half that did not choose it)" if found and found.of_all else ""
+            half = " (best; on the half not used to choose it)" if found and found.of_all else ""
             table.add_row(
                 attack_name(attack.attack, attack.variant),
                 f"{attack.auc.value:.3f}",
@@ -175,18 +175,19 @@ def _attack(finding: MembershipFinding) -> Headline:
     label, best = attack_label(finding.adversary), finding.best
     name = attack_name(best.attack, best.variant)
     origin = (
-        f"By {name}: chosen on one half of the candidates and measured on the other, {count(best.candidates)} examples."
+        f"The attack is {name}, chosen on one half of the candidates and measured on the other, "
+        f"{count(best.candidates)} examples."
         if len(finding.attacks) > 1
-        else f"By {name}, on {count(best.candidates)} examples."
+        else f"The attack is {name}, measured on {count(best.candidates)} examples."
     )
     found = _best_rate(finding)
     if found is None or found.tpr is None:
         reason = (found.reason if found else None) or "that rate was not measured"
         return Headline(
-            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
+            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} There are too few non-members to tell."
         )
     if found.tpr.low > _highest_fpr(best.candidates - found.tpr.n):
-        verdict = "The interval lies above that, by more than the threshold's own error: the model leaks who was a member."
+        verdict = "The interval lies above that by more than the threshold's own error: the model leaks who was a member."
         if finding.adversary != "external":
             verdict = verdict.replace("the model leaks", "the rounds leak")
     elif found.tpr.low > LOW_FPR:
@@ -194,9 +195,9 @@ def _attack(finding: MembershipFinding) -> Headline:
     elif found.tpr.high < LOW_FPR:
         verdict = "This attack does worse than guessing."
     else:
-        verdict = "The interval holds that figure: no leak is shown."
+        verdict = "The interval contains that figure: no leak is shown."
     sentence = (
-        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{NNBSP}%. {verdict} "
+        f"The share of members that it finds if it falsely accuses 1 non-member in 100; guessing finds 1{NNBSP}%. {verdict} "
         f"{origin}"
     )
     return Headline(label, percent(found.tpr.value, 2), interval_and_level(found.tpr, 2), sentence)
@@ -214,13 +215,13 @@ def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Head
     if best.epsilon_lower <= 0:
         sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
         return Headline(label, "ε ≥ 0", terms, f"{sentence} {_ceiling(finding, promise)}")
-    sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
+    sentence = f"The best attack's guesses refute a promise of any ε below {epsilon(best.epsilon_lower)}."
     if promise is not None:
         against = f" of {epsilon(promise.attack_epsilon)}{_of_replacement(promise)}" if _of_replacement(promise) else ""
         sentence += (
             f" That contradicts the promise{against}."
             if best.epsilon_lower > promise.attack_epsilon
-            else f" What lies between it and the promised ε{against}, stronger attacks might find."
+            else f" A stronger attack might find any value up to the promised ε{against}."
         )
     return Headline(label, f"ε ≥ {epsilon(best.epsilon_lower)}", terms, f"{sentence} {_ceiling(finding, promise)}")
 
@@ -228,7 +229,7 @@ def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Head
 def _ceiling(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
     """Say which ε the audit would show if all guesses were right, and whether it could contradict the promise."""
     most = finding.best.epsilon_ceiling
-    sentence = f"Had every guess been right, the audit would show ε{NBSP}≥{NBSP}{epsilon(most)}"
+    sentence = f"If every guess were right, the audit would show ε{NBSP}≥{NBSP}{epsilon(most)}"
     if promise is not None and most <= promise.attack_epsilon:
         return f"{sentence}: so few candidates cannot contradict the promise."
     return f"{sentence}, and never more."
@@ -236,7 +237,7 @@ def _ceiling(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
 
 def _of_replacement(promise: PrivacyResult) -> str:
     """Name the neighbouring relation that attacks are compared under, if the headline uses another."""
-    return "" if promise.attack_relation == promise.relation else " for a client's update that is replaced by another"
+    return "" if promise.attack_relation == promise.relation else " for the replacement of a client's update by another"
 
 
 # --- the section ------------------------------------------------------------------------------------------------------
@@ -247,7 +248,7 @@ def _has(finding: MembershipFinding) -> str:
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
-    return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
+    return f"all that the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
 
 
 def _prose(finding: MembershipFinding) -> str:
@@ -283,7 +284,7 @@ def _cell(found: roc.ShownRate) -> Cell:
         return value, under
     everybody, interval = _share(found.of_all)
     # Several short lines, since one long line would make the table wider than the page.
-    lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
+    lines = (under, "on the half not used", "to choose it;", f"on all: {everybody}", interval)
     return value, "\n".join(line for line in lines if line)
 
 
@@ -299,9 +300,9 @@ _TEMPLATE: Final = """\
 {% if prose %}
 <p class="prose">{{ prose }}</p>
 {% else %}
-<p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples, for each of which a fair coin
-decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. It has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
-trained in the same way{% endif %}, and says who was a member.</p>
+<p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples. For each of them a fair coin
+decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. The attack has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
+trained in the same way{% endif %}, and says which examples were members.</p>
 {% endif %}
 <div class="beside">
 {{ figure(roc, captioned=false) }}
@@ -322,17 +323,17 @@ trained in the same way{% endif %}, and says who was a member.</p>
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the choosing half{% endif %}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the half used to choose it{% endif %}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
 {% endfor %}
 </tbody>
 </table>
-<p class="note">On all candidates, with 95 % intervals{% if attacks | length > 1 %}, but for the best attack's
-figure in the headline: it was chosen on one half of the candidates, and what it finds is measured on the other{% endif %}. The balanced
-accuracy is of one half, at the threshold that was best on the other, and has no interval. Knowing nothing gives an AUC of 0.5, a balanced
-accuracy of 50 %, and finds as large a share of members as it accuses of non-members.</p>
+<p class="note">Rates are measured on all candidates, with 95 % intervals.{% if attacks | length > 1 %} The best attack is an exception: it was
+chosen on one half of the candidates, and its rate in the headline is measured on the other.{% endif %} The balanced accuracy is measured on
+one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
+equal to the FPR.</p>
 </div>
 """  # noqa: E501
 
@@ -361,8 +362,8 @@ def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: A
     axes.xaxis.set_major_formatter(PERCENT)
     format_metric_axis(axes, headline)
     by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
-    alt = f"Test {headline.title} against what the best attack{by} found. {'; '.join(shown)}."
+    alt = f"Test {headline.title} against the TPR of the best attack{by}. {'; '.join(shown)}."
     caption = (
         f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
     )
-    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and what was found{by}", alt, caption)
+    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and leakage{by}", alt, caption)

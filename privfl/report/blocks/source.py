@@ -39,7 +39,7 @@ class Source(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         shares = "; ".join(f"{name}: {share} ({interval})" for name, (share, interval) in _cells(finding))
-        return f"The client that trained on a member is named rightly by {shares}. Guessing: {percent(finding.chance)}."
+        return f"The client that trained on a member is named correctly by {shares}. Guessing: {percent(finding.chance)}."
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: the share of right guesses of each variant, and of guessing."""
@@ -48,7 +48,7 @@ class Source(Block):
             finding = _narrow(finding)
             shares = ", ".join(f"{name}: {share} ({interval})" for name, (share, interval) in _cells(finding))
             found = (shares, f"guessing: {percent(finding.chance)}")
-        return [Column("client of a member named rightly", "client named rightly", found)]
+        return [Column("client of a member named correctly", "client named correctly", found)]
 
     def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
@@ -59,7 +59,7 @@ class Source(Block):
         finding = _narrow(finding)
         rounds = tuple(sorted({number for one in finding.attacks for number in one.rounds}))
         title = f"source, by the {finding.adversary}, from {rounds_read(rounds)}; guessing: {percent(finding.chance)}"
-        table = Table("attack", "named rightly", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+        table = Table("attack", "named correctly", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for name, (share, interval) in _cells(finding):
             table.add_row(name, share, interval)
         return table
@@ -80,14 +80,14 @@ def _cells(finding: SourceFinding) -> list[tuple[str, Cell]]:
 _TEMPLATE: Final = """\
 {% from "parts.html.j2" import cell with context %}
 <h3>Source, by the {{ finding.adversary }}</h3>
-<p class="prose">Each attack names, for each of {{ finding.members | count }} examples that were trained on, one of
-{{ finding.clients | count }} clients. Whoever always names the client with most of them is right for {{ chance }}.</p>
-<div class="scroll" role="region" aria-label="Clients named rightly" tabindex="0">
+<p class="prose">For each of {{ finding.members | count }} examples that were trained on, an attack names one of
+{{ finding.clients | count }} clients. Always naming the client with the most examples is right for {{ chance }}.</p>
+<div class="scroll" role="region" aria-label="Clients named correctly" tabindex="0">
 <table class="stacked">
-<thead><tr><th scope="col">attack</th><th scope="col">client named rightly</th></tr></thead>
+<thead><tr><th scope="col">attack</th><th scope="col">client named correctly</th></tr></thead>
 <tbody>
 {% for name, pair in rows %}
-<tr><th scope="row">{{ name }}</th>{{ cell(pair, "client named rightly") }}</tr>
+<tr><th scope="row">{{ name }}</th>{{ cell(pair, "client named correctly") }}</tr>
 {% endfor %}
 </tbody>
 </table>
