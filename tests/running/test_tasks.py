@@ -63,7 +63,7 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     html = run_page(RunRecords.read(again)).html
     assert f"Test {figures[name].title}" in html
     assert all(f">{capitalize(figure.title)}<span" in html for figure in figures.values())
-    assert ("Who has which class" in html) == (task == "binary")
+    assert ("Classes of each client" in html) == (task == "binary")
 
 
 def test_a_run_that_names_plain_classification_is_the_run_that_names_no_task(tmp_path: Path) -> None:
