@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
+from privfl.adversaries import Adversary
 from privfl.learning.tasks import Figure
 from privfl.records import Interval
 
@@ -142,6 +143,11 @@ def rounds_read(rounds: Sequence[int]) -> str:
     if list(rounds) == list(range(rounds[0], rounds[-1] + 1)):
         return f"rounds {rounds[0] + 1} to {rounds[-1] + 1}"
     return f"{len(rounds)} rounds from {rounds[0] + 1} to {rounds[-1] + 1}"
+
+
+def adversary_name(adversary: Adversary) -> str:
+    """Return the displayed name of an adversary: ``malicious_server`` -> malicious server."""
+    return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
 
 
 def attack_name(attack: str, variant: str) -> str:

@@ -19,6 +19,7 @@ from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure
 from privfl.report.wording import (
     NBSP,
     NNBSP,
+    adversary_name,
     attack_name,
     axis_of,
     better_direction,
@@ -78,7 +79,7 @@ class Membership(Block):
             "roc": drawing,
             "attacks": _rows(finding),
             "rates": [rate(at.fpr) for at in finding.attacks[0].rates],
-            "title": "" if finding.adversary == "external" else f"By the {_who(finding.adversary)}",
+            "title": "" if finding.adversary == "external" else f"By the {adversary_name(finding.adversary)}",
             "has": _has(finding),
             "prose": _prose(finding),
         }
@@ -97,7 +98,11 @@ class Membership(Block):
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """See :class:`privfl.report.blocks.Block`: the best attack's TPR, and the ε that it refutes."""
-        by, against = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f" against the {_who(adversary)}")
+        by, against = (
+            ("", "")
+            if adversary == "external"
+            else (f" by the {adversary_name(adversary)}", f" against the {adversary_name(adversary)}")
+        )
         found: Cell = ("not measured", "")
         measured: Cell = ("not measured", "")
         if finding is not None:
@@ -125,7 +130,7 @@ class Membership(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         rounds = finding.made_by().get(finding.best.attack, ())
-        title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}"
+        title = f"{finding.question}, by the {adversary_name(finding.adversary)}, from {rounds_read(rounds)}"
         table = Table(
             "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
@@ -149,10 +154,6 @@ def _narrow(finding: Finding) -> MembershipFinding:
     return finding
 
 
-def _who(adversary: Adversary) -> str:
-    return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
-
-
 def _best_rate(finding: MembershipFinding) -> RateAt | None:
     return roc.rate_at(finding.best.rates, LOW_FPR)
 
@@ -167,7 +168,7 @@ def _tpr(finding: MembershipFinding) -> Interval | None:
 
 def attack_label(adversary: Adversary = "external") -> str:
     """Return the label of the best attack's headline."""
-    by = "" if adversary == "external" else f" by the {_who(adversary)}"
+    by = "" if adversary == "external" else f" by the {adversary_name(adversary)}"
     return f"Best attack{by}: TPR at 1{NNBSP}%{NBSP}FPR"
 
 
@@ -209,7 +210,7 @@ def _highest_fpr(nonmembers: int) -> float:
 
 
 def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Headline:
-    label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {_who(finding.adversary)}"
+    label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {adversary_name(finding.adversary)}"
     best = finding.best
     terms = f"with {level(best.level)} confidence, at δ{NBSP}={NBSP}{scientific(best.delta) if best.delta else 0}"
     if best.epsilon_lower <= 0:
@@ -248,7 +249,7 @@ def _has(finding: MembershipFinding) -> str:
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
-    return f"all that the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
+    return f"all that the {adversary_name(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
 
 
 def _prose(finding: MembershipFinding) -> str:
@@ -361,7 +362,7 @@ def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: A
     label_axes(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
     axes.xaxis.set_major_formatter(PERCENT)
     format_metric_axis(axes, headline)
-    by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
+    by, suffix = ("", "") if adversary == "external" else (f" by the {adversary_name(adversary)}", f"_{adversary}")
     alt = f"Test {headline.title} against the TPR of the best attack{by}. {'; '.join(shown)}."
     caption = (
         f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
