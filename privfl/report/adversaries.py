@@ -46,12 +46,13 @@ def rows(run: RunRecords) -> list[AdversaryRow]:
         "server": f"every global model, who took part, and {updates}{sent}",
     }
     found = [AdversaryRow(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
-    return [
-        *found,
-        AdversaryRow(
-            "malicious server", ADVERSARIES["malicious_server"], "not part of this run: its server kept to the protocol", "–"
-        ),
-    ]
+    further_rounds = max((rounds for one in run.findings for rounds in one.asked_by().values()), default=0)
+    saw, measured = "not part of this run: its server kept to the protocol", "–"
+    if further_rounds:
+        rounds = plural(further_rounds, "round")
+        saw = f"the same, and the answers to models of its choice in up to {rounds} after the run's last"
+        measured = f"{_measured(run, 'malicious_server')} The ledger does not price those rounds."
+    return [*found, AdversaryRow("malicious server", ADVERSARIES["malicious_server"], saw, measured)]
 
 
 def _measured(run: RunRecords, adversary: Adversary) -> str:

@@ -126,7 +126,7 @@ ADVERSARIES = {
     "external": "anyone who is given the final model",
     "client": "the other clients",
     "server": "the server, even if it reads every message that it receives",
-    "malicious_server": "a server that also deviates from the protocol",
+    "malicious_server": "a server that also chooses the messages that it sends",
 }
 """A description of each adversary."""
 

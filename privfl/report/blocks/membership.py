@@ -98,11 +98,8 @@ class Membership(Block):
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """See :class:`privfl.report.blocks.Block`: the best attack's TPR, and the ε that it refutes."""
-        by, against = (
-            ("", "")
-            if adversary == "external"
-            else (f" by the {adversary_name(adversary)}", f" against the {adversary_name(adversary)}")
-        )
+        name = adversary_name(adversary)
+        by, against = ("", "") if adversary == "external" else (f" by the {name}", f" against the {name}")
         found: Cell = ("not measured", "")
         measured: Cell = ("not measured", "")
         if finding is not None:
@@ -130,7 +127,8 @@ class Membership(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         rounds = finding.made_by().get(finding.best.attack, ())
-        title = f"{finding.question}, by the {adversary_name(finding.adversary)}, from {rounds_read(rounds)}"
+        name = adversary_name(finding.adversary)
+        title = f"{finding.question}, by the {name}, from {rounds_read(rounds)}{_further_rounds(finding)}"
         table = Table(
             "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
@@ -249,7 +247,14 @@ def _has(finding: MembershipFinding) -> str:
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
-    return f"all that the {adversary_name(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
+    name = adversary_name(finding.adversary)
+    return f"all that the {name} saw ({rounds_read(tuple(rounds))}){_further_rounds(finding)}"
+
+
+def _further_rounds(finding: MembershipFinding) -> str:
+    """Name the additional rounds that a malicious server requested, as the end of a sentence; empty if there were none."""
+    most = max((attack.asked for attack in finding.attacks), default=0)
+    return f" and from up to {plural(most, 'round')} more that it asked for, which the ledger does not price" if most else ""
 
 
 def _prose(finding: MembershipFinding) -> str:
@@ -271,6 +276,7 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
             "name": attack_name(attack.attack, attack.variant),
             "best": (attack.attack, attack.variant) == best,
             "beyond": bool(attack.exceeds_bound),
+            "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
             "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
             "balanced": (percent(attack.balanced_accuracy), ""),
             "rates": [_cell(roc.shown_rate(attack, at, finding)) for at in attack.rates],
@@ -324,7 +330,7 @@ trained in the same way{% endif %}, and says which examples were members.</p>
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the half used to choose it{% endif %}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the half used to choose it{% endif %}</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
