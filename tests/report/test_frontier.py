@@ -22,7 +22,7 @@ from privfl.report.drawing import COLOURS, style
 from privfl.report.frontier import figures, tables, verdict
 from privfl.report.frontier.page import write_frontier
 from privfl.report.frontier.points import Frontier, frontier, over_seeds
-from privfl.report.recorded import Run as RunRecords
+from privfl.report.run_records import RunRecords
 from privfl.running.run_folder import RunFolder
 
 PLAIN = ("privacy.kind=none", "aggregator.kind=mean")

@@ -8,9 +8,20 @@ from collections.abc import Callable, Sequence
 from matplotlib.axes import Axes
 
 from privfl.adversaries import Adversary
-from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, outside_legend, series
+from privfl.report.drawing import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Drawing,
+    empty_figure,
+    label_axes,
+    legend_below,
+    line_style,
+    to_drawing,
+)
 from privfl.report.frontier.points import Frontier, Measure, OverSeeds, Point
-from privfl.report.wording import amount, axis_of, better, capital
+from privfl.report.wording import axis_of, better_direction, byte_size, capitalize
 
 WHO: dict[Adversary, str] = {
     "external": "final model",
@@ -25,7 +36,7 @@ Get = Callable[[Point], OverSeeds | None]
 def drawings(frontier: Frontier) -> list[Drawing]:
     """All figures for which there are numbers."""
     found = [
-        _over_epsilon(frontier, "utility", f"{capital(frontier.headline.title)} and the promise", _quality, _scale(frontier))
+        _over_epsilon(frontier, "utility", f"{capitalize(frontier.headline.title)} and the promise", _quality, _scale(frontier))
     ]
     measure = frontier.measure
     if "external" in frontier.adversaries:
@@ -74,7 +85,7 @@ def _over_epsilon(
     caption: str = "",
 ) -> Drawing:
     """A figure against the promise, a line for each other setting."""
-    figure, axes = blank(height=270)
+    figure, axes = empty_figure(height=270)
     label, factor = scale
     places, rows = _places(frontier), [["setting", "epsilon_target", "value", "low", "high", "seeds"]]
     lines = _lines(frontier)
@@ -87,7 +98,7 @@ def _over_epsilon(
             target = "inf" if math.isinf(point.target) else f"{point.target:g}"
             rows.append([words, target, f"{found.value:.6g}", f"{found.low:.6g}", f"{found.high:.6g}", str(found.seeds)])
         values = [found.value * factor for _, found in known]
-        axes.plot(x, values, **series(index), marker=MARKERS[index % len(MARKERS)], markersize=6, label=words or None)
+        axes.plot(x, values, **line_style(index), marker=MARKERS[index % len(MARKERS)], markersize=6, label=words or None)
     if guessing is not None:
         axes.axhline(guessing * factor, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
         axes.annotate(
@@ -95,10 +106,10 @@ def _over_epsilon(
             color=MUTED, fontsize=10, ha="right",
         )  # fmt: skip
     _promise_axis(axes, places)
-    labelled(axes, "promised ε", label)
+    label_axes(axes, "promised ε", label)
     if len(lines) > 1:
-        outside_legend(axes)
-    return finish(figure, name, title, _alt(title, rows), caption or _interval_caption(frontier), rows)
+        legend_below(axes)
+    return to_drawing(figure, name, title, _alt(title, rows), caption or _interval_caption(frontier), rows)
 
 
 def _interval_caption(frontier: Frontier) -> str:
@@ -126,7 +137,7 @@ def _leakage_over_epsilon(frontier: Frontier, measure: Measure) -> Drawing:
 
 def _pareto(frontier: Frontier, measure: Measure) -> Drawing:
     known = [(point, found) for point in frontier.points if (found := measure.at(point, "external")) is not None]
-    figure, axes = blank(height=250 + 18 * len(known))
+    figure, axes = empty_figure(height=250 + 18 * len(known))
     label, factor = _scale(frontier)
     rows = [["setting", "leakage", "leakage_low", "leakage_high", "quality", "quality_low", "quality_high"]]
     for index, (point, found) in enumerate(known):
@@ -155,14 +166,14 @@ def _pareto(frontier: Frontier, measure: Measure) -> Drawing:
         zorder=0.5,
     )
     axes.axvline(measure.guessing * measure.scale, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    labelled(axes, measure.label, label)
-    outside_legend(axes, 1)
-    title = f"{capital(frontier.headline.title)} and leakage"
+    label_axes(axes, measure.label, label)
+    legend_below(axes, 1)
+    title = f"{capitalize(frontier.headline.title)} and leakage"
     caption = (
-        f"{better(frontier.headline)} The dashed line joins the settings that no other setting beats in both. The dotted line "
-        "is guessing."
+        f"{better_direction(frontier.headline)} The dashed line joins the settings that no other setting beats in "
+        "both. The dotted line is guessing."
     )
-    return finish(figure, "pareto", title, _pairs(title, rows), caption, rows)
+    return to_drawing(figure, "pareto", title, _pairs(title, rows), caption, rows)
 
 
 def _front(frontier: Frontier, points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
@@ -182,7 +193,7 @@ def _pairs(title: str, rows: Sequence[Sequence[str]]) -> str:
 def _by_adversary(frontier: Frontier, measure: Measure) -> Drawing:
     """Each protection against each adversary: a row a setting, a marker an adversary."""
     points = frontier.points
-    figure, axes = blank(width=360, height=90 + 34 * len(points))
+    figure, axes = empty_figure(width=360, height=90 + 34 * len(points))
     rows = [["setting", "adversary", "value", "low", "high", "seeds"]]
     for index, who in enumerate(frontier.adversaries):
         first = True
@@ -203,14 +214,14 @@ def _by_adversary(frontier: Frontier, measure: Measure) -> Drawing:
     axes.set_ylim(len(points) - 0.5, -0.5)
     axes.set_xlabel(measure.label)
     axes.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=2, columnspacing=1.2, handletextpad=0.3)
-    title = "What each protection buys against whom"
+    title = "Leakage to each adversary under each protection"
     caption = "The best attack of each adversary. To the left is better; the dotted line is guessing."
-    return finish(figure, "adversaries", title, _pairs(title, rows), f"{caption} {_interval_caption(frontier)}", rows)
+    return to_drawing(figure, "adversaries", title, _pairs(title, rows), f"{caption} {_interval_caption(frontier)}", rows)
 
 
 def _measured_epsilon(frontier: Frontier) -> Drawing:
     """The lower bound on ε that attacks showed, against the promise."""
-    figure, axes = blank(height=270)
+    figure, axes = empty_figure(height=270)
     places, rows = _places(frontier), [["setting", "adversary", "epsilon_promised", "epsilon_lower"]]
     for index, who in enumerate(frontier.adversaries):
         known = [(point, leak) for point in frontier.points if (leak := point.leakage.get(who)) is not None]
@@ -232,22 +243,24 @@ def _measured_epsilon(frontier: Frontier) -> Drawing:
     )
     _promise_axis(axes, places)
     axes.set_ylim(bottom=-0.15)
-    labelled(axes, "promised ε", "measured ε (lower bound, 95 %)")
-    outside_legend(axes)
+    label_axes(axes, "promised ε", "measured ε (lower bound, 95 %)")
+    legend_below(axes)
     title = "Promised and measured ε"
     caption = (
         "A lower bound above the promise would refute it. A bound far below it says that these attacks are weak, not that the "
         "promise is loose."
     )
-    return finish(figure, "measured_epsilon", title, _pairs(title, rows), caption, rows)
+    return to_drawing(figure, "measured_epsilon", title, _pairs(title, rows), caption, rows)
 
 
 def _cost(frontier: Frontier) -> Drawing:
-    figure, axes = blank(width=360, height=70 + 26 * len(frontier.points))
+    figure, axes = empty_figure(width=360, height=70 + 26 * len(frontier.points))
     rows = [["setting", "seconds", "bytes_up"]]
     for place, point in enumerate(frontier.points):
         axes.barh([place], [point.seconds.value], color=SERIES[0], height=0.55)
-        axes.annotate(f" {amount(point.bytes_up.value)} up", (point.seconds.value, place), va="center", fontsize=10, color=INK)
+        axes.annotate(
+            f" {byte_size(point.bytes_up.value)} up", (point.seconds.value, place), va="center", fontsize=10, color=INK
+        )
         rows.append([point.words, f"{point.seconds.value:.6g}", f"{point.bytes_up.value:.6g}"])
     axes.set_yticks(range(len(frontier.points)), [point.words for point in frontier.points])
     axes.set_ylim(len(frontier.points) - 0.4, -0.6)
@@ -255,4 +268,4 @@ def _cost(frontier: Frontier) -> Drawing:
     axes.set_xlabel("seconds of the run on this machine, without attacks")
     title = "Cost"
     caption = "Seconds of the simulation, and all that clients send over the run."
-    return finish(figure, "cost", title, _pairs(title, rows), caption, rows)
+    return to_drawing(figure, "cost", title, _pairs(title, rows), caption, rows)

@@ -9,7 +9,7 @@ from privfl.report import page
 from privfl.report.drawing import style
 from privfl.report.frontier import figures, tables, verdict
 from privfl.report.frontier.points import LEVEL, Frontier, frontier
-from privfl.report.recorded import Run as RunRecords
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import level
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic

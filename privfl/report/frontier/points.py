@@ -15,9 +15,9 @@ from privfl.errors import ConfigError
 from privfl.learning.tasks import Figure
 from privfl.records import Interval
 from privfl.report.comparison import differing
-from privfl.report.recorded import Run as RunRecords
 from privfl.report.roc import LOW_FPR, rate_at
-from privfl.report.wording import HARD
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import NBSP
 
 LEVEL = 0.95
 """The level of every interval over seeds."""
@@ -111,7 +111,7 @@ class Point:
     @property
     def words(self) -> str:
         """The setting in words: ``ε = 8, secure_sum``."""
-        promise = f"ε{HARD}={HARD}{self.target:g}" if self.promises else "no promise"
+        promise = f"ε{NBSP}={NBSP}{self.target:g}" if self.promises else "no promise"
         return ", ".join([promise, *(f"{_short(key)} {value}".strip() for key, value in self.settings.items())])
 
     @property
@@ -205,7 +205,7 @@ def frontier(runs: Sequence[RunRecords], failed: dict[str, str]) -> Frontier:
     for index in range(len(runs)):
         groups.setdefault(tuple(_shown(each[index]) for each in moving.values()), []).append(index)
     points = [_point([runs[index] for index in members], _settings(moving, group)) for group, members in groups.items()]
-    return Frontier(tuple(points), tuple(key for key in moving if key not in _PROMISE), runs[0].headline, failed)
+    return Frontier(tuple(points), tuple(key for key in moving if key not in _PROMISE), runs[0].headline_metric, failed)
 
 
 _PROMISE = ("privacy.target_epsilon", "privacy.kind")
@@ -248,7 +248,7 @@ def _point(runs: Sequence[RunRecords], settings: dict[str, str]) -> Point:
         settings=settings,
         promised=max(promised),
         hides_updates=runs[0].result.hides_updates,
-        quality=over_seeds([one.value for one in quality], quality[0], runs[0].headline.unit == "%"),
+        quality=over_seeds([one.value for one in quality], quality[0], runs[0].headline_metric.unit == "%"),
         leakage={who: one for who, one in found.items() if one is not None},
         bytes_up=over_seeds([float(run.result.bytes_up) for run in runs]),
         seconds=over_seeds(seconds),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from privfl.adversaries import Adversary
 from privfl.report.frontier.points import Frontier, Point
 from privfl.report.roc import LOW_FPR
-from privfl.report.wording import HARD, listing, measured, percent, rate
+from privfl.report.wording import NBSP, listing, measured, percent, rate
 
 
 def sentences(frontier: Frontier) -> list[str]:
@@ -21,7 +21,7 @@ def sentences(frontier: Frontier) -> list[str]:
         )
         found.append(f"{start}: {_found(frontier, hidden)}; {_quality(frontier, hidden)}.")
     for point in _promised(frontier):
-        name = f"With ε{HARD}={HARD}{point.target:g}"
+        name = f"With ε{NBSP}={NBSP}{point.target:g}"
         found.append(f"{name} {_found(frontier, point)}; {_quality(frontier, point)}.")
     return found
 
