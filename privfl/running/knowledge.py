@@ -266,7 +266,7 @@ class Measured:
 class RoundMeasures(ABC):
     """The measures of each round's updates on the candidates. They are computed once for all attacks of a call.
 
-    Whoever asks gives the round's number, the K clients whose updates arrived, the model that it began with, and the updates.
+    A caller gives the round's number, the K clients whose updates arrived, the model that it began with, and the updates.
     """
 
     @abstractmethod
