@@ -22,15 +22,27 @@ from attacks._coins import Coins
 from attacks._shadows import Observer
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
+from privfl.auditing.bound import NoiseFamily
 from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
+from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
-from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
+from privfl.running.knowledge import (
+    Candidates,
+    Knowledge,
+    KnownDirections,
+    LabelledExamples,
+    Network,
+    Prospect,
+    Protocol,
+    Shadows,
+)
+from privfl.running.pricing import noise_family
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view
 from privfl.seeding import Seed
@@ -70,10 +82,10 @@ def run_attacks(
         config = with_settings(folder, settings)
         chosen = _chosen(config, _all_names(folder, config, names))
         with deterministic():
-            knowledge = _prepared(folder, config, chosen, observer)
+            knowledge, noise = _prepared(folder, config, chosen, observer)
             claims = [(attack, _claim(folder, attack, knowledge)) for attack in chosen]
             truth = _opened_truth(folder, config)
-            return _judged(folder, config, claims, truth)
+            return _judged(folder, config, claims, truth, noise)
 
 
 def require_possible(experiment: Experiment, chosen: Iterable[object] | None = None) -> None:
@@ -101,6 +113,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 clients=len(experiment.data.clients),
                 cohorts=experiment.cohorts,
                 protocol=_protocol(experiment),
+                canaries=config.canaries,
             )
         )
 
@@ -164,8 +177,13 @@ def _question(kind: str) -> Question:
 # --- what the adversaries bring ---------------------------------------------------------------------------------------
 
 
-def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: Observer | None) -> Knowledge:
-    """The knowledge that attacks are given. The experiment, which holds the truth, does not outlive this."""
+def _prepared(
+    folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: Observer | None
+) -> tuple[Knowledge, NoiseFamily | None]:
+    """The knowledge that attacks are given, and the mechanism that questions about canaries are asked of.
+
+    The experiment, which holds the truth, is in nothing that an attack is given.
+    """
     experiment = assemble(config)
     _require_same_data(folder, experiment)
     require_possible(experiment, chosen)
@@ -178,13 +196,36 @@ def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Atta
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
-    return Knowledge(
+    knowledge = Knowledge(
         network=Network(experiment.model, experiment.layout, experiment.task, experiment.outputs),
         candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
+        directions=_directions(experiment),
     )
+    return knowledge, _noise(experiment, folder.result.rounds)
+
+
+def _directions(experiment: Experiment) -> KnownDirections | None:
+    """Those of the candidates, if they are canaries that are directions."""
+    if experiment.directions is None:
+        return None
+    return KnownDirections(experiment.directions, experiment.initial_D, 1.0 if _whole_clients(experiment.config) else -1.0)
+
+
+def _whole_clients(config: ExperimentConfig) -> bool:
+    """Whether the candidates are canaries that are clients."""
+    return config.canaries is not None and narrow(config.canaries, Canaries).whole_clients
+
+
+def _noise(experiment: Experiment, rounds: int) -> NoiseFamily | None:
+    """The mechanism of a run with canaries; None if it has none, or promises nothing."""
+    if experiment.config.canaries is None:
+        return None
+    # A canary client hands in its direction or a zero; any other candidate makes another of its client's update.
+    relation = experiment.plan.relation if _whole_clients(experiment.config) else experiment.plan.attack_relation
+    return noise_family(experiment, rounds, relation)
 
 
 def _protocol(experiment: Experiment) -> Protocol:
@@ -242,6 +283,7 @@ def _judged(
     config: ExperimentConfig,
     claims: Sequence[tuple[Attack, Claimed]],
     truth: Truth,
+    noise: NoiseFamily | None,
 ) -> tuple[Finding, ...]:
     """Judge all claims, the earlier ones too, and write everything down."""
     groups: dict[_Group, dict[str, Claimed]] = {}
@@ -251,7 +293,7 @@ def _judged(
         groups.setdefault(group, {}).update(before)
     findings = [
         _question(group.question).evaluate(
-            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary)
+            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary, noise)
         )
         for group, made in sorted(groups.items(), key=lambda item: (item[0].question, ADVERSARIES.index(item[0].adversary)))
     ]
@@ -289,9 +331,12 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
             yield _Group(finding.question, finding.adversary), made
 
 
-def _promised(folder: RunFolder, adversary: Adversary) -> PrivacyCurve | None:
+def _promised(folder: RunFolder, adversary: Adversary, noise: NoiseFamily | None = None) -> PrivacyCurve | None:
     """The privacy curve that the run promises against that adversary for one example in or out; None: it promises nothing."""
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None
-    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta)
+    if noise is not None and _whole_clients(folder.config):
+        epsilons, deltas = noise.curve(noise.promised)
+        return PrivacyCurve(tuple(epsilons), tuple(deltas), privacy.epsilon, privacy.delta, noise)
+    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta, noise)

@@ -131,6 +131,22 @@ class AlgorithmConfig(Item):
         """
 
 
+class CanariesConfig(Item):
+    """What is planted into a run for an audit; the contract of its shelf is :class:`privfl.federation.canaries.Canaries`.
+
+    ``count`` is M, how many canaries there are; about half of them are trained on.
+    """
+
+    count: Annotated[int, Field(ge=10)] = 1000
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless such canaries can be planted into such a run.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 def _default(at: str, kind: str) -> Any:
     """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
 
@@ -248,7 +264,7 @@ class ExperimentConfig(Frozen):
     """One run, whole. Written into the run folder, it re-runs the run.
 
     ``task``, ``algorithm`` and ``behaviour`` are written only if they are others than plain classification, FedAvg and honesty:
-    they are in the name of a run's noise in that case.
+    they are in the name of a run's noise in that case. ``canaries`` are for an audit; usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -268,6 +284,9 @@ class ExperimentConfig(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     records: RecordsConfig = RecordsConfig()
     attacks: AttacksConfig = AttacksConfig()
+    canaries: Annotated[
+        SerializeAsAny[CanariesConfig] | None, on_shelf("canaries"), Field(exclude_if=lambda item: item is None)
+    ] = None
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
@@ -281,7 +300,9 @@ class ExperimentConfig(Frozen):
             )
         if clients is not None:
             require_clients(self, clients)
-        if self.data.holdout == 0 and self.attacks.run:
+        if self.canaries is not None:
+            self.canaries.check(self)
+        elif self.data.holdout == 0 and self.attacks.run:
             raise contradiction(
                 "attacks.run",
                 [item.kind for item in self.attacks.run],

@@ -54,8 +54,8 @@ def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: Federate
     """
     out = _left_out(config, made)
     training = config.training
-    shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator")
-    chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
+    shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator", "canaries")
+    chosen = [one for name in shelves if out.get(name) is not True and (one := getattr(config, name)) is not None]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
 

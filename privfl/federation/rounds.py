@@ -14,6 +14,7 @@ from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, step_of
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
@@ -163,6 +164,7 @@ class Round:
         plan: what was promised; each executed event must be the planned one.
         trainer: trains the cohort.
         personal: trains clients' own models, plainly; None if they have none.
+        canaries: what canary clients upload; None if there are none.
         algorithm: says what clients upload, and the direction of the server's step.
         payload: the layout of what clients upload.
         terms: public numbers of the run.
@@ -190,6 +192,7 @@ class Round:
     stream: Seed
     run_name: str
     personal: Trainer | None = None
+    canaries: CanaryClients | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Local training, aggregation and the server's step; of several processes, by the first.
@@ -367,6 +370,8 @@ class Round:
         joined_D = self.payload.join(payload)
         if task.client in self.misbehaving:
             joined_D = self.behaviour.upload(joined_D)
+        if self.canaries is not None:
+            joined_D = self.canaries.upload(task.client, joined_D)
         if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
             return joined_D, before
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})

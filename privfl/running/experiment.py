@@ -22,6 +22,8 @@ from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.canaries import Canaries, CanaryClients, Site
+from privfl.federation.canaries._directed import DirectedCanaries
 from privfl.federation.noise_domain import Made, fingerprint, of_state, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
@@ -42,6 +44,7 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
+from privfl.learning.training._directions import Directions, PlantedGradients
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
@@ -85,6 +88,7 @@ class Experiment:
             streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
             share their noise: the difference of two such releases would have none.
         processes: those that carry the run out together.
+        directions: those of the canaries, if the run has canaries that are directions.
     """
 
     config: ExperimentConfig
@@ -112,6 +116,7 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     fingerprint: str
     processes: Processes = ALONE
+    directions: Directions | None = None
 
     def __repr__(self) -> str:
         return (
@@ -169,17 +174,42 @@ class Experiment:
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
         scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
 
+        planted, canaries = self._planted_gradients(), self._canary_clients()
+
         def task(client: int) -> LocalTask:
-            rows_n = torch.from_numpy(self.data.members_of(client))
+            rows = self.data.members_of(client)
+            if canaries is not None and client in canaries.place_of:
+                # What it trains is replaced; its coin must not show in anything else.
+                rows = np.flatnonzero(self.data.owner_N == client)
+            rows_n = torch.from_numpy(rows)
             kept = state_of_client(self.algorithm, state, client).kept
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only the very same question gets the same noise, and the client's state is a part of the question.
             own = own / of_state(kept) if kept and self.plan.promises else own
             y = self.wrong_y if client in self.misbehaving else self.y
-            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
+            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, planted)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
+
+    def _planted_gradients(self) -> PlantedGradients | None:
+        """The gradients in the place of those of the canaries; None if canaries are no gradients."""
+        item, directions = self.config.canaries, self.directions
+        if directions is None or not isinstance(item, DirectedCanaries) or item.whole_clients:
+            return None
+        length = item.scale * self.plan.clip
+        rows_M = np.flatnonzero(self.data.candidate_N)
+        return PlantedGradients(rows_M, lambda place: length * directions.vector(place))
+
+    def _canary_clients(self) -> CanaryClients | None:
+        """The uploads of canary clients; None if there are none."""
+        item, directions = self.config.canaries, self.directions
+        if directions is None or not isinstance(item, DirectedCanaries) or not item.whole_clients:
+            return None
+        rows_M = np.flatnonzero(self.data.candidate_N)
+        place_of = {int(client): place for place, client in enumerate(self.data.owner_N[rows_M])}
+        norm = self.plan.clip if self.plan.clips_updates else None
+        return CanaryClients(directions, place_of, self.data.member_N[rows_M], item.scale, norm)
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
@@ -241,6 +271,7 @@ class Experiment:
             terms=self.terms,
             behaviour=self.behaviour,
             misbehaving=self.misbehaving,
+            canaries=self._canary_clients(),
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
@@ -333,10 +364,19 @@ def assemble(
     item = narrow(config.model, Model)
     # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
-    initial_D = to_vector(module)
+    initial_D, training, directions = to_vector(module), config.training, None
+    if config.canaries is not None:
+        canaries, site = narrow(config.canaries, Canaries), Site(data, task, module, seed / "canaries")
+        data, directions = canaries.planted(site), canaries.directions(site)
+        training = training.model_copy(update={"engine": canaries.engine or training.engine})
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm = narrow(config.algorithm, Algorithm)
     dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
+    if directions is not None and dimension != directions.size:
+        raise ConfigError(
+            f"algorithm.kind = {algorithm.kind!r}: uploads more than an update, and canaries that are directions know "
+            "of updates only; set algorithm = 'fedavg', or canaries.kind = 'mislabelled'"
+        )
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
@@ -345,7 +385,7 @@ def assemble(
     model = evaluation.prepared(copied(item, module))
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
-    choice = choose(config.training, plan, module, test_x, task)
+    choice = choose(training, plan, module, test_x, task)
     made = Made(choice.engine, device.type, constants(module))
     name = with_members(fingerprint(config, made, plan, data), data.member_N)
     if config.privacy.secret_cohorts:
@@ -379,6 +419,7 @@ def assemble(
         cohorts=cohorts,
         fingerprint=name,
         processes=processes,
+        directions=directions,
     )
     _require_possible(experiment)
     return experiment

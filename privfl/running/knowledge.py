@@ -15,13 +15,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privfl.config import TrainingConfig
+from privfl.config import CanariesConfig, TrainingConfig
 from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning import evaluation
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
+from privfl.learning.training._directions import Directions
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
@@ -182,6 +183,26 @@ class Protocol:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class KnownDirections:
+    """The directions of the candidates of a run whose canaries are directions.
+
+    Args:
+        directions: that of each of the N candidates.
+        initial_D: the model before the first round, which is public.
+        sign: 1 if a canary moves an update along its direction; −1 if it moves a gradient, which updates go against.
+    """
+
+    directions: Directions
+    initial_D: Tensor
+    sign: float
+
+    def signals(self, updates_TD: Tensor, rows_n: IntArray | None = None) -> NDArray[np.float64]:
+        """How far each update goes the way of some candidates, or of all, of shape (T, n)."""
+        products = self.directions.products(updates_TD, rows_n)
+        return self.sign * products
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
     """What an adversary brings: examples, fresh data, models of its own. The truth about the candidates is no part of it.
 
@@ -191,6 +212,7 @@ class Knowledge:
         population: P fresh examples of the same distribution, which no model was trained on.
         shadows: models like the target; there may be none.
         protocol: the terms of local training.
+        directions: those of the candidates, if they are canaries that are directions.
     """
 
     network: Network
@@ -198,6 +220,7 @@ class Knowledge:
     population: LabelledExamples
     shadows: Shadows
     protocol: Protocol
+    directions: KnownDirections | None = None
 
     def without_owners(self) -> Self:
         """The same without the clients whose examples the candidates are: −1 for each."""
@@ -216,6 +239,7 @@ class Prospect:
         clients: the number of clients.
         cohorts: the clients that will take part, round by round.
         protocol: the terms of local training.
+        canaries: what was planted; None: nothing was.
     """
 
     hides_updates: bool
@@ -224,3 +248,4 @@ class Prospect:
     clients: int
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
+    canaries: CanariesConfig | None = None
