@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from attacks import Attack, _shadows
 from attacks._coins import Coins
-from attacks._shadows import Observer
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.bound import NoiseFamily
@@ -30,6 +29,7 @@ from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, Vie
 from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import (
@@ -60,7 +60,7 @@ class _Group:
 
 
 def run_attacks(
-    folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None, settings: Sequence[str] = ()
+    folder: RunFolder, names: Sequence[str] = (), observer: ShadowObserver | None = None, settings: Sequence[str] = ()
 ) -> tuple[Finding, ...]:
     """Run attacks on a finished run.
 
@@ -178,7 +178,7 @@ def _question(kind: str) -> Question:
 
 
 def _prepared(
-    folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: Observer | None
+    folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: ShadowObserver | None
 ) -> tuple[Knowledge, NoiseFamily | None]:
     """The knowledge that attacks are given, and the mechanism that questions about canaries are asked of.
 

@@ -17,16 +17,17 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "the command line": ("privfl/cli/*.py",),
     "attacks": ("attacks/**/*.py",),
     "the Python API": ("privfl/api/*.py",),
-    "cohorts, partitions and client-level plans": (
-        *("privfl/privacy/cohorts/*.py", "privfl/privacy/client_plans.py"),
-        "privfl/data/partitions/*.py",
-    ),
+    "differential privacy": ("privfl/privacy/**/*.py",),
+    "privacy auditing": ("privfl/auditing/**/*.py",),
     "the ground": tuple(
         f"privfl/{name}.py"
         for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
+    "federation": ("privfl/federation/**/*.py",),
+    "data": ("privfl/data/**/*.py",),
+    "secure aggregation": ("privfl/secagg/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 

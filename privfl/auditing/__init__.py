@@ -1,14 +1,14 @@
-"""BOOK of measuring leakage: from a score per candidate to what may be said about it. NumPy and SciPy only.
+"""BOOK of privacy auditing: from the scores of a membership attack to estimates and bounds. NumPy and SciPy only.
 
-A package, for one file would be too long. Its chapters, in order:
+Read the chapters in this order:
 
-- ``roc``: the curve, its area, and the TPR at a low FPR, with intervals, or the reason why there is no figure;
-- ``bound``: what differential privacy allows on that same curve, and whether an attack went beyond it;
-- ``epsilon``: lower bounds on ε from what an attack got right, valid for any mechanism;
-- ``noise``: lower bounds on µ, which refute Gaussian noise of a claimed scale and say nothing of other noise;
-- ``evaluation``: every attack of a run at once, and the best of them, chosen honestly.
+- ``roc``: the ROC curve, its area, and the TPR at a low FPR, with intervals, or the reason why there is no figure;
+- ``bound``: the largest TPR that differential privacy allows, and the test whether an attack exceeds it;
+- ``epsilon``: lower bounds on ε from the right guesses of an attack, valid for any mechanism;
+- ``noise``: lower bounds on µ, which refute Gaussian noise of a claimed scale and say nothing about other noise;
+- ``evaluation``: the figures of all attacks of a run, and the best attack, chosen and measured on different candidates.
 
-Everywhere a candidate is an example whose membership was drawn by an independent fair coin, and a higher score means
+In all chapters a candidate is an example whose membership was drawn by an independent fair coin, and a higher score means
 "member".
 """
 

@@ -1,4 +1,4 @@
-"""What differential privacy allows on a ROC.
+"""Upper bounds on the ROC of a membership attack that differential privacy implies.
 
 Suffixes: E points of the privacy curve, F false-positive rates.
 """
@@ -17,29 +17,29 @@ FloatArray = NDArray[np.float64]
 
 
 def tpr_bound(fpr: ArrayLike, epsilons: ArrayLike, deltas: ArrayLike) -> FloatArray:
-    """The highest TPR at each FPR that a mechanism with this privacy curve allows any attack.
+    """The largest TPR of any attack at each FPR on a mechanism with this privacy curve.
 
-    One pair (ε, δ) allows (Kairouz, Oh & Viswanath 2015, theorem 2.1; both directions of add/remove)
+    One pair (ε, δ) implies (Kairouz, Oh & Viswanath 2015, theorem 2.1; both directions of add/remove)
 
         TPR ≤ min(e^ε·FPR + δ, 1 − e^−ε·(1 − δ − FPR)).
 
-    The mechanism meets all pairs of its curve at once, so the least of them counts, which is far tighter: at ε = 8,
-    δ = 1e-4 and FPR 0.1 % one pair allows 0.9997.
+    The mechanism satisfies all pairs of its curve, so the smallest of their bounds holds. It is far tighter than that of one
+    pair: at ε = 8, δ = 1e-4 and an FPR of 0.1 %, one pair allows 0.9997.
 
     Args:
-        fpr: of any shape (F,) or a number, in [0, 1].
+        fpr: false-positive rates in [0, 1], of shape (F,) or a number.
         epsilons: E values, each at least 0.
         deltas: E values in [0, 1], δ(ε) for each.
 
     Returns:
-        of the shape of ``fpr``, in [0, 1].
+        bounds in [0, 1], of the shape of ``fpr``.
     """
     fpr_F1 = np.asarray(fpr, dtype=float)[..., None]
     eps_E, delta_E = np.asarray(epsilons, dtype=float), np.asarray(deltas, dtype=float)
     with np.errstate(over="ignore", invalid="ignore"):
         rising = np.exp(eps_E) * fpr_F1 + delta_E
     falling = 1 - np.exp(-eps_E) * (1 - delta_E - fpr_F1)
-    # e^ε may overflow to infinity; times an FPR of 0 that is NaN, where the bound is δ.
+    # e^ε may overflow to infinity; times an FPR of 0 that would be NaN, but the bound is δ.
     least = np.minimum(np.where(fpr_F1 == 0, delta_E, rising), falling).min(axis=-1)
     return np.asarray(np.clip(least, 0.0, 1.0))
 
@@ -80,13 +80,13 @@ class NoiseFamily:
 
 @dataclass(frozen=True)
 class PrivacyCurve:
-    """The whole curve δ(ε) that a run promises for one candidate in or out, and the pair of it that is quoted.
+    """The privacy curve δ(ε) that a run promises for one candidate in or out, and the quoted pair (ε, δ) on it.
 
     Args:
-        epsilons: E values, each at least 0.
-        deltas: δ(ε) for each.
-        epsilon: the ε that was promised at ``delta``.
-        delta: the δ of the promise; the audits use it too.
+        epsilons: E values of ε, each at least 0.
+        deltas: δ(ε) at each of them.
+        epsilon: the promised ε at ``delta``.
+        delta: the promised δ; the audits use it too.
         noise: the mechanism with its noise left open; None if it is not known.
     """
 
@@ -102,15 +102,15 @@ class PrivacyCurve:
 
 
 def violates(curve: Roc, point: OperatingPoint, promised: PrivacyCurve, alpha: float) -> bool | None:
-    """Whether an attack beat the bound by more than chance: None where the point is not resolvable.
+    """Whether an attack exceeded the DP bound by more than chance; None if the sample cannot resolve the FPR.
 
-    It did where the lower limit of its TPR is above what the promise allows at the *upper* limit of its FPR, each limit
-    one-sided at alpha / 2. With K = floor(FPR·n) false positives allowed, the rule's true FPR is stochastically at most
-    Beta(K + 1, n − K) (an order statistic of the non-members), whose upper quantile is Clopper–Pearson's; so a true
-    promise is called violated with a probability of at most ``alpha``.
+    It did if the lower limit of its TPR is above the bound at the *upper* limit of its FPR, each limit one-sided at
+    alpha / 2. With K = floor(FPR·n) false positives allowed, the true FPR of the rule is stochastically at most
+    Beta(K + 1, n − K) (an order statistic of the non-members), whose upper quantile is that of Clopper and Pearson. So a
+    true promise is called violated with a probability of at most ``alpha``.
 
-    This treats candidates as independent trials. Within one training run they are only nearly so: the verdict is a
-    screen, and the rigorous figure from one run is the ε of :func:`privfl.auditing.epsilon.one_run_audit`.
+    This treats candidates as independent trials. Within one training run they are only nearly independent, so the verdict
+    is a screen. The rigorous figure from one run is the ε of :func:`privfl.auditing.epsilon.one_run_audit`.
     """
     if point.tpr is None:
         return None

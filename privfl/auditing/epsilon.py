@@ -1,8 +1,8 @@
-"""Lower bounds on ε: if an attack gets this much right, the mechanism cannot be (ε, δ)-private for a smaller ε.
+"""Empirical lower bounds on ε: the success of an attack refutes every smaller ε.
 
-**Guarantees.** Each bound exceeds the true ε with a probability of at most 1 − level, provided that what it is computed
-from was fixed without looking at the candidates that it counts. The maximum over thresholds, numbers of guesses or
-attacks on the same candidates is not such a figure: it is above the true ε in up to 39 % of runs for a claimed 5 %.
+**Guarantees.** Each bound exceeds the true ε with a probability of at most 1 − level, if attack, threshold and number of
+guesses were fixed without looking at the candidates that are counted. The maximum over thresholds, numbers of guesses or
+attacks on the same candidates is not such a bound: it is above the true ε in up to 39 % of runs for a claimed 5 %.
 """
 
 from __future__ import annotations
@@ -21,25 +21,25 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 SHARE: Final = 0.1
-"""The share of the candidates that the one-run audit guesses to be members, fixed beforehand."""
+"""The share of candidates that the one-run audit guesses to be members by default; fixed beforehand."""
 
 SHARES: Final = (0.0, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.35, 0.5)
-"""What :func:`chosen_guesses` chooses from, for members and for others; one half of each is a guess about everybody."""
+"""The shares from which :func:`chosen_guesses` chooses, for members and non-members; one half of each guesses all."""
 
 
 @dataclass(frozen=True)
 class EpsilonBound:
-    """ε is at least ``value``, at that confidence level.
+    """A lower confidence bound on ε.
 
     Args:
-        value: at least 0; 0 says nothing, for every mechanism has ε ≥ 0.
-        level: of the one-sided bound.
-        delta: the δ for which it holds.
-        method: how it was computed.
-        guesses: how many candidates were guessed.
-        correct: how many of them rightly.
-        candidates: out of how many whose membership was a fair coin.
-        ceiling: the bound if every guess had been right. No larger ε could have been refuted, whatever the mechanism leaks.
+        value: the bound, at least 0; 0 says nothing, because every mechanism has ε ≥ 0.
+        level: confidence level of the one-sided bound.
+        delta: the δ at which the bound holds.
+        method: name of the method.
+        guesses: number of guesses.
+        correct: number of right guesses.
+        candidates: number of candidates, whose membership was a fair coin.
+        ceiling: the bound if every guess had been right; this audit could not refute a larger ε for any mechanism.
     """
 
     value: float
@@ -53,17 +53,20 @@ class EpsilonBound:
 
 
 def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 0.0, level: float = 0.95) -> float:
-    """The ε that one training run with many independent coins refutes (Steinke, Nasr & Jagielski 2023, theorem 5.2).
+    """Lower bound on ε from one training run with many independent coins (Steinke, Nasr & Jagielski 2023, theorem 5.2).
 
-    For δ = 0 the number of right guesses is stochastically at most Binomial(r, e^ε / (1 + e^ε)), and the bound has the
-    closed form logit(BetaPPF(1 − level; v, r − v + 1)). For δ > 0 it is the ε at which :func:`_p_value` is 1 − level.
+    If δ = 0, the number of right guesses is stochastically at most Binomial(r, e^ε / (1 + e^ε)), and the bound has the
+    closed form logit(BetaPPF(1 − level; v, r − v + 1)). If δ > 0, it is the ε at which :func:`_p_value` is 1 − level.
 
     Args:
-        correct: v, the guesses that are right.
-        guesses: r, of a number fixed beforehand or chosen on other candidates; members or non-members, the rest abstained.
-        candidates: m, the examples that were included by independent fair coins, guessed or not.
+        correct: v, number of right guesses.
+        guesses: r, number of guesses about members or non-members, fixed beforehand or chosen on other candidates.
+        candidates: m, number of examples included by independent fair coins, guessed or not.
         delta: δ.
-        level: of the one-sided bound.
+        level: confidence level of the one-sided bound.
+
+    Raises:
+        DataError: more right guesses than guesses, or more guesses than candidates.
     """
     if not 0 <= correct <= guesses <= candidates:
         raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
@@ -83,7 +86,7 @@ def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 
 
 
 def _p_value(epsilon: float, correct: int, guesses: int, candidates: int, delta: float) -> float:
-    """P[at least v right] under (ε, δ), at most β + 2mδ·max_i P[v − i ≤ V < v] / i, with V ~ Binomial(r, e^ε/(1+e^ε))."""
+    """Bound on P[v or more right] at (ε, δ): β + 2mδ·max_i P[v − i ≤ V < v] / i, with V ~ Binomial(r, e^ε/(1+e^ε))."""
     chance = special.expit(epsilon)
     beta = special.betainc(correct, guesses - correct + 1, chance)
     back = np.arange(1, correct + 1)
@@ -95,23 +98,26 @@ def _p_value(epsilon: float, correct: int, guesses: int, candidates: int, delta:
 
 @dataclass(frozen=True)
 class Guesses:
-    """How much of the candidates is guessed: this share with the highest scores as members, that with the lowest as others."""
+    """Shares of candidates to guess: those of highest scores as members, those of lowest scores as others (non-members)."""
 
     members: float = SHARE
     others: float = 0.0
 
 
 def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Guesses:
-    """The shares of ``SHARES`` whose guesses refute most on these candidates; to be used on *other* candidates.
+    """The shares of guesses that give the largest bound on these candidates, for use on *other* candidates.
 
-    A high ε needs many guesses, for the ceiling is about ln(r/3) of r, and guesses about others than members count as
-    well. An attack that is sure of few candidates does better with few. These candidates' own bound is luck, and no
-    bound.
+    A high ε needs many guesses, because the ceiling is about ln(r/3) for r guesses; guesses of non-members count as well. An
+    attack that is sure of only a few candidates does better with few guesses. The bound on these same candidates is not
+    valid, because it was maximised on them.
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth.
-        level: of the bound that is compared, at δ = 0.
+        scores_N: scores of the candidates; higher means member.
+        member_N: whether each candidate is a member.
+        level: confidence level of the bounds that are compared, at δ = 0.
+
+    Returns:
+        a pair of shares from ``SHARES``, or the default if no pair does better.
     """
     member_up = member_N[np.argsort(-scores_N, kind="stable")]
     right_members = np.append(0, np.cumsum(member_up))
@@ -122,13 +128,13 @@ def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.9
         correct = int(right_members[highest] + right_others[lowest])
         return float(special.betaincinv(correct, highest + lowest - correct + 1, 1 - level)) if correct else 0.0
 
-    # The fixed rule comes first: equals do not replace it.
+    # The default comes first, so that an equal pair does not replace it.
     pairs = [Guesses(), *(Guesses(members, others) for members in SHARES for others in SHARES)]
     return max(pairs, key=refuted)
 
 
 def _counts(guesses: Guesses, candidates: int) -> tuple[int, int]:
-    """How many are guessed to be members and others: at least one, and nobody twice."""
+    """Numbers of candidates to guess as members and as others; together at least one."""
     highest, lowest = int(candidates * guesses.members), int(candidates * guesses.others)
     return (max(1, highest), 0) if lowest == 0 else (highest, lowest)
 
@@ -140,20 +146,21 @@ def one_run_audit(
     level: float = 0.95,
     guesses: Guesses | None = None,
 ) -> EpsilonBound:
-    """:func:`one_run_epsilon` of the guess that the highest-scoring tenth are members, or of other shares.
+    """One-run audit: a lower bound on ε from guesses about the candidates with the highest and the lowest scores.
 
-    The number of guesses depends on the number of candidates alone. Equal scores at the edge are taken in the order of
-    the candidates, which tells nothing about the coins.
+    The bound is that of :func:`one_run_epsilon`. The number of guesses depends on the number of candidates alone. Equal
+    scores at the edge are taken in the order of the candidates, which is independent of the coins.
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth, drawn by independent fair coins.
+        scores_N: scores of the candidates; higher means member.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
         delta: δ.
-        level: of the one-sided bound.
-        guesses: how much is guessed: fixed before looking, or by :func:`chosen_guesses` on other candidates.
+        level: confidence level of the one-sided bound.
+        guesses: shares to guess, fixed beforehand or by :func:`chosen_guesses` on other candidates; None: the highest-scoring
+            tenth as members.
 
     Raises:
-        DataError: members and others that are guessed overlap.
+        DataError: a candidate would be guessed both as a member and as a non-member.
     """
     highest, lowest = _counts(guesses or Guesses(), len(scores_N))
     made = highest + lowest
@@ -182,12 +189,12 @@ def two_sided_epsilon(
     delta: float = 0.0,
     level: float = 0.95,
 ) -> FloatArray:
-    """The ε that TPR and FPR of one rule refute, from Clopper–Pearson limits (Nasr et al. 2021, section 4.3).
+    """Lower bound on ε from the TPR and FPR of one decision rule (Nasr et al. 2021, section 4.3).
 
-        ε ≥ max(log((TPR − δ) / FPR), log((TNR − δ) / FNR)), TPR at its lower and FPR at its upper limit,
+        ε ≥ max(log((TPR − δ) / FPR), log((TNR − δ) / FNR))
 
-    each one-sided at (1 − level) / 2. Arrays broadcast; a rule fixed beforehand gives a valid bound, their maximum does
-    not.
+    with TPR at its lower and FPR at its upper Clopper–Pearson limit, each one-sided at (1 − level) / 2. Arrays broadcast. The
+    bound is valid for a rule that was fixed beforehand; the maximum over several rules is not valid.
     """
     tpr_low, _ = clopper_pearson(true_positives, members, level)
     _, fpr_high = clopper_pearson(false_positives, nonmembers, level)
@@ -199,17 +206,17 @@ def two_sided_epsilon(
 def clopper_pearson_audit(
     scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, delta: float = 0.0, level: float = 0.95
 ) -> EpsilonBound:
-    """:func:`two_sided_epsilon` on one half of the trials, at the threshold with the highest bound on the other half.
+    """Audit of independent trials: :func:`two_sided_epsilon` on one half, at the threshold that is best on the other half.
 
-    For scores of *independent* trials: many runs with one canary each, or a mechanism that treats examples apart. The
-    candidates of one training run are not that; use :func:`one_run_audit` there.
+    The trials must be *independent*: many runs with one canary each, or a mechanism that treats examples separately. The
+    candidates of one training run are not independent; use :func:`one_run_audit` for them.
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth.
+        scores_N: scores of the trials; higher means member.
+        member_N: whether each trial included its example.
         chosen_N: the half on which the threshold is chosen.
         delta: δ.
-        level: of the one-sided bound.
+        level: confidence level of the one-sided bound.
 
     Raises:
         DataError: a score is NaN, or the choosing half lacks members or non-members.

@@ -1,4 +1,4 @@
-"""Every attack of a run on one page of figures, and the best of them, chosen honestly."""
+"""Evaluation of membership attacks: the figures of all attacks of a run, and of the best one on fresh candidates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from privfl.errors import DataError
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 Scores = Mapping[str, Mapping[str, FloatArray]]
-"""Attack -> variant -> one score per candidate, higher means member."""
+"""Attack -> variant -> one score per candidate; a higher score means member."""
 
 FPRS: Final = (1e-2, 1e-3, 1e-4)
 """The false-positive rates at which a TPR is reported."""
@@ -34,16 +34,16 @@ FPRS: Final = (1e-2, 1e-3, 1e-4)
 
 @dataclass(frozen=True)
 class Leakage:
-    """What one variant of one attack learned, over all candidates.
+    """Figures of one variant of one attack, over all candidates.
 
     Args:
-        attack: its name on the shelf.
-        variant: one of its variants.
-        auc: area under the ROC.
-        balanced_accuracy: at a threshold chosen on the other half.
-        best_balanced_accuracy: at the best threshold for these same candidates, as papers print it; optimistic.
+        attack: name of the attack on its shelf.
+        variant: name of the variant.
+        auc: area under the ROC curve.
+        balanced_accuracy: measured on one half of the candidates, at the threshold that is best on the other half.
+        best_balanced_accuracy: the largest over all thresholds on all candidates, as papers report it; optimistic.
         operating_points: the TPR at each of ``FPRS``.
-        curve: the ROC thinned for a figure, see :meth:`privfl.auditing.roc.Roc.thinned`.
+        curve: the ROC curve, thinned for a figure; see :meth:`privfl.auditing.roc.Roc.thinned`.
     """
 
     attack: str
@@ -57,20 +57,20 @@ class Leakage:
 
 @dataclass(frozen=True)
 class Best:
-    """The best of several attacks: chosen on one half of the candidates, measured on the other half.
+    """The best of several attacks, chosen on one half of the candidates and measured on the other half.
 
-    Where there is but one variant nothing is chosen, and it is measured on all.
+    If there is only one variant, nothing is chosen, and it is measured on all candidates.
 
     Args:
-        attack: the chosen attack.
-        variant: the chosen variant of it.
-        auc: on the candidates that chose nothing, like all that follows.
-        operating_point: TPR at 1 % FPR.
-        epsilon: the one-run lower bound.
-        contradicts_promise: whether that bound is above the ε that was promised; None where nothing was promised.
-        chosen_on: how many candidates the choice was made on.
-        measured_on: how many the figures come from.
-        members: how many of these were members.
+        attack: name of the chosen attack.
+        variant: name of its chosen variant.
+        auc: area under the ROC curve; this and all further figures are from the candidates that chose nothing.
+        operating_point: the TPR at an FPR of 1 %.
+        epsilon: the lower bound of the one-run audit.
+        contradicts_promise: whether that bound is above the promised ε; None if nothing was promised.
+        chosen_on: number of candidates on which the choice was made.
+        measured_on: number of candidates from which the figures come.
+        members: number of members among these.
     """
 
     attack: str
@@ -86,7 +86,7 @@ class Best:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """All attacks of a run, the best of them, and the DP bound along the ROC (None where nothing was promised)."""
+    """Figures of all attacks of a run, the best attack, and the DP bound on the ROC (None if nothing was promised)."""
 
     members: int
     nonmembers: int
@@ -95,7 +95,7 @@ class Evaluation:
     dp_bound: dict[str, list[float]] | None
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain dicts, lists, floats, strings and None, ready for JSON; equal input gives equal output."""
+        """The evaluation as dicts, lists, numbers, strings and None, ready for JSON; equal input gives equal output."""
         return asdict(self)
 
 
@@ -106,19 +106,19 @@ def evaluate(
     generator: np.random.Generator,
     level: float = 0.95,
 ) -> Evaluation:
-    """Every variant of every attack on all candidates, and the best of them on the half that did not choose it.
+    """Evaluate every variant of every attack on all candidates, and the best one on the half that did not choose it.
 
     A violation of the promise is declared at a family-wise error of 1 − level over all variants and operating points.
 
     Args:
-        scores: what the attacks returned.
-        member_N: the truth, drawn by independent fair coins.
-        promised: the privacy curve of one candidate in or out; None where nothing was promised.
+        scores: the scores of the attacks.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
+        promised: the promised privacy curve for one candidate in or out; None if nothing was promised.
         generator: splits the candidates into halves.
-        level: of every interval and bound.
+        level: confidence level of every interval and bound.
 
     Raises:
-        DataError: no scores, a score is NaN, or too few candidates for halves with both kinds in each.
+        DataError: there are no scores, a score is NaN, or a half of the candidates lacks members or non-members.
     """
     chosen_N = _half(len(member_N), generator)
     flat = _flat(scores)
@@ -139,14 +139,14 @@ def evaluate(
 
 
 def require_both_kinds(member_N: BoolArray, generator: np.random.Generator) -> None:
-    """Refuse candidates that :func:`evaluate` could do nothing with, whatever the attacks.
+    """Raise if the candidates do not allow :func:`evaluate`, for any attacks.
 
     Args:
-        member_N: the truth.
+        member_N: whether each candidate is a member.
         generator: splits the candidates into halves, as for :func:`evaluate`.
 
     Raises:
-        DataError: a half is without members, or without others.
+        DataError: there are no candidates, or a half of them lacks members or non-members.
     """
     if not len(member_N):
         raise DataError("no candidates, as nothing is held out; raise data.holdout")
@@ -168,32 +168,31 @@ def best_of(
 ) -> Best:
     """The best of several attacks, chosen on a random half of the candidates and measured on the other half.
 
-    The choice is by TPR at 1 % FPR where the half resolves it, then by AUC. Where there is but one, it is measured on all. The
-    choosing half chooses the number of guesses too; where nothing is chosen it is fixed.
+    The choice is by TPR at an FPR of 1 %, if the half resolves it, then by AUC. The choosing half also chooses the number of
+    guesses. A single variant is measured on all candidates, with a fixed number of guesses.
 
-    **Guarantees.** Membership of the N candidates is N independent fair coins. Conditional on the coins of the
-    choosing half, training is still an (ε, δ)-private function of the other half's coins, and these are still
-    independent and fair. The choice reads the choosing half's coins and the trained model's outputs, so choosing (an
-    attack, how many are guessed) and guessing together are post-processing of that private function: the measuring
-    half is exactly the setting of the one-run audit, with m its own size, and the bound is as valid as for an attack
-    named beforehand. The halves are drawn without regard to membership; halves balanced by it would make the coins
-    dependent.
+    **Guarantees.** The lower bound on ε is as valid as for an attack named beforehand. Membership of the N candidates is N
+    independent fair coins. Conditional on the coins of the choosing half, training is still an (ε, δ)-private function of
+    the other half's coins, and these are still independent and fair. The choice depends on the choosing half's coins and on
+    the trained model's outputs. So choosing an attack and a number of guesses, and guessing, are together post-processing of
+    that private function, and the measuring half is exactly the setting of the one-run audit, with m its own size. The
+    halves are drawn independently of membership; halves balanced by membership would make the coins dependent.
 
     Raises:
-        DataError: no scores, a score is NaN, or too few candidates for halves with both kinds in each.
+        DataError: there are no scores, a score is NaN, or a half of the candidates lacks members or non-members.
     """
     return _best(_flat(scores), member_N, _half(len(member_N), generator), promised, level)
 
 
 @dataclass(frozen=True)
 class GroupLeakage:
-    """What the best attack found in one group.
+    """The AUC of the best attack in one group of candidates.
 
     Args:
-        group: its number or word.
-        members: its members among the candidates that are measured.
-        nonmembers: the others.
-        auc: with an interval that holds for all groups together; None if there are not both kinds.
+        group: number or name of the group.
+        members: number of members of the group among the measured candidates.
+        nonmembers: number of its non-members among them.
+        auc: the AUC, with an interval that holds for all groups together; None if members or non-members are missing.
     """
 
     group: Any
@@ -205,16 +204,16 @@ class GroupLeakage:
 def by_group(
     scores: Scores, member_N: BoolArray, group_N: NDArray[Any], generator: np.random.Generator, level: float = 0.95
 ) -> tuple[GroupLeakage, ...]:
-    """The AUC of the best attack in each group of candidates, on those that did not choose it.
+    """The AUC of the best attack in each group of candidates, on the candidates that did not choose it.
 
-    The intervals are those of Bonferroni: all of them hold at the same time with a probability of at least ``level``.
+    The intervals have a Bonferroni correction: all of them hold together with a probability of at least ``level``.
 
     Args:
-        scores: what the attacks returned.
-        member_N: the truth, drawn by independent fair coins.
+        scores: the scores of the attacks.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
         group_N: the group of each candidate.
         generator: splits the candidates into halves, as for :func:`evaluate`.
-        level: of all intervals together.
+        level: confidence level of all intervals together.
     """
     flat, chosen_N = _flat(scores), _half(len(member_N), generator)
     name, chosen_N = _chosen(flat, member_N, chosen_N)
@@ -265,7 +264,7 @@ def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: Priva
 
 
 def _chosen(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray) -> tuple[tuple[str, str], BoolArray]:
-    """The best variant, and the candidates that chose it: nobody, if there is but one."""
+    """The best variant, and the candidates that chose it; none if there is only one variant."""
     if len(flat) == 1:
         return next(iter(flat)), np.zeros_like(chosen_N)
     return max(flat, key=lambda name: _merit(flat[name][chosen_N], member_N[chosen_N])), chosen_N

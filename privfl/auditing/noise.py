@@ -1,15 +1,14 @@
-"""Lower bounds on µ, the signal over the noise: if an attack gets this much right, Gaussian noise is below a scale.
+"""Empirical lower bounds on µ, the signal-to-noise ratio of Gaussian noise: an attack's success refutes a smaller µ.
 
-**A family of noise is refuted, never an ε.** Each bound takes for granted that the trade-off curve of one candidate
-in or out is that of N(0, 1) against N(µ, 1) for some µ, that is Gaussian differential privacy (Dong, Roth & Su 2022).
-If it is, a bound exceeds the true µ with a probability of at most 1 − level. Held against the µ that was promised it
-says that the noise is too small, with far fewer candidates than a bound on ε needs. Of a mechanism with other noise
-it says nothing that is true: for Laplace noise every ε that follows from these bounds is wrong most of the time.
-Bounds on ε that hold for any mechanism are in :mod:`privfl.auditing.epsilon`.
+**These bounds refute a scale of Gaussian noise, never an ε.** Each assumes that the trade-off curve of one candidate in or
+out is that of N(0, 1) against N(µ, 1) for some µ, that is Gaussian differential privacy (Dong, Roth & Su 2022). If so, a
+bound exceeds the true µ with a probability of at most 1 − level. A bound above the promised µ says that the noise is too
+small, with far fewer candidates than a bound on ε needs. It says nothing true about a mechanism with other noise: for Laplace
+noise every ε derived from these bounds is wrong most of the time. Bounds on ε that hold for any mechanism are in
+:mod:`privfl.auditing.epsilon`.
 
-For one release of Gaussian noise µ is the sensitivity over the standard deviation, 1 / (noise multiplier).
-Subsampling makes the true trade-off curve lower than the Gaussian's of the same µ: the curve's own family is then
-tighter.
+For one release of Gaussian noise µ is the sensitivity over the standard deviation, 1 / (noise multiplier). Subsampling makes
+the true trade-off curve lower than the Gaussian one of the same µ; a bound for the curve's own family is then tighter.
 """
 
 from __future__ import annotations
@@ -29,19 +28,19 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 HIGHEST = 100.0
-"""No µ above this is looked for: ε is in the thousands there, and nothing is private."""
+"""Largest µ that is searched; ε is in the thousands there, so nothing is private."""
 
 
 @dataclass(frozen=True)
 class NoiseBound:
-    """If the noise is Gaussian, µ is at least ``mu``, at that confidence level; of other noise it says nothing.
+    """A lower confidence bound on µ if the noise is Gaussian; it says nothing about other noise.
 
     Args:
-        mu: at least 0; 0 says nothing.
-        level: of the one-sided bound.
-        method: how it was computed.
-        candidates: out of how many whose membership was a fair coin.
-        ceiling: the bound if the attack had told all of them apart; infinite if the method has none.
+        mu: the bound, at least 0; 0 says nothing.
+        level: confidence level of the one-sided bound.
+        method: name of the method.
+        candidates: number of candidates, whose membership was a fair coin.
+        ceiling: the bound if the attack had told all candidates apart; infinite if the method has no ceiling.
     """
 
     mu: float
@@ -52,14 +51,14 @@ class NoiseBound:
 
     @property
     def noise_multiplier(self) -> float:
-        """For one release: the noise multiplier is at most this, 1 / µ."""
+        """Upper bound 1 / µ on the noise multiplier, for one release."""
         return float("inf") if self.mu == 0 else 1 / self.mu
 
 
 def gaussian_epsilon(mu: float, delta: float) -> float:
-    """The ε at which µ-Gaussian privacy holds with this δ (Balle & Wang 2018, theorem 8).
+    """The ε of µ-Gaussian differential privacy at δ (Balle & Wang 2018, theorem 8).
 
-    It is the ε of Gaussian noise only: of a :class:`NoiseBound` it is no lower bound on the ε of an unknown mechanism.
+    It is valid for Gaussian noise only. From a :class:`NoiseBound` it gives no lower bound on the ε of an unknown mechanism.
 
     Args:
         mu: at least 0.
@@ -79,10 +78,10 @@ def _gaussian_delta(epsilon: float, mu: float) -> float:
 def two_sided_mu(
     true_positives: ArrayLike, members: ArrayLike, false_positives: ArrayLike, nonmembers: ArrayLike, level: float = 0.95
 ) -> FloatArray:
-    """The µ that TPR and FPR of one rule refute, µ ≥ Φ⁻¹(TPR) − Φ⁻¹(FPR) (Nasr et al. 2023, section 4).
+    """Lower bound on µ from the TPR and FPR of one decision rule, µ ≥ Φ⁻¹(TPR) − Φ⁻¹(FPR) (Nasr et al. 2023, section 4).
 
-    TPR is at its lower and FPR at its upper Clopper–Pearson limit, each one-sided at (1 − level) / 2. Arrays broadcast; a
-    rule fixed beforehand gives a bound for Gaussian noise, the maximum over several does not.
+    TPR is at its lower and FPR at its upper Clopper–Pearson limit, each one-sided at (1 − level) / 2. Arrays broadcast. The
+    bound is valid for Gaussian noise and a rule that was fixed beforehand; the maximum over several rules is not valid.
     """
     tpr_low, _ = clopper_pearson(true_positives, members, level)
     _, fpr_high = clopper_pearson(false_positives, nonmembers, level)
@@ -90,17 +89,17 @@ def two_sided_mu(
 
 
 def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float = 0.95) -> NoiseBound:
-    """:func:`two_sided_mu` on some of the candidates, at the threshold with the highest bound on the others.
+    """Audit of Gaussian noise: :func:`two_sided_mu` on some candidates, at the threshold that is best on the others.
 
-    The candidates count as independent trials. In one release of noise in many dimensions, whose signals are inner
-    products with directions that hardly overlap, they are. In one training run they are only nearly so;
-    :func:`one_run_noise_audit` does not need it.
+    It treats the candidates as independent trials. They are independent in one release of noise in many dimensions whose
+    signals are inner products with nearly orthogonal directions. In one training run they are only nearly independent;
+    :func:`one_run_noise_audit` does not need independence.
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth, drawn by independent fair coins.
-        chosen_N: those on which the threshold is chosen; a third of them, at random, serves better than a half.
-        level: of the one-sided bound.
+        scores_N: scores of the candidates; higher means member.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
+        chosen_N: the candidates on which the threshold is chosen; a random third serves better than a half.
+        level: confidence level of the one-sided bound.
 
     Raises:
         DataError: a score is NaN, or a part lacks members or non-members.
@@ -141,18 +140,18 @@ def _mu_along(curve: Roc, level: float) -> FloatArray:
 
 
 def one_run_mu(correct: int, guesses: int, candidates: int, level: float = 0.95) -> float:
-    """The µ that ``correct`` of ``guesses`` right guesses in one training run refute (Mahloujifar et al. 2024).
+    """Lower bound on µ from the right guesses in one training run (Mahloujifar et al. 2024).
 
-    It is the recursion of their f-DP audit, for the Gaussian trade-off curve.
+    It uses the recursion of their f-DP audit, for the Gaussian trade-off curve.
 
     Args:
-        correct: the guesses that are right.
-        guesses: of a number fixed beforehand or chosen on other candidates; the rest abstained.
-        candidates: the examples that were included by independent fair coins, guessed or not.
-        level: of the one-sided bound.
+        correct: number of right guesses.
+        guesses: number of guesses, fixed beforehand or chosen on other candidates.
+        candidates: number of examples included by independent fair coins, guessed or not.
+        level: confidence level of the one-sided bound.
 
     Raises:
-        DataError: more right guesses than guesses, or more of these than candidates.
+        DataError: more right guesses than guesses, or more guesses than candidates.
     """
     if not 0 <= correct <= guesses <= candidates:
         raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
@@ -166,19 +165,20 @@ def one_run_mu(correct: int, guesses: int, candidates: int, level: float = 0.95)
 
 
 def _refuted(mu: float, correct: int, guesses: int, candidates: int, alpha: float) -> bool:
+    """Whether µ is refuted, at an error rate of ``alpha``, by the number of right guesses."""
     return too_many(lambda r: float(special.ndtr(special.ndtri(r) - mu)), correct, guesses, candidates, alpha)
 
 
 def too_many(lowest_fpr: Callable[[float], float], correct: int, guesses: int, candidates: int, alpha: float) -> bool:
-    """Whether so many right guesses are too many for a trade-off curve at an error rate of ``alpha``.
+    """Whether a trade-off curve is refuted, at an error rate of ``alpha``, by the number of right guesses.
 
     By recursion over the guesses (Mahloujifar et al. 2024, algorithm 2).
 
     Args:
         lowest_fpr: TPR -> the lowest FPR that the curve allows.
-        correct: the guesses that are right.
-        guesses: how many were made.
-        candidates: the examples that were included by independent fair coins, guessed or not.
+        correct: the number of right guesses.
+        guesses: the number of guesses.
+        candidates: the number of candidates, guessed or not.
         alpha: the error rate.
     """
     r, h = alpha * correct / candidates, alpha * (guesses - correct) / candidates
@@ -190,13 +190,13 @@ def too_many(lowest_fpr: Callable[[float], float], correct: int, guesses: int, c
 
 
 def one_run_noise_audit(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95, share: float = 0.1) -> NoiseBound:
-    """:func:`one_run_mu` of the guess that the candidates with the highest scores are members.
+    """One-run audit of Gaussian noise: :func:`one_run_mu`, guessing that the highest-scoring candidates are members.
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth, drawn by independent fair coins.
-        level: of the one-sided bound.
-        share: of the candidates that are guessed; fix it before looking.
+        scores_N: scores of the candidates; higher means member.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
+        level: confidence level of the one-sided bound.
+        share: share of the candidates to guess, fixed beforehand.
     """
     correct, guesses = highest(scores_N, member_N, share)
     return NoiseBound(
@@ -215,21 +215,21 @@ def highest(scores_N: FloatArray, member_N: BoolArray, share: float) -> tuple[in
 
 
 def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> NoiseBound:
-    """The lower limit of µ from the two-sample t statistic, which is noncentral t if both kinds of signals are Gaussian.
+    """Lower bound on µ from the two-sample t statistic, which is noncentral t if the signals of both kinds are Gaussian.
 
     The statistic is t = (mean of members − mean of others) / s·√(n₁n₀/(n₁+n₀)), with the pooled standard deviation s and
     n₁ + n₀ − 2 degrees of freedom; its noncentrality is µ·√(n₁n₀/(n₁+n₀)).
 
-    For signals that the noise itself made Gaussian, independent and of equal spread: the inner product of the noised
-    update with each candidate's own direction. Scores of an attack on a model are not.
+    The signals must be Gaussian, independent and of equal variance by the noise itself, such as the inner products of the
+    noised update with each candidate's own direction. The scores of an attack on a model are not such signals.
 
     Args:
-        signals_N: higher means member; finite.
-        member_N: the truth, drawn by independent fair coins.
-        level: of the one-sided bound.
+        signals_N: finite signals of the candidates; higher means member.
+        member_N: whether each candidate is a member, drawn by independent fair coins.
+        level: confidence level of the one-sided bound.
 
     Raises:
-        DataError: a signal is not finite, there are fewer than two of a kind, or all are equal.
+        DataError: a signal is not finite, there are fewer than two signals of a kind, or those of each kind are all equal.
     """
     inside, outside = signals_N[member_N], signals_N[~member_N]
     if not np.isfinite(signals_N).all() or min(len(inside), len(outside)) < 2:
@@ -250,7 +250,7 @@ def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float
 
 
 def _noncentrality(found: float, freedom: int, level: float) -> float:
-    """The least noncentrality, at least 0, at which a t of at least ``found`` has a probability of 1 − level."""
+    """The noncentrality, at least 0, at which a t statistic of ``found`` or more has probability 1 − level."""
     if stats.t.sf(found, freedom) >= 1 - level:
         return 0.0
     return float(optimize.brentq(lambda centre: stats.nct.sf(found, freedom, centre) - (1 - level), 0.0, found))

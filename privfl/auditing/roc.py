@@ -1,4 +1,4 @@
-"""The ROC of a membership attack, its area and its low end, with intervals.
+"""The ROC curve of a membership attack, its area, and its TPR at low FPRs, with confidence intervals.
 
 Suffixes: N candidates, T thresholds (one per distinct score, and +inf).
 """
@@ -19,12 +19,12 @@ FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
 
 RESOLVABLE: Final = 10
-"""A false-positive rate is measured only where at least this many non-members are expected above the threshold."""
+"""Smallest expected number of false positives at which a TPR is reported."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A figure, its two-sided interval, the level that the interval claims, and the method that made it."""
+    """An estimate with its two-sided confidence interval, the level of the interval and its method."""
 
     value: float
     low: float
@@ -35,12 +35,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Roc:
-    """The curve, from (0, 0) to (1, 1). Equal scores cannot be told apart, so they are one step, never two.
+    """A ROC curve from (0, 0) to (1, 1); equal scores cannot be told apart, so they are one step.
 
     Args:
         fpr_T: false-positive rates, ascending.
         tpr_T: true-positive rates, ascending.
-        thresholds_T: "member" is said of a score that is at least this; the first is +inf.
+        thresholds_T: a score of at least this counts as "member"; the first is +inf.
         members: the number of members.
         nonmembers: the number of non-members.
     """
@@ -56,19 +56,20 @@ class Roc:
         return int(np.searchsorted(self.fpr_T, fpr * (1 + 1e-12), side="right")) - 1
 
     def limits(self, fprs: ArrayLike, level: float = 0.95, draws: int = 200) -> tuple[FloatArray, FloatArray]:
-        """Pointwise limits of the TPR at false-positive rates, from what the threshold may be.
+        """Pointwise confidence limits of the TPR at false-positive rates, with an uncertain threshold.
 
-        The threshold whose FPR is a lies between the K-th and the (K + 1)-th highest non-member, with K ~ Binomial(n₀, a).
-        Given K, the members above it are binomial. The limits are quantiles of the mixture over K of the two Beta distributions
-        whose quantiles are Clopper and Pearson's. Members between the two non-members, and ties, count for the wider side.
+        The threshold of FPR a lies between the K-th and the (K + 1)-th highest non-member, with K ~ Binomial(n₀, a). Given K,
+        the number of members above it is binomial. The limits are quantiles of the mixture over K of the two Beta
+        distributions whose quantiles are the Clopper–Pearson limits. Members between the two non-members, and ties, widen the
+        interval on both sides.
 
-        Clopper and Pearson's interval at the sample's own threshold takes that threshold as given: of nominal 95 % intervals of
-        the TPR at an FPR, 25 to 60 % cover.
+        A Clopper–Pearson interval at the sample's own threshold would take that threshold as known: of nominal 95 % intervals
+        of the TPR at an FPR, only 25 to 60 % cover.
 
         Args:
             fprs: false-positive rates, shape (F,).
-            level: of each pair of limits.
-            draws: how many values of K, at even quantiles of its distribution.
+            level: confidence level of each pair of limits.
+            draws: number of values of K, at evenly spaced quantiles of its distribution.
 
         Returns:
             low and high, each of shape (F,).
@@ -86,9 +87,9 @@ class Roc:
         return low_F, high_F
 
     def thinned(self, points: int = 200, level: float = 0.95) -> dict[str, list[float]]:
-        """About ``points`` points for a log-log figure: ``fpr``, ``tpr`` and its :meth:`limits`.
+        """About ``points`` points of the curve for a log-log figure: ``fpr``, ``tpr`` and its :meth:`limits`.
 
-        Each point lies on the curve: the lowest threshold for a grid of FPRs, even on a logarithmic scale.
+        Each point is that of the lowest threshold for an FPR of a grid, which is even on a logarithmic scale.
         """
         grid = np.geomspace(1 / self.nonmembers, 1, points)
         index = np.unique(np.searchsorted(self.fpr_T, grid * (1 + 1e-12), side="right") - 1)
@@ -98,7 +99,7 @@ class Roc:
 
 
 def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
-    """The ROC of scores where higher means member.
+    """The ROC curve of scores; a higher score means member.
 
     Raises:
         DataError: a score is NaN, or there is no member, or no non-member.
@@ -106,7 +107,7 @@ def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
     member_N = _checked(scores_N, member_N)
     order = np.argsort(-scores_N, kind="stable")
     descending = scores_N[order]
-    # Compared, not subtracted: ∞ − ∞ is no number, and would be taken for a step.
+    # Compare neighbours instead of subtracting them: ∞ − ∞ is NaN, which would count as a step.
     last_of_tie = np.append(np.flatnonzero(descending[1:] != descending[:-1]), len(descending) - 1)
     true_positives = np.cumsum(member_N[order])[last_of_tie]
     false_positives = last_of_tie + 1 - true_positives
@@ -122,7 +123,7 @@ def roc(scores_N: FloatArray, member_N: BoolArray) -> Roc:
 
 
 def _mixture_quantile(a_FM: FloatArray, b_FM: FloatArray, share: float) -> FloatArray:
-    """The quantile of the mixture, in equal parts, of M Beta(a, b) distributions, for each of F mixtures, by bisection.
+    """Quantiles of F mixtures, each in equal parts of M Beta(a, b) distributions, by bisection.
 
     A Beta with a = 0 is a point at 0, one with b = 0 a point at 1.
     """
@@ -133,14 +134,14 @@ def _mixture_quantile(a_FM: FloatArray, b_FM: FloatArray, share: float) -> Float
         below_FM = special.betainc(safe_a, safe_b, middle_F[:, None])
         below_F = np.where(a_FM == 0, 1.0, np.where(b_FM == 0, 0.0, below_FM)).mean(axis=1)
         low_F, high_F = np.where(below_F < share, middle_F, low_F), np.where(below_F < share, high_F, middle_F)
-    # To the end that bisection comes near and never reaches.
+    # Snap to an end, which bisection approaches but never reaches.
     return np.where(high_F < 1e-8, 0.0, np.where(low_F > 1 - 1e-8, 1.0, (low_F + high_F) / 2))
 
 
 def clopper_pearson(successes: Any, trials: Any, level: float = 0.95) -> tuple[FloatArray, FloatArray]:
-    """The exact two-sided interval for a binomial proportion (Clopper & Pearson 1934); arrays broadcast.
+    """The exact two-sided confidence interval of a binomial proportion (Clopper & Pearson 1934); arrays broadcast.
 
-    One side of it, alone, is a bound of level (1 + level) / 2.
+    Each limit alone is a one-sided bound of level (1 + level) / 2.
     """
     k, n = np.broadcast_arrays(np.asarray(successes, dtype=float), np.asarray(trials, dtype=float))
     tail = (1 - level) / 2
@@ -150,12 +151,12 @@ def clopper_pearson(successes: Any, trials: Any, level: float = 0.95) -> tuple[F
 
 
 def auc(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Estimate:
-    """P[a member's score > a non-member's] + P[equal] / 2, by midranks.
+    """Area under the ROC curve: P[a member's score > a non-member's] + P[equal] / 2, by midranks.
 
-    The interval is DeLong, DeLong & Clarke-Pearson 1988 (in the rank form of Sun & Xu 2014) on the logit scale, which
-    keeps it in [0, 1]. Where its variance is zero (perfectly separated or all equal scores) or undefined (one member),
-    it would claim certainty; then members and non-members are taken as min(n₁, n₀) disjoint pairs, whose wins are
-    binomial: the interval is Clopper–Pearson's, valid at any sample size, and wide.
+    The interval is that of DeLong, DeLong & Clarke-Pearson 1988 (in the rank form of Sun & Xu 2014) on the logit scale,
+    which keeps it in [0, 1]. Its variance is zero for perfectly separated or all equal scores, and undefined for one member,
+    so it would claim certainty. Members and non-members are then taken as min(n₁, n₀) disjoint pairs, whose wins are
+    binomial, with a Clopper–Pearson interval, which is valid at any sample size, and wide.
 
     Raises:
         DataError: a score is NaN, or there is no member, or no non-member.
@@ -163,7 +164,7 @@ def auc(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Estim
     member_N = _checked(scores_N, member_N)
     ranks_N = stats.rankdata(scores_N)
     inside, outside = scores_N[member_N], scores_N[~member_N]
-    # Share of non-members below each member, and of members above each non-member.
+    # Share of non-members below each member, and share of members above each non-member.
     below = (ranks_N[member_N] - stats.rankdata(inside)) / len(outside)
     above = 1 - (ranks_N[~member_N] - stats.rankdata(outside)) / len(inside)
     value = float(below.mean())
@@ -182,14 +183,14 @@ def auc(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Estim
 
 @dataclass(frozen=True)
 class OperatingPoint:
-    """The TPR at a false-positive rate, or why there is none.
+    """The TPR of an attack at a false-positive rate, or the reason why there is none.
 
     Args:
-        fpr: the rate that was asked for; the threshold's own rate is at most this.
-        tpr: None where the sample cannot resolve ``fpr``.
-        reason: why ``tpr`` is None.
-        allowed: the most that the promised privacy curve allows at ``fpr``; None where nothing was promised.
-        violated: whether the attack went beyond it, see :func:`privfl.auditing.bound.violates`.
+        fpr: the false-positive rate asked for; that of the sample's threshold is at most this.
+        tpr: the TPR; None if the sample cannot resolve ``fpr``.
+        reason: the reason if ``tpr`` is None.
+        allowed: the largest TPR that the promised privacy curve allows at ``fpr``; None if nothing was promised.
+        violated: whether the attack exceeded it, see :func:`privfl.auditing.bound.violates`.
     """
 
     fpr: float
@@ -202,8 +203,8 @@ class OperatingPoint:
 def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoint:
     """The TPR at a false-positive rate, with the interval of :meth:`Roc.limits`.
 
-    The interval speaks of the false-positive rate that is asked for, not of the sample's own threshold. Below ``RESOLVABLE``
-    expected false positives that threshold is known so badly that no figure is given.
+    The interval is about the false-positive rate asked for, not about the sample's own threshold. Below ``RESOLVABLE``
+    expected false positives the threshold is too uncertain, and no TPR is given.
     """
     expected = fpr * curve.nonmembers
     if expected < RESOLVABLE * (1 - 1e-12):
@@ -215,29 +216,29 @@ def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoi
 
 
 def best_threshold(curve: Roc) -> float:
-    """The threshold that maximises TPR − FPR, the highest one of equals."""
+    """The threshold that maximises TPR − FPR; of equal ones the highest."""
     return float(curve.thresholds_T[np.argmax(curve.tpr_T - curve.fpr_T)])
 
 
 def best_balanced_accuracy(curve: Roc) -> float:
-    """(TPR + TNR) / 2 at the best threshold for these same candidates.
+    """Largest balanced accuracy, (TPR + TNR) / 2, over all thresholds on these same candidates.
 
-    What papers print, and what a comparison with them needs; it is optimistic: on pure noise it is above one half.
+    Papers report this figure, so a comparison with them needs it. It is optimistic: on pure noise it is above one half.
     """
     return float((1 + (curve.tpr_T - curve.fpr_T).max()) / 2)
 
 
 def balanced_accuracy(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float = 0.95) -> Estimate:
-    """(TPR + TNR) / 2 over half of the candidates, at the threshold that was the best one on the other half.
+    """Balanced accuracy, (TPR + TNR) / 2, on half of the candidates, at the threshold that is best on the other half.
 
-    No label that the threshold was tuned on is counted, so that on noise the figure is one half on average. The interval
+    No candidate counts on which the threshold was tuned, so on pure noise the figure is one half on average. The interval
     combines the Clopper–Pearson limits of TPR and TNR (Zou & Donner 2008, MOVER).
 
     Args:
-        scores_N: higher means member.
-        member_N: the truth.
+        scores_N: scores of the candidates; higher means member.
+        member_N: whether each candidate is a member.
         chosen_N: the half on which the threshold is chosen.
-        level: of the interval.
+        level: confidence level of the interval.
 
     Raises:
         DataError: a score is NaN, or a half lacks members or non-members.
@@ -262,9 +263,13 @@ def balanced_accuracy(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolA
 def _checked(scores_N: FloatArray, member_N: BoolArray) -> BoolArray:
     member_N = np.asarray(member_N, dtype=bool)
     if scores_N.shape != member_N.shape or scores_N.ndim != 1:
-        raise DataError(f"scores of shape {scores_N.shape} for membership of shape {member_N.shape}: give one per candidate")
+        raise DataError(
+            f"scores of shape {scores_N.shape} for members of shape {member_N.shape}: must both be (N,); give one per candidate"
+        )
     if np.isnan(scores_N).any():
-        raise DataError(f"{np.isnan(scores_N).sum()} of {len(scores_N)} scores are NaN: the attack or its model diverged")
+        raise DataError(
+            f"{np.isnan(scores_N).sum()} of {len(scores_N)} scores are NaN: must be numbers; check whether the model diverged"
+        )
     if member_N.all() or not member_N.any():
         raise DataError(f"{member_N.sum()} members among {len(member_N)} candidates: both kinds are needed; raise data.holdout")
     return member_N

@@ -1,1 +1,1 @@
-"""Data: the shelves of data sets and partitions, who owns which example, and how a run keeps its inputs."""
+"""Data of a run: the shelves of data sets and partitions, the owner of each example, and the storage of a model's inputs."""

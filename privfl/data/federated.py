@@ -1,8 +1,8 @@
-"""Who has which example, and who of them is a member: :class:`FederatedData`.
+"""Federated data: the owner of each example, and whether it is a member, that is, trained on (:class:`FederatedData`).
 
-The whole pool is dealt to the clients first; only then is it drawn, example by example, what each client trains on.
-Members and hold-out examples of one client therefore come from one distribution, however skewed the partition is, and
-an attack cannot tell them apart without looking at the model.
+The whole pool is dealt to the clients first. Only then is membership drawn, example by example. Members and hold-out
+examples of one client therefore come from one distribution, however skewed the partition is, and an attack cannot tell them
+apart without the model.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class Pixels:
-    """What the bytes of images stand for: (byte / 255 - mean) / std in each of the C channels."""
+    """Normalisation of images that are stored as bytes: (byte / 255 - mean) / std in each of the C channels."""
 
     mean_C: tuple[float, ...]
     std_C: tuple[float, ...]
@@ -42,8 +42,8 @@ class Pixels:
 class Examples:
     """N labelled examples: ``x`` of shape (N, ...), float32, or images as bytes, (N, C, H, W); ``y`` of shape (N, ...).
 
-    Labels are int64, classes among them, or float32, numbers to be learned; a task says which it takes. ``fields``
-    say which inputs lie in a row of ``x``, if an example has several (:mod:`privfl.data.named_inputs`).
+    Labels are int64, such as classes, or float32, numbers to be learned; the task determines which it takes. If an example has
+    several inputs, ``fields`` describes their places in a row of ``x`` (:mod:`privfl.data.named_inputs`).
     """
 
     x: FloatArray | ByteArray
@@ -56,16 +56,16 @@ class Examples:
 
         Args:
             inputs: name -> array of shape (N, ...), float32 or int64.
-            y: their labels.
+            y: the labels, shape (N, ...).
 
         Raises:
-            DataError: names the input that cannot be one.
+            DataError: an input is unfit; the message names it.
         """
         x, fields = packed(inputs)
         return cls(x, y, fields)
 
     def classes(self) -> IntArray | None:
-        """The labels if they are classes, int64 of shape (N,); None if they are anything else."""
+        """The labels if they are classes, int64 of shape (N,), else None."""
         return cast("IntArray", self.y) if self.y.ndim == 1 and self.y.dtype == np.int64 else None
 
     def __len__(self) -> int:
@@ -77,18 +77,18 @@ class Examples:
 
 @dataclass(frozen=True)
 class LoadedData:
-    """What an item of the shelf of data sets reads from disk.
+    """A data set as its loader read it, before a partition.
 
     Args:
-        train: the pool, before anyone owns or holds out anything.
+        train: the pool, before examples are dealt to clients or held out.
         test: the central test split.
         classes: the name of each class.
-        provenance: one sentence on where the data come from, and what is special about this copy.
-        natural_N: for each pool example, the client that the data itself names; None where it names none.
+        provenance: the origin of the data and the particulars of this copy, in a sentence or two.
+        natural_N: for each pool example, the client that the data themselves name; None if they name none.
         natural_names: those clients' names.
-        pixels: what the values of ``x`` stand for, if they are bytes (:class:`privfl.data.input_store.InputStore`).
-        files: the files of somebody's own that it was read from, for the run's records.
-        columns: how the columns of a table became numbers, likewise.
+        pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
+        files: the user's own files from which it was read, for the run's records.
+        columns: the rules by which a table's columns became numbers, likewise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -120,11 +120,11 @@ class LoadedData:
 
     @property
     def nbytes(self) -> int:
-        """The memory that its arrays take."""
+        """The memory that its arrays take, in bytes."""
         return self.train.x.nbytes + self.train.y.nbytes + self.test.x.nbytes + self.test.y.nbytes
 
     def digest(self) -> str:
-        """SHA-256 of all its examples and of the clients that the data name: whether two readings gave the same."""
+        """SHA-256 of all its examples and of the clients that the data name; it shows whether two readings are equal."""
         named = () if self.natural_N is None else (self.natural_N,)
         return _sha256(self.pixels or self.train.fields, self.train.x, self.train.y, self.test.x, self.test.y, *named)
 
@@ -140,10 +140,11 @@ class FederatedData:
         clients: the name of each of the K clients.
         provenance: see :class:`LoadedData`.
         owner_N: the client that owns each example.
-        candidate_N: the examples whose membership was drawn by a fair coin. The others are members always.
+        candidate_N: the examples whose membership is drawn by a fair coin. The others, but for those of ``validation_N``, are
+            always members.
         member_N: the examples that are trained on.
         pixels: see :class:`LoadedData`.
-        validation_N: the examples that clients keep to validate the model on: neither candidates nor members, in any draw.
+        validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
         files, columns: see :class:`LoadedData`.
     """
@@ -167,19 +168,19 @@ class FederatedData:
 
     @classmethod
     def build(cls, loaded: LoadedData, config: DataConfig, seed: Seed) -> FederatedData:
-        """Deal the pool to the clients, then draw who is a member.
+        """Deal the pool to the clients, then draw which examples are members.
 
         Each example is a candidate with probability ``2 * config.holdout``, independently of everything else, and each
-        candidate a member by a fair coin, so that ``config.holdout`` of the pool is expected to be held out. The coins
-        are independent, as in add/remove adjacency: the number of members is not fixed.
+        candidate is a member by a fair coin. The expected share that is held out is thus ``config.holdout``, but for the
+        exception below. The coins are independent, as in add/remove adjacency: the number of members is not fixed.
 
         One example of each client, drawn at random, is never a candidate. A client is therefore never left without a
         member, in this draw or any other, and no coin needs to be tossed twice, which would make it unfair.
 
         Args:
-            loaded: what a data set's loader gave.
+            loaded: the data set.
             config: clients, partition and hold-out.
-            seed: of the data alone; the same seed gives the same bytes.
+            seed: seed of the data alone; the same seed gives the same bytes.
 
         Raises:
             DataError: a client is left with no example.
@@ -203,21 +204,21 @@ class FederatedData:
         return data.redrawn((seed / "membership").numpy())
 
     def members_of(self, client: int) -> IntArray:
-        """Pool indices that this client trains on, ascending."""
+        """The pool indices on which this client trains, ascending."""
         rows = self._rows_of(client)
         return rows[self.member_N[rows]]
 
     def validating(self, share: float, generator: np.random.Generator) -> FederatedData:
-        """The same with each example that is no candidate kept for validation with probability ``share``.
+        """Set a validation part aside: each example that is no candidate, with probability ``share``.
 
-        A client of which all such examples were drawn keeps none of them, so that it has something to train on in any draw.
+        If all such examples of a client are drawn, none of them is set aside, so that the client has a member in any draw.
 
         Args:
-            share: in (0, 1).
-            generator: makes the draws.
+            share: the probability, in (0, 1).
+            generator: the source of the draws.
 
         Raises:
-            DataError: no example was drawn.
+            DataError: the validation part is empty.
         """
         kept_N = (generator.random(len(self.pool)) < share) & ~self.candidate_N
         fixed = np.bincount(self.owner_N[~self.candidate_N], minlength=len(self.clients))
@@ -231,11 +232,11 @@ class FederatedData:
         return replace(self, member_N=self.member_N & ~kept_N, validation_N=kept_N)
 
     def held_out(self) -> BoolArray:
-        """The examples that nobody trains on or validates on, of shape (N,)."""
+        """Mask of the examples that are used neither for training nor for validation, shape (N,)."""
         return ~self.member_N if self.validation_N is None else ~self.member_N & ~self.validation_N
 
     def holdout_of(self, client: int) -> IntArray:
-        """Pool indices that this client owns and neither trains nor validates on, ascending."""
+        """The pool indices that this client owns and uses neither for training nor for validation, ascending."""
         rows = self._rows_of(client)
         return rows[self.held_out()[rows]]
 
@@ -245,17 +246,23 @@ class FederatedData:
 
     @functools.cached_property
     def _by_owner(self) -> tuple[IntArray, IntArray]:
-        """The pool's indices, client after client, and where each client's end: a cohort must not cost a look at the pool."""
+        """The pool's indices, client after client, and the end of each client's part.
+
+        It is computed once, so that the work for a cohort does not grow with the pool.
+        """
         return np.argsort(self.owner_N, kind="stable"), self._sizes.cumsum()
 
     def redrawn(self, generator: np.random.Generator) -> FederatedData:
-        """The same pool and owners with every candidate's membership drawn anew: the data of a shadow model."""
+        """The same pool and owners with the membership of every candidate drawn again: the data of a shadow model."""
         coin_N = generator.random(len(self.pool)) < 0.5
         others_N = True if self.validation_N is None else ~self.validation_N
         return replace(self, member_N=np.where(self.candidate_N, coin_N, others_N))
 
     def sizes(self) -> IntArray:
-        """How many examples each client owns, members or not, of shape (K,): its public size. No coin moves it."""
+        """The number of examples that each client owns, members or not, shape (K,): its public size.
+
+        It does not depend on the draw of membership.
+        """
         return self._sizes
 
     @functools.cached_property
@@ -265,7 +272,7 @@ class FederatedData:
         return sizes_K
 
     def digest(self) -> str:
-        """SHA-256 of the pool, the test split and who owns what: whether two runs have the same data."""
+        """SHA-256 of the pool, the test split and the owners; it shows whether two runs have the same data."""
         return self._digest
 
     @functools.cached_property
@@ -273,7 +280,7 @@ class FederatedData:
         return _sha256(self.pixels or self.pool.fields, self.pool.x, self.pool.y, self.test.x, self.test.y, self.owner_N)
 
     def counts(self) -> NDArray[np.int64]:
-        """How many members of each of :attr:`counted` each client has, of shape (K, len(counted))."""
+        """The number of each client's members in each class of :attr:`counted`, shape (K, len(counted))."""
         table: NDArray[Any] = np.zeros((len(self.clients), len(self.counted)), dtype=np.int64)
         class_N = _class_or_zero(self.pool)
         np.add.at(table, (self.owner_N[self.member_N], class_N[self.member_N]), 1)
@@ -281,12 +288,12 @@ class FederatedData:
 
     @property
     def counted(self) -> tuple[str, ...]:
-        """The classes' names; where labels are no classes, one name for all examples."""
+        """The classes' names; if labels are no classes, one name for all examples."""
         return ("examples",) if self.pool.classes() is None else self.classes
 
 
 def _sha256(meaning: Pixels | tuple[Field, ...], *arrays: NDArray[Any]) -> str:
-    """Of arrays, and of what the numbers in them stand for, if anything is said of it."""
+    """SHA-256 of arrays with their types and shapes, and of the meaning of their values if there is one."""
     sha = hashlib.sha256(repr(meaning).encode() if meaning else b"")
     for array in arrays:
         sha.update(str((array.dtype, array.shape)).encode())
@@ -295,7 +302,11 @@ def _sha256(meaning: Pixels | tuple[Field, ...], *arrays: NDArray[Any]) -> str:
 
 
 def _class_or_zero(examples: Examples, partition: PartitionConfig | None = None) -> IntArray:
-    """The class of each example, shape (N,); zeros if labels are no classes and no partition deals by them."""
+    """The class of each example, shape (N,); zeros if the labels are no classes.
+
+    Raises:
+        DataError: the labels are no classes and the partition deals examples by class.
+    """
     class_N = examples.classes()
     if class_N is None and partition is not None and partition.by_class:
         raise DataError(
@@ -314,11 +325,11 @@ def _client_names(loaded: LoadedData, config: DataConfig) -> tuple[str, ...]:
 
 
 def _candidates(owner_N: IntArray, holdout: float, generator: np.random.Generator) -> BoolArray:
-    """Whose membership is drawn: each example with probability 2 * holdout, save each client's last in a random order."""
+    """Mask of the candidates: each example with probability 2 * holdout, except the last of each client in a random order."""
     draw_N = generator.random(len(owner_N))
     candidate_N = draw_N < 2 * holdout
     order = np.lexsort((draw_N, owner_N))
-    # The largest draw of a client is a candidate only where all of its draws are; elsewhere this changes nothing.
+    # A client's largest draw is a candidate only if all of its draws are; otherwise this changes nothing.
     last = order[np.flatnonzero(np.diff(owner_N[order], append=-1))]
     candidate_N[last] = False
     return candidate_N
@@ -332,7 +343,7 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
         if not isinstance(array, np.ndarray):
             raise DataError(f"{part} has {name} of {type(array).__name__}; it must be a NumPy array: np.asarray({name})")
     if x.shape[:1] == y.shape[:1] == (0,):
-        raise DataError(f"{part} is empty; there must be at least one example in it: give it some")
+        raise DataError(f"{part} is empty; there must be at least one example in it: add some")
     wanted = "float32" if pixels is None else "uint8"
     if x.dtype != wanted:
         rule = "bytes go with pixels, numbers without" if x.dtype in (np.float32, np.uint8) else f"x.astype(np.{wanted})"
@@ -342,7 +353,7 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
         raise DataError(f"{part} has x of shape {x.shape} and y of shape {y.shape}; there must be one label for each example")
     if pixels is not None:
         _check_pixels(part, x, pixels)
-    # A NaN passes through min and max; neither allocates anything of the pool's size.
+    # min and max of data with a NaN are NaN, and neither allocates an array of the pool's size.
     elif not (np.isfinite(x.min()) and np.isfinite(x.max())):
         raise DataError(f"{part} holds a value that is NaN or infinite; drop or mend those examples")
     class_N = examples.classes()
@@ -355,7 +366,11 @@ def _check(part: str, examples: Examples, classes: int, pixels: Pixels | None) -
 
 
 def _check_labels(part: str, y: NDArray[Any]) -> None:
-    """Raise unless labels are int64 or finite float32; whether they suit what is learned, the task says."""
+    """Check that labels are int64 or finite float32; the task checks whether they suit it.
+
+    Raises:
+        DataError: they are not; the message gives the cast that makes them so, if there is one.
+    """
     here = f"{part} has y of {y.dtype}" + (f" and shape {y.shape}" if y.ndim != 1 else "")
     if y.dtype.kind not in "biuf":
         raise DataError(f"{here}; labels must be int64: np.unique(y, return_inverse=True)[1] numbers them")

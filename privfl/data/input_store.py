@@ -1,4 +1,4 @@
-"""The inputs of a model where a run keeps them: images as the bytes that they were published as, all else as numbers."""
+"""Storage of a model's inputs during a run: images as bytes, everything else as numbers."""
 
 from __future__ import annotations
 
@@ -15,17 +15,19 @@ _DTYPE = torch.float32
 
 
 class InputStore:
-    """N inputs. Images stay bytes, a quarter of the memory; whatever is taken out of them is ready for the model.
+    """Store of N inputs, which converts them when they are read.
+
+    Images stay bytes, which takes a quarter of the memory of float32.
 
     Args:
-        kept: shape (N, ...); uint8 where there are ``pixels``.
-        pixels: what the bytes stand for; None: nothing is done to what is kept.
+        kept: the inputs, shape (N, ...); uint8 if there are ``pixels``.
+        pixels: mean and standard deviation of the images' channels; None: the inputs are returned unchanged.
     """
 
     def __init__(self, kept: Tensor, pixels: Pixels | None = None) -> None:
         self.kept, self._pixels = kept, pixels
         if pixels is not None:
-            # Here and not for each batch: to send them to a GPU is to wait for it.
+            # Made once and not for each batch, since copying them to a GPU makes the program wait for it.
             mean_C, std_C = (torch.tensor(value, dtype=torch.float64)[:, None, None] for value in (pixels.mean_C, pixels.std_C))
             self._factor_C = (1 / (255 * std_C)).to(kept.device, _DTYPE)
             self._shift_C = (mean_C / std_C).to(kept.device, _DTYPE)
@@ -34,38 +36,41 @@ class InputStore:
     def of(cls, examples: Examples, pixels: Pixels | None, device: torch.device) -> InputStore:
         """The inputs of these examples, on that device."""
         with warnings.catch_warnings():
-            # Bytes that were read from a file are not writable; nothing here writes.
+            # An array over the bytes of a file is not writable, of which PyTorch warns; nothing here writes to it.
             warnings.filterwarnings("ignore", "The given NumPy array is not writable")
             return cls(torch.from_numpy(np.ascontiguousarray(examples.x)), pixels).to(device)
 
     @classmethod
     def joined(cls, parts: Sequence[InputStore]) -> InputStore:
-        """All of them, one part after the other."""
+        """One store of all parts' inputs, in the order of the parts."""
         if all(part._pixels == parts[0]._pixels for part in parts):
             return cls(torch.cat([part.kept for part in parts]), parts[0]._pixels)
         return cls(torch.cat([part[:] for part in parts]))
 
     def to(self, device: torch.device | str) -> InputStore:
-        """The same on another device."""
+        """The same inputs on another device."""
         return InputStore(self.kept.to(device), self._pixels)
 
     def __len__(self) -> int:
         return len(self.kept)
 
     def __getitem__(self, rows: Tensor | slice) -> Tensor:
-        """Some of them: indices of type int64 on the device of the inputs, a mask, or a slice.
+        """Read some inputs, ready for the model.
+
+        Args:
+            rows: indices of type int64 on the device of the inputs, a mask, or a slice.
 
         Returns:
-            shape (n, ...); bytes b of channel c as (b / 255 - mean_c) / std_c, float32.
+            shape (n, ...); a byte b of channel c becomes (b / 255 - mean_c) / std_c, float32.
         """
         by_index = isinstance(rows, Tensor) and rows.dtype == torch.int64
         taken = self.kept.index_select(0, rows) if by_index else self.kept[rows]  # type: ignore[arg-type]
         if self._pixels is None:
-            # A model may write into what it is given; that must not be the data.
+            # A slice is a view; a model that writes into its input must not change the data.
             return taken.clone() if isinstance(rows, slice) else taken
         return taken.to(_DTYPE).mul_(self._factor_C).sub_(self._shift_C)
 
     @property
     def device(self) -> torch.device:
-        """Where they are kept, and what is taken out of them is."""
+        """The device on which the inputs are kept and returned."""
         return self.kept.device

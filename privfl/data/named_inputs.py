@@ -1,4 +1,4 @@
-"""Several inputs of one example, by name: packed into one row of float32, and taken out again as they were."""
+"""Named inputs: several inputs of one example, packed into one row of float32 and unpacked again without loss."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from torch import Tensor
 from privfl.errors import DataError
 
 _EXACT = 2**24
-"""Up to this all integers are numbers of float32."""
+"""All integers up to this magnitude are exact in float32."""
 
 
 @dataclass(frozen=True)
 class Field:
-    """One input: its name, the shape that it has for one example, and whether it is int64 (else float32)."""
+    """One input: its name, its shape for one example, and whether it is int64 (else float32)."""
 
     name: str
     shape: tuple[int, ...]
@@ -28,21 +28,22 @@ class Field:
 
     @property
     def size(self) -> int:
-        """How many numbers of a row it takes."""
+        """The number of a row's elements that it takes."""
         return math.prod(self.shape)
 
 
 def packed(inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], tuple[Field, ...]]:
-    """One row for each example, and what is in it.
+    """Pack the inputs into one row for each example.
 
     Args:
         inputs: name -> array of shape (N, ...), float32 or int64.
 
     Returns:
-        shape (N, numbers of all inputs together), float32, with the inputs in the order of their names.
+        The rows, shape (N, sum of the inputs' sizes), float32, with the inputs in the order of their names; and the inputs'
+        names, shapes and types in that order.
 
     Raises:
-        DataError: names the input that cannot be packed, and says what to do.
+        DataError: an input cannot be packed; the message names it and the remedy.
     """
     fields = tuple(_field(name, inputs[name]) for name in sorted(inputs))
     if not fields:
@@ -56,12 +57,12 @@ def packed(inputs: Mapping[str, NDArray[Any]]) -> tuple[NDArray[np.float32], tup
 
 
 def unpacked(rows_B: Tensor, fields: Iterable[Field], names: Sequence[str]) -> dict[str, Tensor]:
-    """Some inputs of a batch.
+    """Unpack some inputs of a batch.
 
     Args:
-        rows_B: shape (B, numbers), as :func:`packed` makes them.
-        fields: all that is in a row.
-        names: the inputs to take out, in this order.
+        rows_B: shape (B, row size), as :func:`packed` returns them.
+        fields: all inputs of a row, in order.
+        names: the inputs to return, in this order.
 
     Returns:
         name -> shape (B, ...), int64 if the field is whole, else of the type of the rows.

@@ -1,8 +1,13 @@
-"""BOOK of differential privacy: what is promised, what is done, what it costs.
+"""BOOK of differential privacy: the promises, the mechanisms that keep them, and their price in ε and δ.
 
-To be read in this order: ``events`` (what was done), ``plan`` (who is protected, how), ``sampling`` (who and what is
-drawn), ``ledger`` (the record of every draw); ``mechanisms`` (what was released once), ``accounting`` (its price) by ``loss``
-(privacy loss distributions) and ``renyi`` (Rényi divergences); ``streams`` (random words), ``integer_noise`` (exact
-samples), ``noise`` (secure Gaussian noise), ``distributed`` (integers for a secure sum) and ``factorization`` (noise that is
-correlated over rounds).
+Read the chapters in this order:
+
+- ``events``: the private steps of a run, as a ledger records them;
+- ``plans``: the shelf of guarantees: the unit that is protected, from whom, and by which noise;
+- ``sampling``: the batches of local training; ``cohorts``: the shelf of samplers of clients;
+- ``ledger``: the record of every event, and the only source of ε;
+- ``mechanisms``: the releases that an accountant can price; ``accounting``: their ε and δ, by ``loss`` (privacy loss
+  distributions) and ``renyi`` (Rényi divergences);
+- ``streams``: random words; ``integer_noise``: exact samples; ``noise``: secure Gaussian noise;
+- ``distributed``: noisy integers for a secure sum; ``factorization``: noise that is correlated over rounds.
 """

@@ -1,15 +1,15 @@
-"""The price of a history: ε and δ of everything that was released about one unit.
+"""Accountants: the ε and δ of a history, that is of everything that was released about one unit.
 
-The accountants:
-
-- ``pld``: the privacy loss distribution (:mod:`privfl.privacy.loss`), the headline: an upper bound that exceeds the exact
-  value by less than 2e-4. After very many releases, if rounding has used it up, the smaller of it and ``rdp``.
-- ``rdp``: Rényi DP (:mod:`privfl.privacy.renyi`), the cross-check, and the headline where no PLD is known: sampling without
-  replacement, and the integer mechanisms.
-- ``zcdp``: concentrated DP, for mechanisms without sampling.
+- ``pld``: privacy loss distributions (:mod:`privfl.privacy.loss`), the headline. It is an upper bound that exceeds the exact
+  value by less than 2e-4 in the range tested there. After more than 10⁷ releases, when rounding may have used up its
+  advantage, it is the smaller of this bound and ``rdp``.
+- ``rdp``: Rényi DP (:mod:`privfl.privacy.renyi`), the cross-check. It is the headline if no privacy loss distribution is
+  known: for sampling without replacement and for the integer mechanisms.
+- ``zcdp``: zero-concentrated DP, for mechanisms without sampling.
 - ``papers``: Rényi DP with the conversion that papers used before 2020, for comparison with their tables.
 
-There is no GDP accountant: its central limit underestimates (ε 0.98 for a true 4.24 at q = 0.001, σ = 0.5, 1,000 steps).
+There is no GDP accountant, because its central limit underestimates: ε = 0.98 for a true 4.24 at q = 0.001, σ = 0.5 and 1,000
+steps.
 """
 
 from __future__ import annotations
@@ -39,14 +39,14 @@ from privfl.privacy.mechanisms import (
 )
 from privfl.tables import LEAST_DELTA
 
-# After so many releases rounding may use up what a PLD gains over Rényi DP.
+# After more releases than this, rounding may use up the advantage of a PLD over Rényi DP.
 _MANY: Final = 10**7
 
 Accountant = Literal["pld", "rdp", "zcdp", "papers"]
 
 
 def accountants(history: History) -> tuple[Accountant, ...]:
-    """Those that can price a history; the first is the one that does when none is named."""
+    """The accountants that can price a history, best first; the first is the default."""
     able: list[set[Accountant]] = [_able(mechanism) for mechanism in history]
     order: tuple[Accountant, ...] = ("pld", "rdp", "zcdp", "papers")
     return tuple(one for one in order if all(one in each for each in able))
@@ -68,15 +68,17 @@ def _able(mechanism: Mechanism) -> set[Accountant]:
 
 
 def chosen(history: History, accountant: Accountant | None) -> Accountant:
-    """The accountant that prices a history when ``accountant`` is asked for; None: the best that can.
+    """The accountant that prices a history: ``accountant``, or the best one that can if it is None.
 
     Raises:
-        PrivacyError: the one that is asked for cannot price it, or none can.
+        PrivacyError: ``accountant`` cannot price the history, or no accountant can.
     """
     able = accountants(history)
     if not able:
         kinds = sorted({type(mechanism).__name__ for mechanism in history})
-        raise PrivacyError(f"no accountant prices {' with '.join(kinds)} together; state what they share under one relation")
+        raise PrivacyError(
+            f"no accountant prices {' with '.join(kinds)} together: they must share one; take mechanisms that do"
+        )
     if accountant is not None and accountant not in able:
         kinds = sorted({type(mechanism).__name__ for mechanism in history})
         raise PrivacyError(f"accountant {accountant!r} cannot price {', '.join(kinds)}; allowed here: {', '.join(able)}")
@@ -89,15 +91,15 @@ def epsilon(history: History, delta: float, accountant: Accountant | None = None
 
     Args:
         history: everything that was released about one unit.
-        delta: from 1e-300, below 1.
-        accountant: who prices it; None: the first of :func:`accountants`.
+        delta: at least 1e-300 and below 1.
+        accountant: prices it; None: the first of :func:`accountants`.
 
     Raises:
-        PrivacyError: that accountant cannot price it, or δ is out of its range.
+        PrivacyError: the accountant cannot price the history, or δ is out of range.
     """
     if not LEAST_DELTA <= delta < 1:
         raise PrivacyError(
-            f"δ = {delta}: must be at least {LEAST_DELTA:g} and below 1; take less than one over the number of units"
+            f"δ = {delta}: must be at least {LEAST_DELTA:g} and below 1; set it below one over the number of units"
         )
     match chosen(history, accountant):
         case _ if not history:
@@ -118,7 +120,7 @@ def rho(history: History) -> float:
     """ρ of zero-concentrated DP: D_α ≤ ρ α for all α > 1 (Bun & Steinke 2016, definition 1.1).
 
     Raises:
-        PrivacyError: a mechanism is not concentrated, or no bound of this form is known for it.
+        PrivacyError: no bound of this form is known for one of the mechanisms.
     """
     chosen(history, "zcdp")
     return sum(times * _rho(mechanism) for mechanism, times in history.items())
@@ -141,10 +143,10 @@ def _epsilon_of_rho(total: float, delta: float) -> float:
 
 
 def largest(histories: Iterable[History], delta: float, accountant: Accountant | None = None) -> float:
-    """The largest ε over units whose data are disjoint (parallel composition); 0 where there are none.
+    """The largest ε over units whose data are disjoint (parallel composition); 0 if there are none.
 
-    Rényi DP at integer orders bounds what the PLD would say, and Rényi DP at all orders, at a fraction of their time: a
-    history whose bound is no larger than a price already found needs none.
+    Rényi DP at integer orders is an upper bound on the PLD's ε and on that of Rényi DP at all orders, and takes a fraction
+    of their time. A history whose bound is no larger than an ε already found is therefore not priced.
     """
     front = [one for one in dominating(histories) if one]
     bounds = {one: _quick_bound(one, delta, accountant) for one in front}
@@ -162,7 +164,7 @@ def _quick_bound(history: History, delta: float, accountant: Accountant | None) 
 
 
 def curve(histories: Iterable[History], epsilons: ArrayLike) -> NDArray[np.float64]:
-    """δ(ε) that holds for every one of the histories: the largest at each ε, of the shape of ``epsilons``."""
+    """The privacy curve that holds for all histories: the largest δ at each ε, of the shape of ``epsilons``."""
     grid = np.asarray(epsilons, dtype=np.float64)
     deltas = np.zeros_like(grid)
     for one in dominating(histories):
@@ -174,16 +176,16 @@ def curve(histories: Iterable[History], epsilons: ArrayLike) -> NDArray[np.float
 
 
 def dominating(histories: Iterable[History]) -> list[History]:
-    """Those that no other surely exceeds: among them is the largest ε at every δ.
+    """The histories that no other is known to exceed; one of them has the largest ε at every δ.
 
-    One history exceeds another if every release of the latter can be paired with one of its own that is the same or,
-    for Poisson samples at one noise, has at least its rate; a smaller rate is a post-processing of a larger one. So a hundred
-    clients are priced by the few on this front.
+    A history exceeds another if each release of the other can be paired with one of its own that is the same, or that is a
+    Poisson sample at the same noise and at least the same rate. A release at a smaller rate is a post-processing of one at a
+    larger rate. A hundred clients can thus be priced by a few histories.
     """
     distinct = list(dict.fromkeys(histories))
     counts_HM = _cumulative(distinct)
     front: list[int] = []
-    # One that exceeds another has the larger sum, so it comes first.
+    # A history that exceeds another has the larger sum, so it comes first.
     for place in np.argsort(-counts_HM.sum(axis=1), kind="stable"):
         if not (front and (counts_HM[front] >= counts_HM[place]).all(axis=1).any()):
             front.append(place)
@@ -191,7 +193,7 @@ def dominating(histories: Iterable[History]) -> list[History]:
 
 
 def _cumulative(histories: Sequence[History]) -> NDArray[np.int64]:
-    """For each history and mechanism: how often that mechanism, or one that surely costs more, was used."""
+    """Uses of each mechanism in each history, including uses of mechanisms that are known to cost more."""
     mechanisms = list(dict.fromkeys(itertools.chain.from_iterable(histories)))
     place = {mechanism: at for at, mechanism in enumerate(mechanisms)}
     counts_HM = np.zeros((len(histories), len(mechanisms)), np.int64)
@@ -215,20 +217,20 @@ def calibrate(
     accountant: Accountant | None = None,
     digits: int = 3,
 ) -> float:
-    """The smallest noise multiplier, to ``digits`` decimals, whose largest ε is at most the target.
+    """The smallest noise multiplier, to ``digits`` decimals, at which the largest ε over all units is at most the target.
 
-    Only the histories that are the most expensive at the guess are priced at every step of the search; the others are
-    checked at its end, and join where they cost more. The guess comes from Rényi DP, which is priced quickly.
+    Every step of the search prices the history that was the most expensive at first. The others are checked at the end; if
+    one exceeds the target, it joins the search, which goes on. The first guess comes from Rényi DP, which is quick.
 
     Args:
-        histories: what each unit will have gone through at a noise multiplier: as many, in the same order, at any.
-        target_epsilon: the ε not to exceed.
-        delta: the δ at which it is stated.
-        accountant: who prices it; None: the first of :func:`accountants` for each history.
-        digits: decimals of the result.
+        histories: each unit's history at a noise multiplier; their number and order are the same at each.
+        target_epsilon: the largest ε allowed.
+        delta: the δ at which ε is stated.
+        accountant: prices the histories; None: the first of :func:`accountants` for each history.
+        digits: number of decimals of the result.
 
     Raises:
-        ConfigError: no noise multiplier up to 1,000 reaches the target, or has a finite price.
+        ConfigError: ε exceeds the target, or is infinite, even at a noise multiplier of 1,000.
     """
     unit = 10.0**-digits
 
@@ -259,7 +261,7 @@ def calibrate(
 
 
 def _unreachable(least: float, target_epsilon: float, delta: float) -> ConfigError:
-    """Why no noise multiplier up to 1,000 suffices, ``least`` being ε at that one."""
+    """The error if no noise multiplier up to 1,000 suffices; ``least`` is ε at 1,000."""
     if not math.isfinite(least):
         return ConfigError(
             f"privacy.delta = {delta:g}: at a noise multiplier of 1000 ε is not finite; give fewer rounds, or raise delta"
@@ -271,7 +273,7 @@ def _unreachable(least: float, target_epsilon: float, delta: float) -> ConfigErr
 
 
 def _dearest(histories: Sequence[History], delta: float) -> int:
-    """Where the most expensive history is; by Rényi DP, which is quick, where all have it."""
+    """Index of the most expensive history; found by Rényi DP, which is quick, if it can price all of them."""
     front = dominating(histories)
     if all("rdp" in accountants(one) for one in front):
         return histories.index(max(front, key=lambda one: renyi.epsilon(renyi.composed(one, quick=True), delta)))
@@ -279,7 +281,7 @@ def _dearest(histories: Sequence[History], delta: float) -> int:
 
 
 def _first_true(test: Callable[[int], bool], low: int, high: int, start: int) -> int | None:
-    """The smallest integer in [low, high] at which a monotone test holds; the search spreads out from ``start``."""
+    """The smallest integer in [low, high] at which a monotone test holds, or None; the search starts at ``start``."""
     step, below, above = max(1, start // 16), low - 1, high + 1
     probe = min(max(start, low), high)
     while below < probe < above:

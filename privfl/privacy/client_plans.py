@@ -1,6 +1,7 @@
-"""Plans that protect whole clients: the update is clipped as one, and noise is added to it or to sums of it.
+"""Client-level plans: the base classes of plans that protect all data of one client.
 
-Weights are uniform, and denominators depend on nobody's coming or data.
+A client's whole update is clipped, and noise is added to it or to a sum of such updates. Weights are uniform. Denominators
+depend neither on who takes part nor on anybody's data.
 """
 
 from __future__ import annotations
@@ -26,20 +27,20 @@ from privfl.tables import Size, contradiction
 from privfl.vectors import Layout
 
 PUBLIC_COHORT = "Who takes part in which round, and the settings of the run."
-"""The facts that a plan takes to be public if it gains nothing from sampling."""
+"""The public facts of a plan without amplification by sampling."""
 
 
 @dataclass(frozen=True)
 class ClientPlan(Plan):
-    """The contract of the client-level plans.
+    """Base class of client-level plans: clips a client's whole update, with uniform weights.
 
     Args:
         noise_multiplier: standard deviation of the noise over the clipping norm; None until it is calibrated.
         max_update_norm: C, the L2 norm that a client's whole update is clipped to.
         delta: the δ at which ε is stated.
-        budget: ε may not exceed this; None: no limit.
-        scheme: the whole update at once, or layer by layer.
-        randomness: where the noise comes from.
+        budget: the largest ε allowed; None: no limit.
+        scheme: clips the whole update at once, or layer by layer.
+        randomness: source of the noise.
     """
 
     noise_multiplier: float | None
@@ -59,18 +60,18 @@ class ClientPlan(Plan):
 
     @abstractmethod
     def planned(self, size: int = 0) -> Event:
-        """See :class:`Plan`; a client's size is of no effect."""
+        """See :class:`Plan`; ``size`` has no effect."""
 
     def for_clients(self, state: PlanState) -> PlanState:
-        """The norm, if it adapts."""
+        """The clipping norm if it adapts; else nothing."""
         return {name: value.cpu() for name, value in state.items() if name == "norm"}
 
     def weight(self, size: int, largest: int) -> float:  # noqa: ARG002
-        """The same for every client: one by its size would move the sum by more than it is clipped to."""
+        """The same weight for every client, so that the clipping norm bounds how far one client moves the sum."""
         return 1.0
 
     def clipped_share(self, trained: Sequence[float], within: Sequence[bool]) -> float | None:  # noqa: ARG002
-        """The share of updates that were longer than the norm."""
+        """The share of updates that were longer than the norm; None if nobody came."""
         return 1 - sum(within) / len(within) if within else None
 
     def require_possible(self, rounding: float, carried: bool) -> None:
@@ -94,20 +95,20 @@ class ClientPlan(Plan):
         stream: Seed,  # noqa: ARG002
         rounding: float = 0.0,
     ) -> Contribution:
-        """Clip one client's update.
+        """One client's clipped update.
 
-        **Guarantees.** The result's L2 norm is at most C less ``rounding``, whatever the update; one that is not finite is a
-        zero.
+        **Guarantees.** For every update, the result's L2 norm is at most C − ``rounding``. An update that is not finite
+        becomes zero.
 
         Args:
             delta_D: the update.
             layout: names and shapes of its parts.
-            state: the state that the last round left.
-            stream: this client's, of this round.
-            rounding: how far the aggregator's encoding may move what is handed in, in L2, before the noise is added.
+            state: the plan's state after the last round.
+            stream: random stream of this client and round.
+            rounding: largest L2 distance by which the aggregator's encoding may move the result before the noise is added.
 
         Raises:
-            PrivacyError: the encoding alone moves an update by more than C.
+            PrivacyError: the encoding alone may move an update by C or more.
         """
         norm = self._norm(state) - rounding
         if norm <= 0:
@@ -127,7 +128,7 @@ class ClientPlan(Plan):
         return replace(self, noise_multiplier=noise_multiplier)
 
     def _norm(self, state: PlanState) -> float:
-        """C of this round."""
+        """C of the present round."""
         return float(state["norm"]) if "norm" in state else self.max_update_norm
 
     def _noise(self) -> float:
@@ -136,16 +137,16 @@ class ClientPlan(Plan):
 
 
 class PublicCohortPlan(ClientPlan):
-    """A plan that does not trust the server: it sees who takes part, and each client spends for itself."""
+    """A client-level plan without trust in the server: cohorts are public, and each client has its own ε."""
 
     @property
     def relation(self) -> Relation:
-        """A client's update is there, or is zero; it takes part all the same."""
+        """A client's update is present or is zero; it takes part in both cases."""
         return "add_or_remove_one"
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:
-        """Everybody that keeps to the protocol."""
+        """All adversaries, as long as they keep to the protocol."""
         return ("external", "client", "server")
 
     def at_server(
@@ -155,18 +156,18 @@ class PublicCohortPlan(ClientPlan):
         round_number: int,  # noqa: ARG002
         stream: Seed,  # noqa: ARG002
     ) -> Release:
-        """The mean over those who took part, who are public."""
+        """The mean over the clients that took part, who are public."""
         return Release((total.sum_D / max(total.weight, 1.0)).float(), state, None)
 
 
 class ClientSettings(PromiseSettings):
-    """The settings of every client-level plan: the whole update is clipped to ``max_update_norm`` in L2."""
+    """Base class of the settings of client-level plans: the whole update is clipped to L2 norm ``max_update_norm``."""
 
     prices_sum: ClassVar[bool] = False
-    """Whether the price is that of a sum over clients, which only a linear aggregator gives."""
+    """Whether the plan is priced as a sum over clients, which only a linear aggregator gives."""
 
     adapts: ClassVar[bool] = False
-    """Whether the norm may adapt."""
+    """Whether the clipping norm may adapt."""
 
     clips_messages: ClassVar[bool] = True
 
@@ -192,12 +193,12 @@ class ClientSettings(PromiseSettings):
             )
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:  # noqa: ARG002
-        """N is the number of clients."""
+        """Require δ < 1/N, with N the number of clients."""
         if self.delta >= 1 / clients:
             raise contradiction("privacy.delta", self.delta, f"must be below 1/N = 1/{clients}, one over the number of clients")
 
     def shared(self) -> dict[str, Any]:
-        """The fields that every :class:`ClientPlan` has."""
+        """The arguments that every :class:`ClientPlan` takes."""
         return {
             "noise_multiplier": self.noise_multiplier,
             "max_update_norm": self.max_update_norm,

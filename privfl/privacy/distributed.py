@@ -1,8 +1,8 @@
-"""Distributed differential privacy: each client adds integer noise, and only the sum modulo 2^bits is ever seen.
+"""Distributed differential privacy: each client adds integer noise, and only the sum modulo 2^bits is revealed.
 
 A client clips its update in L2, rotates it at random so that no coordinate stands out, scales it, rounds it to integers at
-random, adds its share of the noise and wraps around. The server undoes scale and rotation on the sum. What the sum adds
-up to is priced by :meth:`DistributedCodec.mechanism`.
+random, adds its share of the noise and wraps around modulo 2^bits. The server undoes scale and rotation on the sum. The
+release of a sum is priced by :meth:`DistributedCodec.mechanism`.
 
 Sources: Kairouz, Liu & Steinke 2021, "The distributed discrete Gaussian mechanism for federated learning with secure
 aggregation", algorithms 1 and 2, sections 4.2 and 4.4, proposition 22; Agarwal, Kairouz & Liu 2021, "The Skellam mechanism
@@ -32,31 +32,30 @@ Noise = Literal["skellam", "discrete_gaussian"]
 _LABEL: Final = b"privfl distributed noise"
 _BYTES: Final = struct.Struct("<BBQQdddd")
 
-# A share of this standard deviation in integers is fine enough: rounding adds a quarter to its variance of a million.
+# Largest useful standard deviation of a share, in integers: rounding adds a quarter to a variance of a million.
 _FINEST: Final = 1000.0
 
-# A rounding is accepted with probability 1 − β at least; a thousand refusals in a row do not happen.
+# Each rounding is accepted with probability at least 1 − β, so a thousand refusals in a row do not happen.
 _TRIES: Final = 1000
 
 
 @dataclass(frozen=True)
 class DistributedCodec:
-    """What client and server agree on.
+    """Codec of distributed noise: encodes a client's update as noisy integers, and decodes a sum of such vectors.
 
-    **Guarantees.** Whatever its update is, a client's integers before noise have an L2 norm of at most
-    :attr:`sensitivity_l2`: a rounding that exceeds it is drawn again. That costs no privacy, the bound being what is
-    priced, and a bias of at most √(β / (1 − β)) / 2 steps in L2. Rounding looks at the client's own update only. The
-    wrap-around and everything that the server computes are post-processing of a noisy sum over the integers. The noise is
-    exact.
+    **Guarantees.** For every update, a client's integers before noise have an L2 norm of at most :attr:`sensitivity_l2`,
+    because a rounding that exceeds it is drawn again. That costs no privacy, as the price is that of the bound; it costs a
+    bias of at most √(β / (1 − β)) / 2 steps in L2. Rounding depends on the client's own update only. The wrap-around and
+    everything that the server computes are post-processing of a noisy sum over the integers. The noise is exact.
 
     ================  =================================================================================================
-    edge              what happens
+    edge              result
     ================  =================================================================================================
-    a zero update     only noise, and no rounding error
-    non-finite entry  refused: nothing is sent
-    the sum wraps     its largest entries come out wrong by multiples of 2^bits / scale; privacy is not concerned
-    dropouts          less noise in the sum; at ``survivors`` honest clients as much as was promised, below it too little:
-                      the aggregation must refuse to reveal such a sum
+    a zero update     noise alone, without rounding error
+    non-finite entry  refused; nothing is sent
+    the sum wraps     rotated entries are wrong by multiples of 2^bits / scale; privacy is not affected
+    dropouts          less noise in the sum: as much as promised at ``survivors`` honest clients, too little below, so the
+                      aggregation must refuse to reveal a sum of fewer
     ================  =================================================================================================
 
     Args:
@@ -64,11 +63,11 @@ class DistributedCodec:
         dimension: D, the length of an update.
         clip: the L2 norm to which an update is clipped.
         bits: the sum is taken modulo 2^bits; from 8 to 32.
-        scale: integers to the unit, 1/γ.
-        variance: of one client's share on one entry, in integers squared.
-        survivors: how many honest clients are in the sum at least.
+        scale: 1/γ, the integers per unit of the update.
+        variance: variance of one client's share on one entry, in integers squared.
+        survivors: the smallest number of honest clients in the sum.
         rotation_key: 32 bytes, public, the same for all clients of a sum, chosen independently of all updates.
-        beta: roundings are accepted with probability 1 − β at least; in [0, 1).
+        beta: each rounding is accepted with probability at least 1 − β; in [0, 1).
     """
 
     noise: Noise
@@ -89,14 +88,16 @@ class DistributedCodec:
         if not (self.dimension >= 1 and self.survivors >= 1 and 0 < self.clip < math.inf and 0 < self.scale < math.inf):
             raise ConfigError(
                 f"dimension {self.dimension}, survivors {self.survivors}, clip {self.clip}, scale {self.scale}: "
-                "all must be positive and finite"
+                "all must be positive and finite; change the one that is not"
             )
         if self.clip * self.scale + math.sqrt(self.length) >= 2**31:
             raise ConfigError(f"clip · scale = {self.clip * self.scale:g}: integers must stay below 2^31; take fewer bits")
 
     def to_bytes(self) -> bytes:
-        """All that must be the same at all clients; little-endian: label, noise u8 (0 Skellam, 1 discrete Gaussian), bits u8,
-        dimension u64, survivors u64, clip, scale, variance and beta f64, rotation key.
+        """The settings that all clients must share, as bytes.
+
+        Little-endian: label, noise u8 (0 Skellam, 1 discrete Gaussian), bits u8, dimension u64, survivors u64, clip, scale,
+        variance and beta f64, rotation key.
         """
         kind = get_args(Noise).index(self.noise)
         numbers = (self.dimension, self.survivors, self.clip, self.scale, self.variance, self.beta)
@@ -117,25 +118,25 @@ class DistributedCodec:
         beta: float = math.exp(-0.5),
         deviations: float = 4.0,
     ) -> Self:
-        """The codec with the finest scale at which ``deviations`` standard deviations of the sum's entries do not wrap.
+        """The codec of the finest scale at which ``deviations`` standard deviations of an entry of the sum do not wrap.
 
         2^b = 2k √(c²n²/d + n (γ²/4 + σ²)) / γ, solved for 1/γ (Kairouz, Liu & Steinke 2021, section 4.4), with n clients and
-        a share's σ = z c / √survivors.
+        σ = z c / √survivors for a share.
 
         Args:
             noise: the distribution of a share.
             dimension: D, the length of an update.
             clip: c, the L2 norm to which an update is clipped.
             bits: b, from 8 to 32.
-            clients: n, the most clients that a sum may have.
-            survivors: how many honest clients are in the sum at least.
-            noise_multiplier: z, the standard deviation of the noise of ``survivors`` shares over the clip.
+            clients: n, the largest number of clients in a sum.
+            survivors: the smallest number of honest clients in the sum.
+            noise_multiplier: z, the standard deviation of the noise of ``survivors`` shares, over c.
             rotation_key: 32 bytes, public, the same for all clients of a sum.
-            beta: roundings are accepted with probability 1 − β at least.
+            beta: each rounding is accepted with probability at least 1 − β.
             deviations: k.
 
         Raises:
-            ConfigError: so few bits hold no such sum, or an argument is out of its range.
+            ConfigError: the bits are too few for such a sum, or an argument is out of range.
         """
         if not 1 <= survivors <= clients:
             raise ConfigError(f"at least {survivors} survivors among {clients} clients: must be from 1 to the clients")
@@ -151,12 +152,12 @@ class DistributedCodec:
 
     @property
     def length(self) -> int:
-        """Words that a client sends: D, filled up to a power of two."""
+        """Number of words that a client sends: D, padded to a power of two."""
         return _padded(self.dimension)
 
     @property
     def sensitivity_l2(self) -> float:
-        """The largest L2 norm of a client's integers, before noise (proposition 22).
+        """The largest L2 norm of a client's integers before noise (proposition 22).
 
         Δ² = min(s²c² + d/4 + √(2 log 1/β) (sc + √d/2), (sc + √d)²)
         """
@@ -173,28 +174,28 @@ class DistributedCodec:
 
     @property
     def noise_deviation(self) -> float:
-        """Standard deviation of the noise of ``survivors`` shares on an entry of the decoded sum."""
+        """Standard deviation of the noise of ``survivors`` shares on one entry of the decoded sum."""
         return math.sqrt(self.variance * self.survivors) / self.scale
 
     def mechanism(self, sample_rate: float = 1.0) -> SkellamSum | DiscreteGaussianSum:
-        """What one sum releases about one client.
+        """The release of one sum about one client.
 
         Args:
-            sample_rate: below 1 only if each client enters independently, and nobody from whom it is protected sees who did.
+            sample_rate: below 1 only if each client enters independently and no adversary of the guarantee sees who did.
         """
         kind = SkellamSum if self.noise == "skellam" else DiscreteGaussianSum
         return kind(self.sensitivity_l1, self.sensitivity_l2, self.length, self.variance, self.survivors, sample_rate)
 
     def encode(self, delta_D: Floats, rounding: RandomStream, noise: RandomStream) -> NDArray[np.uint32]:
-        """A client's words, ``length`` of them, each below 2^bits.
+        """A client's message: ``length`` words, each below 2^bits.
 
         Args:
-            delta_D: the update; clipped here.
-            rounding: decides the rounding.
-            noise: makes the share of noise; secret, and used for nothing else.
+            delta_D: the update; it is clipped here.
+            rounding: source of the random rounding.
+            noise: source of the share of noise; secret, and used for nothing else.
 
         Raises:
-            PrivacyError: the update is not finite or not D long.
+            PrivacyError: the update is not finite, or its length is not D.
         """
         integers_L = self._rounded(self._rotated(delta_D), rounding)
         sampler = integer_noise.skellam if self.noise == "skellam" else integer_noise.discrete_gaussian
@@ -202,7 +203,7 @@ class DistributedCodec:
         return (integers_L & ((1 << self.bits) - 1)).astype(np.uint32)
 
     def decode(self, sum_L: NDArray[np.uint32]) -> NDArray[np.float64]:
-        """The sum of the clipped updates plus noise, of length D, from the sum of words modulo 2^bits."""
+        """The sum of the clipped updates plus noise, of length D, from the sum of messages modulo 2^bits."""
         half = 1 << (self.bits - 1)
         signed_L = ((sum_L.astype(np.int64) + half) & ((1 << self.bits) - 1)) - half
         return (hadamard(signed_L / self.scale) * self._signs)[: self.dimension]
@@ -214,7 +215,7 @@ class DistributedCodec:
         return np.asarray(1.0 - 2.0 * bits_L, np.float64)
 
     def _rotated(self, delta_D: Floats) -> NDArray[np.float64]:
-        """Clipped, filled up with zeros, with random signs, transformed, and scaled."""
+        """The update after clipping, padding with zeros, random signs, Hadamard transform and scaling."""
         if delta_D.shape != (self.dimension,):
             raise PrivacyError(f"an update of shape {delta_D.shape}: must be ({self.dimension},)")
         peak = float(np.abs(delta_D).max())
@@ -222,29 +223,29 @@ class DistributedCodec:
             raise PrivacyError(f"the largest entry of the update is {peak}; send a zero update instead")
         padded_L = np.zeros(self.length)
         if peak:
-            # The square of an entry may be no number; that of an entry over the largest is.
+            # Divide by the largest entry first, because the square of an entry may overflow.
             padded_L[: self.dimension] = delta_D / np.float64(peak)
             norm = float(np.linalg.norm(padded_L))
             padded_L *= min(peak, self.clip / norm)
         return hadamard(padded_L * self._signs) * self.scale
 
     def _rounded(self, real_L: NDArray[np.float64], rounding: RandomStream) -> NDArray[np.int64]:
-        """Each entry up or down, so that its mean is kept, until the norm is within its bound."""
+        """Each entry rounded up or down at random, so that its mean is kept; drawn again until the norm is within its bound."""
         floor_L = np.floor(real_L)
         part_L, down_L = real_L - floor_L, floor_L.astype(np.int64)
         for _ in range(_TRIES):
             uniform_L = (rounding.words(self.length) >> np.uint64(11)) * 2.0**-53
             integers_L = down_L + (uniform_L < part_L)
-            # Below 2^62, so exact.
+            # The product is below 2^62, so it is exact.
             if int(integers_L @ integers_L) <= self.sensitivity_l2**2:
                 return integers_L
         raise PrivacyError(f"no rounding within the norm {self.sensitivity_l2:g} in {_TRIES} tries; check clip and scale")
 
 
 def hadamard(real_L: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The orthonormal Walsh–Hadamard transform, its own inverse; the length is a power of two.
+    """The orthonormal Walsh–Hadamard transform, which is its own inverse; the length must be a power of two.
 
-    Each pass forms the sums and differences of the two halves and interleaves them.
+    Each pass forms the sums and the differences of the two halves and interleaves them.
     """
     now, other, half = real_L.copy(), np.empty_like(real_L), len(real_L) // 2
     for _ in range(len(real_L).bit_length() - 1):

@@ -1,7 +1,7 @@
-"""What was done and what it spends, as facts: the language between those who add noise and those who count.
+"""Privacy events: records of the noised releases of a round, which plans write and the ledger keeps.
 
-An event says whom it protects (``unit``) and how its releases are priced (:meth:`releases`, in the words of
-:mod:`privfl.privacy.mechanisms`). Units are never mixed: a ledger holds one of them.
+An event states the unit that it protects (``unit``) and the mechanisms by which it is priced (:meth:`releases`, see
+:mod:`privfl.privacy.mechanisms`). A ledger holds events of one unit only.
 """
 
 from __future__ import annotations
@@ -26,25 +26,25 @@ from privfl.privacy.mechanisms import (
 from privfl.tables import Frozen
 
 Unit = Literal["example", "client"]
-"""What one row of protection is."""
+"""The unit of privacy: one example, or all data of one client."""
 
 
 class _Event(Frozen):
     """An event of the ledger."""
 
     def but_for_norm(self) -> Self:
-        """The event with any norm that may change within a run taken out: noise is relative to it, and so is its price."""
+        """The event without the norm, which may adapt; the noise is relative to the norm, so the price does not use it."""
         return self
 
 
 class LocalTraining(_Event):
-    """One client's local DP-SGD in one round: ``steps`` times the Gaussian mechanism on a batch.
+    """One client's local DP-SGD in one round: ``steps`` applications of the Gaussian mechanism, each on a batch.
 
-    ``sampler = "poisson"``: in each step every example of the client enters the batch independently with probability
-    ``sample_rate``. ``"shuffle"``: batches are cut from a shuffled order, each example is in one of an epoch. Each
-    gradient is clipped to ``max_grad_norm`` in L2; Gaussian noise of standard deviation
-    ``noise_multiplier * max_grad_norm`` is added to their sum; the result is divided by ``expected_batch_size``, which
-    depends neither on how many examples were drawn nor on how many there are to draw. An empty batch is a step too.
+    With ``sampler = "poisson"`` every example of the client enters each step's batch independently with probability
+    ``sample_rate``. With ``"shuffle"`` batches are cut from a shuffled order, so each example is in one batch of an epoch.
+    Each gradient is clipped to L2 norm ``max_grad_norm``. Gaussian noise of standard deviation
+    ``noise_multiplier * max_grad_norm`` is added to their sum. The result is divided by ``expected_batch_size``, which
+    depends neither on how many examples were drawn nor on how many there are to draw. An empty batch counts as a step.
     """
 
     kind: Literal["local_training"] = "local_training"
@@ -58,10 +58,10 @@ class LocalTraining(_Event):
     unit: ClassVar[Unit] = "example"
 
     def releases(self, times: int, relation: Relation = "add_or_remove_one") -> History:
-        """What ``times`` such rounds release about one example."""
+        """The releases of ``times`` such rounds about one example."""
         if self.sampler == "poisson":
             return History({PoissonGaussian(self.sample_rate, self.noise_multiplier, relation): self.steps * times})
-        # A small slack: a rate such as 1/49 may have an inverse a hair above 49.
+        # The slack absorbs rounding: the inverse of a rate such as 1/49 may be slightly above 49.
         epochs = math.ceil(self.steps / math.ceil(1 / self.sample_rate - 1e-9)) * times
         if relation == "replace_one":
             return History({Gaussian(self.noise_multiplier, relation): epochs})
@@ -71,10 +71,10 @@ class LocalTraining(_Event):
 class CohortSum(_Event):
     """A trusted server's release of one round: the sum of a secret cohort's clipped updates, with Gaussian noise.
 
-    ``size`` of ``population`` clients were drawn: on average by ``poisson``, exactly by ``fixed``; ``all`` is everybody.
-    The noise on the sum has standard deviation ``noise_multiplier * max_update_norm``; the sum is divided by
-    ``denominator`` whoever came. ``count_noise`` is the standard deviation of the noise on the count of updates within
-    the norm, where the norm adapts.
+    ``size`` of ``population`` clients were drawn: on average if ``poisson``, exactly if ``fixed``; ``all`` is everybody.
+    The noise on the sum has standard deviation ``noise_multiplier * max_update_norm``. The sum is divided by
+    ``denominator``, whichever clients came. ``count_noise`` is the standard deviation of the noise on the count of updates
+    within the norm; None if the norm does not adapt.
     """
 
     kind: Literal["cohort_sum"] = "cohort_sum"
@@ -89,19 +89,19 @@ class CohortSum(_Event):
     unit: ClassVar[Unit] = "client"
 
     def but_for_norm(self) -> Self:
-        """With a norm of 1: it may adapt."""
+        """The event with a norm of 1, because the norm may adapt."""
         return self.model_copy(update={"max_update_norm": 1.0})
 
     @property
     def total_noise_multiplier(self) -> float:
-        """z: of update and count together, a client contributing 1/z_Δ and 1/(2σ_b) (Andrew 2021, theorem 1)."""
+        """z, noise multiplier of update and count together; they contribute 1/z_Δ and 1/(2σ_b) (Andrew 2021, theorem 1)."""
         if self.count_noise is None:
             return self.noise_multiplier
         # z = (z_Δ⁻² + (2σ_b)⁻²)^(−1/2)
         return float(f"{(self.noise_multiplier**-2 + (2 * self.count_noise) ** -2) ** -0.5:.12g}")
 
     def releases(self, times: int, relation: Relation = "add_or_remove_one") -> History:
-        """What ``times`` such rounds release about one client. A cohort of fixed size knows replacement only."""
+        """The releases of ``times`` such rounds about one client; always under ``replace_one`` if the size is fixed."""
         noise = self.total_noise_multiplier
         one: Mechanism
         match self.sampler:
@@ -115,8 +115,10 @@ class CohortSum(_Event):
 
 
 class NoisyUpdate(_Event):
-    """One client's own release of one round: its update clipped to ``max_update_norm``, with Gaussian noise of
-    standard deviation ``noise_multiplier * max_update_norm``.
+    """One client's own release of one round: its clipped update with Gaussian noise.
+
+    The update is clipped to L2 norm ``max_update_norm``; the noise has standard deviation
+    ``noise_multiplier * max_update_norm``.
     """
 
     kind: Literal["noisy_update"] = "noisy_update"
@@ -126,16 +128,17 @@ class NoisyUpdate(_Event):
     unit: ClassVar[Unit] = "client"
 
     def releases(self, times: int, relation: Relation = "add_or_remove_one") -> History:
-        """What ``times`` such rounds release about this client."""
+        """The releases of ``times`` such rounds about this client."""
         return History({Gaussian(self.noise_multiplier, relation): times})
 
 
 class CorrelatedSum(_Event):
     """A trusted server's release of one round of DP-FTRL: a sum of clipped updates with one row of correlated noise.
 
-    The rows are C⁻¹ times independent rows of standard deviation ``noise_multiplier * max_update_norm``, C being the
-    strategy. ``sensitivity`` is how far one client moves C times the stream, over ``max_update_norm``, when no client
-    takes part twice within ``separation`` of ``rounds`` rounds. The sum is divided by ``denominator``.
+    The rows of noise are C⁻¹ times independent rows of standard deviation ``noise_multiplier * max_update_norm``; C is the
+    strategy matrix. ``sensitivity`` is the distance, over ``max_update_norm``, that one client can move C times the stream
+    of sums if no client takes part twice within ``separation`` of the ``rounds`` rounds. The sum is divided by
+    ``denominator``.
     """
 
     kind: Literal["correlated_sum"] = "correlated_sum"
@@ -150,13 +153,15 @@ class CorrelatedSum(_Event):
     unit: ClassVar[Unit] = "client"
 
     def releases(self, times: int, relation: Relation = "add_or_remove_one") -> History:
-        """What the first ``times`` rounds release about one client: together one Gaussian release, of the whole run."""
+        """The release of the first ``times`` rounds about one client: one Gaussian release, priced as the whole run."""
         return History({MatrixGaussian(self.noise_multiplier, self.sensitivity, relation): min(times, 1)})
 
 
 class NoiseShare(_Event):
-    """One client's part in one secure sum: integers with integer noise of ``variance``, at least ``survivors`` of which
-    are in the sum for certain. Facts of the codec that made it (:mod:`privfl.privacy.distributed`).
+    """One client's part in one secure sum: an integer vector with integer noise of ``variance`` on each entry.
+
+    The sum holds the noise of at least ``survivors`` clients. The fields are those of the codec that made the vector
+    (:mod:`privfl.privacy.distributed`).
     """
 
     kind: Literal["noise_share"] = "noise_share"
@@ -171,7 +176,7 @@ class NoiseShare(_Event):
     unit: ClassVar[Unit] = "client"
 
     def releases(self, times: int, relation: Relation = "add_or_remove_one") -> History:
-        """What ``times`` such rounds release about this client; under ``replace_one`` its vector moves twice as far."""
+        """The releases of ``times`` such rounds about this client; under ``replace_one`` its vector moves twice as far."""
         moved = 2.0 if relation == "replace_one" else 1.0
         make = SkellamSum if self.mechanism == "skellam" else DiscreteGaussianSum
         one = make(moved * self.sensitivity_l1, moved * self.sensitivity_l2, self.dimension, self.variance, self.survivors)

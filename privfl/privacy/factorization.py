@@ -1,9 +1,9 @@
-"""Correlated noise for sums over rounds: DP-FTRL and the matrix mechanism.
+"""Matrix factorisations for correlated noise: DP-FTRL and the matrix mechanism for sums over rounds.
 
-A run releases every prefix sum of its rounds' updates x_1, ..., x_n, that is A x with A lower triangular and all ones. A
-factorisation A = B C releases B (C x + z) = A (x + C⁻¹ z) instead, with z independent Gaussian rows: the server adds the
-rows of C⁻¹ z, which cancel in part over rounds. The whole run is one Gaussian release of C x, so it needs no sampling to
-be amplified by, and its price is that of :class:`privfl.privacy.mechanisms.MatrixGaussian` at the sensitivity given here.
+A run releases every prefix sum of its rounds' updates x_1, ..., x_n, that is A x, with A lower triangular and all ones. A
+factorisation A = B C releases B (C x + z) = A (x + C⁻¹ z) instead, with independent Gaussian rows z. The server adds the
+rows of C⁻¹ z, which cancel in part over rounds. The whole run is one Gaussian release of C x, so it needs no amplification by
+sampling. Its price is that of :class:`privfl.privacy.mechanisms.MatrixGaussian` at the sensitivity given here.
 
 Sources: Kairouz et al. 2021, "Practical and private (deep) learning without sampling or shuffling"; Choquette-Choo et al.
 2023, "(Amplified) banded matrix factorization"; Fichtenberger, Henzinger & Upadhyay 2022, "Constant matters"; Kalinin &
@@ -29,9 +29,9 @@ Floats = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class Participation:
-    """In which rounds one unit may take part: at most ``most`` of them, any two at least ``separation`` apart.
+    """Participation limits of one unit: at most ``most`` rounds, any two at least ``separation`` apart.
 
-    The schedule is public and does not depend on the data; that it is kept must be enforced where cohorts are drawn.
+    The schedule of rounds is public and does not depend on the data. The code that draws cohorts must keep to it.
     """
 
     separation: int
@@ -43,58 +43,58 @@ class Participation:
 
     @classmethod
     def once(cls) -> Self:
-        """In a single round."""
+        """Participation in a single round."""
         return cls(1, 1)
 
     def times(self, rounds: int) -> int:
-        """How often that is in so many rounds, at most."""
+        """The largest number of participations in ``rounds`` rounds."""
         return min(self.most, -(-rounds // self.separation))
 
 
 class Factorization(ABC):
-    """A strategy C for ``rounds`` rounds, and a way to draw the rows of C⁻¹ z one by one.
+    """A strategy matrix C for ``rounds`` rounds, with a method that computes the rows of C⁻¹ z one by one.
 
-    The state holds noise that was added: whoever sees it can subtract it. Keep it as secret as the noise itself.
+    The state holds noise that was added. Keep it as secret as the noise, because anybody who sees it can subtract the noise.
     """
 
     rounds: int
 
     @abstractmethod
     def sensitivity(self, participation: Participation) -> float:
-        """How far one unit can move C x in the Frobenius norm, when each of its rows of x has an L2 norm of at most 1."""
+        """Largest Frobenius norm by which one unit can move C x, if each of its rows of x has L2 norm at most 1."""
 
     @abstractmethod
     def error(self) -> float:
-        """Root mean square over the rounds of the noise on a prefix sum, for z of standard deviation 1."""
+        """Root mean square, over the rounds, of the noise on a prefix sum, for z of standard deviation 1."""
 
     @abstractmethod
     def start(self, dimension: int) -> Floats:
-        """The state before the first round, of D columns."""
+        """The state before the first round, an array of D columns."""
 
     @abstractmethod
     def advance(self, state_MD: Floats, round_number: int, fresh_D: Floats) -> Floats:
-        """The round's row of C⁻¹ z, of length D, from the round's row of z; the state is changed in place.
+        """The round's row of C⁻¹ z, of length D, from its row of z; changes the state in place.
 
-        Rounds are numbered from 0 and must follow each other; after a crash they go on from a state that was stored.
+        Rounds are numbered from 0 and must follow each other. After a crash they continue from a stored state.
 
         Raises:
-            PrivacyError: the round is beyond the last one.
+            PrivacyError: the round number is not from 0 to the last one.
         """
 
     def _check(self, round_number: int) -> None:
         if not 0 <= round_number < self.rounds:
             raise PrivacyError(
-                f"round {round_number} of a factorisation for {self.rounds} rounds: must be below; plan for more rounds"
+                f"round {round_number}: must be from 0 to {self.rounds - 1} in this factorisation; plan for more rounds"
             )
 
 
 @dataclass(frozen=True)
 class BandedToeplitz(Factorization):
-    """C[t, s] = c_(t − s) for 0 ≤ t − s < bands, with c_0 = 1.
+    """Banded Toeplitz strategy: C[t, s] = c_(t − s) for 0 ≤ t − s < bands, else 0, with c_0 = 1.
 
     Args:
         rounds: n.
-        coefficients: c_0 = 1, c_1, ...; as many as there are bands.
+        coefficients: c_0 = 1, c_1, ..., one for each band.
     """
 
     rounds: int
@@ -108,7 +108,7 @@ class BandedToeplitz(Factorization):
 
     @classmethod
     def independent(cls, rounds: int) -> Self:
-        """One band: C is the identity, the noise of all rounds is independent."""
+        """The identity, of one band: the noise of all rounds is independent."""
         return cls(rounds, (1.0,))
 
     @classmethod
@@ -124,13 +124,13 @@ class BandedToeplitz(Factorization):
     def optimised(cls, rounds: int, bands: int, momentum: float = 0.0) -> Self:
         """The bands of least mean squared error at unit sensitivity, for separations of at least ``bands``.
 
-        Found by L-BFGS from the square root; whatever it finds, sensitivity and price are computed from the
-        coefficients themselves.
+        L-BFGS searches from the square root. Sensitivity and price do not rest on the search: they are computed from the
+        coefficients that it returns.
 
         Args:
             rounds: n.
             bands: at most n.
-            momentum: of the server; the sums whose error counts are then those of its velocity (0: plain prefix sums).
+            momentum: momentum of the server, whose velocity sums then count for the error; 0: plain prefix sums.
         """
         # A's first column: sums over rounds of 1, 1 + m, 1 + m + m², ...
         workload_n = lfilter([1.0], [1.0, -momentum], np.ones(rounds))
@@ -145,25 +145,26 @@ class BandedToeplitz(Factorization):
         return cls(rounds, (1.0, *(float(each) for each in found.x))) if bands > 1 else begun
 
     def sensitivity(self, participation: Participation) -> float:
-        """Exact.
+        """The exact sensitivity.
 
-        Columns of C that are at least as far apart as there are bands are orthogonal: with k participations
+        Columns of C are orthogonal if they are at least as far apart as there are bands. With k participations then
 
         Δ² = Σ_{i<k} ‖column i · separation‖² (Choquette-Choo et al. 2023, theorem 2)
 
-        Columns that overlap add up at worst, and the worst schedule begins at once and comes back as soon as it may if the
-        coefficients are not negative and do not rise: Δ = ‖Σ_{i<k} column i · separation‖ (Kalinin & Lampert 2024, theorem 2).
+        Columns that overlap add up at worst. If the coefficients are not negative and do not rise, the worst schedule begins
+        in the first round and takes part as often as allowed: Δ = ‖Σ_{i<k} column i · separation‖ (Kalinin & Lampert 2024,
+        theorem 2).
 
         Raises:
-            PrivacyError: columns overlap and the coefficients are not of that kind.
+            PrivacyError: columns overlap, and a coefficient is negative or exceeds the one before.
         """
         starts = [place * participation.separation for place in range(participation.times(self.rounds))]
         coefficients = np.array(self.coefficients)
         overlapping = len(starts) > 1 and participation.separation < len(coefficients)
         if overlapping and not ((coefficients >= 0).all() and (np.diff(coefficients) <= 0).all()):
             raise PrivacyError(
-                f"{len(coefficients)} bands with a separation of {participation.separation}: the coefficients must fall "
-                "and not be negative; take no more bands than the separation"
+                f"{len(coefficients)} bands with a separation of {participation.separation}: the coefficients must not be "
+                "negative and must not rise; take no more bands than the separation"
             )
         together = np.zeros(self.rounds)
         for start in starts:
@@ -172,15 +173,15 @@ class BandedToeplitz(Factorization):
         return float(np.linalg.norm(together))
 
     def error(self) -> float:
-        """Root mean square over the rounds of the noise on a prefix sum, for z of standard deviation 1."""
+        """Root mean square, over the rounds, of the noise on a prefix sum, for z of standard deviation 1."""
         return math.sqrt(_mean_square(np.ones(self.rounds), np.array(self.coefficients)))
 
     def start(self, dimension: int) -> Floats:
-        """Zeros: the last bands − 1 rows, of which that of round t is in row t mod (bands − 1)."""
+        """Zeros for the last bands − 1 rows of noise; row t mod (bands − 1) is that of round t."""
         return np.zeros((len(self.coefficients) - 1, dimension))
 
     def advance(self, state_MD: Floats, round_number: int, fresh_D: Floats) -> Floats:
-        """See the contract. C w = z, so w_t = z_t − Σ_{j≥1} c_j w_(t−j)."""
+        """The round's row of C⁻¹ z: C w = z, so w_t = z_t − Σ_{j≥1} c_j w_(t−j)."""
         self._check(round_number)
         memory = len(state_MD)
         if not memory:
@@ -194,7 +195,7 @@ class BandedToeplitz(Factorization):
 
 
 def _mean_square(workload_n: Floats, coefficients: Floats) -> float:
-    """The mean over the rows of B = A C⁻¹ of their squared norms, for Toeplitz A and C given by their first columns."""
+    """Mean squared norm of the rows of B = A C⁻¹, for Toeplitz A and C given by their first columns."""
     rows_n = lfilter([1.0], coefficients, workload_n)
     with np.errstate(over="ignore", invalid="ignore"):
         return float(np.mean(np.cumsum(np.square(rows_n))))
@@ -202,10 +203,10 @@ def _mean_square(workload_n: Floats, coefficients: Floats) -> float:
 
 @dataclass(frozen=True)
 class BinaryTree(Factorization):
-    """Tree aggregation: round t releases the sum of the 2^j rounds up to it, where 2^j is the largest power that divides t.
+    """Tree aggregation: round t releases the sum of the last 2^j rounds, with 2^j the largest power of two that divides t.
 
-    Here rounds count from 1. A prefix sum is the sum of as many releases as t has ones in binary (Dwork et al. 2010; Chan,
-    Shi & Song 2011); this is the tree of Kairouz et al. 2021 without the estimator of Honaker 2015.
+    Rounds count from 1 here. The prefix sum of round t is the sum of as many releases as t has ones in binary (Dwork et al.
+    2010; Chan, Shi & Song 2011). This is the tree of Kairouz et al. 2021 without the estimator of Honaker 2015.
 
     Args:
         rounds: n.
@@ -218,10 +219,10 @@ class BinaryTree(Factorization):
             raise PrivacyError(f"a tree over {self.rounds} rounds: must be at least 1")
 
     def sensitivity(self, participation: Participation) -> float:
-        """An upper bound; exact for a single participation.
+        """An upper bound on the sensitivity, exact for a single participation.
 
-        A node over 2^j rounds holds at most m = ⌈2^j / separation⌉ of k participations, and the squares of the numbers
-        in the nodes of one level add up to at most ⌊k/m⌋ m² + (k mod m)².
+        A node over 2^j rounds holds at most m = ⌈2^j / separation⌉ of k participations. The squares of these counts, over
+        the nodes of one level, add up to at most ⌊k/m⌋ m² + (k mod m)².
         """
         times, squared = participation.times(self.rounds), 0
         for level in range(self.rounds.bit_length()):
@@ -230,15 +231,15 @@ class BinaryTree(Factorization):
         return math.sqrt(squared)
 
     def error(self) -> float:
-        """Root mean square over the rounds of the noise on a prefix sum, for z of standard deviation 1."""
+        """Root mean square, over the rounds, of the noise on a prefix sum, for z of standard deviation 1."""
         return math.sqrt(np.mean([number.bit_count() for number in range(1, self.rounds + 1)]))
 
     def start(self, dimension: int) -> Floats:
-        """Zeros: the noise of the last node of each level."""
+        """Zeros for the noise of the last node of each level."""
         return np.zeros((self.rounds.bit_length(), dimension))
 
     def advance(self, state_MD: Floats, round_number: int, fresh_D: Floats) -> Floats:
-        """See the contract. The node that ends here takes the place of the last one of every smaller level."""
+        """The round's row of C⁻¹ z: fresh noise of the node that ends here, less that of the last node of each level below."""
         self._check(round_number)
         number = round_number + 1
         level = (number & -number).bit_length() - 1

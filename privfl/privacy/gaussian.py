@@ -1,4 +1,4 @@
-"""Drawing Gaussian noise, and seeing to it that as much was drawn as is accounted."""
+"""Gaussian noise for sums of clipped vectors, and a check that the noise drawn is as large as the ledger records."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 
 Randomness = Literal["seeded", "secure"]
-"""Noise from the run's seed, which whoever knows it can subtract; or from the operating system."""
+"""Source of the noise: the run's seed, whose owner can subtract the noise, or the operating system."""
 
 
 def gaussian(size: int, deviation: float, stream: Seed, device: torch.device) -> Tensor:
-    """``size`` independent Gaussians of that standard deviation, in float64, from the stream alone."""
+    """``size`` independent Gaussian samples of standard deviation ``deviation``, float64, from the stream alone."""
     generator = stream.torch(device)
     return torch.randn(size, generator=generator, device=device, dtype=torch.float64) * deviation
 
 
 def noised(value_D: Tensor, noise_multiplier: float, norm: float, stream: Seed, randomness: Randomness) -> Tensor:
-    """A sum of vectors of that L2 norm, plus Gaussian noise of standard deviation ``noise_multiplier * norm``; float64.
+    """A sum of vectors of L2 norm at most ``norm``, plus Gaussian noise of deviation ``noise_multiplier * norm``; float64.
 
-    **Guarantees.** The result may be priced at ``noise_multiplier``. Seeded, whoever knows the seed can take the noise
-    off, and the rounding of floats (Mironov 2012) is neglected. Secure, those of :class:`privfl.privacy.noise.SecureNoise`
-    hold, as long as the stream's root is from the operating system.
+    **Guarantees.** The result may be priced at ``noise_multiplier``. With ``seeded`` noise, anybody who knows the seed can
+    subtract the noise, and the guarantee neglects the rounding of floats (Mironov 2012). With ``secure`` noise, the
+    guarantees of :class:`privfl.privacy.noise.SecureNoise` hold if the root of the stream is from the operating system.
 
     Raises:
-        PrivacyError: less was added than is accounted.
+        PrivacyError: the noise that was added is smaller than the noise that is accounted.
     """
     exact_D = value_D.double()
     if randomness == "secure":
@@ -44,32 +44,34 @@ def noised(value_D: Tensor, noise_multiplier: float, norm: float, stream: Seed, 
 
 
 def widened(noise_multiplier: float, dimension: int) -> float:
-    """The noise multiplier to draw secure noise at, so that it can be priced at the one that is given.
+    """Noise multiplier at which to draw secure noise, so that it can be priced at ``noise_multiplier``.
 
-    :func:`privfl.privacy.noise.priced` solved for what is drawn: z / (1 − 2⁻²⁰ z √D).
+    It is the inverse of :func:`privfl.privacy.noise.priced`: z / (1 − 2⁻²⁰ z √D).
 
     Raises:
-        PrivacyError: no noise is wide enough for so many dimensions on the grid.
+        PrivacyError: the grid is too coarse for this noise in so many dimensions.
     """
     # priced(z) = z / (1 + g z), with g = 2⁻²⁰ √D
     grain = 1 / priced(1.0, dimension) - 1
     if grain * noise_multiplier >= 1:
-        raise PrivacyError(f"secure noise of {noise_multiplier:g} in {dimension} dimensions: the grid is too coarse; lower it")
+        raise PrivacyError(
+            f"secure noise of multiplier {noise_multiplier:g} in {dimension} dimensions: must be below {1 / grain:g}; lower it"
+        )
     return noise_multiplier / (1 - grain * noise_multiplier)
 
 
 def require_noise(noise_D: Tensor, accounted: float) -> None:
-    """Raise where noise is smaller than what is accounted.
+    """Raise if the noise that was added is smaller than the noise that is accounted.
 
-    Of n Gaussian draws the root mean square lies more than 7/√(2n) below its standard deviation with a probability of
-    about 1e-12; below 100 draws, where that says little, only missing noise is found.
+    The root mean square of n Gaussian draws is more than a relative 7/√(2n) below their standard deviation with a
+    probability of about 1e-12. Below 100 draws this limit says little, and the check finds little more than missing noise.
 
     Args:
-        noise_D: what was added, measured on the result: after minus before.
-        accounted: the standard deviation that the ledger will hold.
+        noise_D: the noise, measured on the result: after minus before.
+        accounted: the standard deviation that the ledger will record.
 
     Raises:
-        PrivacyError: too little, or something that is not finite.
+        PrivacyError: the noise is too small, or is not finite.
     """
     drawn = math.sqrt(float(noise_D.double().square().mean()))
     if not drawn >= accounted * max(1 - 7 / math.sqrt(2 * noise_D.numel()), 1e-9):

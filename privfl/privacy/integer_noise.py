@@ -1,12 +1,12 @@
 """Exact samples of integer noise: the discrete Gaussian and Skellam.
 
-Both are drawn by inversion: a uniform number U in [0, 1) falls between two values of the distribution function F. Its
-first 64 bits decide almost always, from a table of ⌊2^64 F(k)⌋. Where they do not, that is where they equal those of some
-F(k), more bits of U are drawn and compared with more bits of F. F is computed in integers with a bound on the error, to
-as many bits as it takes to know each floor, so that no rounding of any kind enters the distribution.
+Both are drawn by inversion: a uniform number U in [0, 1) falls between two values of the distribution function F. The first
+64 bits of U nearly always decide, by a table of ⌊2^64 F(k)⌋. If they equal the first bits of some F(k), more bits of U are
+drawn and compared with more bits of F. F is computed in integers with a bound on the error, to as many bits as it takes to
+know each floor, so no rounding of any kind enters the distribution.
 
-Python's integers and a binary search take a time that depends on the values drawn; a timing attack is not
-defended against.
+The running time depends on the values drawn, because Python's integers and a binary search are used. Timing attacks are not
+prevented.
 
 Sources: Canonne, Kamath & Steinke 2020, "The discrete Gaussian for differential privacy"; Agarwal, Kairouz & Liu 2021, "The
 Skellam mechanism for differentially private federated learning".
@@ -33,14 +33,14 @@ from privfl.privacy.streams import RandomStream
 Integers = NDArray[np.int64]
 
 LARGEST_VARIANCE: Final = 2.0**44
-"""More noise than this needs a coarser scale."""
+"""Largest variance σ² of a sample; more noise needs a coarser scale."""
 
 _WORD: Final = 64
 
-# The leading bits by which a table is entered.
+# Number of leading bits that index a table.
 _ENTRY: Final = 16
 
-# A table has about thirty entries for each unit of standard deviation. Beyond this variance noise is put together from two
+# A table has about thirty entries for each unit of standard deviation. Above this variance a sample is the sum of two
 # samples, one in units of _UNIT and one of variance _LOWER.
 _ONE_TABLE: Final = 2**20
 _UNIT: Final = 64
@@ -50,7 +50,7 @@ _LOWER: Final = 2**16
 def discrete_gaussian(variance: float, count: int, stream: RandomStream) -> Integers:
     """Samples of N_Z(0, σ²): P(k) ∝ exp(−k² / 2σ²) for all integers k.
 
-    **Guarantees.** Exact for σ² up to 2^20: the distribution is the one named, given uniform and independent words. Beyond,
+    **Guarantees.** Given uniform and independent words, the distribution is exactly the one named for σ² up to 2^20. Above,
     every probability is the named one times a factor within 1 ± 1e-100: the sample is 64 X + Y, with Y of variance 2^16
     and X of variance (σ² − 2^16) / 64². The product of the two weights at x is
 
@@ -60,12 +60,12 @@ def discrete_gaussian(variance: float, count: int, stream: RandomStream) -> Inte
     formula).
 
     Args:
-        variance: the parameter σ², above 0 and at most ``LARGEST_VARIANCE``; taken as the rational number that the float is.
-        count: how many.
-        stream: gives a word for each, seldom more.
+        variance: the parameter σ², above 0 and at most ``LARGEST_VARIANCE``; the exact rational value of the float.
+        count: number of samples.
+        stream: gives a word for each sample, seldom more.
 
     Raises:
-        PrivacyError: the variance is outside its range.
+        PrivacyError: the variance is out of range.
     """
     _check(variance)
     return _gaussian(Fraction(variance), count, stream)
@@ -74,15 +74,15 @@ def discrete_gaussian(variance: float, count: int, stream: RandomStream) -> Inte
 def skellam(variance: float, count: int, stream: RandomStream) -> Integers:
     """Samples of the difference of two independent Poisson variables of mean ``variance`` / 2.
 
-    **Guarantees.** Exact: the distribution is the one named, given uniform and independent words.
+    **Guarantees.** Given uniform and independent words, the distribution is exactly the one named.
 
     Args:
-        variance: above 0 and at most 1e8; taken as the rational number that the float is.
-        count: how many.
-        stream: gives two words for each, seldom more.
+        variance: above 0 and at most 1e8; the exact rational value of the float.
+        count: number of samples.
+        stream: gives two words for each sample, seldom more.
 
     Raises:
-        PrivacyError: the variance is outside its range.
+        PrivacyError: the variance is out of range.
     """
     _check(variance, 1e8)
     mean = Fraction(variance) / 2
@@ -107,9 +107,9 @@ def _gaussian(variance: Fraction, count: int, stream: RandomStream) -> Integers:
 
 @dataclass(frozen=True)
 class _Weights:
-    """Weights of the integers from ``first`` on, the probabilities up to one common factor.
+    """Weights of the integers from ``first`` on: their probabilities up to one common factor.
 
-    Each is off by at most ``error``; all that are left out add up to at most ``tail``.
+    Each weight is off by at most ``error``. The weights left out add up to at most ``tail``.
     """
 
     first: int
@@ -118,12 +118,12 @@ class _Weights:
     tail: int
 
 
-# Of a parameter and a number of bits p: the error of all sums of weights together is about 2^-p of the total.
+# Weights for a parameter and a number of bits p, with a relative error of about 2^-p in all sums of weights together.
 _Distribution = Callable[[Fraction, int], _Weights]
 
 
 def _gaussian_weights(variance: Fraction, bits: int) -> _Weights:
-    """exp(−k²/2σ²) for |k| ≤ K, where K²/2σ² > p."""
+    """Weights exp(−k²/2σ²) for |k| ≤ K, with K²/2σ² > p."""
     last = math.isqrt(math.ceil(2 * variance * (bits + 8))) + 1
     precision = bits + 4 * last.bit_length() + 8
     with localcontext() as context:
@@ -145,7 +145,7 @@ def _gaussian_weights(variance: Fraction, bits: int) -> _Weights:
 
 
 def _poisson_weights(mean: Fraction, bits: int) -> _Weights:
-    """λ^k / k! over its largest value, for all k at which that is not 0 at the precision."""
+    """Weights λ^k / k! over the largest one, for all k at which they are not 0 at the precision."""
     precision = bits + 2 * (math.isqrt(math.ceil(mean)) + 8).bit_length() + 24
     mode = math.floor(mean)
     above = _falling(1 << precision, ((mean.numerator, mean.denominator * k) for k in itertools.count(mode + 1)))
@@ -153,7 +153,7 @@ def _poisson_weights(mean: Fraction, bits: int) -> _Weights:
     # Every factor is at most 1, so each step adds at most one unit.
     error = max(len(above), len(below)) + 1
     last, first = mode + len(above), mode - len(below)
-    # Beyond the ends a weight is at most the error, and falls at least as fast as there: a geometric series.
+    # Beyond each end a weight is at most the error and falls at least as fast as a geometric series.
     tail = error * math.ceil((last + 1) / (last + 1 - mean))
     if first > 0:
         tail += error * math.ceil(mean / (mean - first))
@@ -161,7 +161,7 @@ def _poisson_weights(mean: Fraction, bits: int) -> _Weights:
 
 
 def _falling(weight: int, factors: Iterable[tuple[int, int]]) -> list[int]:
-    """The weight times one factor after another, until nothing is left; the first is not in it, a last 0 is."""
+    """The products of a weight and one factor after another, down to 0; without the weight itself, with the 0."""
     found = []
     for numerator, denominator in factors:
         weight = weight * numerator // denominator
@@ -173,7 +173,7 @@ def _falling(weight: int, factors: Iterable[tuple[int, int]]) -> list[int]:
 
 @functools.lru_cache(maxsize=8)
 def _floors(distribution: _Distribution, parameter: Fraction, bits: int) -> tuple[int, list[int]]:
-    """The first integer k of a table, and ⌊2^bits F(k)⌋ for it and those that follow; each is certain."""
+    """The first integer k of a table, and the exact ⌊2^bits F(k)⌋ of it and of those that follow."""
     guard = 48
     while True:
         weights = distribution(parameter, bits + guard)
@@ -189,10 +189,10 @@ def _floors(distribution: _Distribution, parameter: Fraction, bits: int) -> tupl
 
 @dataclass(frozen=True)
 class _Table:
-    """⌊2^bits F(k)⌋ from k = ``first`` on, and for each value of the leading bits where to go on from.
+    """Table of ⌊2^bits F(k)⌋ from k = ``first`` on, with an index by the leading bits of a word.
 
-    ``place_E`` is how many floors lie below such a value; where ``sure_E``, none of the words that begin with it is equal to
-    a floor or has another one below it.
+    ``place_E`` is the number of floors below the smallest word with these leading bits. If ``sure_E`` is true, no word with
+    them equals a floor, and all of them have that same number of floors below.
     """
 
     first: int
@@ -215,13 +215,13 @@ def _table(distribution: _Distribution, parameter: Fraction, bits: int) -> _Tabl
 def _inverted(
     distribution: _Distribution, parameter: Fraction, count: int, stream: RandomStream, bits: int = _WORD
 ) -> Integers:
-    """Samples, from the upper ``bits`` of one word each, and of further words where these do not decide."""
+    """Samples by inversion, each from the upper ``bits`` of one word, and from further words if these do not decide."""
     table = _table(distribution, parameter, bits)
     leading_N = stream.words(count) >> np.uint64(_WORD - bits)
     entry_N = leading_N >> np.uint64(max(0, bits - _ENTRY))
     place_N = table.place_E[entry_N]
     unsure = np.flatnonzero(~table.sure_E[entry_N])
-    # F(k) ≤ U for certain where the floor is below U's bits, and U < F(k) where it is above them.
+    # If the floor is below U's bits then F(k) ≤ U for certain; if it is above them then U < F(k).
     place_N[unsure] = np.searchsorted(table.floor_K, leading_N[unsure], side="left")
     sample_N: Integers = place_N + table.first
     last = len(table.floor_K) - 1
@@ -231,7 +231,7 @@ def _inverted(
 
 
 def _refined(distribution: _Distribution, parameter: Fraction, leading: int, bits: int, stream: RandomStream) -> int:
-    """One sample, of a U that begins with these bits."""
+    """One sample by inversion of a U that begins with the bits ``leading``."""
     while True:
         bits, leading = bits + _WORD, (leading << _WORD) | int(stream.words(1)[0])
         first, floors = _floors(distribution, parameter, bits)

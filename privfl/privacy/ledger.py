@@ -1,4 +1,4 @@
-"""The record of every noise draw: append-only, and the only source of ε."""
+"""Ledger: an append-only record of the privacy events of a run, and the only source of its ε."""
 
 from __future__ import annotations
 
@@ -19,76 +19,76 @@ from privfl.storage import write_atomic
 from privfl.tables import Frozen
 
 Account = int | Literal["everybody"]
-"""Whose budget a release is charged to: one client's, or that of all clients alike."""
+"""The budget that a release is charged to: that of one client, by its number, or that of all clients alike."""
 
 
 class Terms(Frozen):
-    """The first line of a ledger's file: the terms in which ε is stated."""
+    """The terms in which ε is stated: the first line of a ledger's file."""
 
     delta: float
     relation: Relation
 
 
 class Charge(Frozen):
-    """An event, and the accounts that each spent it."""
+    """An event, and the accounts that spent it, each on its own."""
 
     accounts: list[Account]
     event: Event
 
 
 class Entry(Frozen):
-    """Every other line of a ledger's file: what one round spent."""
+    """The charges of one round: one line of a ledger's file after the first."""
 
     round: int
     spent: list[Charge]
 
     @classmethod
     def of(cls, round_number: int, events: Mapping[Account, Event]) -> Entry:
-        """The entry of a round in which each account spent its event."""
+        """The entry of a round, from the event that each account spent."""
         by_event: dict[Event, list[Account]] = {}
         for account, event in sorted(events.items(), key=lambda item: str(item[0]).zfill(9)):
             by_event.setdefault(event, []).append(account)
         return cls(round=round_number, spent=[Charge(accounts=whose, event=event) for event, whose in by_event.items()])
 
     def events(self) -> dict[Account, Event]:
-        """Event by account."""
+        """The event that each account spent."""
         return {account: charge.event for charge in self.spent for account in charge.accounts}
 
 
 @dataclass
 class Ledger:
-    """What the rounds of a run spent so far, account by account.
+    """The privacy events that each account has spent in the rounds of a run so far.
 
-    **Guarantees.** ε is computed from the entries and nothing else. What one account holds composes; accounts of different
-    clients hold disjoint data (of examples) or different clients, so the run's ε is the largest over the accounts. A
-    ledger holds one unit of protection only, and a plan does not change within a run, but for a norm that adapts.
+    **Guarantees.** ε is computed from the entries and nothing else. The events of one account compose. Accounts of different
+    clients are about disjoint examples or about different clients, so the run's ε is the largest over the accounts. A ledger
+    holds one unit of privacy only. The plan does not change within a run, except for a norm that adapts.
 
-    The entries are in the file. In memory are counts, since an account repeats one event: neither a round nor its price takes
-    longer as rounds go by.
+    The entries are in the file. Memory holds only counts, because an account repeats one event, so neither a round nor its
+    price takes longer as rounds go by.
 
     Args:
         delta: the δ at which ε is stated.
-        relation: what two neighbours differ in, for the headline.
-        rounds: how many were entered.
+        relation: the neighbouring relation of the headline ε.
+        rounds: number of rounds entered.
     """
 
     delta: float
     relation: Relation = "add_or_remove_one"
     rounds: int = 0
     _spent: dict[Account, tuple[Event, int]] = field(default_factory=dict)
-    # How often each event was repeated by the account that repeated it most: no other account of that event costs more.
+    # For each event, the most times that one account repeated it; no other account of that event costs more.
     _most: dict[Event, int] = field(default_factory=dict)
 
     def record(self, round_number: int, events: Mapping[Account, Event]) -> None:
-        """Add what a round spent, by account; a round that spent nothing is entered too.
+        """Add a round's events by account; a round without events is entered too.
 
         Raises:
-            PrivacyError: another round comes next, units are mixed, or a plan changed; nothing is added.
+            PrivacyError: the round is not the next one, units are mixed, or the plan changed; then nothing is added.
         """
         if round_number != self.rounds:
             raise PrivacyError(
-                f"round {round_number} is entered where round {self.rounds} comes next; "
-                "a ledger only grows, and a round is entered once"
+                f"round {round_number} cannot be entered: must be round {self.rounds}, as each round is entered once; "
+                "enter the rounds in order"
             )
         after = self._after(events)
         self._most = self._most_after(after)
@@ -97,23 +97,23 @@ class Ledger:
 
     @property
     def unit(self) -> Unit | None:
-        """What is protected; None before anything was spent."""
+        """The unit of privacy; None before anything was spent."""
         return next(iter(self._most)).unit if self._most else None
 
     def begin(self, path: Path) -> None:
         """Write the file of a new ledger, to which the :class:`Entry` of each round is appended.
 
         Raises:
-            RunFolderError, StorageError: it cannot be written.
+            RunFolderError, StorageError: the file cannot be written.
         """
         write_atomic(path, Terms(delta=self.delta, relation=self.relation).model_dump_json().encode() + b"\n")
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
-        """The whole ledger that lies at ``path``.
+        """The whole ledger in the file at ``path``.
 
         Raises:
-            RunFolderError: the file is missing or damaged; a crash may have cut its last line.
+            RunFolderError: the file is missing or damaged, or a crash has cut its last line.
         """
         lines = _lines(path)
         terms = _terms(path, lines)
@@ -125,15 +125,15 @@ class Ledger:
         return ledger
 
     def resume(self, path: Path, rounds: int, planned: Callable[[int], Mapping[Account, Event]]) -> None:
-        """Take over the first rounds of the file at ``path``; nothing behind them is looked at.
+        """Take over the first rounds of the file at ``path``; later lines are ignored.
 
         Args:
             path: the file of a ledger in the same terms.
-            rounds: how many.
-            planned: what each round must have spent, but for the norm that it had.
+            rounds: number of rounds to take over.
+            planned: gives the events that a round must have spent; their norms may differ.
 
         Raises:
-            RunFolderError: the file is missing, damaged or too short, or holds something else.
+            RunFolderError: the file is missing, damaged or too short, or its events are not those that were planned.
         """
         lines = _lines(path)
         foreign = RunFolderError(f"{path}: is not what {rounds} rounds of this run spent; begin it anew with --overwrite")
@@ -156,51 +156,53 @@ class Ledger:
         """The largest ε over the accounts; 0 before anything was spent.
 
         Args:
-            accountant: who prices; None: the best that can.
+            accountant: prices the histories; None: the best one for each.
 
         Raises:
-            PrivacyError: that accountant cannot price this.
+            PrivacyError: the accountant cannot price a history.
         """
         return accounting.largest(self.histories(), self.delta, accountant)
 
     def epsilon_with(self, events: Mapping[Account, Event]) -> float:
-        """What :meth:`epsilon` would be if this were done too; nothing is recorded."""
+        """The ε that :meth:`epsilon` would give if these events were spent too; nothing is recorded."""
         most = self._most_after(self._after(events))
         return accounting.largest([_history(*one, self.relation) for one in most.items()], self.delta)
 
     def clients(self, count: int) -> list[float]:
-        """ε of each of the clients 0 to ``count`` − 1."""
+        """ε of each client from 0 to ``count`` − 1."""
         everybody = self._spent.get("everybody")
         spent = [everybody or self._spent.get(client) for client in range(count)]
         return [accounting.epsilon(_history(*one, self.relation), self.delta) if one else 0.0 for one in spent]
 
     def histories(self, relation: Relation | None = None) -> list[History]:
-        """What the accounts went through that repeated an event most, one for each event; no other account costs more.
+        """For each event, the history of the account that repeated it most; no other account costs more.
 
         Args:
-            relation: what two neighbours differ in; None: the ledger's own.
+            relation: the neighbouring relation; None: the ledger's own.
         """
         return [_history(event, times, relation or self.relation) for event, times in self._most.items()]
 
     def accounts(self) -> dict[Account, History]:
-        """What each account went through, under the ledger's relation."""
+        """The history of each account, under the ledger's relation."""
         return {account: _history(*one, self.relation) for account, one in self._spent.items()}
 
     def _after(self, events: Mapping[Account, Event]) -> dict[Account, tuple[Event, int]]:
-        """What the accounts of a round will have repeated, and how often.
+        """For each account of a round: its event, and the number of repetitions after the round.
 
         Raises:
-            PrivacyError: units are mixed, or a plan changed.
+            PrivacyError: units are mixed, or the plan changed.
         """
         unit, after = self.unit, {}
         for account, event in events.items():
             mechanism, (before, times) = event.but_for_norm(), self._spent.get(account, (None, 0))
             unit = unit or event.unit
             if unit != event.unit:
-                raise PrivacyError(f"an event about one {event.unit} among events about one {unit}; units are never mixed")
+                raise PrivacyError(
+                    f"an event about one {event.unit} in a ledger about one {unit}: must be the same unit; keep two ledgers"
+                )
             if before is not None and before is not mechanism and before != mechanism:
                 raise PrivacyError(
-                    f"account {account} changed from {before} to {mechanism} within a run; a plan is fixed for a run"
+                    f"account {account} changed from {before} to {mechanism}: must be the same in all rounds; begin a new run"
                 )
             after[account] = (mechanism, times + 1)
         return after
@@ -216,7 +218,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     """The lines of a ledger's file, one after the other.
 
     Raises:
-        RunFolderError: it cannot be read.
+        RunFolderError: the file cannot be read.
     """
     try:
         with path.open("rb") as file:

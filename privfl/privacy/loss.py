@@ -1,26 +1,26 @@
-"""Privacy loss distributions, composed by Fourier transform: the exact price of Gaussian mechanisms, from above.
+"""Privacy loss distributions composed by Fourier transform: a tight upper bound on the price of Gaussian mechanisms.
 
-With P and Q the outputs on two neighbours and x drawn from P, the privacy loss is log(P(x)/Q(x)); losses of independent
-releases add, and δ(ε) = E[max(0, 1 − exp(ε − loss))] (Sommer, Meiser & Mohammadi 2019). The loss of one release is put on a
-grid by :mod:`privfl.privacy.releases`.
+P and Q are the output distributions on two neighbours. For x drawn from P the privacy loss is log(P(x)/Q(x)). Losses of
+independent releases add, and δ(ε) = E[max(0, 1 − exp(ε − loss))] (Sommer, Meiser & Mohammadi 2019).
+:mod:`privfl.privacy.releases` puts the loss of one release on a grid.
 
-A Fourier transform rounds relative to the largest masses, and a small δ lies in the tail. So losses are tilted first: with
-K(t) = log E[exp(t · loss)], each mass is multiplied by exp(t · loss − K(t)) for the t that moves the bulk to the ε that is
-sought (near the saddle point; Alghamdi et al. 2023, "The saddle-point method in differential privacy"), and is divided by the
-same after the transform. Rounding is then small relative to δ, however small that is.
+A Fourier transform rounds relative to the largest masses, but a small δ lies in the tail. Therefore losses are tilted first:
+with K(t) = log E[exp(t · loss)], each mass is multiplied by exp(t · loss − K(t)), and is divided by the same after the
+transform. The t is the one that moves the bulk to the ε that is sought (near the saddle point; Alghamdi et al. 2023, "The
+saddle-point method in differential privacy"). Rounding is then small relative to δ, for every δ.
 
-dp_accounting composes without the tilt; the tests hold this chapter to it, and to a contour integral that has neither grid
-nor transform. It is written again because a cohort has a thousand histories, and one release takes the library up to a
-second, all its loops being Python's.
+dp_accounting composes without the tilt. The tests compare this chapter with it, and with a contour integral that has neither
+grid nor transform. This chapter exists for speed: a cohort has a thousand histories, and the library's loops in Python take
+up to a second for one release.
 
 **Guarantees.** δ and ε are upper bounds, rounding included, for any δ from 1e-300 on. Each source of error has a bound that is
-added to δ: the cut tails of the noise, what falls out of the window, the rounding of masses, transforms and powers. If
-these bounds use up δ, Chernoff's bound at the same t is taken, which is Rényi DP at the order t + 1. A loss with a long tail
-takes a coarser grid, so that memory is bounded.
+added to δ: the tails of the noise that are cut, the mass outside of the window, and the rounding of masses, transforms and
+powers. If these bounds use up δ, Chernoff's bound at the same t is used, which is Rényi DP at the order t + 1. A loss with a
+long tail gets a coarser grid, so memory is bounded.
 
 **Precision.** For δ ≥ 1e-10 and up to a million releases, ε exceeds the exact one by less than 2e-4: relative from ε = 1 on,
-absolute below, where exp(ε) is then off by a factor of 1.0002. This is what tests find on points that are drawn at random; it
-is no theorem. Below 1e-10 the bounds on rounding may add some percent.
+absolute below, so exp(ε) is off by at most a factor of 1.0002 there. This is a finding of tests on random points, not a
+theorem. Below 1e-10 the bounds on rounding may add some percent.
 """
 
 from __future__ import annotations
@@ -41,56 +41,56 @@ from privfl.errors import PrivacyError
 from privfl.privacy.mechanisms import Gaussian, MatrixGaussian, Mechanism, PoissonGaussian, ShuffledEpoch
 from privfl.privacy.releases import ROUNDOFF, Direction, Floats, Masses, Release, discretised, log_mgf
 
-# The part of δ that may lie in the tails of the noise that are cut off, and how many standard deviations are kept.
+# Largest share of δ in the tails of the noise that are cut off; fewest and most standard deviations of noise kept.
 _CUT, _SHORTEST, _LONGEST = 1e-5, 6, 38
 
-# The part of a tilted composition that may fall out of the window at either end.
+# Largest mass of a tilted composition that may fall out of the window at either end.
 _OUTSIDE: Final = 1e-12
 
-# The interval is at most this part of one release's standard deviation, and at most so much.
+# Largest interval of the grid: relative to one release's standard deviation, and absolute.
 _FINENESS, _COARSEST = 1 / 32, 0.25
 
-# A smaller rate is priced as this.
+# A smaller sample rate is priced as this one.
 _LEAST_RATE: Final = 1e-30
 
-# Tilts are the powers of two to the power of this.
+# Tilts are the integer powers of two to this power.
 _TILTS: Final = 0.25
 
-# By how many units of roundoff one of the log₂ n stages of a transform may move a frequency, of masses that add up to 1.
+# Roundoff units by which each of the log₂ n stages of a transform may move a frequency, for masses that add up to 1.
 _STAGE: Final = 4.0
 
-# exp of it is less than what rounding leaves of a frequency.
+# A frequency below exp of this is lost to rounding.
 _NOTHING: Final = -50.0
 
-# exp of it is still a number.
+# Largest exponent used: exp of it does not overflow.
 _LARGEST: Final = 700.0
 
-# So often a better tilt or a finer grid is tried.
+# Most attempts at a better tilt or a finer grid.
 _PASSES: Final = 6
 
-# How far the grid may raise ε: a finer one is taken until it does not, of so many points at most for one release.
+# The grid is refined until it raises ε by no more than the tolerance; number of points to aim at, and at most, for a release.
 _TOLERANCE: Final = 1e-4
 _POINTS, _MOST_POINTS = 2**18, 2**21
 
-# A composition has at most so many points, however long its tails.
+# Most points of a composition, however long its tails.
 _WINDOW: Final = 2**22
 
-# δ for which the whole curve is composed: between two of them little precision is lost.
+# The whole curve is composed at these δ; between them little precision is lost.
 _CURVE: Final = (1e-3, 1e-9)
 
 
 @dataclass(frozen=True)
 class Loss:
-    """Privacy loss of a composition in one direction, tilted.
+    """Tilted privacy loss distribution of a composition in one direction.
 
     Args:
-        interval: of the grid.
-        lowest: ``mass_L[i]`` is at (lowest + i) · interval, for losses from 0 on.
+        interval: interval of the grid.
+        lowest: number of the first grid point; ``mass_L[i]`` is at loss (lowest + i) · interval, for losses from 0 on.
         mass_L: the masses times exp(tilt · loss − ``log_mgf``).
-        infinite: the mass at infinity, as it is.
+        infinite: the mass at infinity, not tilted.
         tilt: t > 0.
         log_mgf: K(t) of the composition.
-        off: how far ``mass_L`` may be off, in the sum over all losses.
+        off: bound on the error of ``mass_L``, summed over all losses.
     """
 
     interval: float
@@ -103,7 +103,7 @@ class Loss:
 
     @functools.cached_property
     def _tails(self) -> tuple[Floats, Floats]:
-        """For each point: the masses at it and above, weighted by exp(−t u) and by exp(−(1 + t) u), u above the point."""
+        """For each point, two sums of the masses from it on, weighted by exp(−t u) and exp(−(1 + t) u) at distance u."""
         backwards_L = self.mass_L[::-1]
         decays = (math.exp(-order * self.interval) for order in (self.tilt, 1 + self.tilt))
         above_L, weighted_L = (np.asarray(lfilter([1.0], [1.0, -decay], backwards_L), np.float64) for decay in decays)
@@ -111,29 +111,29 @@ class Loss:
 
     @functools.cached_property
     def _lost(self) -> float:
-        """The part of δ(ε) exp(t ε − K) that errors of the masses, and of the sums of them, may hide."""
+        """Bound on the error of δ(ε) exp(t ε − K) by errors of the masses and of their sums."""
         steps = min(float(len(self.mass_L)), 1 / (self.tilt * self.interval))
         return self.off * math.exp(_log_dearest(self.tilt)) + 4 * ROUNDOFF * (steps + 2)
 
     def hidden(self, epsilon: float) -> float:
-        """The part of δ(ε) that is the bound on errors."""
+        """Bound on the error that is part of δ(ε)."""
         return self._lost * math.exp(min(self.log_mgf - self.tilt * epsilon, _LARGEST))
 
     def _scale(self, loss: Floats) -> Floats:
-        """exp(K − t · loss), as far as it is a number."""
+        """exp(K − t · loss), with the exponent capped so that it does not overflow."""
         return np.asarray(np.exp(np.minimum(self.log_mgf - self.tilt * loss, _LARGEST)))
 
     def delta(self, epsilons: ArrayLike) -> Floats:
         """δ at each ε ≥ 0, of the shape of ``epsilons``."""
         grid = np.asarray(epsilons, np.float64)
         above_L, weighted_L = self._tails
-        # The first point at or above ε.
+        # Find the first point at or above ε.
         place = np.clip(np.ceil(grid / self.interval) - self.lowest, 0, len(self.mass_L)).astype(np.int64)
         inside = place < len(self.mass_L)
         at = np.where(inside, place, 0)
         loss = (self.lowest + at) * self.interval
         found = np.where(inside, above_L[at] - np.exp(np.minimum(0.0, grid - loss)) * weighted_L[at], 0.0)
-        # Chernoff: all of the mass adds as much as a unit of it can.
+        # Chernoff's bound: all of the mass counts as much as a unit of it can at most.
         chernoff = np.exp(np.minimum(self.log_mgf + self.off - self.tilt * grid + _log_dearest(self.tilt), 0.0))
         summed = self._scale(loss) * found + self._scale(grid) * self._lost
         return np.clip(np.minimum(summed, chernoff) + self.infinite, 0.0, 1.0)
@@ -148,7 +148,7 @@ class Loss:
 
     def _epsilon_on_grid(self, room: float) -> float:
         above_L, weighted_L = self._tails
-        # In the interval below a point the error weighs a little more than at it.
+        # Within the interval below a point the error weighs slightly more than at the point.
         lost = self._lost * math.exp(min(self.tilt * self.interval, _LARGEST))
         scaled = math.log(room) - self.log_mgf
 
@@ -156,7 +156,7 @@ class Loss:
             exponent = scaled + self.tilt * (self.lowest + place) * self.interval
             return math.exp(min(max(exponent, -_LARGEST), _LARGEST))
 
-        # δ falls; the answer lies between the last point at which it is too large and the next.
+        # δ falls with ε, so the answer lies between the last point at which δ is too large and the next.
         place = bisect.bisect_left(
             range(len(above_L)), True, key=lambda place: float(above_L[place] - weighted_L[place]) + lost <= allowed(place)
         )
@@ -171,14 +171,14 @@ class Loss:
 
 
 def epsilon(history: Mapping[Mechanism, int], delta: float) -> float:
-    """ε at ``delta`` of a history that is not empty, in the worse direction; infinite if there is none.
+    """ε at ``delta`` of a history that is not empty, in the worse direction; infinite if no ε suffices.
 
     Raises:
         PrivacyError: a mechanism has no privacy loss distribution here.
     """
     worst = 0.0
     for composition in _compositions(history, delta):
-        # No transform is needed if Chernoff's bound is below what is known already.
+        # Skip the transform if Chernoff's bound is below the ε found already.
         if composition.bound > worst:
             worst = max(worst, composition.epsilon())
     return worst
@@ -195,14 +195,14 @@ def curve(history: Mapping[Mechanism, int], epsilons: ArrayLike) -> Floats:
 
 
 def _compositions(history: Mapping[Mechanism, int], delta: float) -> list[_Composition]:
-    """In each direction, as sampled Gaussians; those without sampling are together one Gaussian, Σ times · (Δ/σ)²."""
+    """The composition in each direction, of sampled Gaussians; unsampled ones merge into one, of Σ times · (Δ/σ)²."""
     steps: dict[Release, int] = {}
     unsampled, replaced = 0.0, False
     for mechanism, times in history.items():
         replaced = mechanism.relation == "replace_one"
         match mechanism:
             case PoissonGaussian(sample_rate=rate, noise_multiplier=noise) if rate < 1:
-                # A larger rate costs more.
+                # A rate is only ever rounded up, because a larger rate costs more.
                 steps[Release(max(rate, _LEAST_RATE), noise)] = times
             case PoissonGaussian() | Gaussian() | ShuffledEpoch():
                 unsampled += times / mechanism.noise_multiplier**2
@@ -217,9 +217,9 @@ def _compositions(history: Mapping[Mechanism, int], delta: float) -> list[_Compo
 
 
 class _Composition:
-    """Releases in one direction, to be composed for one δ.
+    """Composition of releases in one direction, for one δ.
 
-    ``bound`` is Chernoff's on ε, and needs no transform.
+    ``bound`` is Chernoff's bound on ε, which needs no transform.
     """
 
     def __init__(self, steps: Mapping[Release, int], direction: Direction, delta: float) -> None:
@@ -232,30 +232,30 @@ class _Composition:
         self.place, self.bound = self._chernoff()
 
     def _kept(self, step: Release) -> int:
-        """How many standard deviations of noise are kept."""
+        """Number of standard deviations of noise that are kept."""
         allowed = _CUT * self.delta / (len(self.steps) * self.steps[step])
         return next((kept for kept in range(_SHORTEST, _LONGEST) if step.tail(kept) <= allowed), _LONGEST)
 
     def _exponent(self) -> int:
-        # One release costs no transform, and can be exact.
+        # A single release needs no transform, so a finer grid is cheap.
         fineness = _FINENESS / 32 if self.times == 1 else _FINENESS
         ends = [step.bounds(self.direction, kept) for step, kept in self.deviations.items()]
         finest = min(_COARSEST, fineness * math.sqrt(self.variance / self.times))
         return math.floor(math.log2(max(finest, max(most - least for least, most in ends) / _POINTS)))
 
     def masses(self, step: Release) -> Masses:
-        """Of one release."""
+        """The discretised privacy loss of one release."""
         return discretised(step, self.exponent, self.direction, self.deviations[step])
 
     def log_mgf(self, order: float, coarser: int = 0) -> float:
-        """Of the composition: K(t), on a grid that is eight times coarser so many times."""
+        """K(t) of the composition, on the grid made eight times coarser ``coarser`` times."""
         return sum(
             times * log_mgf(step, self.exponent, self.direction, self.deviations[step], order, coarser)
             for step, times in self.steps.items()
         )
 
     def _chernoff(self) -> tuple[int, float]:
-        # The best tilt for a normal distribution; a long tail asks for a smaller one.
+        # Start at the best tilt for a normal distribution; a long tail needs a smaller one.
         start = 0.5 * math.log2(-2 * math.log(self.delta) / self.variance)
         room = math.log(self.delta * (1 - 2 * _CUT))
 
@@ -266,18 +266,18 @@ class _Composition:
 
     @property
     def tilt(self) -> float:
-        """The t with which it is composed: at first the one at which Chernoff's bound on ε is least."""
+        """t, the tilt of the composition; at first the one at which Chernoff's bound on ε is least."""
         return _tilt(self.place)
 
     def window(self) -> tuple[int, int]:
-        """Grid points between which all but twice ``_OUTSIDE`` of the tilted sum lies, by Chernoff's bound at a few orders."""
+        """First and last grid point of all but twice ``_OUTSIDE`` of the tilted sum, by Chernoff's bound at a few orders."""
         interval, tilt = 2.0**self.exponent, self.tilt
         lowest = sum(times * self.masses(step).lowest for step, times in self.steps.items())
         highest = sum(times * self.masses(step).highest for step, times in self.steps.items())
         if self.times == 1:
             return lowest, max(highest, 0)
         inside = self.log_mgf(tilt)
-        # The coarser grid bounds the finer one, and is quick; after many releases it is too far from it.
+        # The coarser grid is quick and bounds the finer one; after many releases the bound is too loose.
         coarser = 1 if self.log_mgf(tilt, 1) - inside < 1 else 0
 
         def bound(order: float) -> float:
@@ -290,14 +290,14 @@ class _Composition:
         return min(max(lowest, math.floor(below)), end), end
 
     def epsilon(self) -> float:
-        """ε at δ."""
+        """ε of the composition at its δ; the least over several tilts and grids."""
         best = math.inf
         for _ in range(_PASSES):
             loss = self.loss()
             found = loss.epsilon(self.delta)
             best = min(best, found)
             points = max(len(self.masses(step).mass_L) for step in self.steps)
-            # A larger grid is not worth a difference of a small ε that cannot be seen.
+            # A larger grid is not worth a difference that cannot be seen in a small ε.
             allowed = _TOLERANCE * (best if 2 * points <= _POINTS else max(1.0, best))
             if found > 0 and loss.hidden(found) > self.delta * -math.expm1(-self.tilt * allowed) and self._tilt_for(best):
                 continue
@@ -308,7 +308,7 @@ class _Composition:
         return best
 
     def _tilt_for(self, epsilon: float) -> bool:
-        """Take the t at which Chernoff's bound on δ(ε) is least; False if it is the one that there is."""
+        """Change to the tilt at which Chernoff's bound on δ(ε) is least; False if it is the present one."""
 
         def bound(place: int) -> float:
             t = _tilt(place)
@@ -318,12 +318,12 @@ class _Composition:
         return self.place != before
 
     def _raised(self) -> float:
-        """By how much the grid raises ε, judged from two that are eight and 64 times coarser (Richardson)."""
+        """Estimate of how much the grid raises ε, from grids eight and 64 times coarser (Richardson extrapolation)."""
         exact, near, far = (self.log_mgf(self.tilt, power) for power in (0, 1, 2))
         return (near - exact) / self.tilt / max((far - near) / max(near - exact, 1e-300) - 1, 7.0)
 
     def loss(self) -> Loss:
-        """All releases together, at the tilt that is set."""
+        """Privacy loss distribution of all releases together, at the present tilt."""
         tilt = self.tilt
         lowest, highest = self.window()
         while highest - lowest >= _WINDOW:
@@ -340,11 +340,11 @@ class _Composition:
             start += times * self.masses(step).lowest
             finite += times * math.log1p(-self.masses(step).infinite)
             off += times * step_off
-        # High powers leave next to nothing of most frequencies.
+        # High powers leave almost nothing of most frequencies.
         seen = np.flatnonzero(left > _NOTHING)
         spectrum = np.zeros(size // 2 + 1, np.complex128)
         spectrum[seen] = np.exp(sum(times * np.log(spectra[step][0][seen]) for step, times in self.steps.items()))
-        # Only losses from 0 on matter to an ε from 0 on.
+        # For an ε from 0 on, only losses from 0 on matter.
         first = max(lowest, 0)
         mass_L = np.roll(fft.irfft(spectrum, size), (start - first) % size)[: highest - first + 1]
         off += self._rounded(float(np.linalg.norm(spectrum)), size)
@@ -352,10 +352,10 @@ class _Composition:
         return Loss(2.0**self.exponent, first, np.maximum(mass_L, 0.0), -math.expm1(finite), tilt, log_mgf_, off)
 
     def _rounded(self, norm: float, size: int) -> float:
-        """How far rounding may move the tilted masses, in their sum: √n times the root mean square over frequencies at most.
+        """Bound on the rounding of the tilted masses, in their sum: √n times its root mean square over the frequencies.
 
-        A frequency's factor F is off by 4 log₂ n + 8 units, so that F^T is off by T |F|^(T−1) times that. If the product is
-        above exp(−50), |F| is above exp(−50/T).
+        A frequency's factor F is off by 4 log₂ n + 8 units, so F^T is off by T |F|^(T−1) times that. If the product is above
+        exp(−50), |F| is above exp(−50/T).
         """
         unit = (_STAGE * math.log2(size) + 8) * ROUNDOFF
         # A real transform has half of the frequencies.
@@ -372,12 +372,12 @@ def _tilt(place: int) -> float:
 
 
 def _log_dearest(tilt: float) -> float:
-    """The logarithm of the most that a tilted mass adds to δ(ε) exp(t ε − K): max over u ≥ 0 of exp(−t u) (1 − exp(−u))."""
+    """Log of the largest weight of a tilted mass in δ(ε) exp(t ε − K): max over u ≥ 0 of exp(−t u) (1 − exp(−u))."""
     return tilt * math.log(tilt) - (1 + tilt) * math.log1p(tilt)
 
 
 def _quick_size(least: int) -> int:
-    """4, 5, 6 or 7 times a power of two: a transform of it is quick, and few sizes fill the cache."""
+    """The least of 4, 5, 6 or 7 times a power of two that fits: quick to transform, and few sizes fill the cache."""
     unit = 1 << max(0, least.bit_length() - 3)
     return -(-least // unit) * unit
 
@@ -386,14 +386,14 @@ def _quick_size(least: int) -> int:
 def _spectrum(
     step: Release, exponent: int, direction: Direction, deviations: int, tilt: float, size: int
 ) -> tuple[NDArray[np.complex128], Floats, float]:
-    """One release's tilted Fourier transform, the logarithm of its absolute value, and how far the masses were off.
+    """Fourier transform of one release's tilted masses, the log of its absolute value, and a bound on the masses' error.
 
-    A composition that is read modulo ``size`` needs one release modulo ``size`` only.
+    The composition is read modulo ``size``, so one release is needed modulo ``size`` only.
     """
     part = discretised(step, exponent, direction, deviations)
     at = log_mgf(step, exponent, direction, deviations, tilt, 0)
     tilted_L = np.exp(tilt * part.losses + part.log_masses - at)
-    # exp is off by the rounding of its argument, of a mass m by Σ m |log m| ≤ log n and what the tilt adds.
+    # exp is off by the rounding of its argument: over all masses m by Σ m |log m| ≤ log n, and by the part of the tilt.
     off = ROUNDOFF * (4 * tilt * float(tilted_L @ np.abs(part.losses)) + 2 * math.log(len(tilted_L)) + 3 * abs(at) + 8)
     if len(tilted_L) > size:
         tilted_L = np.bincount(np.arange(len(tilted_L)) % size, tilted_L, size)
@@ -403,7 +403,7 @@ def _spectrum(
 
 
 def _first_minimum(value: Callable[[int], float], start: int) -> tuple[int, float]:
-    """Where a function of integers with one minimum has it, to 1e-4, beginning from a guess, and what it is there."""
+    """Place and value of the minimum of a function of integers with one minimum, to 1e-4, from a first guess."""
     place, best = start, value(start)
     for step in (-1, 1):
         while (found := value(place + step)) < best - 1e-4 * abs(best):

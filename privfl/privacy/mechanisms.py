@@ -1,13 +1,13 @@
-"""What was released once: the words between those who add noise and those who price it.
+"""Mechanisms: the noised releases that an accountant can price, and a history that counts them.
 
-Each class names one release with the facts that its price needs, and nothing else; noise is relative to what one unit
-of protection can contribute, so that no word here knows what the unit is. A :class:`History` counts releases.
+Each class describes one release by the facts that its price needs, and nothing else. Noise is relative to the contribution
+of one unit of privacy, so a mechanism need not know the unit. A :class:`History` counts releases.
 
-Two neighbouring relations exist, and a history holds one of them only:
+A history is stated under one of two neighbouring relations:
 
-- ``add_or_remove_one``: the contribution of one unit is there, or is zero. All else, its share of distributed noise
-  and its place in a public schedule among it, stays as it was.
-- ``replace_one``: the contribution of one unit becomes any other. A sum of vectors clipped to C moves by 2C.
+- ``add_or_remove_one``: the contribution of one unit is present, or is zero. All else stays as it was, including the unit's
+  share of distributed noise and its place in a public schedule.
+- ``replace_one``: the contribution of one unit becomes any other. A sum of vectors clipped to C moves by at most 2C.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import ClassVar, Literal
 from privfl.errors import PrivacyError
 
 Relation = Literal["add_or_remove_one", "replace_one"]
-"""What two neighbouring data sets differ in."""
+"""The neighbouring relation: the difference between two data sets that a guarantee makes hard to tell apart."""
 
 
 @dataclass(frozen=True, order=True)
@@ -29,8 +29,8 @@ class Gaussian:
     """The Gaussian mechanism on the sum over everybody.
 
     Args:
-        noise_multiplier: standard deviation of the noise over the clipping norm C, under either relation.
-        relation: with ``replace_one`` the sensitivity is 2C.
+        noise_multiplier: standard deviation of the noise over the clipping norm C, for both relations.
+        relation: the sensitivity is C for ``add_or_remove_one`` and 2C for ``replace_one``.
     """
 
     noise_multiplier: float
@@ -42,12 +42,12 @@ class Gaussian:
 
 @dataclass(frozen=True, order=True)
 class PoissonGaussian:
-    """The Gaussian mechanism on a sample that each unit enters independently, and in secret.
+    """The Gaussian mechanism on a secret Poisson sample, which each unit enters independently.
 
     Args:
         sample_rate: the probability of entering, in (0, 1]; at 1 this is :class:`Gaussian`.
-        noise_multiplier: standard deviation of the noise over the clipping norm C, under either relation.
-        relation: with ``replace_one`` the sensitivity is 2C.
+        noise_multiplier: standard deviation of the noise over the clipping norm C, for both relations.
+        relation: the sensitivity is C for ``add_or_remove_one`` and 2C for ``replace_one``.
     """
 
     sample_rate: float
@@ -61,9 +61,9 @@ class PoissonGaussian:
 
 @dataclass(frozen=True, order=True)
 class FixedSizeGaussian:
-    """The Gaussian mechanism on ``size`` of ``population`` units, drawn without replacement, and in secret.
+    """The Gaussian mechanism on a secret sample of ``size`` of ``population`` units, drawn without replacement.
 
-    The size of the sample is fixed, so that units can be replaced only: the sensitivity is 2C.
+    The size of the sample is fixed, so it is priced under replacement of a unit: the sensitivity is 2C.
 
     Args:
         population, size: 1 ≤ size ≤ population.
@@ -84,13 +84,13 @@ class FixedSizeGaussian:
 
 @dataclass(frozen=True, order=True)
 class ShuffledEpoch:
-    """One pass over shuffled data in disjoint batches, each noised: every unit is in exactly one batch.
+    """One epoch of shuffled, disjoint batches, each with Gaussian noise; every unit is in exactly one batch.
 
-    Priced as if the adversary knew in which batch: an epoch is one release of the Gaussian mechanism. Shuffling does not
-    earn the amplification of Poisson sampling (Chua et al. 2024, "How private are DP-SGD implementations?").
+    The price assumes that the adversary knows that batch, so an epoch is one release of the Gaussian mechanism. Shuffling
+    does not earn the amplification of Poisson sampling (Chua et al. 2024, "How private are DP-SGD implementations?").
 
     Args:
-        noise_multiplier: standard deviation of the noise on a batch's sum over the clipping norm.
+        noise_multiplier: standard deviation of the noise on a batch's sum, over the clipping norm.
     """
 
     noise_multiplier: float
@@ -103,13 +103,13 @@ class ShuffledEpoch:
 
 @dataclass(frozen=True, order=True)
 class MatrixGaussian:
-    """A whole run of the matrix mechanism (DP-FTRL): one Gaussian release of the strategy times the stream.
+    """A whole run of the matrix mechanism (DP-FTRL): one Gaussian release of the strategy matrix times the stream of sums.
 
     Args:
         noise_multiplier: standard deviation of each row of the uncorrelated noise over the clipping norm.
-        sensitivity: how far one unit can move the strategy's product, in L2, over the clipping norm, for the
+        sensitivity: the largest L2 distance by which one unit can move that product, over the clipping norm, among the
             participations that the schedule allows (:mod:`privfl.privacy.factorization`); under ``add_or_remove_one``.
-        relation: with ``replace_one`` everything moves twice as far.
+        relation: with ``replace_one`` the sensitivity doubles.
     """
 
     noise_multiplier: float
@@ -122,14 +122,14 @@ class MatrixGaussian:
 
 @dataclass(frozen=True, order=True)
 class _IntegerSum:
-    """A sum of integer vectors to which every one of ``clients`` has added independent integer noise.
+    """A sum of integer vectors to which each of ``clients`` clients has added independent integer noise.
 
     Args:
-        sensitivity_l1, sensitivity_l2: the largest norms of one unit's vector of integers, rounding included.
-        dimension: D, how many entries it has.
-        variance: of one client's noise on one entry.
-        clients: how many shares of noise are in the sum for certain: the honest clients that survive, at least.
-        sample_rate: the probability with which a unit enters independently and in secret; 1 where it is known.
+        sensitivity_l1, sensitivity_l2: the largest L1 and L2 norm of one unit's integer vector, rounding included.
+        dimension: D, the number of entries of the vector.
+        variance: variance of one client's noise on one entry.
+        clients: the smallest number of shares of noise in the sum, one for each honest client that survives.
+        sample_rate: probability with which a unit enters independently and in secret; 1 if its participation is known.
     """
 
     sensitivity_l1: float
@@ -147,24 +147,25 @@ class _IntegerSum:
 
     @property
     def total_variance(self) -> float:
-        """Of the noise on one entry of the sum."""
+        """Total parameter ``variance * clients`` of the noise on one entry of the sum."""
         return self.variance * self.clients
 
 
 @dataclass(frozen=True, order=True)
 class SkellamSum(_IntegerSum):
-    """Integer sum with Skellam noise, the difference of two Poisson variables (Agarwal, Kairouz & Liu 2021).
+    """An integer sum with Skellam noise, the difference of two Poisson variables (Agarwal, Kairouz & Liu 2021).
 
-    Sums of Skellam noise are Skellam noise: only the total variance counts.
+    A sum of Skellam noise is Skellam noise again, so the price depends on the shares by their total variance only.
     """
 
 
 @dataclass(frozen=True, order=True)
 class DiscreteGaussianSum(_IntegerSum):
-    """Integer sum with discrete Gaussian noise (Kairouz, Liu & Steinke 2021).
+    """An integer sum with discrete Gaussian noise (Kairouz, Liu & Steinke 2021).
 
-    A sum of discrete Gaussians is not one; what that costs depends on dimension, share and number of shares. ``variance``
-    is the parameter σ² of one share; the variance itself is below it, by nothing that can be seen for σ ≥ 1.
+    A sum of discrete Gaussians is not a discrete Gaussian; the price of that depends on the dimension, the variance of a
+    share and the number of shares. ``variance`` is the parameter σ² of one share. The true variance of a share is below σ²,
+    by a negligible amount for σ ≥ 1.
     """
 
 
@@ -172,23 +173,23 @@ Mechanism = Gaussian | PoissonGaussian | FixedSizeGaussian | ShuffledEpoch | Mat
 
 
 class History(Mapping[Mechanism, int]):
-    """A multiset of releases about the same units: each mechanism, and how many times it was used.
+    """A multiset of releases about the same units: each mechanism, and the number of its uses.
 
-    Immutable and hashable; ``+`` composes two. The mechanisms may have been chosen adaptively, each knowing all earlier
-    releases; their parameters may not depend on the data.
+    It is immutable and hashable; ``+`` composes two histories. The mechanisms may have been chosen adaptively, each in the
+    light of all earlier releases, but their parameters may not depend on the data.
 
     Args:
-        uses: how many times each mechanism was used; none at all is the same as 0.
+        uses: number of uses of each mechanism; a mechanism with 0 uses is left out.
 
     Raises:
-        PrivacyError: the mechanisms speak of different neighbouring relations, whose prices do not add up; or a number
-            of uses is negative.
+        PrivacyError: the mechanisms are under different neighbouring relations, whose prices do not add up; or a number of
+            uses is negative.
     """
 
     def __init__(self, uses: Mapping[Mechanism, int] | None = None) -> None:
         counted: dict[Mechanism, int] = {mechanism: times for mechanism, times in (uses or {}).items() if times}
         if any(times < 0 for times in counted.values()):
-            raise PrivacyError(f"a mechanism was used {min(counted.values())} times; a history only grows, count from 0")
+            raise PrivacyError(f"a mechanism was used {min(counted.values())} times; must be 0 or more; count the uses anew")
         relations = sorted({mechanism.relation for mechanism in counted})
         if len(relations) > 1:
             raise PrivacyError(
@@ -220,7 +221,7 @@ class History(Mapping[Mechanism, int]):
 
     @property
     def relation(self) -> Relation | None:
-        """The neighbouring relation of all of it; None where nothing was released."""
+        """The neighbouring relation of all its mechanisms; None if nothing was released."""
         return next((mechanism.relation for mechanism in self), None)
 
 
@@ -235,7 +236,7 @@ def _positive(mechanism: object, *names: str) -> None:
             raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be positive and finite")
         if not 1e-70 <= value <= 1e70:
             raise PrivacyError(
-                f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-70 to 1e70, or its powers are no numbers"
+                f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-70 to 1e70, or its powers overflow"
             )
 
 

@@ -1,13 +1,13 @@
 """Secure noise: Gaussian noise that a deployment may rely on, from the operating system's randomness, on any device.
 
-Two things make textbook noise insecure. A statistical generator can be predicted from what it puts out, so here every
-bit comes from AES-256-CTR (:mod:`privfl.privacy.streams`). And floating-point samples have gaps: the last bits of value + noise
-tell which values were possible (Mironov 2012; for Gaussians Holohan & Braghin 2021, "Secure random sampling in
-differential privacy"), so here both value and noise are integers on a grid, and the noise is a discrete Gaussian
-(:mod:`privfl.privacy.integer_noise`), whose probabilities are right to the last digit.
+Textbook noise is insecure for two reasons. First, the output of a statistical generator predicts its next values; here every
+bit comes from AES-256-CTR (:mod:`privfl.privacy.streams`). Second, floating-point samples have gaps, so the last bits of
+value + noise tell which values were possible (Mironov 2012; for Gaussians Holohan & Braghin 2021, "Secure random sampling in
+differential privacy"); here value and noise are integers on a grid, and the noise is a discrete Gaussian
+(:mod:`privfl.privacy.integer_noise`).
 
-For experiments that must be repeatable noise comes from :mod:`privfl.seeding` instead, which is not private against
-whoever knows the seed.
+Experiments that must be repeatable take their noise from :mod:`privfl.seeding` instead. That noise is not private against
+anybody who knows the seed.
 """
 
 from __future__ import annotations
@@ -22,44 +22,44 @@ from privfl.errors import PrivacyError
 from privfl.privacy import integer_noise
 from privfl.privacy.streams import RandomStream
 
-# The step of the grid is at most this part of the noise's standard deviation.
+# Largest grid step, as a fraction of the noise's standard deviation.
 _GRAIN: Final = 2.0**-20
 
-# What the noise's variance exceeds the promised one by, in steps squared; see the guarantee.
+# Variance added to the promised one, in grid steps squared; the guarantee below uses it.
 _MARGIN: Final = 16
 
 
 class SecureNoise:
-    """Adds Gaussian noise to what is released.
+    """Gaussian mechanism that is safe against floating-point attacks: adds noise to a value before its release.
 
-    **Guarantees.** ``added(value, s)`` is, but for a factor within 1 ± 1e-100 in the probability of every output entry, a
-    post-processing of the ideal Gaussian mechanism of standard deviation s on the value rounded to the grid. For let an
-    ideal outcome y become a random integer k with probability ∝ exp(−(y − k)² / 2·16), all in steps of the grid: k has
-    the distribution of the discrete Gaussian of variance s² + 16 around the value (Poisson's summation formula), and that
-    is what is drawn. So every accountant's price of the Gaussian mechanism holds, at the noise multiplier of
-    :func:`priced`, which allows for the rounding. The last addition and the conversion to the value's type are correctly
-    rounded, that is, they are post-processing too.
+    **Guarantees.** ``added(value, s)`` is a post-processing of the ideal Gaussian mechanism of standard deviation s on the
+    value rounded to the grid, up to a factor within 1 ± 1e-100 in the probability of every output entry. Proof, in steps of
+    the grid: turn an ideal outcome y into a random integer k with probability ∝ exp(−(y − k)² / 2·16). Then k is a discrete
+    Gaussian of variance s² + 16 around the value (Poisson's summation formula), which is the distribution drawn here. So
+    every accountant's price of the Gaussian mechanism holds at the noise multiplier of :func:`priced`, which allows for the
+    rounding of the value. The last addition and the conversion to the value's type are correctly rounded, so they are
+    post-processing too.
 
-    The generator's time depends on what is drawn (a table is searched); whoever can time it may learn a little.
+    The running time depends on the values drawn, since a table is searched; an adversary that can time it may learn a little.
 
     ================  =================================================================================================
-    edge              what happens
+    edge              result
     ================  =================================================================================================
-    non-finite value  refused: whether it is finite would show
-    an empty tensor   comes back as it is
-    a huge value      beyond 2^32 standard deviations the sum is rounded more coarsely, as any float64
+    non-finite value  refused, because no noise hides that it is not finite
+    an empty tensor   returned as it is
+    a huge value      beyond 2^32 standard deviations float64 rounds the sum more coarsely than the grid
     ================  =================================================================================================
 
     Args:
-        stream: where randomness comes from; None: a key from the operating system, which nobody keeps. A stream of a
-            known key makes the noise known.
+        stream: source of randomness; None: a key from the operating system that is not kept. A stream whose key is known
+            makes the noise known.
     """
 
     def __init__(self, stream: RandomStream | None = None) -> None:
         self._stream = stream or RandomStream.from_os()
 
     def added(self, value: Tensor, standard_deviation: float) -> Tensor:
-        """The value plus noise on every entry; same shape, type and device.
+        """The value plus independent noise on every entry; same shape, type and device.
 
         Args:
             value: floating point, any shape.
@@ -69,7 +69,9 @@ class SecureNoise:
             PrivacyError: the value is not finite or not floating point, or the standard deviation is not positive and finite.
         """
         if not value.is_floating_point() or not bool(torch.isfinite(value).all()):
-            raise PrivacyError(f"a value of {value.dtype} that is not finite or not floating point: noise cannot hide it")
+            raise PrivacyError(
+                f"a value of {value.dtype}: must be finite floats for noise to hide it; convert it, or send zeros"
+            )
         step = grid_step(standard_deviation)
         steps = torch.round(value.to(torch.float64) / step)
         return ((steps + self._integers(value, standard_deviation / step)) * step).to(value.dtype)
@@ -80,26 +82,28 @@ class SecureNoise:
 
 
 def grid_step(standard_deviation: float) -> float:
-    """The step of the grid: the power of two that is at most 2^-20 standard deviations, and more than half of that.
+    """Step of the grid: the largest power of two that is at most 2^-20 standard deviations.
 
     Raises:
         PrivacyError: the standard deviation is not positive, or too small or large for a grid in float64.
     """
     if not 1e-250 < standard_deviation < 1e250:
-        raise PrivacyError(f"noise of standard deviation {standard_deviation}: must be positive and finite")
+        raise PrivacyError(
+            f"noise of standard deviation {standard_deviation}: must be between 1e-250 and 1e250; change the norm"
+        )
     return float(2.0 ** math.floor(math.log2(standard_deviation * _GRAIN)))
 
 
 def priced(noise_multiplier: float, dimension: int) -> float:
-    """The noise multiplier that :meth:`SecureNoise.added` can be priced at.
+    """Noise multiplier at which :meth:`SecureNoise.added` can be priced.
 
-    Rounding moves each of D entries by half a step at most, so that one unit moves the rounded sum by up to C + step √D; with
-    the noise zC and a step of at most 2^-20 zC this is a noise multiplier of
+    Rounding moves each of D entries by at most half a step, so one unit moves the rounded sum by up to C + step √D. With
+    noise zC and a step of at most 2^-20 zC the noise multiplier is
 
     z' = z / (1 + 2^-20 z √D)
 
     Args:
-        noise_multiplier: z, standard deviation of the noise over the clipping norm.
-        dimension: D, entries of what is released.
+        noise_multiplier: z, standard deviation of the noise over the clipping norm C.
+        dimension: D, number of entries of the released sum.
     """
     return noise_multiplier / (1 + _GRAIN * noise_multiplier * math.sqrt(dimension))

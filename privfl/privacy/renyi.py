@@ -1,7 +1,7 @@
-"""Rényi differential privacy of every mechanism, and what it is worth as (ε, δ).
+"""Rényi differential privacy of the mechanisms, and its conversion to (ε, δ).
 
-A mechanism is priced by its Rényi divergences D_α at fixed orders; those of a composition are their sums (Mironov 2017,
-proposition 1). Any set of orders gives a valid bound, for every conversion takes the best order.
+A mechanism is priced by its Rényi divergences D_α at fixed orders α. Those of a composition are their sums (Mironov 2017,
+proposition 1). Each order gives a valid bound; every conversion takes the best one.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from privfl.privacy.mechanisms import (
 )
 
 Divergences = NDArray[np.float64]
-"""D_α at each of ``ORDERS``; infinite where an order was left out."""
+"""D_α at each of ``ORDERS``; infinite at an order that was left out."""
 
 ORDERS: Final = np.array(
     (*(order / 4 for order in range(5, 24) if order % 4), *range(2, 65), 80, 96, 128, 192, 256, 384, 512), np.float64
@@ -43,7 +43,7 @@ _INTEGER_A = ORDERS % 1 == 0
 
 
 class _NoConvergenceChatter(logging.Filter):
-    """Drops the notice that a fractional Rényi order was left out; the minimum over the other orders stays a bound."""
+    """Log filter that drops notices about fractional orders left out; the minimum over the other orders stays a bound."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         return "failed to converge" not in str(record.msg)
@@ -56,8 +56,8 @@ def composed(history: Mapping[Mechanism, int], quick: bool = False) -> Divergenc
     """D_α of all releases of a history together.
 
     Args:
-        history: what was released.
-        quick: fractional orders may be left out; they cost a hundred times an integer one.
+        history: the releases.
+        quick: fractional orders may be left out, because each costs a hundred times an integer one.
 
     Raises:
         PrivacyError: a mechanism has no Rényi bound.
@@ -94,10 +94,10 @@ def delta(divergence_A: Divergences, epsilons: ArrayLike) -> NDArray[np.float64]
 
 @functools.lru_cache(maxsize=4096)
 def divergences(mechanism: Mechanism, quick: bool = False) -> Divergences:
-    """D_α of one use, at each of ``ORDERS``; read-only. ``quick`` as in :func:`composed`.
+    """D_α of one use of a mechanism at each of ``ORDERS``; read-only. ``quick`` is as in :func:`composed`.
 
     Raises:
-        PrivacyError: no bound is known: Poisson samples under ``replace_one``.
+        PrivacyError: no bound is known, which is so for Poisson samples under ``replace_one``.
     """
     found = _divergences(mechanism, quick)
     found.flags.writeable = False
@@ -141,13 +141,13 @@ def _poisson_gaussian(mechanism: PoissonGaussian, quick: bool) -> Divergences:
 
 
 def _fixed_size_gaussian(mechanism: FixedSizeGaussian) -> Divergences:
-    """Wang, Balle & Kasiviswanathan 2019, theorem 27 of arXiv:1808.00087; never above the price without sampling."""
-    # The library's multiplier is over the sensitivity, which is 2C when a unit is replaced.
+    """D_α of sampling without replacement, at most that of no sampling (Wang et al. 2019, theorem 27 of arXiv:1808.00087)."""
+    # The library's noise multiplier is relative to the sensitivity, which is 2C if a unit is replaced.
     over_sensitivity = mechanism.noise_multiplier / 2
     event = dp_accounting.SampledWithoutReplacementDpEvent(
         mechanism.population, mechanism.size, dp_accounting.GaussianDpEvent(over_sensitivity)
     )
-    # The library takes the square of an order's time, up to 256.
+    # Up to order 256 the library's time grows with the square of the order.
     quick_A = (ORDERS <= 64) | (ORDERS > 256)
     accountant = RdpAccountant(ORDERS[quick_A], dp_accounting.NeighboringRelation.REPLACE_ONE)
     found = _gaussian(mechanism.noise_multiplier, "replace_one")
@@ -156,7 +156,7 @@ def _fixed_size_gaussian(mechanism: FixedSizeGaussian) -> Divergences:
 
 
 def _of_library(accountant: RdpAccountant) -> Divergences:
-    # The library offers the divergences themselves under no public name.
+    # The library has no public name for the divergences.
     return np.array(accountant._rdp, dtype=np.float64)
 
 
@@ -171,15 +171,19 @@ def _skellam(mechanism: SkellamSum) -> Divergences:
 
 
 def tau(variance: float, clients: int) -> float:
-    """How far the sum of ``clients`` discrete Gaussians of parameter ``variance`` is from one: at most τ in |log ratio|.
+    """τ, a bound on |log(P/Q)| for P the sum of n discrete Gaussians of parameter σ², and Q the one of parameter nσ².
 
     τ = 10 Σ_{k=1}^{n−1} exp(−2π² σ² k/(k + 1)), for σ² ≥ 1/4. Source: Kairouz, Liu & Steinke 2021, theorem 1.
+
+    Args:
+        variance: σ², of one client's share.
+        clients: n.
 
     Raises:
         PrivacyError: the noise of one client is too small for the theorem.
     """
     if variance < 0.25:
-        raise PrivacyError(f"discrete Gaussian shares of variance {variance:g}: at least 0.25 is needed; use a finer scale")
+        raise PrivacyError(f"discrete Gaussian shares of variance {variance:g}: must be at least 0.25; use a finer scale")
     share_K = np.arange(1, clients, dtype=np.float64)
     return 10.0 * float(np.exp(-2 * math.pi**2 * variance * share_K / (share_K + 1)).sum())
 
@@ -197,7 +201,7 @@ def _discrete_gaussian(mechanism: DiscreteGaussianSum) -> Divergences:
 
 
 def discrete_gaussian_rho(mechanism: DiscreteGaussianSum) -> float:
-    """ρ with D_α ≤ ρ α for all α > 1, without sampling: the two bounds of proposition 14 that grow with α."""
+    """ρ with D_α ≤ ρ α for all α > 1, without sampling, from the two bounds of proposition 14 that are linear in α."""
     deviation, far = math.sqrt(mechanism.total_variance), tau(mechanism.variance, mechanism.clients)
     one, two = mechanism.sensitivity_l1 / deviation, mechanism.sensitivity_l2 / deviation
     together = two**2 + 2 * far * one + far**2 * mechanism.dimension
@@ -209,11 +213,11 @@ def _integers() -> NDArray[np.float64]:
 
 
 def _sampled(full_A: NDArray[np.float64], sample_rate: float) -> Divergences:
-    """D_α after Poisson sampling, of noise that is symmetric about 0, from D_2, D_3, ... without it.
+    """D_α of noise that is symmetric about 0 after Poisson sampling, from D_2, D_3, ... without sampling.
 
     exp((α − 1) D'_α) = (1 − q)^(α−1) (1 + (α − 1) q) + Σ_{k=2}^α C(α, k) (1 − q)^(α−k) q^k exp((k − 1) D_k)
 
-    for integer α; the other direction of the divergence is smaller, since mirroring the noise exchanges the two
+    for integer α. The other direction of the divergence is no larger, because mirroring the noise exchanges the two
     neighbours (Mironov, Talwar & Zhang 2019, theorem 5). Fractional orders are left out.
     """
     found = np.full_like(ORDERS, np.inf)

@@ -1,7 +1,7 @@
-"""A 32-byte key becomes one stream of random words: the keystream of AES-256 in counter mode.
+"""Random words from a 32-byte key: the keystream of AES-256 in counter mode.
 
-The noise of the integer mechanisms and of secure mode is made from it. A statistical generator would not do: its state can be
-recovered from what it puts out, and with it all noise.
+The integer mechanisms and secure mode make their noise from these words. A statistical generator would be unsafe: its output
+reveals its state, and its state reveals all noise.
 
 Sources: NIST FIPS 197, NIST SP 800-38A section 6.5.
 """
@@ -15,17 +15,17 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from numpy.typing import NDArray
 
-# 128 KiB at a time stay in the second-level cache.
+# Encrypt 128 KiB at a time, which stay in the second-level cache.
 _ZEROS: Final = memoryview(bytes(131_072))
 
 
 class RandomStream:
-    """The stream of one key; every word of it is handed out once.
+    """The stream of random words of one key; it gives out every word once.
 
-    **Guarantees.** To whoever lacks the key the words are indistinguishable from uniform and independent ones, as long as
-    AES-256 is a pseudo-random permutation; the distance grows as (blocks)²/2^129. Whoever has the key can recompute
-    everything: a key from a seed makes an experiment repeatable, not private. Streams of different keys are unrelated;
-    two streams of one key are the same stream, so a key must be used for one purpose, once.
+    **Guarantees.** Without the key, the words are indistinguishable from uniform and independent ones if AES-256 is a
+    pseudo-random permutation; the distance grows as (blocks)²/2^129. With the key, anybody can recompute them: a key from a
+    seed makes an experiment repeatable, not private. Streams of different keys are unrelated. Two streams of one key are the
+    same stream, so use a key for one purpose, once.
 
     Args:
         key: 32 bytes.
@@ -36,7 +36,7 @@ class RandomStream:
 
     @classmethod
     def from_os(cls) -> Self:
-        """A stream of a fresh key from the operating system, which nobody keeps."""
+        """A stream whose key comes fresh from the operating system and is not kept."""
         return cls(secrets.token_bytes(32))
 
     def words(self, count: int) -> NDArray[np.uint64]:

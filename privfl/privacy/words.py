@@ -1,4 +1,4 @@
-"""Words for relations, samplers and accountants, for tables, errors and pages alike."""
+"""Names of relations, samplers and accountants for readers, the same in tables, errors and pages."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ ACCOUNTANTS: Final = {
     "zcdp": "zCDP",
     "papers": "the conversion of papers before 2020",
 }
-"""The accountants."""
+"""Name of each accountant."""
 
 RELATIONS: Final = {
     "add_or_remove_one": "add or remove one",
     "replace_one": "replace one by any other",
 }
-"""The difference between two neighbours."""
+"""Difference between two neighbouring data sets, for each relation."""
 
 SAMPLERS: Final = {
     "poisson": "Poisson sampling, each independently and in secret, run and accounted so",
@@ -25,4 +25,4 @@ SAMPLERS: Final = {
     "all": "everybody, every time; nothing is gained by sampling",
     "none": "public: who takes part in a round is known, and nothing is gained by sampling",
 }
-"""The sampling that a price counts on."""
+"""Sampling that a price assumes, for each sampler."""

@@ -293,20 +293,23 @@ def cohort(clients: int, size: int = 40) -> list[ClientUpdate]:
 
 @every(of("aggregator"))
 @pytest.mark.parametrize("clients", [3, 5])
-def test_an_aggregator_gives_the_weighted_mean_and_says_what_was_seen(entry: Entry, clients: int) -> None:
+def test_an_aggregator_gives_the_weighted_mean_if_it_says_so_and_says_what_was_seen(entry: Entry, clients: int) -> None:
     aggregator = entry.made()
     assert isinstance(aggregator, Aggregator)
     updates = cohort(clients)
     before = [update.delta_D.clone() for update in updates]
     found = aggregator.aggregate(updates, context(40))
     weights = torch.tensor([update.weight for update in updates], dtype=torch.float64)
-    expected = weights @ torch.stack(before).double() / weights.sum()
-    assert aggregator.linear, "whoever is no weighted sum needs a contract of its own here"
+    sum_D = weights @ torch.stack(before).double()
     assert found.mean_D is not None
     assert found.sum_D is not None
-    assert float((found.sum_D - weights @ torch.stack(before).double()).abs().max()) < 1e-5
     assert found.weight_sum == pytest.approx(float(weights.sum()))
-    assert float((found.mean_D.double() - expected).abs().max()) < 1e-5
+    assert float((found.mean_D.double() * found.weight_sum - found.sum_D).abs().max()) < 1e-5
+    # A rule that says it is no weighted sum must not be one, or else plans would refuse it for nothing.
+    assert (float((found.sum_D - sum_D).abs().max()) < 1e-5) == aggregator.linear
+    again = aggregator.aggregate(updates[::-1], context(40)).mean_D
+    assert again is not None
+    assert torch.equal(found.mean_D, again)
     assert (found.mean_D.shape, found.mean_D.dtype) == ((40,), torch.float32)
     assert all(torch.equal(update.delta_D, kept) for update, kept in zip(updates, before, strict=True))
     assert found.cost.bytes_up >= 4 * 40 * clients

@@ -115,9 +115,9 @@ def test_a_client_that_changes_its_plan_is_refused(changed: LocalTraining) -> No
 def test_units_are_not_mixed() -> None:
     ledger = Ledger(DELTA)
     ledger.record(0, {0: training()})
-    with pytest.raises(PrivacyError, match="an event about one client among events about one example"):
+    with pytest.raises(PrivacyError, match="an event about one client in a ledger about one example"):
         ledger.record(1, {1: NoisyUpdate(noise_multiplier=1.0, max_update_norm=1.0)})
-    with pytest.raises(PrivacyError, match="units are never mixed"):
+    with pytest.raises(PrivacyError, match="must be the same unit"):
         Ledger(DELTA).record(0, {0: training(), 1: NoisyUpdate(noise_multiplier=1.0, max_update_norm=1.0)})
 
 

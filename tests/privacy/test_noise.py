@@ -100,13 +100,13 @@ def test_price_allows_for_the_rounding(noise_multiplier: float) -> None:
 
 @pytest.mark.parametrize("value", [torch.tensor([1.0, math.nan]), torch.tensor([math.inf]), torch.tensor([1])])
 def test_what_noise_cannot_hide_is_refused(value: torch.Tensor) -> None:
-    with pytest.raises(PrivacyError, match="noise cannot hide it"):
+    with pytest.raises(PrivacyError, match="must be finite floats"):
         SecureNoise().added(value, 1.0)
 
 
 @pytest.mark.parametrize("deviation", [0.0, -1.0, math.nan, math.inf])
 def test_no_noise_is_refused(deviation: float) -> None:
-    with pytest.raises(PrivacyError, match="must be positive and finite"):
+    with pytest.raises(PrivacyError, match="must be between 1e-250 and 1e250"):
         SecureNoise().added(torch.zeros(3), deviation)
 
 

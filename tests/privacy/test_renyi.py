@@ -99,7 +99,7 @@ def test_tau_is_the_sum_of_the_theorem() -> None:
     expected = 10 * (math.exp(-(math.pi**2) * 0.3) + math.exp(-4 * math.pi**2 * 0.3 / 3))
     assert renyi.tau(0.3, 3) == pytest.approx(expected)
     assert renyi.tau(0.3, 1) == 0.0
-    with pytest.raises(PrivacyError, match=r"at least 0\.25 is needed"):
+    with pytest.raises(PrivacyError, match=r"must be at least 0\.25"):
         renyi.tau(0.2, 3)
 
 

@@ -283,7 +283,7 @@ def test_a_ledger_from_which_something_is_missing_is_refused(interrupted: Path) 
         with pytest.raises(RunFolderError, match="is not what 2 rounds of this run spent"):
             run(small(), interrupted, resume=True)
     path.write_bytes(b"".join([terms, *rest]))
-    with pytest.raises(RunFolderError, match="round 1 is entered where round 0 comes next"):
+    with pytest.raises(RunFolderError, match="round 1 cannot be entered: must be round 0"):
         run(small(), interrupted, resume=True)
 
 

@@ -1,8 +1,8 @@
-"""SHELF of questions that attacks answer: is this example a member, how well was an input reconstructed, and so on.
+"""SHELF of questions that attacks answer, for example whether an example is a member, or which client owns it.
 
-A question is one file with one class that derives from :class:`Question`, a claim that derives from :class:`Claim` and a
-finding that derives from :class:`Finding`. An attack names the question that it answers and returns that question's claim.
-Claims are judged only after all of them are made: an attack is given a view and knowledge, never a :class:`Truth`.
+An item is one file with a class that derives from :class:`Question`, a claim that derives from :class:`Claim` and a finding
+that derives from :class:`Finding`. An attack names the question that it answers and returns that question's claim. Claims are
+judged after all of them are made. An attack gets a view and knowledge, never the :class:`Truth`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Arrays = Mapping[str, NDArray[Any]]
 
 
 class Claim(ABC):
-    """An attack's answer to a question, before anybody knows whether it is right."""
+    """An attack's answer to a question, not yet judged."""
 
     @abstractmethod
     def arrays(self, attack: str) -> dict[str, NDArray[Any]]:
@@ -31,25 +31,25 @@ class Claim(ABC):
 
     @abstractmethod
     def checked(self, attack: str, candidates: int) -> Self:
-        """The claim in the form that the question judges.
+        """The claim after checks, in the form that the question judges.
 
         Args:
-            attack: who makes it.
-            candidates: N, about how many examples the attack was asked.
+            attack: name of the attack that makes it.
+            candidates: N, number of examples about which the attack was asked.
 
         Raises:
-            ItemError: it does not keep the question's contract; names the attack.
+            ItemError: the claim does not have the form that the question requires; the error names the attack.
         """
 
     @classmethod
     @abstractmethod
     def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
-        """The claim that :meth:`arrays` gave."""
+        """The claim from the arrays that :meth:`arrays` gave."""
 
 
 @dataclass(frozen=True)
 class Claimed:
-    """One attack's claim, and the rounds whose views it looked at; no rounds: it looked at the final model only."""
+    """One attack's claim, and the rounds whose views it used; no rounds if it used the final model only."""
 
     claim: Claim
     rounds: tuple[int, ...] = ()
@@ -57,11 +57,11 @@ class Claimed:
 
 @dataclass(frozen=True)
 class Claims:
-    """What the attacks of one adversary claim about one question.
+    """The claims of one adversary's attacks about one question.
 
     Args:
-        adversary: whose attacks they are.
-        shadow_models: how many shadow models each attack was given.
+        adversary: the adversary that the attacks belong to.
+        shadow_models: number of shadow models that each attack was given.
         by_attack: each attack's claim, by the attack's name.
     """
 
@@ -72,14 +72,14 @@ class Claims:
 
 @dataclass(frozen=True)
 class Truth:
-    """What really happened in a run. It is opened once all claims are made.
+    """The ground truth of a run, by which claims are judged; it is used after all claims are made.
 
     Args:
         owner_N: the client that owns each of the N examples of the pool.
-        candidate_N: the examples whose membership was drawn by a fair coin.
-        member_N: the examples that were trained on.
-        halving: gives the generator that cuts the candidates into the half that attacks are chosen on and the half that they
-            are measured on; the same one each time it is called.
+        candidate_N: whether the membership of each example was drawn by a fair coin.
+        member_N: whether each example was trained on.
+        halving: makes the generator that splits the candidates into a half to choose attacks on and a half to measure them
+            on; a generator in the same state at each call.
         examples: reads the pool's inputs and labels, of shapes (N, ...) and (N,).
     """
 
@@ -96,9 +96,9 @@ class Truth:
 
 
 class Finding(Frozen):
-    """What may be said about one adversary's claims: a typed record with intervals, kept in ``attacks/summary.json``.
+    """The result of judging one adversary's claims: a record with intervals, kept in ``attacks/summary.json``.
 
-    ``shadow_models`` says how many shadow models each attack was given.
+    ``shadow_models`` is the number of shadow models that each attack was given.
     """
 
     question: str
@@ -106,28 +106,28 @@ class Finding(Frozen):
     shadow_models: int
 
     def made_by(self) -> dict[str, tuple[int, ...]]:
-        """The attacks whose claims were judged, each with the rounds that it looked at."""
+        """The attacks whose claims were judged, each with the rounds whose views it used."""
         raise NotImplementedError
 
 
 class Question(Item, ABC):
-    """The contract: a kind of claim, and how it is judged."""
+    """Base class of questions: the type of claim that attacks make, and the method that judges it."""
 
     claim: ClassVar[type[Claim]]
-    """The type that an attack on this question returns."""
+    """The type of claim that an attack on this question returns."""
 
     finding: ClassVar[type[Finding]]
-    """The type that :meth:`evaluate` returns."""
+    """The type of finding that :meth:`evaluate` returns."""
 
     hides_owners: ClassVar[bool] = False
-    """Whether its attacks are not told whose example each candidate is, because they are asked for it."""
+    """Whether attacks are not told the owner of each candidate, because the question asks for it."""
 
     @abstractmethod
     def require_possible(self, truth: Truth) -> None:
-        """Refuse a run about which the question cannot be judged; asked before its first round.
+        """Raise, before the first round, if the claims about a run could not be judged.
 
         Raises:
-            DataError: says what is missing.
+            DataError: names the missing part.
         """
 
     @abstractmethod
@@ -135,9 +135,10 @@ class Question(Item, ABC):
         """Judge the claims of one adversary.
 
         Args:
-            claims: what its attacks said, at least one of them; each was checked.
-            truth: what really happened.
-            promise: what the run promises against this adversary about one example in or out; None if it promises nothing.
+            claims: the checked claims of its attacks, at least one.
+            truth: the ground truth of the run.
+            promise: the privacy curve that the run promises against this adversary for one example in or out; None if it
+                promises nothing.
 
         Raises:
             DataError: the claims cannot be judged.

@@ -17,11 +17,11 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True)
 class ScoresClaim(Claim):
-    """A score for each candidate, by the name of each variant of the attack.
+    """A claim of scores: for each variant of the attack, by its name, a score of each candidate.
 
     Args:
-        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. Decisions are scores:
-            1 says member and 0 says none.
+        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. A decision is a
+            score too: 1 for member, 0 for non-member.
     """
 
     scores: Mapping[str, FloatArray]
@@ -32,20 +32,20 @@ class ScoresClaim(Claim):
 
     @classmethod
     def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
-        """The claim that :meth:`arrays` gave."""
+        """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
 
     def checked(self, attack: str, candidates: int) -> Self:
-        """The claim with all scores as float64.
+        """The same claim with all scores as float64.
 
         Raises:
-            ItemError: it is something else than a score per candidate by the name of each variant.
+            ItemError: it is not one score per candidate for each named variant.
         """
         return type(self)(_named_scores(attack, self.scores, candidates))
 
 
 def _named_scores(attack: str, returned: object, candidates: int) -> dict[str, FloatArray]:
-    """Scores by the name of each variant, as arrays of numbers."""
+    """Scores of each named variant, as float64 arrays, after checks."""
     shape = 'scores must be {name: scores}, for example {"my score": scores}, a score for each candidate'
     if not isinstance(returned, Mapping):
         raise ItemError(f"attack {attack!r}: gave a {type(returned).__name__} without a name; {shape}")

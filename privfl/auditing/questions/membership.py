@@ -1,4 +1,4 @@
-"""Membership: was this example trained on?"""
+"""Membership question: was this example trained on?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class MembershipClaim(ScoresClaim):
 
 
 class RateAt(Frozen):
-    """True positive rate at one false positive rate; ``tpr`` is None, with the reason, if the sample cannot tell."""
+    """True-positive rate at one false-positive rate; ``tpr`` is None, with a reason, if the sample cannot resolve it."""
 
     fpr: float
     tpr: Interval | None
@@ -33,12 +33,12 @@ class RateAt(Frozen):
 
 
 class AttackRecord(Frozen):
-    """What one variant of one attack found, on all candidates.
+    """Figures of one variant of one attack, on all candidates.
 
-    ``rounds`` are the rounds whose views it looked at, none if it looked at the final model only. ``roc_fpr`` and ``roc_tpr``
-    are the ROC, thinned for drawing. ``exceeds_bound`` says whether, at one of the ``rates``, it beat what the promised ε
-    allows by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised against
-    this adversary.
+    ``rounds`` are the rounds whose views it used; none if it used the final model only. ``roc_fpr`` and ``roc_tpr`` are the
+    ROC curve, thinned for drawing. ``exceeds_bound`` is True if, at one of the ``rates``, the attack exceeded the bound of
+    the promised ε by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised
+    against this adversary.
     """
 
     attack: str
@@ -55,11 +55,10 @@ class AttackRecord(Frozen):
 
 
 class BestAttack(Frozen):
-    """The attack that did best on one half of the candidates, measured on the other half.
+    """The attack that was best on one half of the candidates, measured on the other half.
 
-    ``epsilon_lower`` is a lower bound on ε that holds with probability ``level`` (one-run audit, Steinke 2023).
-    ``epsilon_ceiling`` is the bound if every guess had been right: no larger ε could have been refuted
-    (about ln(r/3) for r guesses).
+    ``epsilon_lower`` is a lower bound on ε at confidence ``level`` (one-run audit, Steinke 2023). ``epsilon_ceiling`` is the
+    bound if every guess had been right; no larger ε could have been refuted (about ln(r/3) for r guesses).
     """
 
     attack: str
@@ -73,7 +72,7 @@ class BestAttack(Frozen):
 
 
 class MembershipFinding(Finding):
-    """What the membership attacks of one adversary found."""
+    """The finding about the membership attacks of one adversary."""
 
     members: int
     nonmembers: int
@@ -86,10 +85,10 @@ class MembershipFinding(Finding):
 
 
 class GroupRecord(Frozen):
-    """What the best attack found in one group, among the candidates that did not choose it.
+    """The AUC of the best attack in one group, among the candidates that did not choose it.
 
-    ``auc`` is None if the group has no members or no others there. With G groups
-    each interval is at level 1 − 0.05 / G, so that all of them hold together at 0.95.
+    ``auc`` is None if the group has no members or no non-members there. With G groups each interval is at level
+    1 − 0.05 / G, so that all of them hold together at 0.95.
     """
 
     group: str
@@ -99,14 +98,14 @@ class GroupRecord(Frozen):
 
 
 class OutsideFinding(MembershipFinding):
-    """What was found about a model that was trained elsewhere; ``source`` is where its predictions or scores came from."""
+    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores."""
 
     source: str
     groups: list[GroupRecord]
 
 
 class Membership(Question):
-    """Was this example trained on? Judged by the ROC, its area, the TPR at low FPRs, and the ε that the guesses refute.
+    """Membership: was this example trained on? Judged by ROC curve, AUC, TPR at low FPRs and a lower bound on ε.
 
     The candidates are examples whose membership was an independent fair coin. See :func:`privfl.auditing.evaluate`.
     """
@@ -129,9 +128,9 @@ class Membership(Question):
         """The AUC of the best attack in each group.
 
         Args:
-            claims: those that were evaluated.
-            truth: what really happened.
-            group_N: the group of each candidate, numbers or words.
+            claims: the claims that were evaluated.
+            truth: the ground truth of the run.
+            group_N: the group of each candidate, as numbers or strings.
         """
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.items())}

@@ -1,4 +1,4 @@
-"""Source: which client trained on this example?"""
+"""Source question: which client trained on this example?"""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ IntArray = NDArray[np.int64]
 
 @dataclass(frozen=True)
 class SourceClaim(Claim):
-    """A client for each candidate, by the name of each variant of the attack.
+    """A claim about sources: for each variant of the attack, by its name, a client for each candidate.
 
     Args:
         clients: variant -> clients of shape (N,), in the order of the candidates.
@@ -35,11 +35,11 @@ class SourceClaim(Claim):
 
     @classmethod
     def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
-        """The claim that :meth:`arrays` gave."""
+        """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): client_N for name, client_N in arrays.items()})
 
     def checked(self, attack: str, candidates: int) -> Self:
-        """The same claim.
+        """The claim itself, if it has the required form.
 
         Raises:
             ItemError: it does not name a client for each candidate.
@@ -62,9 +62,9 @@ class SourceRecord(Frozen):
 
 
 class SourceFinding(Finding):
-    """The right guesses of the attacks of one adversary.
+    """The finding about the source attacks of one adversary: their shares of right guesses.
 
-    ``chance`` is the share of members of the client that has most, which a guess without any view would reach.
+    ``chance`` is the share of members that belong to the client with the most; a constant guess would reach it.
     """
 
     members: int
@@ -78,7 +78,7 @@ class SourceFinding(Finding):
 
 
 class Source(Question):
-    """Which client trained on this example? Judged on the members among the candidates, by the share of right guesses.
+    """Source: which client trained on this example? Judged by the share of right guesses on members among the candidates.
 
     The interval is that of Clopper and Pearson, as if members were independent (Hu et al. 2021, "Source inference attacks in
     federated learning").
@@ -95,7 +95,7 @@ class Source(Question):
             raise DataError("candidates of fewer than two clients; set data.clients and data.holdout higher")
 
     def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> SourceFinding:  # noqa: ARG002
-        """See :class:`privfl.auditing.questions.Question`; no promise is about it."""
+        """See :class:`privfl.auditing.questions.Question`; no promise applies to the source."""
         member_N = truth.candidate_members
         owner_n = truth.owner_N[truth.candidate_N][member_N]
         sizes = np.unique(owner_n, return_counts=True)[1]

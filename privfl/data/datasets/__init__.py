@@ -1,7 +1,7 @@
 """SHELF of data sets. The file's name is its name in a configuration.
 
-An item is one module with one class that derives from :class:`Dataset`, mostly by way of :class:`FileDataset`. A loader
-looks in ``PRIVFL_DATA``, then in the places where system packages put the data, then in the cache; it never downloads:
+An item is one module with one class that derives from :class:`Dataset`, in most cases through :class:`FileDataset`. A loader
+looks in ``PRIVFL_DATA``, then in the folders of system packages, then in the cache. A loader never downloads:
 ``privfl data fetch NAME`` does.
 """
 
@@ -21,20 +21,20 @@ __all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form",
 
 
 _READ_TWICE = 2**28
-"""Bytes of data that are soon read again."""
+"""Size in bytes up to which a user's own data set is read a second time, to check that it is the same."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What is known of a data set before it is loaded.
+    """A data set's description, which is known before it is loaded.
 
     Args:
-        title: what it is called and what it holds.
-        train: number of examples in the pool; None if only the user's files say.
+        title: its content in a few words.
+        train: number of examples in the pool; None if it depends on the user's files.
         test: number of examples in the central test split; None likewise.
         classes: number of classes; None likewise.
-        licence: as its publishers state it.
-        homepage: where it comes from.
+        licence: the licence as its publishers state it.
+        homepage: URL of its publishers.
     """
 
     title: str
@@ -46,34 +46,34 @@ class About:
 
 
 class Dataset(DataConfig, ABC):
-    """The contract of this shelf."""
+    """A data set; the contract of this shelf."""
 
     about: ClassVar[About]
-    """What is known of it before it is loaded."""
+    """Its description, which is known before it is loaded."""
 
     @property
     def name(self) -> str:
-        """The last part of ``kind``: the name of its folder."""
+        """The name of its folder: the last part of ``kind``."""
         return self.kind.rpartition(".")[2]
 
     @abstractmethod
     def read(self) -> LoadedData:
-        """Read the data; :meth:`load` checks what comes.
+        """Read the data; :meth:`load` checks the result.
 
         Raises:
-            DataError: missing (the message says the one command to type), truncated or of a wrong hash.
+            DataError: the data are missing (the message names the one command to type), truncated or of a wrong hash.
         """
 
     def load(self) -> LoadedData:
-        """The data, checked: known content, finite, and as many examples and classes as there should be.
+        """Read the data and check them: known content, finite values, and the stated numbers of examples and classes.
 
-        A data set of somebody's own is read twice, where it is small: one that is shuffled without a seed would be another in
-        every process and at every resumption, and no run of it could be repeated.
+        A data set of the user's own is read twice if it is small, and both readings must agree. If it were shuffled without a
+        seed, every process and every resumption would get other data, and no run could be repeated.
 
         Raises:
-            DataError: missing (the message says the one command to type), truncated, of a wrong hash, or not finite; or other
-                data at each reading.
-            ItemError: what :meth:`read` returns is no LoadedData.
+            DataError: the data are missing (the message names the one command to type), truncated, of a wrong hash, not finite,
+                or different at the second reading.
+            ItemError: :meth:`read` does not return a LoadedData.
         """
         loaded = self.read()
         if not isinstance(loaded, LoadedData):
@@ -84,15 +84,15 @@ class Dataset(DataConfig, ABC):
         if own and loaded.nbytes <= _READ_TWICE and self.read().digest() != loaded.digest():
             raise DataError(
                 f"{self.kind}: reads other data each time, so that no run of it could be repeated, resumed or attacked; "
-                "seed its shuffling (random_state=0, or np.random.default_rng(0))"
+                "give its shuffling a fixed seed (random_state=0, or np.random.default_rng(0))"
             )
         return loaded
 
     def check(self, loaded: LoadedData) -> LoadedData:
-        """The same data, if they have as many examples and classes as they should.
+        """Return the data unchanged if they have the stated numbers of examples and classes.
 
         Raises:
-            DataError: a count differs.
+            DataError: a count differs from :attr:`about`.
         """
         found = (len(loaded.train), len(loaded.test), len(loaded.classes))
         expected = (self.about.train, self.about.test, self.about.classes)
@@ -104,27 +104,27 @@ class Dataset(DataConfig, ABC):
         return loaded
 
     def find(self) -> Found | None:
-        """Where its files lie; None where they are missing, or where it has none."""
+        """The folder of its files; None if they are missing, or if the data set has no files."""
         return None
 
     @property
     def remedy(self) -> str:
-        """What to do when it is missing or damaged."""
+        """Advice to the user if the data are missing or damaged; it ends an error message."""
         return f"see {self.about.homepage}"
 
 
 class OwnFiles(Dataset, ABC):
-    """Data of the user's own, in files of a common form: no class has to be written for them.
+    """A data set in the user's own files of a common form; the user writes no class for it.
 
     The test part is either in files of its own, or drawn here.
 
     Args:
-        test_share: the share of the examples that is set aside for the test part, if no files are given for it.
-        split_seed: names the draw of the test part. It is no run's seed: all runs on the data have the same test part.
+        test_share: share of the examples that is drawn for the test part if no files are given for it.
+        split_seed: seed of that draw. It is independent of a run's seed: all runs on the data have the same test part.
     """
 
     example: ClassVar[str]
-    """The settings that name the files, as a command line has them."""
+    """The settings that name the files, as they are typed on a command line."""
 
     test_share: Fraction = 0.2
     split_seed: int = 0
@@ -139,29 +139,29 @@ class FileDataset(Dataset, ABC):
     """A data set that is read from files."""
 
     forms: ClassVar[tuple[Form, ...]]
-    """The forms that it is known in, each a complete set of files. The first that is found is read."""
+    """The forms in which it is published, each a complete set of files. The first one found is read."""
 
     sources: ClassVar[tuple[Source, ...]] = ()
-    """Where ``privfl data fetch`` can get it from, in the order in which they are tried."""
+    """The sources of ``privfl data fetch``, in the order in which they are tried."""
 
     system: ClassVar[tuple[str, ...]] = ()
-    """Folders that a system package puts it into."""
+    """Folders in which a system package installs it."""
 
     @abstractmethod
     def parse(self, contents: Contents) -> LoadedData:
         """Turn the contents of all files of one form into arrays.
 
         Raises:
-            DataError: the content is not what the file's name promises.
+            DataError: a file's content does not have the expected format.
         """
 
     def find(self) -> Found | None:
-        """Where its files lie; None where they are missing."""
+        """The folder of its files; None if they are missing."""
         return find(folders(self.name, self.system), self.forms)
 
     @property
     def remedy(self) -> str:
-        """What to do when it is missing or damaged."""
+        """Advice to the user if the data are missing or damaged; it ends an error message."""
         own = f"put the files from {self.about.homepage} into $PRIVFL_DATA/{self.name}/"
         return f"type `privfl data fetch {self.kind}`, or {own}" if self.sources else own
 
@@ -169,7 +169,7 @@ class FileDataset(Dataset, ABC):
         """Find the files, check them and parse them.
 
         Raises:
-            DataError: they are missing, damaged, or not what their names promise.
+            DataError: they are missing or damaged, or do not have the expected format.
         """
         try:
             found = self.find()

@@ -32,27 +32,27 @@ class Column:
     """One column of N rows.
 
     Args:
-        name: as the file's first row gives it.
-        text_N: its values as text without spaces around it; None where one is missing.
+        name: its name in the file's first row.
+        text_N: its values as text without spaces around it; None for a missing value.
     """
 
     name: str
     text_N: NDArray[Any]
 
     def missing(self) -> BoolArray:
-        """Which rows have no value, shape (N,)."""
+        """Mask of the rows that have no value, shape (N,)."""
         return np.array([text is None for text in self.text_N], dtype=np.bool_)
 
     @functools.cached_property
     def numbers(self) -> NDArray[np.float64] | None:
-        """Its values as numbers, NaN where one is missing; None if a text is no number."""
+        """Its values as numbers, with NaN for a missing value; None if any text is no number."""
         try:
             return np.array([np.nan if text is None else _number(text) for text in self.text_N], dtype=np.float64)
         except ValueError:
             return None
 
     def first_text(self) -> tuple[int, str]:
-        """The first value that is no number, and the number of its row, from 1."""
+        """The number of the first row whose value is no number, from 1, and that value."""
         for row, text in enumerate(self.text_N, start=1):
             try:
                 _number(text or "0")
@@ -62,7 +62,7 @@ class Column:
 
 
 def _number(text: str) -> float:
-    if "_" in text:  # Python's own spelling of numbers, and nobody's data.
+    if "_" in text:  # float() accepts 1_000, which is Python's notation and not that of data files.
         raise ValueError(text)
     return float(text)
 
@@ -72,9 +72,9 @@ class Columns:
     """A table of N rows.
 
     Args:
-        place: the setting and the file, to begin an error with.
+        place: the setting and the file; an error message begins with it.
         record: the file's name, size and hash.
-        columns: by their names, in the file's order.
+        columns: name -> column, in the file's order.
     """
 
     place: str
@@ -85,17 +85,17 @@ class Columns:
         return len(next(iter(self.columns.values())).text_N)
 
     def require(self, key: str, names: Sequence[str]) -> None:
-        """Raise unless there are such columns.
+        """Check that columns of these names exist.
 
         Raises:
-            DataError: names the nearest column, and all that there are.
+            DataError: one does not; the message names the nearest column and the others.
         """
         for name in names:
             if name not in self.columns:
                 raise DataError(f"{key}: {name!r} is no column of {self.record.name}; {nearest(name, list(self.columns))}")
 
     def rows(self, chosen_N: BoolArray) -> Columns:
-        """The same with some rows only."""
+        """The table with the chosen rows only."""
         columns = {name: Column(name, column.text_N[chosen_N]) for name, column in self.columns.items()}
         return Columns(self.place, self.record, columns)
 
@@ -104,19 +104,21 @@ def columns_of(key: str, path: Path, delimiter: str, missing_values: Sequence[st
     """Read a CSV or Parquet file.
 
     Args:
-        key: the setting that names it.
-        path: ends in .csv, .tsv, .txt, .parquet or .pq.
-        delimiter: between two values of a CSV file.
-        missing_values: the texts that mean that a value is missing.
+        key: the setting that names the file.
+        path: its path, which ends in .csv, .tsv, .txt, .parquet or .pq.
+        delimiter: the character between two values of a CSV file.
+        missing_values: the texts that stand for a missing value.
 
     Raises:
-        DataError: it is missing, or no table with a name for each column.
+        DataError: the file is missing, or is no table with a name for each column.
     """
     place = f"{key} = '{path}'"
     content, record = read(key, path)
     suffix = path.suffix.lower()
     if suffix not in (*_CSV, *_PARQUET):
-        raise DataError(f"{place}: has no suffix of a table; allowed: {', '.join((*_CSV, *_PARQUET))}")
+        raise DataError(
+            f"{place}: has no suffix of a table; allowed: {', '.join((*_CSV, *_PARQUET))}; rename or convert the file"
+        )
     try:
         table = _csv(place, content, delimiter) if suffix in _CSV else pyarrow.parquet.read_table(pyarrow.BufferReader(content))
         names = [name.strip() for name in table.column_names]
@@ -125,14 +127,14 @@ def columns_of(key: str, path: Path, delimiter: str, missing_values: Sequence[st
             name: _column(place, name, values, missing_values) for name, values in zip(names, table.columns, strict=True)
         }
     except (pyarrow.ArrowException, OSError) as error:
-        raise DataError(f"{place}: cannot be read as a table ({first_line(error).rstrip('.')}); mend the file") from None
+        raise DataError(f"{place}: cannot be read as a table ({first_line(error).rstrip('.')}); correct the file") from None
     if not columns or len(table) == 0:
-        raise DataError(f"{place}: has no rows below its names of columns; give it some")
+        raise DataError(f"{place}: has no rows below its header; add at least one")
     return Columns(place, record, columns)
 
 
 def _csv(place: str, content: bytes, delimiter: str) -> pyarrow.Table:
-    """All values as text, so that no type is guessed from the rows that come first."""
+    """Read all values of a CSV file as text, so that no type is guessed from the first rows."""
     content = content.removeprefix(b"\xef\xbb\xbf")
     try:
         first = content.split(b"\n", 1)[0].decode().rstrip("\r")
@@ -143,7 +145,7 @@ def _csv(place: str, content: bytes, delimiter: str) -> pyarrow.Table:
     other = [shown for mark, shown in _OTHER_DELIMITERS.items() if mark != delimiter and mark in first]
     if len(names) == 1 and other:
         raise DataError(f"{place}: has one column only, {names[0]!r}; set data.delimiter = {other[0]}")
-    # A type is given by name, and so to the last of several columns of one name.
+    # PyArrow takes types by column name: of two columns with one name only the last would be read as text.
     _require_names(place, [name.strip() for name in names])
     return pyarrow.csv.read_csv(
         pyarrow.BufferReader(content),

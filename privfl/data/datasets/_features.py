@@ -1,4 +1,4 @@
-"""How the columns of a table become numbers: fitted to the training part, then applied to any rows."""
+"""Preparation of a table's columns as numbers: fitted to the training part, then applied to any rows."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from privfl.records import ColumnRecord
 Kind = Literal["number", "category"]
 
 _MANY = 100
-"""A column with more rows than this, no two of which have the same whole number, numbers the rows."""
+"""A column with more than this many rows, each with a different whole number, is taken for an identifier."""
 
 Ranges = Mapping[str, tuple[float, float]]
 
 
 @dataclass(frozen=True)
 class Chosen:
-    """A column that is an input, and whether the user said which kind it is."""
+    """A column that is an input; ``inferred`` is true unless the user said which kind it is."""
 
     name: str
     kind: Kind
@@ -32,7 +32,9 @@ class Chosen:
 
 
 def chosen_columns(table: Columns, numbers: Sequence[str], categories: Sequence[str], others: Sequence[str]) -> list[Chosen]:
-    """The inputs in the file's order; a column of which nothing was said is a number if all of its values are.
+    """The columns that are inputs, in the file's order, each as a number or a category.
+
+    A column that is in none of the three lists is a number if all of its values are numbers, else a category.
 
     Args:
         table: the training file, before rows are dropped.
@@ -41,7 +43,8 @@ def chosen_columns(table: Columns, numbers: Sequence[str], categories: Sequence[
         others: columns that are no inputs.
 
     Raises:
-        DataError: a column is text and no number, or has too many different texts for a category that nobody named.
+        DataError: a column in ``numbers`` holds text; a column in none of the lists has no value, looks like an identifier or
+            has too many different texts for a category; or no column is left.
     """
     found = []
     for name, column in table.columns.items():
@@ -58,10 +61,10 @@ def chosen_columns(table: Columns, numbers: Sequence[str], categories: Sequence[
 
 
 def require_numbers(table: Columns, key: str, name: str) -> NDArray[np.float64]:
-    """The values of a column that must be numbers, NaN where one is missing.
+    """The values of a column that must hold numbers, with NaN for a missing value.
 
     Raises:
-        DataError: names the first that is none, or is infinite.
+        DataError: a value is no number, or is infinite in float32; the message names the first one.
     """
     column = table.columns[name]
     values_N = column.numbers
@@ -69,15 +72,15 @@ def require_numbers(table: Columns, key: str, name: str) -> NDArray[np.float64]:
         row, text = column.first_text()
         raise DataError(
             f"{key} = {name!r}: row {row:,} of {table.record.name} has {_short(text)}, which is no number; "
-            "name it in data.categories or data.missing_values, or mend the file"
+            "name the column in data.categories, or the value in data.missing_values, or correct the file"
         )
-    # A number that float32 cannot hold would be infinite later.
+    # Inputs are converted to float32 later, in which a larger number would be infinite.
     wide_N = np.abs(values_N) > np.finfo(np.float32).max
     if wide_N.any():
         row = int(np.flatnonzero(wide_N)[0])
         raise DataError(
             f"{key} = {name!r}: row {row + 1:,} of {table.record.name} has {column.text_N[row]!r}, which is too large; "
-            "mend the file"
+            "correct the file"
         )
     return values_N
 
@@ -92,30 +95,30 @@ def _inferred(place: str, column: Column) -> Kind:
         if count > MOST_LEVELS:
             raise DataError(
                 f"{place}: its column {column.name!r} has {count:,} different texts, such as {_short(texts[0])}; name it in "
-                "data.drop, or in data.categories if it is one nevertheless"
+                "data.drop, or in data.categories if it is a category"
             )
         return "category"
     known = values_N[~np.isnan(values_N)]
     if count == len(texts) > _MANY and bool((known == np.rint(known)).all()):
         raise DataError(
-            f"{place}: its column {column.name!r} has another whole number in each row, as an identifier has; name it in "
-            "data.drop, or in data.numbers if it is one nevertheless"
+            f"{place}: its column {column.name!r} has a different whole number in each row, as an identifier has; name it in "
+            "data.drop, or in data.numbers if it is a measurement"
         )
     return "number"
 
 
 def fitted(chosen: Chosen, train: Column, *, incomplete: bool, standardise: bool, ranges: Ranges) -> ColumnRecord:
-    """How a column becomes numbers, by the values of the training part.
+    """The rule by which a column becomes numbers, computed from the values of the training part.
 
     Args:
-        chosen: which column, and its kind.
+        chosen: the column and its kind.
         train: its values in the training part.
         incomplete: whether a value is missing in any row of the data.
         standardise: whether a number without a range is scaled to mean 0 and standard deviation 1.
-        ranges: name -> a range that is fixed beforehand, which becomes 0 to 1.
+        ranges: name -> range that is fixed beforehand and is mapped to [0, 1].
 
     Raises:
-        DataError: the training part has no value.
+        DataError: the column has no value in the training part.
     """
     levels = Levels.of(train.text_N)
     if not levels.names:
@@ -144,7 +147,7 @@ def fitted(chosen: Chosen, train: Column, *, incomplete: bool, standardise: bool
 
 
 def applied(record: ColumnRecord, column: Column) -> NDArray[np.float64]:
-    """The numbers that a column's N values become, shape (N, F); a level that the training part lacks is a row of zeros."""
+    """The numbers that a column's N values become, shape (N, F); a level that the training part lacks becomes zeros."""
     if record.kind == "category":
         index_N = Levels(tuple(record.levels)).index(column.text_N)
         hot_NL: NDArray[np.float64] = (index_N[:, None] == np.arange(len(record.levels))).astype(np.float64)
@@ -161,7 +164,7 @@ def applied(record: ColumnRecord, column: Column) -> NDArray[np.float64]:
 
 
 def in_words(records: Sequence[ColumnRecord]) -> str:
-    """What was done to the columns, in two or three sentences."""
+    """Summary of the columns' preparation, in a few sentences."""
     numbers = [one for one in records if one.kind == "number"]
     categories = [one for one in records if one.kind == "category"]
     parts = []

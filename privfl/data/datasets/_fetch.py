@@ -1,4 +1,4 @@
-"""``privfl data fetch`` and ``privfl data list``: the only part of the package that downloads."""
+"""Download of data sets: ``privfl data fetch`` and ``privfl data list``. No other part of the package downloads."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from privfl.shelves import SHELVES
 
 
 class Report(Protocol):
-    """Who follows a fetch, for example with a progress bar."""
+    """Observer of a fetch, for example a progress bar."""
 
     def trying(self, source: str, size: int) -> None:
-        """A source is being asked; about ``size`` bytes will come."""
+        """Called before a source is tried; about ``size`` bytes are expected."""
 
     def progress(self, done: int, size: int) -> None:
-        """So many of those bytes have come."""
+        """Called during the download: ``done`` of about ``size`` bytes have arrived."""
 
     def refused(self, source: str, why: str) -> None:
-        """The source did not give the data; the next one is tried."""
+        """Called if the source did not give the data; the next one is tried."""
 
 
 @dataclass(frozen=True)
 class Fetched:
-    """What a fetch did.
+    """Result of a fetch.
 
     Args:
-        place: the folder that holds the data set now; None for data that come with a library.
-        source: where it came from; None where it was there already and nothing was done.
+        place: the folder that now holds the data set; None for data that come with a library.
+        source: the source that gave it; None if it was present already and nothing was downloaded.
     """
 
     place: Path | None
@@ -41,14 +41,14 @@ class Fetched:
 
 @dataclass(frozen=True)
 class Entry:
-    """A line of the inventory.
+    """One data set in the inventory.
 
     Args:
-        name: the data set's name in a configuration.
-        about: what is known of it.
-        present: whether it can be loaded as it is.
+        name: its name in a configuration.
+        about: its description.
+        present: whether its files are on this machine, or come with a library.
         place: the folder that holds it; None if it is missing or comes with a library.
-        sources: how it can be got, best first.
+        sources: its sources, in the order in which a fetch tries them.
         own: whether it is in files of the user's own, which the settings of a run name.
     """
 
@@ -64,7 +64,7 @@ def dataset(kind: str) -> Dataset:
     """The data set of that name or dotted path, with default settings.
 
     Raises:
-        DataError: there is none, or it is in files of the user's own, and has no default settings.
+        DataError: there is none, or it is read from the user's own files and has no default settings.
     """
     try:
         item = SHELVES["data"].find(kind)
@@ -81,10 +81,10 @@ def dataset(kind: str) -> Dataset:
 
 
 def inventory() -> list[Entry]:
-    """Every data set of the shelf, present or not. Names are looked at, not contents.
+    """All data sets of the shelf, present or not. Only names of files are checked, not contents.
 
     Raises:
-        DataError: an archive that lies in a data set's folder cannot be read.
+        DataError: an archive in a data set's folder cannot be read.
     """
     return [_entry(name) for name in SHELVES["data"].names()]
 
@@ -102,13 +102,13 @@ def _entry(name: str) -> Entry:
 
 
 def fetch(kind: str, report: Report) -> Fetched:
-    """Get a data set into the cache, from the first of its sources that gives it.
+    """Download a data set into the cache, from the first of its sources that gives it.
 
-    What comes is checked by the data set's own loader before it is moved into place in one step; a fetch that fails or
-    is interrupted leaves nothing behind.
+    The data set's own loader checks the files before they are moved into the cache in one step. A fetch that fails or is
+    interrupted leaves nothing behind.
 
     Raises:
-        DataError: there is no such data set, or none of its sources gave it (each is listed with its reason).
+        DataError: there is no such data set, or none of its sources gave it (the message gives the reason for each).
         StorageError: the cache cannot be written.
     """
     item = dataset(kind)
@@ -127,7 +127,11 @@ def fetch(kind: str, report: Report) -> Fetched:
 
 
 def _intact(item: FileDataset) -> Path | None:
-    """Where the data set lies, whole; None if it is missing, or damaged in the cache, where a fetch mends it."""
+    """The folder that holds the intact data set; None if it is missing, or damaged in the cache, which a fetch repairs.
+
+    Raises:
+        DataError: it is damaged in a folder of the user's own or of a system package, which a fetch does not touch.
+    """
     found = item.find()
     if found is None:
         return None
@@ -153,7 +157,7 @@ def _from_any(item: FileDataset, work: Path, report: Report) -> tuple[str, Conte
             why = str(error).replace(f"{folder}/", "")
             report.refused(source.label, why)
             refusals.append(f"{source.label}: {why}")
-    reasons = "; ".join(refusals) or "it has no source"
+    reasons = "; ".join(refusals) or "it has no sources"
     raise DataError(
         f"{item.name}: could not be fetched ({reasons}); "
         f"put the files from {item.about.homepage} into $PRIVFL_DATA/{item.name}/"
@@ -164,14 +168,14 @@ def _checked(item: FileDataset, folder: Path) -> Contents:
     found = find([folder], item.forms)
     if found is None:
         names = " or ".join(", ".join(file.name for file in form) for form in item.forms)
-        raise DataError(f"it did not hold {names}")
+        raise DataError(f"it does not contain {names}")
     contents = found.read()
     item.check(item.parse(contents))
     return contents
 
 
 def _install(name: str, contents: Contents, work: Path) -> Path:
-    """Write the files beside their place and move the folder there in one step."""
+    """Write the files to a temporary folder, then rename it to its place in the cache in one step."""
     fresh, place = work / "fresh", cache_root() / name
     fresh.mkdir()
     for file, content in contents.items():

@@ -1,4 +1,4 @@
-"""MNIST and the data sets published in its form: four IDX files of grey 28 by 28 images and labels."""
+"""MNIST's file format: data sets that are published as four IDX files of grey 28 by 28 images and labels."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from privfl.errors import DataError
 
 
 def idx_files(sha256s: tuple[str, str, str, str]) -> tuple[Form]:
-    """The four files by the hashes of train images, train labels, test images and test labels."""
+    """The four files of the form; ``sha256s`` are the hashes of training images and labels, then of test images and labels."""
     names = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
     sizes = (16 + 60_000 * 784, 8 + 60_000, 16 + 10_000 * 784, 8 + 10_000)
     return (tuple(File(name, size, f"sha256:{sha}") for name, size, sha in zip(names, sizes, sha256s, strict=True)),)
@@ -32,7 +32,7 @@ class IdxDataset(FileDataset, ABC):
         """Decode the images.
 
         Raises:
-            DataError: a file is not in IDX form.
+            DataError: a file is not in IDX format.
         """
         return LoadedData(
             train=_part(contents, "train"),
@@ -50,10 +50,12 @@ def _part(contents: Contents, part: str) -> Examples:
 
 
 def parse_idx(contents: Contents, name: str) -> NDArray[np.uint8]:
-    """An array of bytes: 0, 0, type 8, number of axes, their lengths (big-endian uint32), the values (LeCun 1998).
+    """Decode an array of bytes in IDX format (LeCun 1998).
+
+    A file holds two bytes 0, the type 8 (unsigned byte), the number of axes, their lengths (big-endian uint32) and the values.
 
     Raises:
-        DataError: the header is another, or the length does not fit it.
+        DataError: the header differs from this, or the file's length does not fit it.
     """
     content = contents[name]
     axes = content[3] if len(content) > 3 else 0

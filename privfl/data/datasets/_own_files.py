@@ -1,4 +1,4 @@
-"""Files of the user's own: read and hashed, their test part drawn, their classes and clients numbered."""
+"""Data sets in the user's own files: read and hash a file, draw a test part, number classes and clients."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from privfl.seeding import Seed
 _WHOLE = re.compile(r"([+-]?\d+)\.0*")
 
 MOST_LEVELS = 100
-"""More different texts than this are names or notes, and no category or class, unless the user says otherwise."""
+"""More distinct values than this are taken for names or notes, not for categories or classes, unless the user says so."""
 
 
 def read(key: str, path: Path) -> tuple[bytes, FileRecord]:
-    """A file's content, and its name, size and hash.
+    """A file's content, and a record of its name, size and SHA-256.
 
     Args:
-        key: the setting that names it, such as ``data.file``.
-        path: if it is not absolute it begins at the folder in which the program was started.
+        key: the setting that names the file, such as ``data.file``.
+        path: its path; a relative one begins at the folder in which the program was started.
 
     Raises:
-        DataError: it is missing or cannot be read.
+        DataError: the file is missing or cannot be read.
     """
     try:
         content = path.expanduser().read_bytes()
@@ -41,55 +41,57 @@ def read(key: str, path: Path) -> tuple[bytes, FileRecord]:
     except IsADirectoryError:
         raise DataError(f"{key} = '{path}': is a folder; give a file") from None
     except OSError as error:
-        raise DataError(f"{key} = '{path}': cannot be read ({error.strerror}); let the file be read, or give another") from None
+        raise DataError(
+            f"{key} = '{path}': cannot be read ({error.strerror}); make it readable, or give another file"
+        ) from None
     return content, FileRecord(name=path.name, size=len(content), sha256=hashlib.sha256(content).hexdigest())
 
 
 def missing(key: str, path: Path, noun: str) -> DataError:
-    """The error for a path that leads nowhere."""
-    begins = "" if path.expanduser().is_absolute() else f" in {Path.cwd()}, the folder that the path begins at"
-    return DataError(f"{key} = '{path}': there is no such {noun}{begins}; mend the path")
+    """The error for a path that does not exist; ``noun`` is ``file`` or ``folder``."""
+    begins = "" if path.expanduser().is_absolute() else f" in {Path.cwd()}, the folder at which the path begins"
+    return DataError(f"{key} = '{path}': there is no such {noun}{begins}; correct the path")
 
 
 HALF = 0.5
-"""Mean and deviation of all channels of images of the user's own: fixed, so that they tell nothing of the data."""
+"""Mean and standard deviation for all channels of the user's own images: fixed, so that they reveal nothing of the data."""
 
 
 def are_classes(y: IntArray | FloatArray) -> bool:
-    """Whether labels are one class for each example."""
+    """Whether the labels are classes, one for each example: int64 of shape (N,)."""
     return y.dtype == np.int64 and y.ndim == 1
 
 
 def split_in_words(share: float, seed: int) -> str:
-    """How the test part was drawn."""
+    """Sentence part that says how the test part was drawn."""
     return f"{100 * share:g}% of its examples are the test part, drawn with split_seed {seed}"
 
 
 def told(record: FileRecord) -> str:
-    """A file in a sentence: name, size and the beginning of its hash."""
+    """A file's name, size and the beginning of its hash, for use in a sentence."""
     files = f"{record.files:,} files, " if record.files > 1 else ""
     return f"{record.name} ({files}{record.size:,} bytes, SHA-256 {record.sha256[:12]}…)"
 
 
 @dataclass(frozen=True)
 class Levels:
-    """The different values of a column in order: numbers by size, texts by their letters.
+    """The distinct values of a column in order: by size if all are numbers, else alphabetically.
 
-    A whole number is one value, whether it is written 1 or 1.0, since two places often write the same code in two ways.
+    1 and 1.0 are one value, since two sites often write the same code in these two ways.
     """
 
     names: tuple[str, ...]
 
     @classmethod
     def of(cls, texts: NDArray[Any]) -> Levels:
-        """Those of an array of texts, in which None is a missing value."""
+        """The levels of an array of texts, in which None is a missing value."""
         names = sorted({_whole(text) for text in texts if text is not None})
         with contextlib.suppress(ValueError):
             names.sort(key=float)
         return cls(tuple(names))
 
     def index(self, texts: NDArray[Any]) -> IntArray:
-        """The place of each text among the levels; -1 for one that is missing, or not among them."""
+        """The index of each text among the levels; -1 for a text that is missing or not among them."""
         places = {name: place for place, name in enumerate(self.names)}
         found = {text: places.get(_whole(text), -1) for text in set(texts.tolist()) if text is not None}
         return np.array([found.get(text, -1) for text in texts], dtype=np.int64)
@@ -101,17 +103,18 @@ def _whole(text: str) -> str:
 
 
 def drawn_test(share: float, seed: int, count: int, *keys_N: IntArray) -> BoolArray:
-    """Which of ``count`` examples are the test part: a share of all, spread evenly over clients and classes.
+    """Draw the test part: a mask of shape (N,) that selects a share of all examples, spread evenly over clients and classes.
 
-    The draw depends on the seed, the examples' order and the keys; never on a run's seed or partition. The first example of
-    each class and of each client in a random order is kept for training. The others are sorted by the keys and that order, and
-    every k-th of them is taken.
+    The draw depends on ``seed``, the number of examples, their order and the keys; it never depends on a run's seed or
+    partition. The examples are put in a random order. The first example of each class and of each client in that order is kept
+    for training. The others are sorted by the keys, ties in the random order, and the test part is taken from them at equal
+    distances.
 
     Args:
-        share: in (0, 1).
-        seed: names the draw.
-        count: how many examples there are, N.
-        keys_N: the class of each example and the client that it names, as far as there are any.
+        share: share of the examples, in (0, 1).
+        seed: seed of the draw.
+        count: number of examples, N.
+        keys_N: the class of each example, and its client, if the data have any.
 
     Raises:
         DataError: too few examples are left for a test part of that share.
@@ -133,15 +136,15 @@ def drawn_test(share: float, seed: int, count: int, *keys_N: IntArray) -> BoolAr
 
 
 def require_classes(place: str, names: Sequence[str], *parts: NDArray[Any]) -> None:
-    """Raise unless there are two classes, and each of the test part's is in the training part too.
+    """Check that there are at least two classes, and that the training part has each class of the test part.
 
     Args:
-        place: the setting that the labels come from, to begin an error with.
+        place: the setting that the labels come from; an error message begins with it.
         names: the names of the classes.
-        parts: the classes of the training part's and of the test part's examples.
+        parts: the classes of the training part's examples, then of the test part's.
 
     Raises:
-        DataError: names the classes.
+        DataError: one of the two is false; the message names the classes.
     """
     if len(names) < 2:
         raise DataError(f"{place}: has one class only, {', '.join(map(repr, names))}; there must be two or more")
@@ -150,5 +153,5 @@ def require_classes(place: str, names: Sequence[str], *parts: NDArray[Any]) -> N
         shown = ", ".join(repr(names[index]) for index in alone[:5])
         raise DataError(
             f"{place}: the test part has examples of class {shown}, and the training part has none; "
-            "take them away, or give training examples of it"
+            "remove them, or add training examples of it"
         )

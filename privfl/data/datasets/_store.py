@@ -1,6 +1,6 @@
-"""Where data are looked for, and how a file of known content is read: plain, gzipped, or inside an archive.
+"""Lookup of a data set's folder, and reading of files of known content: plain, gzipped, or inside an archive.
 
-Content is checked after decompression, so that one check serves every source of the same data.
+Content is hashed after decompression, so that one hash serves every source of the same data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class File:
 
     Args:
         name: its name, without ``.gz`` and without the archive's folders.
-        size: its length in bytes after decompression; None where the loader judges the content itself.
+        size: its length in bytes after decompression; None if the loader checks the content itself.
         digest: ``sha256:...`` or ``md5:...`` of the content after decompression; None likewise.
     """
 
@@ -42,7 +42,7 @@ class File:
         """Check length and digest.
 
         Raises:
-            DataError: either differs.
+            DataError: the content is shorter than ``size``, or its digest differs.
         """
         if self.size is not None and len(content) < self.size:
             raise DataError(f"{place}: {self.name} is truncated: {len(content):,} of {self.size:,} bytes")
@@ -65,10 +65,10 @@ class Found:
     form: Form
 
     def read(self) -> Contents:
-        """Every file's content by its name, checked.
+        """Read and check every file of the form; name -> content.
 
         Raises:
-            DataError: a file is truncated, damaged or has another content.
+            DataError: a file is truncated or damaged, or its digest differs.
         """
         wanted = {file.name: file for file in self.form}
         contents: dict[str, bytes] = {}
@@ -82,12 +82,12 @@ class Found:
 
 
 def cache_root() -> Path:
-    """The folder that fetched data sets are put into."""
+    """The cache: the folder of the data sets that were fetched."""
     return Path(platformdirs.user_cache_dir("privfl")) / "data"
 
 
 def folders(name: str, system: Sequence[str] = ()) -> list[Path]:
-    """Where the data set of that name may lie: ``$PRIVFL_DATA/name``, the system's places, the cache."""
+    """The folders in which a data set is looked for, in order: ``$PRIVFL_DATA/name``, those of system packages, the cache."""
     given = os.environ.get("PRIVFL_DATA")
     own = [Path(given).expanduser() / name] if given else []
     return [*own, *(Path(place) for place in system), cache_root() / name]
@@ -97,7 +97,7 @@ def find(places: Sequence[Path], forms: Sequence[Form]) -> Found | None:
     """The first folder that holds all files of one of the forms; None if there is none.
 
     Raises:
-        DataError: an archive that lies there cannot be read.
+        DataError: an archive in one of the folders cannot be read.
     """
     for folder in places:
         names: set[str] = set()
@@ -111,7 +111,7 @@ def find(places: Sequence[Path], forms: Sequence[Form]) -> Found | None:
 
 @dataclass(frozen=True)
 class _Entry:
-    """A file or an archive's member; it can be read only until the next entry is asked for."""
+    """A file or a member of an archive; it can be read only until the next entry is taken from the iterator."""
 
     name: str
     place: Path
@@ -119,7 +119,7 @@ class _Entry:
 
     def content(self, file: File) -> bytes:
         try:
-            # One byte more than expected is enough to see that it is another file, however long it claims to be.
+            # One byte more than expected shows that the file is too long, without reading all of it.
             content = self.read(-1 if file.size is None else file.size + 1)
         except _UNREADABLE as error:
             raise _damaged(self.place, error) from None
@@ -128,7 +128,7 @@ class _Entry:
 
 
 def _entries(folder: Path) -> Iterator[_Entry]:
-    """What lies in the folder and below: plain and gzipped files first, then the members of archives."""
+    """All files in the folder and below it: plain and gzipped files first, then the members of archives."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     archives = [path for path in paths if path.name.endswith((*_TAR, ".zip"))]
     for path in paths:

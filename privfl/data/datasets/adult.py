@@ -1,4 +1,4 @@
-"""Adult: who earns more than 50,000 dollars a year, from the census of 1994 (Kohavi & Becker 1996, UCI)."""
+"""Adult: people of the US census of 1994, and whether each earns over 50,000 dollars a year (Kohavi & Becker 1996, UCI)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ Cells = NDArray[np.str_]
 
 
 class Adult(FileDataset):
-    """x: six numbers, then eight categories one-hot, shape (N, 108); y: 1 where income is above 50,000 dollars.
+    """x: six numbers, then eight categories one-hot, shape (N, 108); y: 1 if the income is above 50,000 dollars, else 0.
 
-    The numbers are standardised with mean and standard deviation of the training part; the categories are those that
-    occur there, with "?" (unknown) as one of them.
+    The numbers are standardised with mean and standard deviation of the training part. The categories are those that occur in
+    it, "?" (unknown) among them.
     """
 
     about: ClassVar[About] = About(
@@ -52,10 +52,10 @@ class Adult(FileDataset):
     )
 
     def parse(self, contents: Contents) -> LoadedData:
-        """Read either form: with a header, or as UCI publishes it.
+        """Read either form: with a header row, or as UCI publishes it.
 
         Raises:
-            DataError: a row does not have 15 columns, or a number is none.
+            DataError: a row does not have 15 columns, or a column of numbers holds something else.
         """
         train, test = (_rows(name, contents[name]) for name in sorted(contents))
         try:
@@ -72,7 +72,7 @@ class Adult(FileDataset):
 
 
 def _rows(name: str, content: bytes) -> Cells:
-    """All rows as text, of shape (N, 15); UCI ends test labels with a full stop."""
+    """All rows as text, shape (N, 15); UCI's test labels end with a full stop, which stays."""
     rows = [row for row in csv.reader(io.StringIO(content.decode()), skipinitialspace=True) if len(row) > 1]
     rows = rows[1:] if rows and rows[0][0] == "age" else rows
     if {len(row) for row in rows} != {_COLUMNS}:

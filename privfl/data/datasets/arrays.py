@@ -1,4 +1,4 @@
-"""Arrays of the user's own: an npz file with x and y, and maybe clients and a test part."""
+"""The user's own arrays: an npz file with x and y, and optionally clients and a test part."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CHANNELS = (1, 3)
 
 
 class Arrays(OwnFiles):
-    """x: as it is, float32, or images as bytes, (N, C, H, W); y: a class, a number, or several labels, as it is.
+    """x: numbers as float32, unchanged, or images as bytes, (N, C, H, W); y: a class, a number, or several labels.
 
     Args:
         file: an npz file of ``x``, shape (N, ...), and ``y``, shape (N, ...). It may have ``client``, shape (N,), the number or
             name of each example's client; ``classes``, the names of classes or labels; and ``test_x`` and ``test_y``, the test
-            part. A path that is not absolute begins at the folder in which the program is started.
+            part. A relative path begins at the folder in which the program is started.
     """
 
     file: Path
@@ -41,7 +41,7 @@ class Arrays(OwnFiles):
         """Read the file and set the test part aside.
 
         Raises:
-            DataError: the file is missing or no npz file, an array is missing, holds Python objects, or is of a wrong shape.
+            DataError: the file is missing or no npz file, or an array is missing, holds Python objects or has a wrong shape.
         """
         place = f"data.file = '{self.file}'"
         content, record = read("data.file", self.file)
@@ -77,7 +77,7 @@ class Arrays(OwnFiles):
 
 
 def _opened(place: str, content: bytes) -> dict[str, NDArray[Any]]:
-    """The arrays by their names; nothing is unpickled, since that may run any code."""
+    """The arrays of the file by name. Nothing is unpickled, since unpickling may run any code."""
     try:
         opened = np.load(io.BytesIO(content), allow_pickle=False)
         if isinstance(opened, np.ndarray):
@@ -101,7 +101,7 @@ def _opened(place: str, content: bytes) -> dict[str, NDArray[Any]]:
 
 
 def _inputs(place: str, arrays: dict[str, NDArray[Any]], name: str) -> FloatArray | ByteArray:
-    """Numbers as float32; bytes of three or four dimensions as images, (N, C, H, W)."""
+    """Inputs of the model: numbers as float32; bytes of three or four dimensions as images, (N, C, H, W)."""
     x = arrays[name]
     if x.dtype == np.uint8 and x.ndim in (3, 4):
         x = x[:, None] if x.ndim == 3 else x
@@ -121,13 +121,13 @@ def _inputs(place: str, arrays: dict[str, NDArray[Any]], name: str) -> FloatArra
     if bad_N.any():
         raise DataError(
             f"{place}: {name}[{int(np.flatnonzero(bad_N)[0])}] holds a value that is NaN or infinite as float32, and "
-            f"{np.count_nonzero(bad_N) - 1:,} more examples do; drop or mend them"
+            f"{np.count_nonzero(bad_N) - 1:,} more examples do; drop or correct them"
         )
     return numbers
 
 
 def _labels(place: str, arrays: dict[str, NDArray[Any]]) -> tuple[list[IntArray | FloatArray], tuple[str, ...]]:
-    """The labels of each part, and the names of the classes."""
+    """The labels of the training part and, if the file has one, of the test part; and the names of the classes."""
     ys = [arrays[name] for name in ("y", "test_y") if name in arrays]
     given = tuple(str(name) for name in arrays["classes"].ravel()) if "classes" in arrays else ()
     if any(y.dtype.kind != ys[0].dtype.kind or y.shape[1:] != ys[0].shape[1:] for y in ys):
@@ -157,7 +157,7 @@ def _labels(place: str, arrays: dict[str, NDArray[Any]]) -> tuple[list[IntArray 
 
 
 def _clients(place: str, arrays: dict[str, NDArray[Any]], count: int) -> NDArray[Any] | None:
-    """The name of each example's client, if the file has them."""
+    """The name of each example's client; None if the file has none."""
     if "client" not in arrays:
         return None
     clients = arrays["client"]

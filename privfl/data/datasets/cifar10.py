@@ -1,4 +1,4 @@
-"""CIFAR-10: 32 by 32 colour images (Krizhevsky 2009), from the original python batches or from Parquet as hubs store it."""
+"""CIFAR-10: 32 by 32 colour images (Krizhevsky 2009), from the original Python batches or from a hub's Parquet files."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ class Cifar10(FileDataset):
         """Decode the images.
 
         Raises:
-            DataError: the files hold something else.
+            DataError: the files do not hold 5,000 training and 1,000 test images of each class, or are no known copy.
         """
         if _TRAIN_PARQUET in contents:
             (train, y), (test, y_test) = (_from_parquet(file.name, contents[file.name]) for file in _PARQUET)
@@ -90,7 +90,10 @@ class Cifar10(FileDataset):
 
 
 def _from_parquet(name: str, content: bytes) -> tuple[Images, IntArray]:
-    """Column ``img`` is a struct of ``bytes`` and ``path``, column ``label`` an integer; images as (N, 3, 32, 32)."""
+    """Decode a Parquet file to images of shape (N, 3, 32, 32) and labels of shape (N,).
+
+    Its column ``img`` is a struct of ``bytes`` and ``path``, its column ``label`` an integer.
+    """
     try:
         table = pyarrow.parquet.read_table(pyarrow.BufferReader(content), columns=["img", "label"])
         encoded = table["img"].combine_chunks().field("bytes").to_pylist()
@@ -112,11 +115,14 @@ def _pixels(encoded: bytes) -> Images:
 
 
 def _kind_of_parquet(contents: Contents, train_NCHW: Images) -> str:
-    """What kind of copy it is.
+    """Identify a Parquet copy: the known JPEG copy, or a lossless one; the result is part of the provenance.
 
-    Parquet files of the same images differ from writer to writer, so that hashes cannot know them all. The copy whose
-    hashes are known is accepted as what it is; of any other, the training images must have the original's channel
-    means, which a lossy copy misses by far more than the last digit (the one of quality 75 by 1.5e-4).
+    Parquet files of the same images differ between writers, so that a list of hashes cannot be complete. The JPEG copy is
+    recognised by its hashes. Any other copy must have the original's channel means in its training images, up to 1e-6; a lossy
+    copy misses them by much more (the JPEG copy of quality 75 by 1.5e-4).
+
+    Raises:
+        DataError: the hashes are not known and the channel means differ from the original's.
     """
     if all(hashlib.sha256(contents[name]).hexdigest() == sha256 for name, sha256 in _JPEG.items()):
         return "from a copy as JPEG of about quality 75: accuracies are not exactly comparable with the lossless original"
@@ -127,11 +133,11 @@ def _kind_of_parquet(contents: Contents, train_NCHW: Images) -> str:
     return "from a Parquet copy of no known hash, with the channel means of the lossless original"
 
 
-# --- python batches -------------------------------------------------------------------------------------------------
+# --- Python batches -------------------------------------------------------------------------------------------------
 
 
 class _ArraysOnly(pickle.Unpickler):
-    """Builds nothing but NumPy arrays. The content was checked before; this is the second lock."""
+    """Unpickler that builds nothing but NumPy arrays: a second safeguard, since the file's hash was checked before."""
 
     _allowed: ClassVar[dict[tuple[str, str], Any]] = {
         ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
@@ -146,7 +152,7 @@ class _ArraysOnly(pickle.Unpickler):
 
 
 def _from_batches(contents: Contents, files: Sequence[File]) -> tuple[Images, IntArray]:
-    """Each batch pickles a dict of ``data`` of shape (10000, 3072), channel by channel, and ``labels``."""
+    """Decode batches, each a pickled dict of ``data``, shape (10000, 3072), channel by channel, and ``labels``."""
     images, labels = [], []
     for file in files:
         try:

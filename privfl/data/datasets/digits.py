@@ -1,4 +1,4 @@
-"""Handwritten digits of 8 by 8 pixels (Alpaydin & Kaynak 1998, the test part of UCI's), as scikit-learn embeds them."""
+"""Digits: handwritten digits of 8 by 8 pixels (Alpaydin & Kaynak 1998, UCI's test part), as scikit-learn contains them."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from sklearn.datasets import load_digits
 from privfl.data.datasets import About, Dataset
 from privfl.data.datasets._arrays import fixed_test, verify_table
 from privfl.data.federated import Examples, LoadedData
+from privfl.errors import DataError
 
 _SHA256 = "30aa855cd90427ff3c4996b3f40109597c57049f8a038cc52db1efeac8ad2e26"
 
@@ -30,10 +31,13 @@ class Digits(Dataset):
         """Read it from the installed scikit-learn.
 
         Raises:
-            DataError: this version of scikit-learn embeds other values.
+            DataError: this version of scikit-learn contains other values.
         """
         digits = load_digits()
-        verify_table("scikit-learn's digits", np.column_stack((digits.data, digits.target)), _SHA256)
+        try:
+            verify_table("scikit-learn's digits", np.column_stack((digits.data, digits.target)), _SHA256)
+        except DataError as error:
+            raise DataError(f"{error}: install another version of scikit-learn") from None
         x, y = (digits.images[:, None] / 16).astype(np.float32), digits.target.astype(np.int64)
         test_N = fixed_test(self.name, y)
         return LoadedData(

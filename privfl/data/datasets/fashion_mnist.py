@@ -1,4 +1,4 @@
-"""Fashion-MNIST: Zalando's articles, 28 by 28 grey (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747)."""
+"""Fashion-MNIST: grey images, 28 by 28, of Zalando's articles (Xiao, Rasul & Vollgraf 2017, arXiv 1708.07747)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _ORIGINAL = "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/mas
 
 
 class FashionMnist(IdxDataset):
-    """x: (pixel / 255 - .2860) / .3530, shape (N, 1, 28, 28); y: the kind of article."""
+    """x: (pixel / 255 - .2860) / .3530, shape (N, 1, 28, 28); y: the type of article."""
 
     about: ClassVar[About] = About(
         title="Zalando's articles, 28x28 grey",

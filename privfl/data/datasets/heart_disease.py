@@ -1,7 +1,7 @@
-"""Heart disease at four hospitals (Janosi, Steinbrunn, Pfisterer & Detrano 1988, UCI): the data name their own clients.
+"""Heart disease: patients of four hospitals, which are its natural clients (Janosi, Steinbrunn, Pfisterer & Detrano 1988, UCI).
 
-The four are the clients of Fed-Heart-Disease (FLamby, du Terrail 2022). FLamby drops the patients with missing values;
-here they stay, and what is missing says so.
+The hospitals are the clients of Fed-Heart-Disease (FLamby, du Terrail 2022). FLamby drops the patients with missing values;
+here they stay, and each missing value is marked.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ _HOSPITALS = {"Cleveland": "cleveland", "Budapest": "hungarian", "Zurich and Bas
 _SHA256 = "2359e15949a303e596d4416ad97dbc988819c215e6e100a454b94ce1d6a59616"
 _NUMBERS = (0, 3, 4, 7, 9, 11)  # age, trestbps, chol, thalach, oldpeak, ca
 _CATEGORIES = (1, 2, 5, 6, 8, 10, 12)  # sex, cp, fbs, restecg, exang, slope, thal
-_NEVER_ZERO = (3, 4)  # a blood pressure and a cholesterol of 0 are how two of the hospitals wrote "unknown"
+_NEVER_ZERO = (3, 4)  # two of the hospitals wrote an unknown blood pressure or cholesterol as 0
 _COLUMNS = 14
 _ORIGINAL = "https://archive.ics.uci.edu/ml/machine-learning-databases/heart-disease/"
 
 
 class HeartDisease(FileDataset):
-    """x: six numbers, whether each is missing, then seven categories one-hot, shape (N, 31); y: 1 where disease was found.
+    """x: six numbers, whether each is missing, then seven categories one-hot, shape (N, 31); y: 1 if disease was found, else 0.
 
-    A missing number is the median of the training part, and its indicator is 1; a missing category is a row of zeros.
+    A missing number is replaced by the median of the training part, and its indicator is 1. A missing category becomes zeros.
     Numbers are then standardised with mean and standard deviation of the training part.
     """
 
@@ -46,7 +46,7 @@ class HeartDisease(FileDataset):
         """Read the four tables, with or without a header row.
 
         Raises:
-            DataError: the values are not those that were published.
+            DataError: the values differ from the published ones.
         """
         tables = [_table(file.name, contents[file.name]) for file in self.forms[0]]
         table = np.vstack(tables)
@@ -68,7 +68,7 @@ class HeartDisease(FileDataset):
 
 
 def _table(name: str, content: bytes) -> Table:
-    """The values of one hospital, of shape (patients, 14); NaN where one is missing."""
+    """The values of one hospital, shape (patients, 14); NaN for a missing value."""
     rows = [line.split(",") for line in content.decode().splitlines() if line and not line.startswith("age,")]
     if {len(row) for row in rows} != {_COLUMNS}:
         raise DataError(f"{name}: has a row that does not have {_COLUMNS} columns")

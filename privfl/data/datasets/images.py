@@ -1,4 +1,4 @@
-"""Images of the user's own: a folder with a folder for each class, and maybe one for each client above them."""
+"""The user's own images: a folder with a subfolder for each class, and optionally one for each client above those."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ _NO_DATA = ("Thumbs.db", "desktop.ini")
 _UNREADABLE = (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError)
 _MODES = {"grey": "L", "rgb": "RGB"}
 _DEEP = ("I", "F")
-"""Images of more than eight bits, by the beginnings of what Pillow calls them."""
+"""First letters of Pillow's modes for images of more than 8 bits a pixel."""
 
 
 @dataclass(frozen=True)
 class _Listed:
-    """An image file: where it is, its class, its client, and whether it is of the test part."""
+    """An image file: its path, class and client, and whether it belongs to the test part."""
 
     path: Path
     label: str
@@ -41,11 +41,11 @@ class Images(OwnFiles):
     """x: (byte / 255 - 0.5) / 0.5 in each channel, shape (N, C, size, size); y: the class, by its folder's name.
 
     Args:
-        folder: has a folder of PNG or JPEG files for each class; or ``train`` and ``test``, each of which has. A path that is
-            not absolute begins at the folder in which the program is started.
-        size: height and width that each image is resized to, whatever its proportions are.
+        folder: a folder with a subfolder of PNG or JPEG files for each class; or with ``train`` and ``test`` alone, each of
+            which has these subfolders. A relative path begins at the folder in which the program is started.
+        size: height and width in pixels to which each image is resized, without regard to its proportions.
         colour: ``rgb``, three channels, or ``grey``, one.
-        by_client: whether a folder for each client is above those of the classes.
+        by_client: whether the folders of the classes lie in a folder for each client.
     """
 
     folder: Path
@@ -62,7 +62,7 @@ class Images(OwnFiles):
         """Read all images and set the test part aside.
 
         Raises:
-            DataError: the folder is missing or laid out otherwise, a class has no image, or an image cannot be read.
+            DataError: the folder is missing or has another layout, a class has no image, or an image cannot be read.
         """
         listed, parted = self._listed()
         images_N, record = self._pixels(listed)
@@ -90,7 +90,7 @@ class Images(OwnFiles):
         )
 
     def _listed(self) -> tuple[list[_Listed], bool]:
-        """All image files, sorted by path; and whether the folder has the test part apart."""
+        """All image files, sorted by path; and whether the folder has a test part of its own."""
         root = self.folder.expanduser()
         if not root.is_dir():
             raise missing("data.folder", self.folder, "folder")
@@ -111,7 +111,7 @@ class Images(OwnFiles):
         return found, parted
 
     def _pixels(self, listed: Sequence[_Listed]) -> tuple[ByteArray, FileRecord]:
-        """All images as bytes, shape (N, C, size, size); and what was read."""
+        """All images as bytes, shape (N, C, size, size); and a record of the files."""
         root, size = self.folder.expanduser(), 0
         images_N = np.empty((len(listed), 1 if self.colour == "grey" else 3, self.size, self.size), dtype=np.uint8)
         lines = []
@@ -132,13 +132,13 @@ class Images(OwnFiles):
                 turned = ImageOps.exif_transpose(image).convert(_MODES[self.colour])
                 resized = turned.resize((self.size, self.size), Image.Resampling.BILINEAR)
         except _UNREADABLE as error:
-            raise DataError(f"{path}: cannot be read as PNG or JPEG ({first_line(error)}); take it away, or mend it") from None
+            raise DataError(f"{path}: cannot be read as PNG or JPEG ({first_line(error)}); remove or repair it") from None
         pixels: ByteArray = np.asarray(resized, dtype=np.uint8)
         return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
 
 
 def _folders(folder: Path) -> list[Path]:
-    """The folders in a folder, sorted; hidden ones do not count.
+    """The subfolders of a folder, sorted; hidden ones are ignored.
 
     Raises:
         DataError: there is none, or a file lies beside them.
@@ -146,26 +146,26 @@ def _folders(folder: Path) -> list[Path]:
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in _NO_DATA)
     files = [entry for entry in entries if not entry.is_dir()]
     if files:
-        raise DataError(f"{files[0]}: is a file where a folder must be, of a class or a client; move it, or see data.by_client")
+        raise DataError(f"{files[0]}: is a file among the folders of classes or clients; move it, or check data.by_client")
     if not entries:
         raise DataError(f"{folder}: is empty; it must have a folder for each class")
     return entries
 
 
 def _images(folder: Path) -> list[Path]:
-    """The images of a class, sorted.
+    """The image files in a class's folder, sorted.
 
     Raises:
-        DataError: there is none, or something else lies there.
+        DataError: there is none, or the folder holds something else.
     """
     entries = sorted(entry for entry in folder.iterdir() if not entry.name.startswith(".") and entry.name not in _NO_DATA)
     for entry in entries:
         if entry.is_dir():
             raise DataError(
-                f"{entry}: is a folder in that of a class; set data.by_client = true if the one above is a client's"
+                f"{entry}: is a folder in that of a class; move it, or set data.by_client = true if the one above is a client's"
             )
         if entry.suffix.lower() not in _SUFFIXES:
-            raise DataError(f"{entry}: is no image; allowed: {', '.join(_SUFFIXES)}; take it away")
+            raise DataError(f"{entry}: is no image; allowed: {', '.join(_SUFFIXES)}; remove it")
     if not entries:
-        raise DataError(f"{folder}: has no image of its class; give it some, or take the folder away")
+        raise DataError(f"{folder}: has no image of its class; add at least one, or remove the folder")
     return entries

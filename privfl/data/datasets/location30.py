@@ -1,4 +1,4 @@
-"""Location-30: where 5,010 people in Bangkok checked in, and of which of 30 types they are (Shokri 2017, section VI-A)."""
+"""Location-30: places in Bangkok at which 5,010 people checked in, and each one's type of 30 (Shokri 2017, section VI-A)."""
 
 from __future__ import annotations
 
@@ -33,10 +33,10 @@ class Location30(FileDataset):
     )
 
     def parse(self, contents: Contents) -> LoadedData:
-        """Each row is the class in quotes, 1 to 30, and the features.
+        """Read the table; each row holds the class, 1 to 30, in quotes, and the features.
 
         Raises:
-            DataError: a row is otherwise.
+            DataError: a value is no integer, or the number of columns is wrong.
         """
         try:
             text = contents["bangkok"].decode().replace('"', "")

@@ -1,4 +1,4 @@
-"""MNIST: handwritten digits, 28 by 28 grey (LeCun, Cortes & Burges 1998)."""
+"""MNIST: grey images, 28 by 28, of handwritten digits (LeCun, Cortes & Burges 1998)."""
 
 from __future__ import annotations
 

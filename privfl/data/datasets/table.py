@@ -1,4 +1,4 @@
-"""A table of the user's own: a CSV or Parquet file with a column for the label, and maybe one for the client."""
+"""The user's own table: a CSV or Parquet file with a column for the label, and optionally one for the client."""
 
 from __future__ import annotations
 
@@ -27,28 +27,29 @@ def _as_list(value: object) -> object:
 
 
 Names = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_as_list)]
-"""Names of columns; one may stand without brackets."""
+"""Names of columns; a single name may be given without brackets."""
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 
 
 class Table(OwnFiles):
-    """x: numbers and one-hot categories in the order of the columns, shape (N, F); y: a class, a number, or a 0 or 1 a label.
+    """x: numbers and one-hot categories in the order of the columns, shape (N, F); y: a class, a number, or one bit per label.
 
     Args:
-        file: a CSV or Parquet file; a path that is not absolute begins at the folder in which the program is started.
+        file: a CSV or Parquet file; a relative path begins at the folder in which the program is started.
         label: the column to be learned; several columns of 0 and 1 are several labels.
         target: whether the label is a ``class`` or a ``number``.
         client: the column that names the client of each row.
-        numbers: columns that are numbers; those that nothing is said about are numbers if all their values are.
+        numbers: columns that are numbers; a column in no list is a number if all its values are numbers, else a category.
         categories: columns that are categories.
         drop: columns that are no inputs.
-        missing: rows without a value are refused, dropped, or imputed by the median (numbers) and zeros (categories).
-        missing_values: the texts that mean that a value is missing.
-        scale: numbers are standardised by the training part's mean and standard deviation, or left as they are.
-        ranges: name -> a range that is fixed beforehand; it becomes 0 to 1, and what lies outside is cut off.
-        test_file: a table with the same columns, of which no row is trained on; the client's may be left out.
-        delimiter: between two values of a CSV file.
+        missing: a missing value makes the file refused (``refuse``), or its row dropped (``drop``), or it is replaced by the
+            median (numbers) or zeros (categories) (``impute``).
+        missing_values: the texts that stand for a missing value.
+        scale: numbers are standardised by the training part's mean and standard deviation, or left unchanged.
+        ranges: name -> range that is fixed beforehand and is mapped to [0, 1]; values outside are clipped.
+        test_file: a table with the same columns for the test part; the client's column may be left out.
+        delimiter: the character between two values of a CSV file.
     """
 
     file: Path
@@ -90,7 +91,11 @@ class Table(OwnFiles):
         return self
 
     def check_settings(self, config: ExperimentConfig) -> None:
-        """See the contract: the task says which label there must be."""
+        """Check that the label suits the task.
+
+        Raises:
+            ConfigError: it does not.
+        """
         if config.task.kind == "regression" and self.target != "number":
             raise contradiction("data.target", self.target, "must be 'number' for task = 'regression'")
         if config.task.kind == "multilabel" and len(self.label) == 1:
@@ -100,7 +105,7 @@ class Table(OwnFiles):
         """Read the file or files, set the test part aside, and turn columns into numbers.
 
         Raises:
-            DataError: a file is missing or no table, a column is missing or not as it was said, or a value is missing.
+            DataError: a file is missing or no table; a column is missing, or differs from its settings; or a value is missing.
         """
         tables, chosen = self._tables()
         rows = sum(map(len, tables))
@@ -129,7 +134,7 @@ class Table(OwnFiles):
         )
 
     def _tables(self) -> tuple[list[Columns], list[Chosen]]:
-        """The file and the test file, if there is one, and the columns that are inputs; all columns are as they were said."""
+        """The file, and the test file if there is one; and the columns that are inputs, checked against the settings."""
         whole = columns_of("data.file", self.file, self.delimiter, self.missing_values)
         self._require_columns(whole)
         chosen = chosen_columns(whole, self.numbers, self.categories, (*self.label, *self._client, *self.drop))
@@ -154,10 +159,10 @@ class Table(OwnFiles):
         whole.require("data.ranges", tuple(self.ranges))
 
     def _complete(self, table: Columns, chosen: Sequence[Chosen]) -> Columns:
-        """The rows that have all values that they must have.
+        """The rows that have all required values.
 
         Raises:
-            DataError: a value is missing, and it was not said that the row is to be dropped; or no row is left.
+            DataError: a required value is missing and ``missing`` is not ``drop``; or no row is left.
         """
         inputs = [one.name for one in chosen if self.missing != "impute"]
         client = [name for name in self._client if name in table.columns]
@@ -178,7 +183,7 @@ class Table(OwnFiles):
         )
 
     def _targets(self, tables: Sequence[Columns]) -> tuple[list[IntArray | FloatArray], tuple[str, ...]]:
-        """The labels of each table, and the names of the classes."""
+        """The labels of each table, and the names of the classes, or of the labels if there are several."""
         name = self.label[0]
         if self.target == "number":
             return [require_numbers(table, "data.label", name).astype(np.float32) for table in tables], ()
@@ -200,7 +205,7 @@ class Table(OwnFiles):
         return drawn_test(self.test_share, self.split_seed, len(y), *keys)
 
     def _inputs(self, tables: Sequence[Columns], chosen: Sequence[Chosen]) -> tuple[list[FloatArray], list[ColumnRecord]]:
-        """The inputs of each table, fitted to the first; and how each column became a part of them."""
+        """The inputs of each table, by rules that are computed from the first; and a record of each column's rule."""
         for name in self.ranges:
             if name not in (numbers := [one.name for one in chosen if one.kind == "number"]):
                 raise DataError(f"data.ranges: {name!r} is no input that is a number; {nearest(name, numbers)}")
@@ -229,10 +234,10 @@ class Table(OwnFiles):
 
 
 def _bits(table: Columns, name: str) -> IntArray:
-    """A label of 0 and 1, or of false and true.
+    """The values of a label as 0 and 1; false and true are accepted too.
 
     Raises:
-        DataError: another value.
+        DataError: it has another value.
     """
     levels = {"0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
     bits = [levels.get(str(text).lower(), -1) for text in table.columns[name].text_N]

@@ -1,9 +1,9 @@
-"""SHELF of plans: who is protected from whom, and by how much. The file's name is its name in a configuration.
+"""SHELF of plans: the privacy guarantee of a run, and its clipping and noise. An item's name in a configuration is its file's.
 
 ======================  =========  ===============================  ==================================================
-plan                    unit       protected from                   where the noise is added
+plan                    unit       protected from                   noise
 ======================  =========  ===============================  ==================================================
-``none``                                                            nowhere
+``none``                                                            none
 ``example``             example    external, client, server         by each client, to each step's clipped gradients
 ``client_central``      client     external, client (see there)     by the server, to the sum of clipped updates
 ``client_local``        client     external, client, server         by each client, to its clipped update
@@ -14,9 +14,9 @@ plan                    unit       protected from                   where the no
 ``client_central`` and ``client_dpftrl`` trust the server.
 
 An item is one module with one class that derives from :class:`PlanSettings`, or from :class:`PromiseSettings` if it promises
-something: the settings, the rules about them and about cohort and aggregator, and the words for the privacy card. It makes a
-:class:`Plan`: one frozen object that training and accounting both read. A plan of one's own spends the events of
-:mod:`privfl.privacy.events`, which are what a ledger can hold.
+an ε. The class holds the settings, the rules about them and about cohort and aggregator, and the sentences for the privacy
+card. It makes a :class:`Plan`, one frozen object that both training and accounting read. A plan of your own must spend events
+of :mod:`privfl.privacy.events`, since a ledger holds no others.
 """
 
 from __future__ import annotations
@@ -48,11 +48,11 @@ PlanState = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class Federation:
-    """The facts that a plan needs and a configuration does not have.
+    """Facts about the federation that a plan needs and a configuration does not hold.
 
     Args:
-        clients: K, how many clients there are.
-        largest_cohort: the most clients in one round.
+        clients: K, the number of clients.
+        largest_cohort: the largest number of clients in one round.
         dimension: D, the length of an update.
     """
 
@@ -63,8 +63,12 @@ class Federation:
 
 @dataclass(frozen=True)
 class Contribution:
-    """A client's message, a vector of the plan's :meth:`Plan.wire`. ``within``: whether the update was within the norm, a fact
-    of the simulation; ``event``: what the plan itself spent on it.
+    """A client's message of one round, and facts about it.
+
+    Args:
+        delta_D: the message, a vector in the layout of :meth:`Plan.wire`.
+        within: whether the update was within the norm; known to the simulation only.
+        event: the event that the plan spent on it; None if it spent none.
     """
 
     delta_D: Tensor
@@ -74,8 +78,12 @@ class Contribution:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """The sum of a cohort's contributions, as long as they are, in float64, zeros if nobody came; of their weights; and the
-    aggregator's mean of them, None if there is none.
+    """The aggregator's result for a cohort: sums of contributions and weights, and their mean.
+
+    Args:
+        sum_D: the sum of the contributions, of their length, float64; zeros if nobody came.
+        weight: the sum of their weights.
+        mean_D: the aggregator's mean; None if there is none.
     """
 
     sum_D: Tensor
@@ -85,9 +93,12 @@ class WeightedSum:
 
 @dataclass(frozen=True)
 class Release:
-    """The server's result of a round: the mean update, the plan's next state, and the event that the server spent.
+    """The server's result of a round.
 
-    ``mean_D`` is None if there is none, so that the model stays as it is.
+    Args:
+        mean_D: the mean update; None leaves the model as it is.
+        state: the plan's next state.
+        event: the event that the server spent; None if it spent none.
     """
 
     mean_D: Tensor | None
@@ -100,8 +111,8 @@ class PlanWords:
     """A plan's sentences for the privacy card.
 
     Args:
-        noise: where clipping and noise are applied; ``{clip}`` and ``{noise}`` stand for norm and noise multiplier.
-        public: the facts that the promise takes to be public.
+        noise: how clipping and noise are applied; ``{clip}`` and ``{noise}`` stand for norm and noise multiplier.
+        public: the facts that the guarantee assumes to be public.
     """
 
     noise: str
@@ -109,13 +120,15 @@ class PlanWords:
 
 
 class Plan(ABC):
-    """The contract of plans. The defaults are those of a plan that leaves updates and their mean as they are.
+    """Base class of plans: one privacy guarantee, read by both training and accounting.
 
-    Fields, beside those of each plan:
+    The defaults are those of a plan that leaves updates and their mean as they are.
+
+    Fields of every plan:
 
     ``noise_multiplier``: standard deviation of the noise over the clipping norm; None until it is calibrated.
-    ``delta``: the δ at which ε is stated. ``budget``: ε may not exceed this; None: no limit. ``randomness``: the source of
-    the noise.
+    ``delta``: the δ at which ε is stated. ``budget``: the largest ε allowed; None: no limit. ``randomness``: source of the
+    noise.
     """
 
     noise_multiplier: float | None
@@ -124,60 +137,60 @@ class Plan(ABC):
     randomness: Randomness
 
     promises: ClassVar[bool] = True
-    """Whether there is an ε at all."""
+    """Whether the plan guarantees an ε."""
 
     clips_updates: ClassVar[bool] = False
-    """Whether :meth:`at_client` clips a whole update, so that one that is not finite counts as zero and ends no run."""
+    """Whether :meth:`at_client` clips a whole update; then a non-finite update counts as zero and does not end the run."""
 
     # --- the promise ---------------------------------------------------------------------------------------------------
 
     @property
     @abstractmethod
     def unit(self) -> Unit:
-        """The unit that one row of protection is about."""
+        """The unit of privacy."""
 
     @property
     @abstractmethod
     def relation(self) -> Relation:
-        """The difference between two neighbouring federations."""
+        """The neighbouring relation of the guarantee."""
 
     @property
     @abstractmethod
     def adversaries(self) -> tuple[Adversary, ...]:
-        """The adversaries that ε holds against."""
+        """The adversaries against whom ε holds."""
 
     @property
     @abstractmethod
     def clip(self) -> float:
-        """C, the L2 norm that one unit's contribution is clipped to."""
+        """C, the L2 norm to which one unit's contribution is clipped."""
 
     @property
     def trusts_server(self) -> bool:
-        """Whether the noise is the server's to add: then who takes part, and how many, must show in nothing else."""
+        """Whether the server adds the noise; then nothing else may reveal who takes part, or how many."""
         return False
 
     @property
     def minimum_clients(self) -> int:
-        """The smallest cohort that is asked, if the server is not trusted."""
+        """The smallest cohort that is asked to train, if the server is not trusted."""
         return 1
 
     @property
     def attack_relation(self) -> Relation:
-        """The difference between two runs of which one trained on a certain example: for a client, in its update."""
+        """The relation between two runs that differ in one example; at client level it replaces a client's update."""
         return self.relation if self.unit == "example" else "replace_one"
 
     # --- the price -----------------------------------------------------------------------------------------------------
 
     @abstractmethod
     def planned(self, size: int) -> Event:
-        """The event that a round will spend: of everybody if the server is trusted, else of each client of the cohort.
+        """The event that a round will spend: for all clients if the server is trusted, else for each client of the cohort.
 
         Args:
-            size: N ≥ 1, the examples that the client owns; of no effect if the unit is the client.
+            size: N ≥ 1, number of examples that the client owns; without effect if the unit is the client.
         """
 
     def accounts(self, cohort: Sequence[int]) -> tuple[Account, ...]:
-        """The accounts that a round with that cohort is charged to."""
+        """The accounts to which a round with this cohort is charged."""
         return ("everybody",) if self.trusts_server else tuple(cohort)
 
     @abstractmethod
@@ -185,35 +198,35 @@ class Plan(ABC):
         """The same plan with its noise fixed."""
 
     def candidate(self, noise_multiplier: float) -> Self:
-        """The plan that a calibration prices at this noise; it costs what :meth:`calibrated` costs."""
+        """The plan that a calibration prices at this noise; its price is that of :meth:`calibrated`."""
         return self.calibrated(noise_multiplier)
 
     @property
     def calibration_hint(self) -> str:
-        """A further way out if no noise keeps the target."""
+        """Further advice for the error if no noise keeps the target ε."""
         return ""
 
     @property
     def accounted_sampler(self) -> str:
-        """The sampling that is accounted."""
+        """The sampler that the price assumes."""
         return "none"
 
     @property
     def executed_noise(self) -> float:
-        """Standard deviation over the norm of the noise that is really drawn."""
+        """Standard deviation, over the clipping norm, of the noise that is really drawn."""
         assert self.noise_multiplier is not None, "the plan was not calibrated"
         return self.noise_multiplier
 
     def extrapolated(self) -> CohortSum | None:
-        """The event of a round in the larger federation that the run stands for; None if it stands for itself."""
+        """The event of a round in the larger, imagined federation; None if none is imagined."""
         return None
 
     def as_if_poisson(self) -> Plan | None:
-        """The plan with Poisson batches, whose price is shown beside its own without any guarantee; None if it has them."""
+        """The same plan with Poisson batches, whose ε is shown for comparison, not guaranteed; None if there is none."""
         return None
 
     def without_terms(self) -> Plan:
-        """The plan without δ and budget, which move no message: a part of the name of a run's noise."""
+        """The plan without δ and budget, which change no message; it is part of the name of a run's noise."""
         # Every plan but `none` is a frozen dataclass with these fields.
         return replace(self, budget=None, delta=0.5)  # type: ignore[type-var]
 
@@ -221,7 +234,7 @@ class Plan(ABC):
 
     @property
     def dp_sgd(self) -> DpSgdPlan | None:
-        """The plan by which an engine clips and noises each example's gradient; None: plain training."""
+        """The plan by which an engine clips each example's gradient and adds noise; None: ordinary training."""
         return None
 
     def initial(self, device: torch.device) -> PlanState:  # noqa: ARG002
@@ -229,20 +242,20 @@ class Plan(ABC):
         return {}
 
     def for_clients(self, state: PlanState) -> PlanState:  # noqa: ARG002
-        """The part of the state that a client is told; on the CPU, as it may go to another process, whose GPU is another."""
+        """The part of the state that clients are told; on the CPU, because a client may run in a process with another GPU."""
         return {}
 
     @property
     def entry(self) -> float | None:
-        """The size of an entry that every client adds to its update, and that must arrive as it is; None: there is none."""
+        """Size of the entry that every client appends to its update, and that must arrive unchanged; None: there is none."""
         return None
 
     def wire(self, layout: Layout) -> Layout:
-        """Names and shapes of a client's message: the update, and the count beside it."""
+        """Names and shapes of a client's message: the update, and the count if there is an :attr:`entry`."""
         return layout if self.entry is None else layout.followed_by("count")
 
     def seen(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The server's view of vectors on the wire, by name, as one of updates of length D and of the count."""
+        """The server's view of the messages, by name, split into updates of length D and counts."""
         if self.entry is None:
             return seen
         apart = {"sum_D": "count", "updates_KD": "counts_K"}
@@ -250,36 +263,36 @@ class Plan(ABC):
         return found | {apart[name]: value[..., -1] for name, value in seen.items() if name in apart}
 
     def weight(self, size: int, largest: int) -> float:
-        """A client's weight in the mean, in (0, 1], which a secure sum can bound.
+        """A client's weight in the mean: its public size over that of the largest client (McMahan 2017).
 
-        By public size (McMahan 2017: by the number of examples), as a share of the largest client's.
+        It is in (0, 1], so that a secure sum can bound it.
         """
         return size / largest
 
     def codec(self, rotation_key: bytes) -> DistributedCodec | None:  # noqa: ARG002
-        """The encoding by which clients add noise inside a secure sum; None: they encode as the aggregator does.
+        """The codec by which clients add noise inside a secure sum; None: they use the aggregator's encoding.
 
         Args:
-            rotation_key: 32 public bytes, of this round, that no update had a part in.
+            rotation_key: 32 public bytes of this round, chosen independently of all updates.
 
         Raises:
-            ConfigError: so few bits hold no such sum.
+            ConfigError: the bits are too few for such a sum.
         """
         return None
 
     def require_possible(self, rounding: float, carried: bool) -> None:  # noqa: B027
-        """Raise if the noise cannot be drawn, or the encoding takes up what it covers: before anything is trained.
+        """Raise, before training, if the noise cannot be drawn or the encoding uses up the norm that the noise covers.
 
         Args:
-            rounding: how far the aggregator's encoding may move an update, in L2.
-            carried: whether the sum brings :attr:`entry` as it was handed in.
+            rounding: largest L2 distance by which the aggregator's encoding may move an update.
+            carried: whether the sum keeps :attr:`entry` unchanged.
 
         Raises:
-            ConfigError: names the setting, and says what to change.
+            ConfigError: names the setting, and the change to make.
         """
 
     def require_cohorts(self, cohorts: Sequence[Sequence[int]]) -> None:  # noqa: B027
-        """Raise unless the cohorts that were drawn are those that the price counts on, as far as one can see.
+        """Raise if the cohorts that were drawn visibly break an assumption of the price.
 
         Raises:
             PrivacyError: names the round.
@@ -293,14 +306,14 @@ class Plan(ABC):
         stream: Seed,  # noqa: ARG002
         rounding: float = 0.0,  # noqa: ARG002
     ) -> Contribution:
-        """One client's update -> its message.
+        """One client's message, from its update.
 
         Args:
             delta_D: the update.
             layout: names and shapes of its parts.
-            state: the state that the last round left.
-            stream: this client's, of this round.
-            rounding: how far the aggregator's encoding may move the message, in L2, before the noise is added.
+            state: the plan's state after the last round.
+            stream: random stream of this client and round.
+            rounding: largest L2 distance by which the aggregator's encoding may move the message before the noise is added.
         """
         return Contribution(delta_D, True, None)
 
@@ -311,18 +324,18 @@ class Plan(ABC):
         round_number: int,  # noqa: ARG002
         stream: Seed,  # noqa: ARG002
     ) -> Release:
-        """Sum of the cohort's contributions -> mean update.
+        """The mean update, from the sum of the cohort's contributions.
 
         Args:
-            total: the aggregator's result. The server goes by nothing else.
-            state: the state that the last round left.
-            round_number: from 0.
-            stream: of this round and the server alone.
+            total: the aggregator's result; the server uses no other data.
+            state: the plan's state after the last round.
+            round_number: number of the round, from 0.
+            stream: random stream of the server and this round.
         """
         return Release(total.mean_D, state, None)
 
     def clipped_share(self, trained: Sequence[float], within: Sequence[bool]) -> float | None:  # noqa: ARG002
-        """The share of gradients or updates that were longer than the norm; None if nothing is clipped, or nobody came.
+        """The share of gradients or updates that were longer than the norm; None if nothing is clipped or nobody came.
 
         Args:
             trained: each client's share of clipped gradients.
@@ -332,10 +345,10 @@ class Plan(ABC):
 
 
 class DpSgdPlan(Plan):
-    """A plan that clips and noises each example's gradient in local training, which is all that it does.
+    """Base class of plans whose only protection is DP-SGD in local training.
 
-    ``max_grad_norm``: the L2 norm to which a gradient is clipped. ``scheme``: the whole gradient at once, or each of L
-    layers to ``max_grad_norm``/√L.
+    ``max_grad_norm``: the L2 norm to which each example's gradient is clipped. ``scheme``: clips the whole gradient at once,
+    or each of L layers to ``max_grad_norm``/√L.
     """
 
     max_grad_norm: float
@@ -343,53 +356,53 @@ class DpSgdPlan(Plan):
 
     @property
     def clip(self) -> float:
-        """C, the L2 norm that one unit's contribution is clipped to."""
+        """C, the L2 norm to which one unit's contribution is clipped."""
         return self.max_grad_norm
 
     @property
     def dp_sgd(self) -> DpSgdPlan:
-        """Itself."""
+        """This plan itself."""
         return self
 
     @abstractmethod
     def planned(self, size: int) -> LocalTraining:
-        """The local training of a client of that size in one round."""
+        """The local training of a client of this size in one round."""
 
     def clipped_share(self, trained: Sequence[float], within: Sequence[bool]) -> float | None:  # noqa: ARG002
-        """The mean over the clients."""
+        """The mean over the clients of their shares of clipped gradients; None if nobody came."""
         return sum(trained) / len(trained) if trained else None
 
 
 class PlanSettings(PlanConfig, ABC):
-    """The contract of this shelf."""
+    """Base class of this shelf: the settings of a plan, and the plan that they make."""
 
     @abstractmethod
     def plan(self, config: ExperimentConfig, federation: Federation) -> Plan:
-        """The plan that these settings describe; not yet calibrated if a target ε is given.
+        """The plan of these settings; its noise is not yet calibrated if a target ε is given.
 
         Args:
-            config: the whole configuration: sampling, cohort and aggregator are part of what is promised.
-            federation: the facts that are not in it.
+            config: the whole configuration, because sampling, cohort and aggregator are part of the guarantee.
+            federation: the facts that the configuration does not hold.
         """
 
     @abstractmethod
     def words(self, sampler: str) -> PlanWords:
-        """The plan's words for the privacy card.
+        """The plan's sentences for the privacy card.
 
         Args:
-            sampler: the sampling that was accounted.
+            sampler: the sampler that the price assumes.
         """
 
 
 class PromiseSettings(PlanSettings):
-    """The settings of every plan that promises something.
+    """Base class of the settings of plans that promise an ε.
 
-    Exactly one of ``noise_multiplier`` and ``target_epsilon``. ``max_epsilon`` is the budget: no round begins that
-    would exceed it. It is ``target_epsilon`` unless it is given. ``randomness``: from the run's seed, so that the run
-    can be repeated, or from the operating system.
+    Exactly one of ``noise_multiplier`` and ``target_epsilon`` is given. ``max_epsilon`` is the budget: no round begins that
+    would exceed it; without it the budget is ``target_epsilon``. ``randomness``: noise from the run's seed (``seeded``), so
+    that the run can be repeated, or from the operating system (``secure``).
     """
 
-    # A shorter run, or one that its budget ends, is the beginning of a longer one. The noise itself shows in the plan.
+    # A run that is shorter, or ended by its budget, is the beginning of a longer one. The plan itself names the noise.
     unnamed: ClassVar[frozenset[str]] = frozenset({"max_epsilon", "delta", "noise_multiplier", "target_epsilon"})
 
     noise_multiplier: Size | None = None
@@ -410,15 +423,15 @@ class PromiseSettings(PlanSettings):
 
     @property
     def budget(self) -> float | None:
-        """The ε that no client may exceed; None if none was set."""
+        """The largest ε allowed; None if none was set."""
         return self.max_epsilon if self.max_epsilon is not None else self.target_epsilon
 
 
 def require_planned(done: Event | None, planned: Event | None, whose: str) -> None:
-    """Raise unless what was done is what was planned. The norm may adapt; the noise is relative to it.
+    """Raise unless the event spent equals the event planned; the norm may differ, because the noise is relative to it.
 
     Raises:
-        PrivacyError: it is not.
+        PrivacyError: the two events differ.
     """
     same = done.but_for_norm() == planned.but_for_norm() if done is not None and planned is not None else done is planned
     if not same:

@@ -1,4 +1,4 @@
-"""Settings of how a gradient or an update is clipped."""
+"""Clipping settings of plans: how a gradient or an update is clipped to norm C."""
 
 from __future__ import annotations
 
@@ -10,25 +10,25 @@ from privfl.tables import Frozen
 
 
 class FlatClipping(Frozen):
-    """The whole gradient or update is scaled to an L2 norm of at most C (Abadi 2016, McMahan 2018)."""
+    """Flat clipping: the whole gradient or update is scaled to an L2 norm of at most C (Abadi 2016, McMahan 2018)."""
 
     kind: Literal["flat"]
 
 
 class PerLayerClipping(Frozen):
-    """Each of L parts is scaled to at most C/√L, so that the whole is within C (McMahan 2018, section 2.1).
+    """Per-layer clipping: each of L parts is scaled to at most C/√L, so the whole is within C (McMahan 2018, section 2.1).
 
-    The parts of an example's gradient are layers, those of a client's update the parameter tensors.
+    The parts of an example's gradient are layers; the parts of a client's update are parameter tensors.
     """
 
     kind: Literal["per_layer"]
 
 
 class AdaptiveClipping(Frozen):
-    """C follows a quantile of the updates' norms, counted under the same ε (Andrew 2021).
+    """Adaptive clipping: C follows a quantile of the updates' norms, counted under the same ε (Andrew 2021).
 
-    ``quantile``: the share of updates that C is to leave as they are. ``lr``: of the geometric step. The count's noise
-    is a twentieth of the cohort.
+    ``quantile``: the share of updates that C should leave unclipped. ``lr``: learning rate of the geometric step. The noise
+    on the count has a standard deviation of a twentieth of the cohort.
     """
 
     kind: Literal["adaptive"]
@@ -48,5 +48,5 @@ Clipping = Annotated[
 
 
 def scheme_of(clipping: FlatClipping | PerLayerClipping | AdaptiveClipping) -> Literal["flat", "per_layer"]:
-    """The scheme by which one vector is clipped; an adaptive norm clips the whole of it."""
+    """The scheme by which one vector is clipped; an adaptive norm clips the whole vector."""
     return "per_layer" if clipping.kind == "per_layer" else "flat"

@@ -1,4 +1,4 @@
-"""DP-FedAvg: a trusted server adds noise to the sum of a secret cohort's clipped updates."""
+"""DP-FedAvg plan: a trusted server adds noise to the sum of a secret cohort's clipped updates."""
 
 from __future__ import annotations
 
@@ -24,15 +24,15 @@ from privfl.tables import Frozen, contradiction, narrow
 from privfl.vectors import Layout
 
 _FEWEST_COUNTED = 20
-"""The count's noise is the cohort over this (Andrew 2021, section 3.1)."""
+"""The standard deviation of the noise on the count is the cohort over this (Andrew 2021, section 3.1)."""
 
 _COUNTED = 0.5
-"""What a client adds to the count, or takes from it: b_k − 1/2, so that it moves it by no more (Andrew 2021, section 3.1)."""
+"""Largest absolute entry of a client in the count, which is b_k − 1/2 (Andrew 2021, section 3.1)."""
 
 
 @dataclass(frozen=True)
 class Imagined:
-    """The larger federation that a run stands for: ``cohort`` of ``population`` clients a round."""
+    """A larger, imagined federation with ``cohort`` of ``population`` clients in each round."""
 
     population: int
     cohort: int
@@ -40,38 +40,38 @@ class Imagined:
 
 @dataclass(frozen=True)
 class CentralPlan(ClientPlan):
-    """DP-FedAvg (McMahan et al. 2018, algorithm 1; Andrew et al. 2021 where the norm adapts).
+    """DP-FedAvg plan (McMahan et al. 2018, algorithm 1; with an adaptive norm Andrew et al. 2021).
 
     A round releases (Σ clip(Δ_k, C) + N(0, z²C² I)) / m over the cohort, with m = qN fixed. Nothing else depends on who
-    came: an empty cohort is a round like any other, weights are uniform, a client that drops out takes no noise with it.
-    Where the norm adapts, whether an update was within it travels as one more entry of the vector that is summed, so that
-    the server has the count of those whose updates it has, and no other.
+    came: an empty cohort is a round like any other, weights are uniform, and a client that drops out takes no noise with it.
+    If the norm adapts, each client reports whether its update was within the norm by one more entry of the vector that is
+    summed. The server thus learns the count of the clients whose updates it has, and no other count.
 
-    **Guarantees.** All global models together are (ε, δ)-indistinguishable when one client is in the federation or is not
-    (``poisson``, ``all``), or is another (``fixed``). The server is trusted: it draws the noise, knows the cohort and
-    sees the sums, so that ε says nothing against it.
+    **Guarantees.** All global models together are (ε, δ)-indistinguishable between two federations that differ in one client:
+    it is present or absent (``poisson``, ``all``), or is another client (``fixed``). The server is trusted: it draws the
+    noise, knows the cohort and sees the sums, so ε does not hold against it.
 
-    **Who took part must stay secret**, for the price counts on it. An adversary that sees the final model or all global
-    models does not learn it. A client that takes part in a secure sum does: the roster of keys names the others of its
-    cohort. With such an aggregator the promise is to ``external`` alone, unless everybody takes part every time, which is
-    no secret and earns no amplification.
+    **Who took part must stay secret**, because the price assumes it. An adversary that sees the final model or all global
+    models does not learn who took part. A client in a secure sum does, because the roster of keys names the other clients of
+    its cohort. With such an aggregator the guarantee holds against ``external`` alone, unless all clients take part in every
+    round, which is no secret and earns no amplification.
 
-    With an imagined population the noise is ``noise_multiplier`` times C times executed over imagined cohort: what the
-    mean over an imagined cohort would bear. The ledger holds the executed noise.
+    With an imagined population the noise is ``noise_multiplier`` times C times the ratio of executed to imagined cohort, so
+    the mean has the noise of a mean over an imagined cohort. The ledger holds the executed noise.
 
     ==========================  ======================================================================================
-    edge                        what happens
+    edge                        result
     ==========================  ======================================================================================
-    empty cohort                noise alone is divided by m, stepped along and counted
-    one client                  as any; the noise is what hides it
+    empty cohort                noise alone is divided by m, applied to the model and recorded in the ledger
+    one client                  a round like any other; the noise hides the client
     zero or non-finite update   contributes zero
     ==========================  ======================================================================================
 
     Args:
-        sampler, population, size: how cohorts are drawn: on average or exactly ``size`` of ``population``.
-        names_cohort: whether the aggregator shows the clients of a cohort who the others are.
-        adaptive: how the norm adapts, where it does; ``max_update_norm`` is then where it begins.
-        imagined: the federation that the noise was chosen for, where it is not this one.
+        sampler, population, size: the sampling of cohorts: on average or exactly ``size`` of ``population`` clients.
+        names_cohort: whether the aggregator tells each client of a cohort who the other clients are.
+        adaptive: settings of an adaptive norm, which begins at ``max_update_norm``; None: the norm is fixed.
+        imagined: the federation for which the noise was chosen; None: this one.
     """
 
     sampler: Literal["poisson", "fixed", "all"]
@@ -92,62 +92,62 @@ class CentralPlan(ClientPlan):
 
     @property
     def relation(self) -> Relation:
-        """A sample of fixed size knows replacement only."""
+        """Replacement of a client if cohorts have a fixed size; else add or remove one."""
         return "replace_one" if self.sampler == "fixed" else "add_or_remove_one"
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:
-        """Other clients too, where they cannot tell who else took part, or where that is no secret."""
+        """External adversaries; also clients, unless they learn a cohort that should be secret."""
         return ("external",) if self.names_cohort and self.sampler != "all" else ("external", "client")
 
     @property
     def scale(self) -> float:
-        """Executed over imagined cohort; 1 where nothing is imagined."""
+        """Ratio of executed to imagined cohort; 1 if none is imagined."""
         return self.size / self.imagined.cohort if self.imagined is not None else 1.0
 
     @property
     def accounted_sampler(self) -> str:
-        """That of the cohorts."""
+        """The sampler of the cohorts."""
         return self.sampler
 
     @property
     def executed_noise(self) -> float:
-        """Less than what it was chosen for, if a larger cohort is imagined."""
+        """The noise multiplier that is really drawn; smaller than the chosen one if a larger cohort is imagined."""
         return super().executed_noise * self.scale
 
     def candidate(self, noise_multiplier: float) -> CentralPlan:
-        """With a flat norm: what an adaptive norm's count spends is part of z, and any z can be priced."""
+        """The plan with a fixed norm, of the same price: z covers update and count, and every z can then be priced."""
         return replace(self, adaptive=None).calibrated(noise_multiplier)
 
     @property
     def _wide_count(self) -> float:
-        """σ_b of the cohort that the noise is chosen for."""
+        """σ_b, noise on the count, for the cohort for which the noise is chosen."""
         return (self.imagined.cohort if self.imagined is not None else self.size) / _FEWEST_COUNTED
 
     def planned(self, size: int = 0) -> CohortSum:  # noqa: ARG002
-        """With the norm that the first round has."""
+        """The event of a round, with the norm of the first round."""
         return self._event(self.max_update_norm)
 
     def extrapolated(self) -> CohortSum | None:
-        """Of the imagined population."""
+        """The event of a round in the imagined population; None if none is imagined."""
         if self.imagined is None:
             return None
         wide = replace(self, population=self.imagined.population, size=self.imagined.cohort, imagined=None)
         return wide.planned()
 
     def initial(self, device: torch.device) -> PlanState:
-        """The norm, where it adapts."""
+        """The clipping norm if it adapts; else nothing."""
         if self.adaptive is None:
             return {}
         return {"norm": torch.tensor(self.max_update_norm, dtype=torch.float64, device=device)}
 
     @property
     def entry(self) -> float | None:
-        """A half, where the norm adapts."""
+        """1/2 if the norm adapts, which is the largest absolute entry of a client in the count; else None."""
         return None if self.adaptive is None else _COUNTED
 
     def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
-        """Clip; where the norm adapts, say whether that was needed."""
+        """One client's clipped update; if the norm adapts, followed by ±1/2 for within the norm or not."""
         clipped = super().at_client(delta_D, layout, state, stream, rounding)
         if self.entry is None:
             return clipped
@@ -171,7 +171,7 @@ class CentralPlan(ClientPlan):
     def _adapted(self, count_1: Tensor, state: PlanState, stream: Seed) -> PlanState:
         if self.adaptive is None:
             return state
-        # What one client adds is the clipping norm here.
+        # The clipping norm of the count is the largest absolute entry of one client.
         multiplier = self._wide_count / _COUNTED * self.scale
         noisy = noised(count_1, multiplier, _COUNTED, stream / "count", self.randomness)[0]
         # b̃ = (Σ (b_k − 1/2) + N(0, σ_b²)) / m + 1/2;  C ← C exp(−η (b̃ − γ))
@@ -190,7 +190,7 @@ class CentralPlan(ClientPlan):
         )
 
     def _update_noise(self) -> float:
-        """z_Δ: the sum's own share of the noise, larger than z where a count is released beside it."""
+        """z_Δ, noise multiplier of the sum alone; larger than z if a count is released beside it."""
         if self.adaptive is None:
             return self._noise()
         # z_Δ = (z⁻² − (2σ_b)⁻²)^(−1/2)
@@ -198,9 +198,10 @@ class CentralPlan(ClientPlan):
 
 
 class ImaginedPopulation(Frozen):
-    """A larger federation that this run stands for: ``cohort`` of ``population`` clients a round.
+    """Settings of a larger, imagined federation: ``cohort`` of ``population`` clients in each round.
 
-    The noise is that of the imagined sum, scaled down to the executed cohort: its ε holds for nobody in the run.
+    The noise is that of the imagined sum, scaled down to the executed cohort; the ε of the imagined federation holds for
+    nobody in the run.
     """
 
     population: PositiveInt
@@ -224,7 +225,7 @@ class ClientCentral(ClientSettings):
 
     @property
     def budget(self) -> float | None:
-        """The executed ε that may not be exceeded; a target speaks of the imagined one if there is one."""
+        """The largest executed ε allowed; a target ε is about the imagined federation if there is one, and then sets none."""
         return self.max_epsilon if self.imagined is not None else super().budget
 
     def check(self, config: ExperimentConfig) -> None:
@@ -246,7 +247,7 @@ class ClientCentral(ClientSettings):
             )
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:
-        """The imagined population counts too, if there is one."""
+        """Require δ < 1/N for the clients, and for the imagined population if there is one."""
         super().check_clients(config, clients)
         if self.imagined is not None and self.delta >= 1 / self.imagined.population:
             wide = self.imagined.population

@@ -1,4 +1,4 @@
-"""Distributed noise: each client adds a share of integer noise inside secure aggregation."""
+"""Distributed DP plan: each client adds a share of integer noise inside secure aggregation."""
 
 from __future__ import annotations
 
@@ -22,22 +22,22 @@ from privfl.vectors import Layout
 
 @dataclass(frozen=True)
 class DistributedPlan(PublicCohortPlan):
-    """Each client adds a share of integer noise to its clipped update, inside secure aggregation.
+    """Distributed DP plan: each client adds a share of integer noise to its clipped update, inside secure aggregation.
 
-    **Guarantees.** For each client: the sums that its update is in, and so all global models, are (ε, δ)-indistinguishable
-    when its data are there or its update is zero, to any adversary that sees sums alone, the server included, as long as at
-    least ``survivors`` honest clients add their share to every sum that is revealed. Shares are sized for these: a client
-    that is lost takes its share with it, and the others' still suffice; a smaller cohort is not asked. Who takes part is
-    public, and nothing is gained from it.
+    **Guarantees.** For each client, the sums that hold its update, and so all global models, are (ε, δ)-indistinguishable
+    between a run with its updates and a run in which they are zero. This holds against every adversary that sees sums alone,
+    the server included, if at least ``survivors`` honest clients add their share to every sum that is revealed. Shares are
+    sized for that number: a lost client takes its share with it, and the shares of the others still suffice. A smaller
+    cohort is not asked to train. Who takes part is public and earns no amplification.
 
-    Edges: those of :class:`privfl.privacy.distributed.DistributedCodec`; a non-finite update is a zero.
+    Edges: those of :class:`privfl.privacy.distributed.DistributedCodec`, but a non-finite update becomes zero.
 
     Args:
-        mechanism: the distribution of a share.
-        bits: the size of a word on the wire.
-        survivors: the honest clients whose shares are in a sum for certain.
-        dimension: D.
-        clients: the most clients that a sum may have.
+        mechanism: the distribution of a share of noise.
+        bits: number of bits of a word on the wire.
+        survivors: the smallest number of honest clients whose shares are in a sum.
+        dimension: D, the length of an update.
+        clients: the largest number of clients in a sum.
     """
 
     mechanism: Literal["skellam", "discrete_gaussian"]
@@ -48,14 +48,14 @@ class DistributedPlan(PublicCohortPlan):
 
     @property
     def minimum_clients(self) -> int:
-        """The floor of survivors."""
+        """The smallest number of honest survivors."""
         return self.survivors
 
     def codec(self, rotation_key: bytes) -> DistributedCodec:
-        """How clients encode; made anew each round with a public key that no update had a part in.
+        """The codec of one round, made with a public rotation key that is independent of all updates.
 
         Raises:
-            ConfigError: so few bits hold no such sum.
+            ConfigError: the bits are too few for such a sum.
         """
         return DistributedCodec.fit(
             self.mechanism,
@@ -69,7 +69,7 @@ class DistributedPlan(PublicCohortPlan):
         )
 
     def planned(self, size: int = 0) -> NoiseShare:  # noqa: ARG002
-        """Of each client of the cohort."""
+        """The share of noise that each client of the cohort spends."""
         codec = self.codec(bytes(32))
         return NoiseShare(
             mechanism=codec.noise,
@@ -82,12 +82,12 @@ class DistributedPlan(PublicCohortPlan):
         )
 
     def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
-        """Clip; the codec, which the aggregator applies, clips again to the same norm, and adds the share."""
+        """One client's clipped update; the aggregator's codec clips again to the same norm and adds the share of noise."""
         return replace(super().at_client(delta_D, layout, state, stream, rounding), event=self.planned())
 
     @property
     def calibration_hint(self) -> str:
-        """More bits."""
+        """Advice to raise the number of bits."""
         return f", or more privacy.bits: with {self.bits} rounding may be all that is seen"
 
     def require_possible(self, rounding: float, carried: bool) -> None:
@@ -107,8 +107,8 @@ class DistributedPlan(PublicCohortPlan):
 class ClientDistributed(ClientSettings):
     """Each client adds a share of integer noise inside secure aggregation (Kairouz 2021, Agarwal 2021).
 
-    ``survivors``: the honest clients whose noise is in a sum for certain; the noise is sized for them. ``bits``: of a
-    word on the wire.
+    ``survivors``: the smallest number of honest clients whose noise is in a sum; shares are sized for it. ``bits``: number
+    of bits of a word on the wire.
     """
 
     prices_sum: ClassVar[bool] = True
@@ -129,7 +129,7 @@ class ClientDistributed(ClientSettings):
         super().check(config)
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:
-        """As many must survive as the noise is sized for."""
+        """Require that enough honest clients survive for the noise, and δ < 1/N."""
         size = config.cohort.expected(clients)
         corrupt, lost = getattr(config.aggregator, "allowed", lambda _: (0, 0))(size)
         if (needed := self.survivors + corrupt) > size - lost:

@@ -1,4 +1,4 @@
-"""DP-FTRL: a trusted server adds noise that is correlated over rounds."""
+"""DP-FTRL plan: a trusted server adds noise that is correlated over rounds."""
 
 from __future__ import annotations
 
@@ -26,25 +26,25 @@ from privfl.tables import contradiction, narrow
 
 @dataclass(frozen=True)
 class DpftrlPlan(ClientPlan):
-    """DP-FTRL: a trusted server adds noise that is correlated over rounds (Kairouz et al. 2021; Choquette-Choo et al. 2023).
+    """DP-FTRL plan: noise on sums, correlated over rounds (Kairouz et al. 2021; Choquette-Choo et al. 2023).
 
-    Round t releases (Σ clip(Δ_k, C) + (C_s⁻¹ z)_t) / m, with C_s the strategy, z of independent rows N(0, z²C² I) and m the
-    size of every cohort. The noise of earlier rounds is taken back in part, so that sums over rounds bear less of it.
+    Round t releases (Σ clip(Δ_k, C) + (C_s⁻¹ Z)_t) / m, with C_s the strategy matrix, Z of independent rows N(0, z²C² I) and
+    m the size of every cohort. Later noise cancels part of earlier noise, so sums over rounds have less of it.
 
-    **Guarantees.** All global models together are (ε, δ)-indistinguishable when one client's updates are there or are
-    zero, to other clients and to whoever has the final model. Nothing is gained from sampling: who takes part is public,
-    and the whole run is one Gaussian release with the sensitivity of a client that takes part at most every
-    ``separation`` rounds, which the sampler of cohorts sees to. The server is trusted.
+    **Guarantees.** All global models together are (ε, δ)-indistinguishable between a run with one client's updates and a run
+    in which they are zero. This holds against other clients and against anybody who has the final model. Who takes part is
+    public and earns no amplification. The whole run is one Gaussian release, with the sensitivity of a client that takes part
+    at most once in any ``separation`` rounds in a row; the cohort sampler keeps to that separation. The server is trusted.
 
-    Edges: every cohort has its size; a zero or non-finite update contributes zero. A run that ends early has spent as much
-    as the whole of it. Noise is seeded only: correlated rows are no integers on a grid.
+    Edges: every cohort has the size ``size``; a zero or non-finite update contributes zero. A run that ends early has spent
+    as much as the whole run. The noise is seeded only, because correlated rows are not integers on a grid.
 
     Args:
-        factorization: ``tree``, or ``banded`` Toeplitz with ``bands`` diagonals, of least error.
-        bands: at most ``separation``.
-        rounds: of the whole run.
+        factorization: ``tree``, or ``banded``: the Toeplitz strategy of least error with ``bands`` diagonals.
+        bands: number of bands, at most ``separation``.
+        rounds: number of rounds of the whole run.
         separation: no client takes part twice within so many rounds in a row.
-        size: of every cohort.
+        size: number of clients in every cohort.
     """
 
     factorization: Literal["tree", "banded"]
@@ -57,20 +57,20 @@ class DpftrlPlan(ClientPlan):
 
     @property
     def relation(self) -> Relation:
-        """A client's updates are there, or are zero; it takes part all the same."""
+        """A client's updates are present or are zero; it takes part in both cases."""
         return "add_or_remove_one"
 
     @property
     def adversaries(self) -> tuple[Adversary, ...]:
-        """All but the server."""
+        """All adversaries except the server."""
         return ("external", "client")
 
     def strategy(self) -> Factorization:
-        """C_s, and its noise row by row."""
+        """C_s, the strategy, which computes its noise row by row."""
         return _strategy(self.factorization, self.rounds, self.bands)
 
     def planned(self, size: int = 0) -> CorrelatedSum:  # noqa: ARG002
-        """Of every round."""
+        """The event of every round."""
         participation = Participation(self.separation, -(-self.rounds // self.separation))
         return CorrelatedSum(
             factorization=self.factorization,
@@ -99,18 +99,18 @@ class DpftrlPlan(ClientPlan):
         return Release(mean_D.float(), {"rows_MD": torch.from_numpy(rows_MD)}, event)
 
     def require_cohorts(self, cohorts: Sequence[Sequence[int]]) -> None:
-        """Each has its size, and no client is in two of them within the separation: the sensitivity counts on both."""
+        """Raise unless each cohort has its size and the separation is kept; the sensitivity assumes both."""
         last: dict[int, int] = {}
         for number, cohort in enumerate(cohorts):
             for client in cohort:
                 if number - last.get(client, number - self.separation) < self.separation:
                     raise PrivacyError(
                         f"round {number}: client {client} took part {number - last[client]} rounds before; cohorts of this "
-                        f"plan share nobody for {self.separation} rounds: mend the cohort sampler"
+                        f"plan share nobody within {self.separation} rounds: mend the cohort sampler"
                     )
                 last[client] = number
             if len(cohort) != self.size:
-                raise PrivacyError(f"round {number}: a cohort of {len(cohort)}, {self.size} was said; mend the cohort sampler")
+                raise PrivacyError(f"round {number}: a cohort of {len(cohort)}: must have {self.size}; mend the cohort sampler")
 
 
 @functools.lru_cache(maxsize=16)
@@ -120,14 +120,14 @@ def _strategy(factorization: str, rounds: int, bands: int) -> Factorization:
 
 @functools.lru_cache(maxsize=16)
 def _sensitivity(strategy: Factorization, participation: Participation) -> float:
-    """Every round asks for that of the whole run, which goes through all of its rounds."""
+    """Sensitivity of a strategy; cached, since every round asks for it and it takes a loop over all rounds."""
     return strategy.sensitivity(participation)
 
 
 class ClientDpftrl(ClientSettings):
-    """DP-FTRL: noise on the server's sums that is correlated over rounds (Kairouz 2021, Choquette-Choo 2023).
+    """DP-FTRL: noise on a trusted server's sums, correlated over rounds (Kairouz 2021, Choquette-Choo 2023).
 
-    ``factorization``: ``tree`` of Honaker, or ``banded`` Toeplitz with ``bands`` diagonals.
+    ``factorization``: tree aggregation (``tree``), or a ``banded`` Toeplitz matrix with ``bands`` diagonals.
     """
 
     prices_sum: ClassVar[bool] = True

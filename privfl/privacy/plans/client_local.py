@@ -18,22 +18,22 @@ from privfl.vectors import Layout
 
 @dataclass(frozen=True)
 class LocalPlan(PublicCohortPlan):
-    """Each client adds Gaussian noise to its own clipped update before it leaves.
+    """Client-level plan with local noise: each client adds Gaussian noise to its clipped update before sending it.
 
-    **Guarantees.** For each client: everything that it ever sends is (ε, δ)-indistinguishable when its data are there or
-    its update is zero, to any adversary, the server included. Who takes part is public, and nothing is gained from it: a
-    client spends in every round in which it takes part, and the headline is the largest over the clients. Under
-    replacement of a client's data the same noise is worth half as much; the card prints both.
+    **Guarantees.** For each client, everything that it ever sends is (ε, δ)-indistinguishable between a run with its updates
+    and a run in which they are zero. This holds against every adversary, the server included. Who takes part is public and
+    earns no amplification: a client spends in every round in which it takes part. The headline ε is the largest over the
+    clients. Under replacement of a client's data the sensitivity doubles; the card prints both.
 
-    Edges: a zero or non-finite update becomes pure noise; a cohort that the aggregator cannot take is not asked.
+    Edges: a zero or non-finite update becomes pure noise; a cohort too small for the aggregator is not asked to train.
     """
 
     def planned(self, size: int = 0) -> NoisyUpdate:  # noqa: ARG002
-        """Of each client of the cohort."""
+        """The noisy update that each client of the cohort spends."""
         return NoisyUpdate(noise_multiplier=self._noise(), max_update_norm=self.max_update_norm)
 
     def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
-        """Clip, then noise."""
+        """One client's clipped update plus noise."""
         clipped, event = super().at_client(delta_D, layout, state, stream, rounding), self.planned()
         noised_D = noised(clipped.delta_D, self._noise(), self.max_update_norm, stream / "noise", self.randomness)
         require_noise(noised_D - clipped.delta_D, event.noise_multiplier * event.max_update_norm)
@@ -41,7 +41,7 @@ class LocalPlan(PublicCohortPlan):
 
 
 class ClientLocal(ClientSettings):
-    """Each client adds Gaussian noise to its own clipped update: protected from the server too, and the costliest."""
+    """Local noise: each client adds Gaussian noise to its clipped update; needs no trusted server, and costs most accuracy."""
 
     noises_messages: ClassVar[bool] = True
 

@@ -1,4 +1,4 @@
-"""Example-level DP-SGD."""
+"""Example-level DP-SGD plan: each client clips its examples' gradients and adds noise in local training."""
 
 from __future__ import annotations
 
@@ -19,25 +19,25 @@ from privfl.tables import Size, contradiction
 
 @dataclass(frozen=True)
 class ExamplePlan(DpSgdPlan):
-    """Example-level DP-SGD at each client (Abadi et al. 2016, algorithm 1).
+    """Example-level DP-SGD plan, at each client (Abadi et al. 2016, algorithm 1).
 
-    **Guarantees.** For each client k: the joint distribution of everything that client k ever sends is
-    (ε_k, δ)-indistinguishable when one of its examples is trained on or is not, to any adversary, the server included,
-    and with secure aggregation or without. ε_k is the price of the events that the ledger holds for k. Clients hold
-    disjoint data, so the promise to every example is max_k ε_k (parallel composition, McSherry 2009).
+    **Guarantees.** For each client k, the joint distribution of everything that k ever sends is (ε_k, δ)-indistinguishable
+    between a run that trains on one of its examples and a run that does not. This holds against every adversary, the server
+    included, with or without secure aggregation. ε_k is the price of the events that the ledger holds for k. Clients hold
+    disjoint data, so the guarantee for every example is max_k ε_k (parallel composition, McSherry 2009).
 
-    The client's *size* N_k is the number of examples that it owns, whether it trains on them or not. It is public and
-    does not change with a neighbouring data set: sample rate, number of steps, denominator and weight are computed from
-    it alone. Were they computed from the number of examples trained on, one example more could show as one step more,
-    and no ε would hold. The noise multiplier and the cohorts are public too; seeded noise is drawn in floating point,
-    whose rounding (Mironov 2012) the guarantee neglects.
+    The client's *size* N_k is the number of examples that it owns, whether it trains on them or not. It is public and the
+    same in neighbouring data sets. Sample rate, number of steps, denominator and weight are computed from it alone. If they
+    were computed from the number of examples trained on, one more example could show as one more step, and no ε would hold.
+    The noise multiplier and the cohorts are public too. Seeded noise is drawn in floating point, and the guarantee neglects
+    its rounding (Mironov 2012).
 
     ===========================  =====================================================================================
-    edge                         what happens
+    edge                         result
     ===========================  =====================================================================================
     client smaller than a batch  sample rate 1: full-batch steps, no amplification
-    empty batch                  a step of pure noise; taken and counted
-    non-finite gradient          counts as zero: the example contributes nothing, the sensitivity stays
+    empty batch                  a step of pure noise, which is taken and counted
+    non-finite gradient          counts as zero, so the sensitivity is unchanged
     client that never took part  ε_k = 0
     ===========================  =====================================================================================
 
@@ -45,12 +45,12 @@ class ExamplePlan(DpSgdPlan):
         noise_multiplier: standard deviation of the noise over ``max_grad_norm``; None until it is calibrated.
         max_grad_norm: the L2 norm to which each example's gradient is clipped.
         delta: the δ at which ε is stated.
-        budget: no client's ε may exceed this; None: no limit.
+        budget: the largest ε allowed for any client; None: no limit.
         batch_size: B, the expected number of examples in a batch.
-        local_epochs, local_steps: how long a client trains in a round; one of the two.
-        sampler: how batches are drawn; ``shuffle`` is priced without any amplification by sampling.
-        randomness: where noise and batches come from.
-        scheme: the whole gradient at once, or each of L layers to ``max_grad_norm``/√L.
+        local_epochs, local_steps: length of a client's training in a round; one of the two is None.
+        sampler: sampling of batches; ``shuffle`` is priced without amplification by sampling.
+        randomness: source of noise and batches.
+        scheme: clips the whole gradient at once, or each of L layers to ``max_grad_norm``/√L.
     """
 
     noise_multiplier: float | None
@@ -69,11 +69,11 @@ class ExamplePlan(DpSgdPlan):
     adversaries: ClassVar[tuple[Adversary, ...]] = ("external", "client", "server")
 
     def sample_rate(self, size: int) -> float:
-        """Q = B / N, at most 1."""
+        """The sample rate q = B / N, at most 1."""
         return min(1.0, self.batch_size / size)
 
     def steps(self, size: int) -> int:
-        """Local steps a round. An epoch is ⌈1/q⌉ steps: each example is expected at least once."""
+        """Number of local steps in a round; an epoch is ⌈1/q⌉ steps, so each example is expected at least once."""
         if self.local_steps is not None:
             return self.local_steps
         assert self.local_epochs is not None
@@ -81,18 +81,18 @@ class ExamplePlan(DpSgdPlan):
 
     @property
     def accounted_sampler(self) -> str:
-        """That of the batches."""
+        """The sampler of the batches."""
         return self.sampler
 
     def as_if_poisson(self) -> ExamplePlan | None:
-        """For shuffled batches, which earn no amplification."""
+        """The same plan with Poisson batches; None unless batches are shuffled."""
         return replace(self, sampler="poisson") if self.sampler == "shuffle" else None
 
     def planned(self, size: int) -> LocalTraining:
-        """The local training of a client of that size in one round.
+        """The local training of a client of this size in one round.
 
         Args:
-            size: N ≥ 1, the examples that the client owns.
+            size: N ≥ 1, number of examples that the client owns.
         """
         assert self.noise_multiplier is not None, "the plan was not calibrated"
         rate = self.sample_rate(size)
@@ -111,9 +111,9 @@ class ExamplePlan(DpSgdPlan):
 
 
 class Example(PromiseSettings):
-    """Example-level DP-SGD at every client (Abadi 2016), add/remove-one, for every adversary, the server included.
+    """Example-level DP-SGD at every client (Abadi 2016): add or remove one example, also against the server.
 
-    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is reported without any. ``clipping``: the
+    ``sampler``: ``poisson`` batches earn amplification by sampling; ``shuffle`` is priced without any. ``clipping``: clips the
     whole gradient at once, or layer by layer.
     """
 
@@ -124,7 +124,7 @@ class Example(PromiseSettings):
     clipping: FixedClipping = FlatClipping(kind="flat")
 
     def check(self, config: ExperimentConfig) -> None:
-        """A batch's gradient is the clipped and noised sum: nothing is left to clip."""
+        """Refuse a second clipping of a batch's gradient, whose examples are clipped already."""
         if (norm := config.training.max_grad_norm) is not None:
             raise contradiction(
                 "training.max_grad_norm",
@@ -133,7 +133,7 @@ class Example(PromiseSettings):
             )
 
     def check_data(self, clients: int, examples: int) -> None:  # noqa: ARG002
-        """N is the number of all examples that clients own."""
+        """Require δ < 1/N, with N the number of all examples that clients own."""
         if self.delta >= 1 / examples:
             raise ConfigError(
                 f"privacy.delta = {self.delta:g}: must be below 1/N = 1/{examples}, one over all examples; lower it"

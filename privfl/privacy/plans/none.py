@@ -17,9 +17,9 @@ from privfl.privacy.plans import Federation, Plan, PlanSettings, PlanWords
 
 @dataclass(frozen=True)
 class NoPlan(Plan):
-    """A plan that promises nothing and adds no noise."""
+    """Plan without a promise: it adds no noise."""
 
-    # Not in the representation, which names nothing: there is nothing to tell two such plans apart.
+    # Left out of the representation, since all such plans are alike.
     noise_multiplier: float | None = field(default=0.0, init=False, repr=False)
     delta: float = field(default=0.5, init=False, repr=False)
     budget: float | None = field(default=None, init=False, repr=False)
@@ -32,7 +32,7 @@ class NoPlan(Plan):
     clip: ClassVar[float] = 0.0
 
     def planned(self, size: int) -> Event:  # noqa: ARG002
-        """Nothing is spent.
+        """No event: nothing is spent without a promise.
 
         Raises:
             PrivacyError: always.
@@ -40,20 +40,20 @@ class NoPlan(Plan):
         raise PrivacyError("privacy.kind = 'none': nothing is promised, so no round spends anything")
 
     def accounts(self, cohort: object) -> tuple[Account, ...]:  # noqa: ARG002
-        """Nobody's."""
+        """No accounts."""
         return ()
 
     def calibrated(self, noise_multiplier: float) -> NoPlan:  # noqa: ARG002
-        """The same plan."""
+        """This plan, unchanged."""
         return self
 
     def without_terms(self) -> NoPlan:
-        """The same plan."""
+        """This plan, unchanged."""
         return self
 
 
 class NoPrivacy(PlanSettings):
-    """Ordinary federated training; nothing is promised."""
+    """Ordinary federated training without a privacy promise."""
 
     promises: ClassVar[bool] = False
 
@@ -62,5 +62,5 @@ class NoPrivacy(PlanSettings):
         return NoPlan()
 
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
-        """Nothing is clipped, noised, or taken to be public."""
+        """The sentence that no noise is added."""
         return PlanWords(noise="No noise is added.", public="")

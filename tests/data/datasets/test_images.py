@@ -97,9 +97,17 @@ def truncated(place: Path) -> None:
 
 
 MISTAKES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
-    "an empty class": (lambda scans: (scans / "odd").mkdir(), {}, "odd: has no image of its class; give it some, or take the"),
+    "an empty class": (
+        lambda scans: (scans / "odd").mkdir(),
+        {},
+        "odd: has no image of its class; add at least one, or remove the",
+    ),
     "a note": (lambda scans: (scans / "sick" / "notes.txt").touch(), {}, "notes.txt: is no image; allowed: .png, .jpg, .jpeg"),
-    "a stray file": (lambda scans: written(scans / "a.png", PIXELS[0]), {}, "a.png: is a file where a folder must be"),
+    "a stray file": (
+        lambda scans: written(scans / "a.png", PIXELS[0]),
+        {},
+        "a.png: is a file among the folders of classes or clients",
+    ),
     "unreadable": (
         lambda scans: (scans / "sick" / "00.png").write_bytes(b"GIF89a"),
         {},
@@ -110,12 +118,12 @@ MISTAKES: dict[str, tuple[Callable[[Path], Any], dict[str, Any], str]] = {
     "a level more": (
         lambda scans: written(scans / "sick" / "North" / "0.png", PIXELS[0]),
         {},
-        "North: is a folder in that of a class; set data.by_client = true",
+        "North: is a folder in that of a class; move it, or set data.by_client = true",
     ),
     "a level less": (
         lambda scans: None,
         {"by_client": True},
-        "00.png: is a file where a folder must be, of a class or a client",
+        "00.png: is a file among the folders of classes or clients",
     ),
     "train alone": (
         lambda scans: (scans / "train").mkdir(),

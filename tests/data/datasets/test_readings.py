@@ -13,7 +13,7 @@ from privfl.data.datasets.digits import Digits
 from privfl.data.federated import Examples, LoadedData
 from privfl.errors import DataError
 
-SHUFFLED = r"my_lab\.table: reads other data each time, .* seed its shuffling \(random_state=0, or np\.random\.default_rng"
+SHUFFLED = r"my_lab\.table: reads other data each time, .* give its shuffling a fixed seed \(random_state=0, or"
 
 
 class Table(Dataset):

@@ -230,7 +230,11 @@ MISTAKES: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     ),
     "nothing left": (PATIENTS.replace("yes", "").replace("no", ""), {"missing": "drop"}, "no row has all values"),
     "empty column": ("a,b,sick\n" + ",1,0\n,2,1\n" * 9, {}, "its column 'a' has no value at all; name it in data.drop"),
-    "identifier": (WIDE, {}, "column 'id' has another whole number in each row, as an identifier has; name it in data.drop"),
+    "identifier": (
+        WIDE,
+        {},
+        "column 'id' has a different whole number in each row, as an identifier has; name it in data.drop",
+    ),
     "names": (NAMES, {}, "its column 'name' has 101 different texts, such as 'Patient 0'; name it in data.drop"),
     "many classes": (WIDE, {"label": "id"}, "has 101 different values, too many for classes; set data.target = 'number' and"),
     "text classes": (NAMES, {"label": "name"}, "has 101 different values, too many for classes; name another column"),
@@ -240,7 +244,7 @@ MISTAKES: dict[str, tuple[str | bytes, dict[str, Any], str]] = {
     "infinite": (PATIENTS.replace("63", "inf"), {}, "'age': row 1 of patients.csv has 'inf', which is too large"),
     "too large": (PATIENTS.replace("63", "1e39"), {"numbers": "age"}, "'age': row 1 of patients.csv has '1e39', which is too"),
     "no input": ("sick\n1\n0\n", {}, "no column is left as an input"),
-    "no rows": ("age,sick\n", {}, "has no rows below its names of columns"),
+    "no rows": ("age,sick\n", {}, "has no rows below its header; add at least one"),
     "nothing": ("", {}, "cannot be read as a table"),
     "twice": ("age,age,sick\n1,2,3\n", {}, "has two columns named 'age'; rename one of them"),
     "no name": ("age,,sick\n1,2,3\n", {}, "its column 2 has no name"),
@@ -302,7 +306,7 @@ def test_the_settings_mistakes_are_said_before_anything_is_read(
     monkeypatch.chdir(tmp_path)
     privfl = calling(monkeypatch, capsys)
     for words, said in {
-        "file=none.csv label=sick": f"data.file = 'none.csv': there is no such file in {tmp_path}, the folder that the path",
+        "file=none.csv label=sick": f"data.file = 'none.csv': there is no such file in {tmp_path}, the folder at which",
         "file=. label=sick": "data.file = '.': is a folder; give a file",
         "label=sick": "data.file: is missing",
         "file=p.csv label=sick drop=sick": "data.drop = 'sick': is named in data.label too; name each column once",
