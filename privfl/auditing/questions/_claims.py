@@ -1,4 +1,4 @@
-"""What the questions about canaries have in common."""
+"""Scores, shares and checks that the questions about canaries have in common."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ class CanaryClients:
     norm: float | None
 
     def upload(self, client: int, joined_D: Tensor) -> Tensor:
-        """What a client hands to the plan: a canary its direction or a zero, any other its own joined payload.
+        """The payload that a client hands to the plan: a canary its direction or a zero, any other client its own.
 
         Without a clipping norm a canary's update is ``scale`` times as long as the one that its training gave.
         """

@@ -1,4 +1,4 @@
-"""What canaries have in common that are directions."""
+"""The base of canaries that are directions."""
 
 from __future__ import annotations
 
