@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from attacks import Attack, _shadows
 from attacks._coins import Coins
+from attacks._malicious import MaliciousServerAttack
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.bound import NoiseFamily
@@ -29,6 +30,7 @@ from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, Vie
 from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
+from privfl.running.asking import Federation
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
@@ -44,7 +46,7 @@ from privfl.running.knowledge import (
 )
 from privfl.running.pricing import noise_family
 from privfl.running.run_folder import RunFolder
-from privfl.running.views import open_view
+from privfl.running.views import MaliciousServerView, open_view
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.storage import npz, read_npz, write_atomic
@@ -82,10 +84,10 @@ def run_attacks(
         config = with_settings(folder, settings)
         chosen = _chosen(config, _all_names(folder, config, names))
         with deterministic():
-            knowledge, noise = _prepared(folder, config, chosen, observer)
-            claims = [(attack, _claim(folder, attack, knowledge)) for attack in chosen]
+            knowledge = _prepared(folder, config, chosen, observer)
+            claims = [(attack, _claim(folder, config, attack, knowledge)) for attack in chosen]
             truth = _opened_truth(folder, config)
-            return _judged(folder, config, claims, truth, noise)
+            return _judged(folder, config, claims, truth, _noise(folder, config))
 
 
 def require_possible(experiment: Experiment, chosen: Iterable[object] | None = None) -> None:
@@ -180,11 +182,8 @@ def _question(kind: str) -> Question:
 
 def _prepared(
     folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: ShadowObserver | None
-) -> tuple[Knowledge, NoiseFamily | None]:
-    """The knowledge that attacks are given, and the mechanism that questions about canaries are asked of.
-
-    The experiment, which holds the truth, is in nothing that an attack is given.
-    """
+) -> Knowledge:
+    """The knowledge that attacks are given. The experiment, which holds the truth, does not outlive this."""
     experiment = assemble(config)
     _require_same_data(folder, experiment)
     require_possible(experiment, chosen)
@@ -197,7 +196,7 @@ def _prepared(
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
-    knowledge = Knowledge(
+    return Knowledge(
         network=_network(experiment),
         candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
         population=LabelledExamples(experiment.test_x, data.test.y),
@@ -205,14 +204,20 @@ def _prepared(
         protocol=_protocol(experiment),
         directions=_directions(experiment),
     )
-    return knowledge, _noise(experiment, folder.result.rounds)
+
+
+def _network(experiment: Experiment) -> Network:
+    return Network(experiment.model, experiment.layout, experiment.task, experiment.outputs)
 
 
 def _directions(experiment: Experiment) -> KnownDirections | None:
-    """Those of the candidates, if they are canaries that are directions."""
-    if experiment.directions is None:
+    """The directions of the candidates, if these are canaries that are directions."""
+    canaries = experiment.canaries
+    if canaries is None or canaries.directions is None:
         return None
-    return KnownDirections(experiment.directions, experiment.initial_D, 1.0 if _whole_clients(experiment.config) else -1.0)
+    # Updates go against gradients.
+    sign = 1.0 if canaries.item.whole_clients else -1.0
+    return KnownDirections(canaries.directions, experiment.initial_D, sign)
 
 
 def _whole_clients(config: ExperimentConfig) -> bool:
@@ -220,17 +225,14 @@ def _whole_clients(config: ExperimentConfig) -> bool:
     return config.canaries is not None and narrow(config.canaries, Canaries).whole_clients
 
 
-def _noise(experiment: Experiment, rounds: int) -> NoiseFamily | None:
+def _noise(folder: RunFolder, config: ExperimentConfig) -> NoiseFamily | None:
     """The mechanism of a run with canaries; None if it has none, or promises nothing."""
-    if experiment.config.canaries is None:
+    if config.canaries is None or not config.privacy.promises:
         return None
+    experiment = assemble(config)
     # A canary client hands in its direction or a zero; any other candidate makes another of its client's update.
-    relation = experiment.plan.relation if _whole_clients(experiment.config) else experiment.plan.attack_relation
-    return noise_family(experiment, rounds, relation)
-
-
-def _network(experiment: Experiment) -> Network:
-    return Network(experiment.model, experiment.layout, experiment.task, experiment.outputs)
+    relation = experiment.plan.relation if _whole_clients(config) else experiment.plan.attack_relation
+    return noise_family(experiment, folder.result.rounds, relation)
 
 
 def _protocol(experiment: Experiment) -> Protocol:
@@ -251,17 +253,47 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 # --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
+def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> Claimed:
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
+    asked = 0
+    if isinstance(attack, MaliciousServerAttack):
+        assert isinstance(view, MaliciousServerView)
+        view = _answered(folder, config, attack, view, knowledge)
+        asked = len(view.answers)
     claim, wanted = attack.run(view, knowledge), question.claim
     if not isinstance(claim, wanted):
         raise ItemError(
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
             f"a {wanted.__module__}.{wanted.__name__}"
         )
-    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read())
+    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
+
+
+def _answered(
+    folder: RunFolder,
+    config: ExperimentConfig,
+    attack: MaliciousServerAttack,
+    view: MaliciousServerView,
+    knowledge: Knowledge,
+) -> MaliciousServerView:
+    """The view with the answers to all rounds that the attack asks for. No experiment is there while the attack is at work."""
+
+    def federation() -> Federation:
+        return Federation.after(folder, assemble(config), attack.kind, attack.rounds)
+
+    begun = federation()
+    view = replace(view, cohorts=begun.cohorts, hides_updates=begun.experiment.aggregator.hides_updates)
+    del begun
+    while orders := attack.ask(view, knowledge):
+        if len(view.answers) + len(orders) > attack.rounds:
+            raise ItemError(
+                f"attack {attack.kind!r}: asked for {len(view.answers) + len(orders)} rounds; it may ask for {attack.rounds}: "
+                "raise its setting rounds"
+            )
+        view = replace(view, answers=view.answers + federation().answers(orders, len(view.answers)))
+    return view
 
 
 _WHO = ("owner_N", "candidate_N", "member_N")
@@ -332,12 +364,12 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
     except RunFolderError:
         return
     for finding in findings:
-        made = {}
+        made, asked = {}, finding.asked_by()
         for attack, rounds in finding.made_by().items():
             arrays = kept.get(attack)
             if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
                 continue
-            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds)
+            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds, asked.get(attack, 0))
         if made:
             yield _Group(finding.question, finding.adversary), made
 

@@ -2,8 +2,8 @@
 
 **A noise multiplier is refuted, never an ε.** Each bound takes for granted that the run did what it says but for the noise:
 sampling, number of steps, clipping norm. Held against the promised noise it says that the noise is too small. A run that
-clips wrongly, or samples otherwise, is flagged by the same figure. It says nothing about other mechanisms: on Laplace noise it is
-wrong most of the time (:mod:`privfl.auditing.noise`).
+clips wrongly, or samples otherwise, is flagged by the same figure. It says nothing about other mechanisms: on Laplace noise
+it is wrong most of the time (:mod:`privfl.auditing.noise`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,12 +19,11 @@ from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
-from privfl.federation.aggregators import Aggregator, RoundContext
+from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
-from privfl.federation.canaries import Canaries, CanaryClients, Site
-from privfl.federation.canaries._directed import DirectedCanaries
-from privfl.federation.noise_domain import RunFacts, noise_domain, state_digest, with_members, with_model
+from privfl.federation.canaries._planted import Planted, plant
+from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
     CohortTasks,
@@ -44,7 +43,6 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
-from privfl.learning.training._directions import Directions, PlantedGradients
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
@@ -58,6 +56,15 @@ from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
 
 Contract = TypeVar("Contract")
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a run without records has come: the next round's state, the validation losses, and whether it was stopped."""
+
+    state: ServerState
+    losses: tuple[float | None, ...] = ()
+    stopped: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +95,8 @@ class Experiment:
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
         processes: the processes that carry out the run together.
-        directions: the directions of the canaries, if canaries are directions.
+        canaries: the canaries, if there are any.
+        is_shadow: whether it is a shadow model of another run.
     """
 
     config: ExperimentConfig
@@ -116,7 +124,8 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     noise_domain: str
     processes: Processes = ALONE
-    directions: Directions | None = None
+    canaries: Planted | None = None
+    is_shadow: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -162,55 +171,37 @@ class Experiment:
 
         Only an identical query gets the same noise, so the stream depends on the model that the round begins with. Without a
         promise there is no noise to share. The stream then depends on the seed alone, so that two runs with one seed are
-        paired.
+        paired. A shadow model is released to nobody. Its stream does not depend on the model, so that rounding, which may
+        differ if several shadow models are trained together, does not change the noise.
         """
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
             return stream
+        if self.is_shadow:
+            return stream / self.noise_domain
         told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
         return stream / with_model(self.noise_domain, state.global_D, told)
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
-        scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
+        # A round that is asked for after the last one goes by the last one's rate.
+        number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
+        scale = schedule_of(self.config.training.round_schedule).factor(number, rounds)
 
-        planted, canaries = self._planted_gradients(), self._canary_clients()
+        gradients = None if self.canaries is None else self.canaries.gradients(self.data, self.plan)
 
         def task(client: int) -> LocalTask:
-            rows = self.data.members_of(client)
-            if canaries is not None and client in canaries.place_of:
-                # What it trains is replaced; its coin must not show in anything else.
-                rows = np.flatnonzero(self.data.owner_N == client)
-            rows_n = torch.from_numpy(rows)
+            rows_n = torch.from_numpy(self.data.members_of(client))
             kept = state_of_client(self.algorithm, state, client).kept
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only an identical query gets the same noise, and the client's state is a part of the query.
-            own = own / state_digest(kept) if kept and self.plan.promises else own
+            own = own / state_digest(kept) if kept and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
-            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, planted)
+            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
-
-    def _planted_gradients(self) -> PlantedGradients | None:
-        """The gradients in the place of those of the canaries; None if canaries are no gradients."""
-        item, directions = self.config.canaries, self.directions
-        if directions is None or not isinstance(item, DirectedCanaries) or item.whole_clients:
-            return None
-        length = item.scale * self.plan.clip
-        rows_M = np.flatnonzero(self.data.candidate_N)
-        return PlantedGradients(rows_M, lambda place: length * directions.vector(place))
-
-    def _canary_clients(self) -> CanaryClients | None:
-        """The uploads of canary clients; None if there are none."""
-        item, directions = self.config.canaries, self.directions
-        if directions is None or not isinstance(item, DirectedCanaries) or not item.whole_clients:
-            return None
-        rows_M = np.flatnonzero(self.data.candidate_N)
-        place_of = {int(client): place for place, client in enumerate(self.data.owner_N[rows_M])}
-        norm = self.plan.clip if self.plan.clips_updates else None
-        return CanaryClients(directions, place_of, self.data.member_N[rows_M], item.scale, norm)
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """The privacy events of that round, by account; empty if the round will be skipped or nothing is promised."""
@@ -227,16 +218,54 @@ class Experiment:
         """The reason why nobody trains in that round; None if somebody does."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
+    def step(
+        self,
+        state: ServerState,
+        *,
+        observed: bool = False,
+        transcript: Path | None = None,
+        cohort: CohortTasks | None = None,
+    ) -> Outcome:
         """Carry out one round.
 
         Args:
             state: the state that the round begins with.
             observed: whether to keep the server's view.
             transcript: a folder for the messages to the server; None: they are not kept.
+            cohort: the round's cohort; None: it is put together here.
         """
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state).run(state, self.cohort(state), context)
+        return self._round(state).run(state, cohort or self.cohort(state), context)
+
+    def answers(self, state: ServerState, models: Mapping[int, Tensor]) -> tuple[Sequence[int], Aggregate | None]:
+        """Play a round in which a malicious server sends the cohort models of its choice; nothing is kept of it.
+
+        If the plan promises something, everybody draws from streams that are named by all of the models: no two questions share
+        noise. Otherwise runs of one seed are paired here too.
+
+        Args:
+            state: of which the round and the clients' states count.
+            models: the model that each client of the round's cohort is sent, of shape (D,).
+
+        Returns:
+            who handed something in, and the aggregate; None if nobody did.
+        """
+        asked = question_digest(models) if self.plan.promises else ""
+        own = replace(self, seed=self.seed / "asked" / asked, secret=self.secret / "asked" / asked, personal=None)
+        groups: dict[int, list[int]] = {}
+        for client in sorted(models):
+            groups.setdefault(id(models[client]), []).append(client)
+        tasks = []
+        for clients in groups.values():
+            with_model = replace(state, global_D=models[clients[0]])
+            tasks.append((with_model, replace(own.cohort(with_model), clients=tuple(clients))))
+        first = tasks[0][0] if tasks else state
+        context = own._context(first, observed=True, transcript=None)
+        context = replace(context, models=models if len(tasks) > 1 else {})
+        done, aggregate = own._round(first).answers(tasks, context)
+        if aggregate is not None:
+            aggregate = replace(aggregate, seen=own.payload.seen(own.plan.seen(aggregate.seen)))
+        return sorted([*done.clients, *done.stand_ins]), aggregate
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process begins, until the first process ends the run."""
@@ -278,7 +307,7 @@ class Experiment:
             terms=self.terms,
             behaviour=self.behaviour,
             misbehaving=self.misbehaving,
-            canaries=self._canary_clients(),
+            canaries=None if self.canaries is None else self.canaries.clients(self.data, self.plan),
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
@@ -289,13 +318,20 @@ class Experiment:
 
     def train(self) -> Tensor:
         """Train all rounds without writing records, as for shadow models; returns the final global model, shape (D,)."""
-        state, stopped, losses = self.initial_state(), False, list[float | None]()
-        while state.round < self.config.rounds and not stopped:
-            outcome = self.step(state)
-            losses.append(self.validation_loss(outcome))
-            lost = outcome.aggregate is not None and outcome.aggregate.ends_run
-            state, stopped = outcome.state, lost or self.ended(losses) is not None
-        return state.global_D
+        progress = Progress(self.initial_state())
+        while not self.over(progress):
+            progress = self.after(progress, self.step(progress.state))
+        return progress.state.global_D
+
+    def over(self, progress: Progress) -> bool:
+        """Whether the run has no round left."""
+        return progress.stopped or progress.state.round >= self.config.rounds
+
+    def after(self, progress: Progress, outcome: Outcome) -> Progress:
+        """The run's progress after one more round."""
+        losses = (*progress.losses, self.validation_loss(outcome))
+        lost = outcome.aggregate is not None and outcome.aggregate.ends_run
+        return Progress(outcome.state, losses, lost or self.ended(losses) is not None)
 
     def validation_loss(self, outcome: Outcome) -> float | None:
         """The mean loss after a round on the clients' validation examples.
@@ -335,6 +371,7 @@ class Experiment:
             cohorts=_draw_cohorts(self.config, data, seed, name),
             noise_domain=name,
             processes=ALONE,
+            is_shadow=True,
         )
 
     def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:
@@ -371,19 +408,12 @@ def assemble(
     item = narrow(config.model, Model)
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
-    initial_D, training, directions = to_vector(module), config.training, None
-    if config.canaries is not None:
-        canaries, site = narrow(config.canaries, Canaries), Site(data, task, module, seed / "canaries")
-        data, directions = canaries.planted(site), canaries.directions(site)
-        training = training.model_copy(update={"engine": canaries.engine or training.engine})
+    initial_D = to_vector(module)
+    data, canaries = plant(config, data, task, module, seed)
+    training = config.training if canaries is None else canaries.training(config.training)
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm = narrow(config.algorithm, Algorithm)
     dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
-    if directions is not None and dimension != directions.size:
-        raise ConfigError(
-            f"algorithm.kind = {algorithm.kind!r}: uploads more than an update, and canaries that are directions know "
-            "of updates only; set algorithm = 'fedavg', or canaries.kind = 'mislabelled'"
-        )
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
@@ -428,7 +458,7 @@ def assemble(
         cohorts=cohorts,
         noise_domain=name,
         processes=processes,
-        directions=directions,
+        canaries=canaries,
     )
     _require_possible(experiment)
     return experiment

@@ -75,16 +75,21 @@ class Canaries(CanariesConfig, ABC):
     def places(self, data: FederatedData, generator: np.random.Generator) -> IntArray:
         """The examples of the pool whose places the canaries take, of shape (M,), ascending.
 
-        One example of each client, which is a member whatever the coins say, stays where it is.
-
         Raises:
             ConfigError: there are too few.
+        """
+        return self._drawn(self.free(data), f"of {len(data.pool)} examples", "give more data", generator)
+
+    def free(self, data: FederatedData) -> IntArray:
+        """The examples of the pool whose places may be taken, ascending.
+
+        One example of each client, which is a member whatever the coins say, stays where it is.
         """
         free_N = np.ones(len(data.pool), np.bool_) if data.validation_N is None else ~data.validation_N
         always = np.flatnonzero(free_N & ~data.candidate_N)
         _, first = np.unique(data.owner_N[always], return_index=True)
         free_N[always[first]] = False
-        return self._drawn(np.flatnonzero(free_N), f"of {len(data.pool)} examples", "give more data", generator)
+        return np.flatnonzero(free_N)
 
     def _drawn(self, free: IntArray, among: str, fewer: str, generator: np.random.Generator) -> IntArray:
         if self.count > len(free):

@@ -16,7 +16,7 @@ class Client(DirectedCanaries):
     """Clients whose update is a vector in a direction of its own if their coin says so, and zero otherwise.
 
     They take part as any client does, and the plan clips what they hand in. A zero is what an absent client adds. The coin of
-    a client is kept as the membership of the first of its examples. ``scale``: the length before the clip, in clipping
+    a client is kept as the membership of one of its examples. ``scale``: the length before the clip, in clipping
     norms; without a promise, in lengths of the client's own update.
     """
 
@@ -39,10 +39,12 @@ class Client(DirectedCanaries):
             )
 
     def places(self, data: FederatedData, generator: np.random.Generator) -> IntArray:
-        """The first example of each client that is taken, of shape (M,), ascending.
+        """One example of each client that is taken, of shape (M,), ascending.
 
         Raises:
             ConfigError: there are too few clients.
         """
-        _, first_K = np.unique(data.owner_N, return_index=True)
-        return self._drawn(np.sort(first_K), f"of {len(data.clients)} clients", "raise data.clients", generator)
+        free = self.free(data)
+        _, first_K = np.unique(data.owner_N[free], return_index=True)
+        among = f"of {len(data.clients)} clients, the number of those that have two examples"
+        return self._drawn(free[np.sort(first_K)], among, "raise data.clients", generator)

@@ -207,7 +207,7 @@ def test_canaries_that_do_not_suit_the_plan_are_refused(kind: str, changes: Any,
     ("canaries", "kind", "why"),
     [
         (5000, None, "must be at most 143"),
-        (10, "client", "must be at most 2, of 2 clients"),
+        (10, "client", "must be at most 2, of 2 clients, the number"),
         (65, "blank", "at most 64, one mark"),
     ],
 )
