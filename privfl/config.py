@@ -132,7 +132,7 @@ class AlgorithmConfig(Item):
 
 
 class CanariesConfig(Item):
-    """What is planted into a run for an audit; the contract of its shelf is :class:`privfl.federation.canaries.Canaries`.
+    """Canaries, planted into a run for an audit; the contract of their shelf is :class:`privfl.federation.canaries.Canaries`.
 
     ``count`` is M, how many canaries there are; about half of them are trained on.
     """
