@@ -1,4 +1,4 @@
-"""The part of the page that the findings about canaries have in common: a table with a row for each audit."""
+"""A table with a row for each audit, which the blocks about canaries share."""
 
 from __future__ import annotations
 

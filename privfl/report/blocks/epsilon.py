@@ -1,4 +1,4 @@
-"""What the canaries refute of the promised ε: lower bounds that hold for any mechanism."""
+"""Block for the audits of ε: lower bounds that canaries give, valid for any mechanism."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.epsilon import EpsilonFinding, EpsilonRecord
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
 from privfl.report.blocks import _canaries as parts
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, epsilon, level, listing
@@ -73,7 +73,7 @@ class Epsilon(Block):
             found = (f"≥ {epsilon(best.epsilon_lower)}", f"{level(best.level)} confidence; {epsilon(best.ceiling)} at most")
         return [Column(f"audited ε, {adversary}", f"audited ε, {adversary}", found)]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
         return []
 

@@ -1,4 +1,4 @@
-"""Estimates of ε from canaries, which are no bounds."""
+"""Block for estimates of ε from canaries, which are no bounds."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.estimate import EstimateFinding
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
 from privfl.report.blocks import _canaries as parts
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, epsilon, scientific
@@ -55,7 +55,7 @@ class Estimate(Block):
         """See :class:`privfl.report.blocks.Block`: none, since runs are not compared by estimates."""
         return []
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
         return []
 

@@ -1,4 +1,4 @@
-"""What the canaries refute of the promised noise: bounds on the noise of the run's own mechanism, and none on ε."""
+"""Block for the audits of the noise: bounds on the noise of the mechanism of the run, and none on ε."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.noise import NoiseFinding, NoiseRecord
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
 from privfl.report.blocks import _canaries as parts
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, level, listing
@@ -79,7 +79,7 @@ class Noise(Block):
         found: Cell = ("not measured", "") if finding is None else _least(_narrow(finding))
         return [Column(f"audited noise, {adversary}", f"audited noise, {adversary}", found)]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
         return []
 
