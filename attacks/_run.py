@@ -22,7 +22,7 @@ from attacks._coins import Coins
 from attacks._shadows import Observer
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
-from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
@@ -129,7 +129,7 @@ def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]
         return asked
     try:
         others = [one for one in folder.findings if one.shadow_models != config.attacks.shadow_models]
-        again = [name for finding in others for name in finding.made_by()]
+        again = [name for finding in others for name in finding.rounds_by_attack()]
     except RunFolderError:
         # Nobody knows how they were made.
         again = list(_kept(folder))
@@ -205,7 +205,7 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 # --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
+def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> AttackClaim:
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
@@ -215,7 +215,7 @@ def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
             f"a {wanted.__module__}.{wanted.__name__}"
         )
-    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read())
+    return AttackClaim(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read())
 
 
 _WHO = ("owner_N", "candidate_N", "member_N")
@@ -240,11 +240,11 @@ def _truth(
 def _judged(
     folder: RunFolder,
     config: ExperimentConfig,
-    claims: Sequence[tuple[Attack, Claimed]],
+    claims: Sequence[tuple[Attack, AttackClaim]],
     truth: Truth,
 ) -> tuple[Finding, ...]:
     """Judge all claims, the earlier ones too, and write everything down."""
-    groups: dict[_Group, dict[str, Claimed]] = {}
+    groups: dict[_Group, dict[str, AttackClaim]] = {}
     for attack, made in claims:
         groups.setdefault(_Group(attack.question, attack.adversary), {})[attack.kind] = made
     for group, before in _found_before(folder, {attack.kind for attack, _ in claims}, truth):
@@ -269,7 +269,7 @@ def _kept(folder: RunFolder) -> dict[str, dict[str, NDArray[Any]]]:
     return {attack: read_npz(path) for attack, path in files.items() if path.parent.name != "shadows"}
 
 
-def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, Claimed]]]:
+def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, AttackClaim]]]:
     """The claims of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by one and
     kept the best would choose on the very candidates that are measured.
     """
@@ -280,11 +280,11 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
         return
     for finding in findings:
         made = {}
-        for attack, rounds in finding.made_by().items():
+        for attack, rounds in finding.rounds_by_attack().items():
             arrays = kept.get(attack)
             if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
                 continue
-            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds)
+            made[attack] = AttackClaim(_question(finding.question).claim.from_arrays(attack, arrays), rounds)
         if made:
             yield _Group(finding.question, finding.adversary), made
 

@@ -101,7 +101,7 @@ class Guesses:
     """Shares of candidates to guess: those of highest scores as members, those of lowest scores as others (non-members)."""
 
     members: float = SHARE
-    others: float = 0.0
+    nonmembers: float = 0.0
 
 
 def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Guesses:
@@ -135,7 +135,7 @@ def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.9
 
 def _counts(guesses: Guesses, candidates: int) -> tuple[int, int]:
     """Numbers of candidates to guess as members and as others; together at least one."""
-    highest, lowest = int(candidates * guesses.members), int(candidates * guesses.others)
+    highest, lowest = int(candidates * guesses.members), int(candidates * guesses.nonmembers)
     return (max(1, highest), 0) if lowest == 0 else (highest, lowest)
 
 

@@ -94,7 +94,7 @@ def test_an_attack_s_findings_stay_with_the_run(plain: privfl.Run) -> None:
     found = plain.attack("membership/loss", shadow_models=0)
     assert found == plain.findings
     (one,) = found
-    assert one.made_by() == {"membership/loss": ()}
+    assert one.rounds_by_attack() == {"membership/loss": ()}
     assert plain.config.attacks.shadow_models == 0
     with pytest.raises(ConfigError, match="attack 'membership/nonsense'"):
         plain.attack("membership/nonsense")

@@ -113,7 +113,7 @@ def test_cohorts_are_of_the_size_that_is_said(kind: str) -> None:
     # 300 sums of at most 12 coins: a standard deviation of at most 0.1 of the mean, four of which are allowed.
     assert abs(sizes.mean() - sampler.expected(POPULATION)) <= (0.4 if sampler.accounted == "poisson" else 0)
     assert cohorts[:5] == draw_cohorts(sampler, POPULATION, 5, Seed(1))
-    if sampler.apart is not None:
+    if sampler.min_separation is not None:
         plan_of("client_dpftrl").require_cohorts(cohorts)
     assert sampler.words()
 

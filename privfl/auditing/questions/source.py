@@ -34,7 +34,7 @@ class SourceClaim(Claim):
         return {f"{attack}: {variant}": client_N for variant, client_N in self.clients.items()}
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): client_N for name, client_N in arrays.items()})
 
@@ -72,7 +72,7 @@ class SourceFinding(Finding):
     chance: float
     attacks: list[SourceRecord]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 

@@ -26,7 +26,7 @@ class CohortSampler(CohortConfig, ABC):
     or everybody, each round independent of all others. None: nothing may be gained from them."""
 
     @property
-    def apart(self) -> int | None:
+    def min_separation(self) -> int | None:
         """Rounds in a row within which no client takes part twice; None: nothing of the kind is kept."""
         return None
 

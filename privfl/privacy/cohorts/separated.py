@@ -21,7 +21,7 @@ class Separated(CohortSampler):
     separation: PositiveInt
 
     @property
-    def apart(self) -> int:
+    def min_separation(self) -> int:
         """The separation."""
         return self.separation
 

@@ -124,7 +124,7 @@ class Membership(Block):
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
-        rounds = finding.made_by().get(finding.best.attack, ())
+        rounds = finding.rounds_by_attack().get(finding.best.attack, ())
         title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}"
         table = Table(
             "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
