@@ -173,7 +173,7 @@ def test_guesses_by_hand() -> None:
     assert (audit.guesses, audit.correct) == (20, 18)
     audit = one_run_audit(scores, member, guesses=Guesses(members=0.0, nonmembers=0.35))
     assert (audit.guesses, audit.correct) == (7, 7)
-    with pytest.raises(DataError, match="nobody may be both"):
+    with pytest.raises(DataError, match="lower the shares of members and nonmembers"):
         one_run_audit(scores, member, guesses=Guesses(0.9, 0.5))
     assert chosen_guesses(member.astype(float), np.arange(20) >= 10).members > 0
 

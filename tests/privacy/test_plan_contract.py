@@ -126,5 +126,5 @@ def test_cohorts_that_are_not_as_far_apart_as_they_say_end_the_run_before_it_beg
 
 def test_cohorts_of_one_s_own_are_counted_on_by_no_price() -> None:
     table = {**config_of("client_central").model_dump(exclude_none=True), "cohort": {"kind": "own_items.crowded"}}
-    with pytest.raises(ConfigError, match=r"cohort\.kind = 'own_items\.crowded': cohorts of .* are drawn in secret"):
+    with pytest.raises(ConfigError, match=r"cohort\.kind = 'own_items\.crowded': .* draws cohorts in secret"):
         small(**table)

@@ -46,9 +46,13 @@ class SourceClaim(Claim):
         """
         for variant, client_N in self.clients.items():
             if np.shape(client_N) != (candidates,) or not np.issubdtype(np.asarray(client_N).dtype, np.integer):
-                raise ItemError(f"attack {attack!r}, {variant!r}: must name a client for each of {candidates} candidates")
+                raise ItemError(
+                    f"attack {attack!r}, {variant!r}: must name one client for each of {candidates} candidates; return integers"
+                )
         if not self.clients:
-            raise ItemError(f"attack {attack!r}: named no clients; the claim is {{name: clients}}, one for each candidate")
+            raise ItemError(
+                f"attack {attack!r}: named no clients: must be {{name: clients}}; name one client for each candidate"
+            )
         return self
 
 

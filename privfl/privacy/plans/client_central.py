@@ -86,8 +86,8 @@ class CentralPlan(ClientPlan):
     def __post_init__(self) -> None:
         if self.noise_multiplier is not None and self.adaptive is not None and self.noise_multiplier >= 2 * self._count_noise:
             raise ConfigError(
-                f"privacy.noise_multiplier = {self.noise_multiplier:g}: the count of an adaptive norm alone spends more; "
-                f"must be below {2 * self._count_noise:g}, a tenth of the cohort: allow a larger ε or cohort, or clip 'flat'"
+                f"privacy.noise_multiplier = {self.noise_multiplier:g}: must be below {2 * self._count_noise:g}, a tenth of "
+                "the cohort, since the count of an adaptive norm alone spends more; allow a larger ε or cohort, or clip 'flat'"
             )
 
     @property
@@ -234,7 +234,7 @@ class ClientCentral(ClientSettings):
         cohort = config.cohort
         if getattr(cohort, "accounted", None) is None:
             raise contradiction(
-                "cohort.kind", cohort.kind, "cohorts of 'client_central' are drawn in secret: set 'poisson', 'fixed' or 'all'"
+                "cohort.kind", cohort.kind, "'client_central' draws cohorts in secret; set 'poisson', 'fixed' or 'all'"
             )
         if self.imagined is None:
             return
@@ -243,7 +243,7 @@ class ClientCentral(ClientSettings):
             raise contradiction(
                 "privacy.imagined.cohort",
                 self.imagined.cohort,
-                "an imagined cohort stands for a smaller 'poisson' one; set cohort.kind and cohort.size so",
+                "must be at least as large as a 'poisson' cohort; set cohort.kind = 'poisson', or lower cohort.size",
             )
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:

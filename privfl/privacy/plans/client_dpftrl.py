@@ -146,13 +146,13 @@ class ClientDpftrl(ClientSettings):
                 "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'",
             )
         if self.randomness == "secure":
-            allowed = "correlated noise lies on no grid; set 'seeded', or take 'client_central'"
+            allowed = "correlated noise is not on a grid; set 'seeded', or privacy.kind = 'client_central'"
             raise contradiction("privacy.randomness", "secure", allowed)
         if self.bands is not None and (self.factorization == "tree" or self.bands > min_separation):
             raise contradiction(
                 "privacy.bands",
                 self.bands,
-                f"must be at most cohort.separation = {min_separation}, and absent with factorization = 'tree'",
+                f"must be at most cohort.separation = {min_separation}, and absent with factorization = 'tree'; lower it",
             )
 
     def plan(self, config: ExperimentConfig, federation: Federation) -> DpftrlPlan:

@@ -344,7 +344,7 @@ def test_a_source_that_nobody_knows_is_named_by_chance() -> None:
     found = SourceQuestion(kind="source").evaluate(Claims("server", 0, {"x": made}), truth, None)
     assert found.attacks[0].right.low < 0.2 < found.attacks[0].right.high
     assert found.chance == np.bincount(owner_N[truth.member_N]).max() / truth.member_N.sum()
-    with pytest.raises(ItemError, match="must name a client for each of 3"):
+    with pytest.raises(ItemError, match="must name one client for each of 3"):
         SourceClaim({"short": np.zeros(2, np.int64)}).checked("x", 3)
     with pytest.raises(ItemError, match="named no clients"):
         SourceClaim({}).checked("x", 3)
