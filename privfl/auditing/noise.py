@@ -200,7 +200,7 @@ def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float
     inside, outside = signals_N[member_N], signals_N[~member_N]
     if not np.isfinite(signals_N).all() or min(len(inside), len(outside)) < 2:
         raise DataError(
-            f"{len(inside)} members and {len(outside)} others: must be two finite signals of each or more; add candidates"
+            f"{len(inside)} members and {len(outside)} others: must be at least two finite signals of each; add candidates"
         )
     freedom = len(signals_N) - 2
     spread = np.sqrt((inside.var() * len(inside) + outside.var() * len(outside)) / freedom)
