@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 
 from attacks import Attack, _shadows
 from attacks._coins import Coins
-from attacks._shadows import Observer
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
@@ -28,6 +27,7 @@ from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.learning.models._build import constants
 from privfl.loading import load
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
@@ -48,7 +48,7 @@ class _Group:
 
 
 def run_attacks(
-    folder: RunFolder, names: Sequence[str] = (), observer: Observer | None = None, settings: Sequence[str] = ()
+    folder: RunFolder, names: Sequence[str] = (), observer: ShadowObserver | None = None, settings: Sequence[str] = ()
 ) -> tuple[Finding, ...]:
     """Run attacks on a finished run.
 
@@ -164,7 +164,9 @@ def _question(kind: str) -> Question:
 # --- what the adversaries bring ---------------------------------------------------------------------------------------
 
 
-def _prepared(folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: Observer | None) -> Knowledge:
+def _prepared(
+    folder: RunFolder, config: ExperimentConfig, chosen: Sequence[Attack], observer: ShadowObserver | None
+) -> Knowledge:
     """The knowledge that attacks are given. The experiment, which holds the truth, does not outlive this."""
     experiment = assemble(config)
     _require_same_data(folder, experiment)

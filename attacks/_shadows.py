@@ -34,18 +34,16 @@ from privfl.errors import DataError, PrivflError, RunFolderError
 from privfl.own_code import telling
 from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
+from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import BoolArray, ModelOutputs
 from privfl.running.run_folder import RunFolder
 from privfl.storage import npz, read_npz, write_atomic
 
-Observer = Callable[[int, int], None]
-"""Called with how many shadow models are done, and how many there are."""
-
 
 def trained(
-    folder: RunFolder, experiment: Experiment, coins: Coins, observer: Observer | None
+    folder: RunFolder, experiment: Experiment, coins: Coins, observer: ShadowObserver | None
 ) -> tuple[BoolArray, list[ModelOutputs]]:
     """The shadow models that the run's configuration asks for: members of shape (S, N), and each one's outputs.
 
@@ -64,7 +62,7 @@ class _Job:
     index: int
     member_N: BoolArray
     of: str
-    """The target's fingerprint."""
+    """The target's noise domain."""
 
 
 def _train_shadow(experiment: Experiment, job: _Job) -> ModelOutputs:
@@ -73,7 +71,7 @@ def _train_shadow(experiment: Experiment, job: _Job) -> ModelOutputs:
     Raises:
         DataError: this process read other data than the target's, or built another model.
     """
-    if experiment.fingerprint != job.of:
+    if experiment.noise_domain != job.of:
         raise DataError(
             f"shadow model {job.index}: this process read other data, or built another model, than the run; seed the shuffling "
             "of the data set, and what the model draws, and attack again"
@@ -107,13 +105,13 @@ def _shadow_members(folder: RunFolder, coins: Coins, count: int) -> BoolArray:
 
 
 def _train_shadows(
-    folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: Observer | None
+    folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: ShadowObserver | None
 ) -> list[ModelOutputs]:
     paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(shadow_SN))]
     done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
     if observer is not None:
         observer(len(done), len(paths))
-    jobs = [_Job(index, shadow_SN[index], experiment.fingerprint) for index in range(len(paths)) if index not in done]
+    jobs = [_Job(index, shadow_SN[index], experiment.noise_domain) for index in range(len(paths)) if index not in done]
     for job, outputs in _carry_out(experiment, jobs):
         content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
         write_atomic(paths[job.index], npz(content))

@@ -120,7 +120,7 @@ def accuracy(table: Table) -> tuple[float, float]:
         found = experiment.task.metrics(logits, torch.from_numpy(experiment.data.test.y))["accuracy"].value
         if table["privacy"]["kind"] == "none":
             return found, float("inf")
-        return found, pricing.over_rounds(experiment)[-1]
+        return found, pricing.epsilon_by_round(experiment)[-1]
 
 
 def compared(setting: Setting, plans: Mapping[str, Table], seeds: int) -> dict[str, tuple[NDArray[np.float64], float]]:

@@ -25,7 +25,9 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
+    "federation": ("privfl/federation/**/*.py",),
     "data": ("privfl/data/**/*.py",),
+    "secure aggregation": ("privfl/secagg/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
 

@@ -14,7 +14,7 @@ from privfl.api.frame import Frame
 from privfl.config import ExperimentConfig
 from privfl.records import Environment, Interval, PartitionRecord, Result
 from privfl.running.default_folder import default_folder
-from privfl.running.recording import Observer
+from privfl.running.recording import RoundObserver
 from privfl.running.recording import run as carry_out
 from privfl.running.run_folder import RunFolder
 
@@ -31,7 +31,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    observer: RoundObserver | None = None,
 ) -> Run:
     """Train a configuration, and write everything down in a run folder.
 

@@ -36,7 +36,7 @@ def account(
         return
     with err.status("reading the data, pricing the plan"):
         priced = pricing.account(load(what, *rest or ()))
-        spent = pricing.over_rounds(priced.experiment) if curve or curve_file else []
+        spent = pricing.epsilon_by_round(priced.experiment) if curve or curve_file else []
     table = Table(title="What the run will cost", title_justify="left", show_header=False)
     for name, value in priced.rows():
         table.add_row(name, value)
@@ -55,6 +55,6 @@ def _account_runs(paths: list[Path]) -> None:
     rows = composing.compose([RunFolder.open(path) for path in paths])
     table = Table("run", "ε by itself", "ε with those above", title="What these runs cost together", title_justify="left")
     for row in rows:
-        table.add_row(row.name, pricing.shown(row.alone), pricing.shown(row.together))
+        table.add_row(row.name, pricing.format_epsilon(row.alone), pricing.format_epsilon(row.together))
     out.print(table)
     out.print(f"per {rows[0].unit}, {RELATIONS[rows[0].relation]}, δ = {rows[0].delta:g}", highlight=False)

@@ -1,1 +1,1 @@
-"""The federation: the shelves of aggregators and server optimisers, and one round as a function."""
+"""The federation: one training round as a function, and the algorithms, aggregators and server optimizers it is made of."""

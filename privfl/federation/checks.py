@@ -1,4 +1,4 @@
-"""Checks of a round: who was trained, and whether results are what they say."""
+"""Checks of a round: every client was trained once, and every result is complete and finite."""
 
 from __future__ import annotations
 
@@ -17,37 +17,44 @@ from privfl.vectors import are_finite
 def require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
     """Raise unless each client was trained exactly once: an update counted twice exceeds its clipping norm.
 
+    Args:
+        cohort: the clients of the round.
+        came: the clients that were trained, in any order.
+
     Raises:
-        ProcessError: the processes did not share the cohort out between them.
+        ProcessError: a client was trained twice or not at all, because the processes divided the cohort in different ways.
     """
     if sorted(cohort) != sorted(came):
         raise ProcessError(
-            f"of a cohort of {len(cohort)} clients {len(set(came))} were trained, {len(came)} times in all: the processes did "
-            "not cut it alike; run all on one kind of machine, or set training.engine and training.parts"
+            f"{len(set(came))} of {len(cohort)} clients were trained, {len(came)} times in all: the processes divided the "
+            "cohort differently; run all of them on one kind of machine, or set training.engine and training.parts"
         )
 
 
 def step_of(server: ServerOptimizer, before_D: Tensor, mean_D: Tensor, optimizer: State) -> tuple[Tensor, State]:
-    """The server's step.
+    """Run the server optimizer's step and check the types and shapes that it returns.
+
+    Returns:
+        the new global model, shape (D,), and the optimizer's new state.
 
     Raises:
-        ItemError: it returned something else than a model like the one that it was given, and its own state.
+        ItemError: the optimizer did not return a model like the old one together with a dictionary.
     """
     stepped: object = server.step(before_D, mean_D, optimizer)
     match stepped:
         case (Tensor(shape=before_D.shape, dtype=before_D.dtype) as after_D, dict() as after):
             return after_D, after
     raise ItemError(
-        f"server {server.kind!r}: step() must return (global_D, state): the new model, of shape {(*before_D.shape,)} and "
-        f"{before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"
+        f"server {server.kind!r}: step() must return (global_D, state): the new model, a tensor of shape {(*before_D.shape,)} "
+        f"and {before_D.dtype} like the old one, and a dictionary; it returned a {type(stepped).__name__} of something else"
     )
 
 
 def require_result(aggregator: Aggregator, aggregate: object) -> None:
-    """Raise unless the aggregate has what it says: a lost sum would be released as noise alone, in silence.
+    """Raise unless the aggregate has a sum or says why there is none: a missing sum would be released as noise alone.
 
     Raises:
-        ItemError: it is no aggregate.
+        ItemError: the aggregator returned another type.
         PrivacyError: a result is missing, and no reason is given.
     """
     if not isinstance(aggregate, Aggregate):
@@ -58,8 +65,8 @@ def require_result(aggregator: Aggregator, aggregate: object) -> None:
     missing = [name for name in ("mean_D", "sum_D")[: 1 + aggregator.linear] if getattr(aggregate, name) is None]
     if missing and aggregate.failed is None:
         raise PrivacyError(
-            f"aggregator {aggregator.kind!r} gave {missing[0]} = None and does not say why; nothing was released: "
-            "give the sum, or say in `failed` why there is none"
+            f"aggregator {aggregator.kind!r} returned {missing[0]} = None and gives no reason, so nothing was released; "
+            "return the sum, or set `failed` to the reason"
         )
 
 
@@ -67,7 +74,7 @@ def require_finite(results: Sequence[LocalResult]) -> None:
     """Raise unless every loss and update is finite.
 
     Raises:
-        ModelError: names the client.
+        ModelError: training diverged; the message names the client.
     """
     for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
         if not (math.isfinite(result.loss) and finite):

@@ -1,4 +1,4 @@
-"""The state that clients keep from round to round, and its form in a file: one row for each client that took part."""
+"""Client states: tensors that a client keeps from round to round, and their storage as one row per client."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ _WHO = "clients"
 
 @dataclass(frozen=True)
 class ClientState:
-    """The state of one client, on the CPU. It never leaves the client but by way of what its plan releases.
+    """The state of one client, on the CPU. It stays at the client: only values that the plan releases may be computed from it.
 
     Args:
-        kept: named vectors that later uploads are made of.
-        personal_D: the client's own model, which no upload is made of; None: it has none.
+        kept: named vectors that later uploads are computed from.
+        personal_D: the client's own model, which no upload is computed from; None: the algorithm gives it none.
     """
 
     kept: dict[str, Tensor] = field(default_factory=dict)
@@ -25,11 +25,11 @@ class ClientState:
 
 
 ClientStates = Mapping[int, ClientState]
-"""By client; a client that never took part has none."""
+"""States by client number. A client that never took part has none."""
 
 
 def stacked(states: ClientStates) -> dict[str, Tensor]:
-    """Tensors with a row for each client, ascending, and their numbers; nothing if there are no states."""
+    """Tensors with one row per client, ascending by client number, and the numbers themselves; empty if there are no states."""
     if not states:
         return {}
     order = sorted(states)
@@ -38,7 +38,7 @@ def stacked(states: ClientStates) -> dict[str, Tensor]:
 
 
 def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
-    """The states that :func:`stacked` made tensors of."""
+    """The client states that :func:`stacked` turned into tensors."""
     if _WHO not in tensors:
         return {}
     rows = {name: value.unbind() for name, value in tensors.items() if name != _WHO}

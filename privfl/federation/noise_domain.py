@@ -1,10 +1,11 @@
-"""What names a run's randomness beside its seed: whatever a client's message, or the noise on it, is computed from.
+"""The noise domain: a digest that separates the random streams of different runs that share a seed.
 
-Runs of one seed in which all of that is the same send the same messages: they are one release, and an ablation between them is
-paired. Where any of it differs they share neither noise nor batches, nor cohorts that a price counts on: the difference of two
-messages under one noise would have none. A run without a promise has no noise to share, and is named by its seed alone.
+The digest covers everything that a client's message, or the noise on it, is computed from. Two runs with the same seed and the
+same domain send the same messages. They count as one release, and comparing them is a paired ablation. If two runs differ in
+any of this, they share no noise, no batches and no secret cohorts. Otherwise the difference of two messages would contain no
+noise. A run without a promise adds no noise, so its streams depend on the seed alone.
 
-docs/privacy.md has the table of all settings, and tests/federation/test_noise_domain.py holds each of them to it.
+docs/privacy.md lists all settings. tests/federation/test_noise_domain.py checks each of them.
 """
 
 from __future__ import annotations
@@ -25,17 +26,17 @@ from privfl.learning.schedules.constant import Constant
 from privfl.privacy.plans import Plan
 
 _ONE_BY_ONE = "opacus"
-"""The engine to which it makes no difference how a cohort is cut."""
+"""The engine whose results do not depend on how a cohort is divided into parts."""
 
 
 @dataclass(frozen=True)
-class Made:
-    """What a run found and chose for itself, of all that moves a message's bits.
+class RunFacts:
+    """Choices of a run that its configuration leaves open and that can change the bits of a message.
 
     Args:
         engine: the name of the engine that trains.
         device: the kind of device, ``cpu`` or ``cuda``.
-        constants: a digest of what the model holds and does not train.
+        constants: a digest of the model's values that are not trained.
     """
 
     engine: str
@@ -43,68 +44,74 @@ class Made:
     constants: str
 
 
-def fingerprint(config: ExperimentConfig, made: Made, plan: Plan, data: FederatedData) -> str:
-    """Of the settings, the plan with its noise fixed, the data and who owns them, and code of somebody's own.
+def noise_domain(config: ExperimentConfig, facts: RunFacts, plan: Plan, data: FederatedData) -> str:
+    """Digest of the settings, the plan with its final noise, the data with their owners, and the user's own code.
 
     Args:
-        config: those of its settings count that move a message or the mechanism.
-        made: what the run chose.
-        plan: what it is priced at (δ) and when it ends (its budget) leave each message as it is.
-        data: the members are left to :func:`with_members`.
+        config: only settings that change a message or the mechanism count.
+        facts: choices that the configuration leaves open.
+        plan: its δ and its budget do not count, because they leave every message as it is.
+        data: the members do not count here; :func:`with_members` adds them.
+
+    Returns:
+        hexadecimal text.
     """
-    out = _left_out(config, made)
+    out = _excluded(config, facts)
     training = config.training
     shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator")
     chosen = [getattr(config, name) for name in shelves if out.get(name) is not True]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
-    return _sha256(config.model_dump(exclude=out), made, plan.without_terms(), data.digest(), *_own_code([*items, made.engine]))
+    # This text is part of the digest. If it changes, every run with a promise draws other noise.
+    found = f"Made(engine={facts.engine!r}, device={facts.device!r}, constants={facts.constants!r})".encode()
+    code = _own_code([*items, facts.engine])
+    return _sha256(config.model_dump(exclude=out), found, plan.without_terms(), data.digest(), *code)
 
 
-def with_members(name: str, member_N: BoolArray) -> str:
-    """A fingerprint, and who of the pool is a member."""
-    return _sha256(name, np.packbits(member_N).tobytes())
+def with_members(domain: str, member_N: BoolArray) -> str:
+    """The noise domain extended by the members of the pool, as hexadecimal text."""
+    return _sha256(domain, np.packbits(member_N).tobytes())
 
 
-def with_model(name: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
-    """A fingerprint, and the model that a round begins with.
+def with_model(domain: str, global_D: Tensor, told: Mapping[str, Tensor]) -> str:
+    """The noise domain extended by the model that a round begins with, as hexadecimal text.
 
-    Settings that only follow a message, such as the aggregator's rounding, are not in a fingerprint; they show in the next
-    round's model. Were the noise that of another run whose model differs, the difference of the two messages would be how a
-    client's gradients differ between the two models, without any noise.
+    Some settings change a message only after it was sent, such as the aggregator's rounding. The noise domain leaves them out,
+    but they change the next round's model. If two runs with different models used the same noise, the difference of two
+    messages would reveal how a client's gradients differ between the models, without any noise.
 
     Args:
-        name: the fingerprint.
-        global_D: the model.
-        told: what else the clients are told of the server's state.
+        domain: the noise domain of the run.
+        global_D: the global model.
+        told: the algorithm's state that clients receive beside it.
     """
-    return _sha256(name, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
+    return _sha256(domain, *(value.detach().cpu().numpy().tobytes() for value in (global_D, *told.values())))
 
 
-def of_state(kept: Mapping[str, Tensor]) -> str:
-    """The name of a client's state, which its message is computed from; two states never share the noise of a round."""
+def state_digest(kept: Mapping[str, Tensor]) -> str:
+    """Digest of a client's state, as hexadecimal text. Messages depend on the state, so two states never share noise."""
     return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
 
 
-def _left_out(config: ExperimentConfig, made: Made) -> dict[str, bool | set[str]]:
-    """The settings that are in no name; a new one is in it until it is listed here."""
+def _excluded(config: ExperimentConfig, facts: RunFacts) -> dict[str, bool | set[str]]:
+    """Settings that the noise domain leaves out. A new setting counts until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)
-    # In the name as they were found: see Made.
+    # Engine and device count as :class:`RunFacts` has them.
     if config.training.round_schedule != Constant(kind="constant"):
-        # The learning rate of a round may depend on how many there are.
+        # The learning rate of a round may depend on the number of rounds.
         del out["rounds"]
-    out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if made.engine == _ONE_BY_ONE else set())}
+    out |= {"device": True, "training": {"engine"} | ({"parts", "memory_budget"} if facts.engine == _ONE_BY_ONE else set())}
     privacy = config.privacy
     if privacy.unnamed:
         out["privacy"] = set(privacy.unnamed)
     if privacy.noises_messages:
-        # What is done to messages that have their noise is nobody's secret. Elsewhere the noise covers what comes of the
-        # aggregator, rounding and losses included: two sums under one noise would lay bare in what they differ.
+        # If messages leave the client with noise, aggregating them needs no secrecy. Otherwise the noise is added to the
+        # aggregate, rounding and lost clients included. Two aggregates with the same noise would then reveal how they differ.
         out["aggregator"] = True
     return out
 
 
 def _own_code(modules: Iterable[str]) -> Iterator[str]:
-    """The source of modules that are not this project's: whoever edits their model and runs it again gets other noise."""
+    """Source code of modules outside of this project. A user who edits a model and runs it again thereby gets other noise."""
     for name in modules:
         if "." in name and not name.startswith("privfl."):
             with suppress(OSError, TypeError):

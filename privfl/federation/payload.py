@@ -1,7 +1,7 @@
-"""A client's payload: named vectors that travel as one.
+"""A client's payload: named vectors that are joined into one vector before they are sent.
 
-The vectors are joined before anything is done to them, so one clip, one encoding and one sum cover them all. A plan that
-clipped a part only would promise more than it keeps.
+Clipping, encoding and summing all act on the joined vector, so none of them can miss a part. A plan that clipped only some of
+the parts would promise more privacy than it gives.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ Payload = dict[str, Tensor]
 
 @dataclass(frozen=True)
 class PayloadLayout:
-    """Names and layouts of a payload's parts, in order; D' is the length of them all.
+    """Names and layouts of a payload's parts, in order. D' is the length of all of them together.
 
-    The joined layout has the update's names as they are, and ``part:name`` for those of the other parts.
+    The joined layout keeps the names of the update's parameters and calls those of any other part ``part:name``.
     """
 
     parts: Mapping[str, Layout]
@@ -41,25 +41,25 @@ class PayloadLayout:
         return Layout(tuple(name for name, _ in named), tuple(shape for _, shape in named))
 
     def join(self, payload: Payload) -> Tensor:
-        """The joined vector, shape (D',).
+        """Join the parts into one vector of shape (D',).
 
         Raises:
-            ItemError: the payload has other parts, or parts of another length.
+            ItemError: the payload has other parts, or a part of another length.
         """
         found = {name: tuple(vector_D.shape) for name, vector_D in payload.items()}
         needed = {name: (layout.size,) for name, layout in self.parts.items()}
         if found != needed:
-            raise ItemError(f"an algorithm's upload() gave the shapes {found}; its parts() say {needed}")
+            raise ItemError(f"an algorithm's upload() returned the shapes {found}; they must be those of its parts(): {needed}")
         vectors = [payload[name] for name in self.parts]
         return vectors[0] if len(vectors) == 1 else torch.cat(vectors)
 
     def split(self, joined_D: Tensor) -> Payload:
-        """The parts of vectors of shape (..., D'), as views."""
+        """Split vectors of shape (..., D') into their parts, as views."""
         sizes = [layout.size for layout in self.parts.values()]
         return dict(zip(self.parts, torch.split(joined_D, sizes, dim=-1), strict=True))
 
     def seen(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The server's view of joined vectors, by name, as one of updates; other parts are named ``part:name``."""
+        """The server's view with joined vectors split into parts; a part other than the update is called ``part:name``."""
         found = dict(seen)
         for name in ("sum_D", "updates_KD"):
             if name in seen and len(self.parts) > 1:

@@ -1,4 +1,4 @@
-"""One federated round as a function: (state, cohort) -> (state, what happened)."""
+"""One federated round as a function: server state and cohort in, next state and outcome out."""
 
 from __future__ import annotations
 
@@ -30,8 +30,15 @@ _NOTHING = torch.empty(0)
 
 @dataclass(frozen=True)
 class ServerState:
-    """The state that goes from round to round: the number of the next round, the global model, the states of the server
-    optimizer, of the plan and of the algorithm, and the clients' own.
+    """The server's state between two rounds.
+
+    Args:
+        round: the number of the next round, from 0.
+        global_D: the global model.
+        optimizer: the state of the server optimizer.
+        plan: the state of the privacy plan.
+        algorithm: the state of the federated algorithm.
+        clients: the clients' own states. A simulation keeps them here; a real server has none of them.
     """
 
     round: int
@@ -44,39 +51,40 @@ class ServerState:
 
 @dataclass(frozen=True)
 class CohortTasks:
-    """The clients of a round, and what each of them trains on, put together where it is needed."""
+    """The clients of a round and their training tasks. A task is built only when it is needed."""
 
     clients: tuple[int, ...]
     task: Callable[[int], LocalTask]
     example: Tensor
-    """Some example, of which only shape and type count; shape (1, ...)."""
+    """Any one example, shape (1, ...); only its shape and type count."""
 
 
 @dataclass(frozen=True)
 class RoundOrder:
-    """The first process' message that begins a round at the others, beside the global model: what clients are told, the states
-    of the round's clients, and the run's fingerprint.
+    """Message from the first process that begins a round at the others; the global model follows it separately.
+
+    It holds the states that clients receive, the states of the cohort's clients, and the run's noise domain.
     """
 
     round: int
     plan: PlanState
-    run_name: str
+    noise_domain: str
     algorithm: State
     clients: ClientStates
 
 
 @dataclass
 class CohortResults:
-    """What clients did in a round, client by client, all but the updates themselves.
+    """Results of training a cohort, one entry per client, without the updates themselves.
 
     Args:
-        clients: whose it is.
-        handed_in: what the plan made of it, without the vector.
-        losses, clipped_shares, zeroed: of their training.
-        stand_ins: who took part with zeros.
-        states: what each client keeps if its update arrives; at the first process alone.
-        seconds: training, by the slowest process.
-        processes: how many had clients to train.
+        clients: the clients' numbers.
+        handed_in: the contributions that the plan returned, without their vectors.
+        losses, clipped_shares, zeroed: figures of each training.
+        stand_ins: clients that contributed zeros without being trained.
+        states: the state of each client if its update arrives; filled at the first process only.
+        seconds: training time of the slowest process.
+        processes: the number of processes that had clients to train.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -90,7 +98,7 @@ class CohortResults:
     processes: int = 0
 
     def add(self, results: Sequence[LocalResult], handed_in: Sequence[Contribution]) -> None:
-        """More clients. An update of a whole client that is not finite is one gradient that counts as zero."""
+        """Add the results of more clients. If a client's whole update is not finite, it counts as one zeroed gradient."""
         self.clients.extend(result.client for result in results)
         self.handed_in.extend(replace(one, delta_D=_NOTHING) for one in handed_in)
         self.losses.extend(result.loss for result in results)
@@ -100,7 +108,7 @@ class CohortResults:
 
     @classmethod
     def of(cls, shares: Sequence[CohortResults]) -> CohortResults:
-        """All of them, by ascending client, whichever process trained it."""
+        """The results of all processes together, by ascending client."""
         where = sorted((client, share, place) for share, one in enumerate(shares) for place, client in enumerate(one.clients))
         return cls(
             clients=[client for client, _, _ in where],
@@ -115,19 +123,19 @@ class CohortResults:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What happened in a round.
+    """The outcome of a round.
 
     Args:
         state: the state that the next round begins with.
-        losses: each client's mean training loss; empty where nobody trained.
-        aggregate: None where nothing was aggregated.
-        participants: who handed something in, ascending, stand-ins included.
-        events: what was spent, for the ledger, by whose account it is.
-        clipped_share: of the gradients, or of the updates, that were longer than the norm; None where nothing is clipped.
-        zeroed: how many gradients or updates were not finite, and counted as zeros.
-        skipped: why the model did not move: nobody trained, or too few survived the aggregation.
-        train_seconds: training of the whole cohort.
-        processes: how many had clients to train.
+        losses: each client's mean training loss; empty if nobody trained.
+        aggregate: None if nothing was aggregated.
+        participants: clients that contributed, ascending, stand-ins included.
+        events: the privacy events for the ledger, by account.
+        clipped_share: share of gradients, or of updates, that were longer than the clipping norm; None if nothing is clipped.
+        zeroed: the number of gradients or updates that were not finite and counted as zeros.
+        skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
+        train_seconds: training time of the whole cohort.
+        processes: the number of processes that had clients to train.
     """
 
     state: ServerState
@@ -143,9 +151,10 @@ class Outcome:
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
-    """Why a cohort cannot train; None where it can. Known before the round, so that nothing is spent in vain.
+    """The reason why a cohort cannot be trained; None if it can.
 
-    A cohort that is drawn in secret is never skipped, be it empty: that a round was skipped would tell who was not there.
+    It is known before the round, so no privacy is spent for nothing. A cohort that is drawn in secret is never skipped, even if
+    it is empty: a skipped round would reveal who was absent.
     """
     if plan.trusts_server:
         return None
@@ -157,23 +166,23 @@ def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> st
 
 @dataclass(frozen=True)
 class Round:
-    """Who does what in a round.
+    """The parts that carry out a round.
 
     Args:
-        plan: what was promised; each executed event must be the planned one.
+        plan: the privacy plan; each event must be the one that it planned.
         trainer: trains the cohort.
-        personal: trains clients' own models, plainly; None if they have none.
-        algorithm: says what clients upload, and the direction of the server's step.
-        payload: the layout of what clients upload.
+        algorithm: defines the clients' uploads and the direction of the server's step.
+        payload: the layout of the clients' uploads.
         terms: public numbers of the run.
-        behaviour: what the clients that misbehave do to their payloads.
-        misbehaving: those clients.
-        aggregator: brings the updates together.
-        server: moves the global model.
-        largest_client: the size of the largest client of all.
+        behaviour: the way in which misbehaving clients change their payloads.
+        misbehaving: the numbers of those clients.
+        aggregator: sums or averages the updates.
+        server: the optimizer that moves the global model.
+        largest_client: the number of examples of the largest client.
         population: N, the number of clients.
-        stream: the server's own randomness of this round.
-        run_name: the run's fingerprint.
+        stream: the server's own randomness in this round.
+        noise_domain: the run's noise domain.
+        personal: trains the clients' own models, without noise; None if they have none.
     """
 
     plan: Plan
@@ -188,20 +197,20 @@ class Round:
     largest_client: int
     population: int
     stream: Seed
-    run_name: str
+    noise_domain: str
     personal: Trainer | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
-        """Local training, aggregation and the server's step; of several processes, by the first.
+        """Carry out the round: local training, aggregation and the server's step; called by the first process.
 
         Args:
-            state: what the last round left.
-            cohort: who takes part.
-            context: what both ends of the aggregation know.
+            state: the state after the previous round.
+            cohort: the clients that take part.
+            context: facts that clients and server share during aggregation.
 
         Raises:
             ModelError: training diverged.
-            PrivacyError: something else was done than was planned.
+            PrivacyError: an event differs from the planned one.
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
@@ -209,8 +218,8 @@ class Round:
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
-                f"aggregator {self.aggregator.kind!r} does not encode by the plan's codec, which adds the noise; "
-                "nothing was sent: set privacy.kind = 'client_central' or 'client_local'"
+                f"aggregator {self.aggregator.kind!r} does not encode with the plan's codec, which adds the noise, so nothing "
+                "was sent; set privacy.kind = 'client_central' or 'client_local'"
             )
         context.processes.broadcast(self._order(state, cohort))
         context.processes.broadcast_vector(state.global_D)
@@ -220,36 +229,38 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.run_name, told, clients)
+        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
     ) -> tuple[CohortResults, Aggregate | None]:
-        """What every process does in a round: train its share of the cohort, and have it aggregated.
+        """Train this process' share of the cohort and pass it to the aggregator; every process calls it once per round.
 
-        The cohort is cut into parts that depend on nothing but its size, and each part is trained by itself, wherever.
+        The cohort is divided into parts that depend on its size alone. Each part is trained by itself, so its result does not
+        depend on the process.
 
         Args:
-            state: what the round begins with.
-            cohort: who takes part.
-            context: what both ends of the aggregation know.
-            order: the first process' own, at the others.
+            state: the state that the round begins with.
+            cohort: the clients that take part.
+            context: facts that clients and server share during aggregation.
+            order: the message from the first process; None at the first process itself.
 
         Returns:
-            what the clients did, and, at the first process alone, the aggregate; None where nobody came.
+            the clients' results and the aggregate. The aggregate is None at all processes but the first, and if nobody took
+                part.
         """
         mine, updates, states = CohortResults(), list[ClientUpdate](), dict[int, ClientState]()
         failed: Exception | None = None
         try:
-            if order is not None and order.run_name != self.run_name:
+            if order is not None and order.noise_domain != self.noise_domain:
                 raise DataError(
-                    f"process {context.processes.rank} read other data, or built another model, than the first; give all the "
-                    "same files, and seed the shuffling of the data set and what the model draws"
+                    f"process {context.processes.rank} read other data, or built another model, than process 0; give all the "
+                    "same files, and seed the shuffling of the data set and the random draws of the model"
                 )
             for part in self._parts(state, cohort, context):
                 states |= self._train(part, state, context, mine, updates)
         except Exception as error:
-            # Said to all before it is raised: a process that left would keep the others waiting.
+            # All processes learn of the error before it is raised. Otherwise they would wait for a process that has left.
             failed = own_code.told(error) or error if context.processes.size > 1 else error
         shares = context.processes.all_gather((mine, failed))
         failures = [found for _, found in shares if found is not None]
@@ -264,7 +275,7 @@ class Round:
         if not done.clients:
             return done, None
         wire = self._on_the_wire(context)
-        # Stand-ins are nobody's: they are added once.
+        # Stand-ins belong to no process, so the first one adds them.
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
         aggregate = self.aggregator.collect([*updates, *extra], wire)
@@ -273,22 +284,25 @@ class Round:
         return done, aggregate
 
     def _on_the_wire(self, context: RoundContext) -> RoundContext:
-        """The context of what is aggregated: the updates, and what the plan counts beside them.
+        """The context of the aggregation, extended by the count that an adaptive norm sends beside the update.
 
         Raises:
-            PrivacyError: the count would not arrive as it was handed in.
+            PrivacyError: the aggregator would round or clip the count.
         """
         if self.plan.count_entry is None:
             return context
         if not self.aggregator.carries(self.plan.count_entry, context):
             raise PrivacyError(
-                f"aggregator {self.aggregator.kind!r} rounds or clips the {self.plan.count_entry:g} that an adaptive norm "
-                "counts by; nothing was sent: allow more aggregator.bits and an aggregator.clip of at least 0.5"
+                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive norm, "
+                "so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
         return replace(context, layout=self.plan.message_layout(context.layout))
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
-        """This process' parts of the cohort, of nearly one size: the largest first, each to whoever has the least."""
+        """This process' parts of the cohort, all of nearly the same size.
+
+        The parts go to the processes one by one, the largest first, each to the process with the fewest clients so far.
+        """
         count = len(cohort.clients)
         if not count:
             return []
@@ -310,14 +324,15 @@ class Round:
         done: CohortResults,
         updates: list[ClientUpdate],
     ) -> dict[int, ClientState]:
-        """Train some clients, and let each do to its payload what the plan asks; returns the states that they go on with."""
+        """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
         personal = self._trained_for_themselves(state, tasks)
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
             require_finite(results)
-        # Noise that a client adds itself covers what the encoding does to it afterwards; the server's must cover it too.
+        # A client adds its own noise before the encoding, so rounding costs no privacy. The server adds its noise after it, so
+        # that noise must cover the rounding too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
         uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
         handed_in = [
@@ -334,9 +349,9 @@ class Round:
         }
 
     def _trained_for_themselves(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
-        """The clients' own models after the round, which no upload is made of; none if the algorithm has none.
+        """Train the clients' own models, by client number; empty if the algorithm has none. No upload is computed from them.
 
-        A training that is not finite leaves the model as it was.
+        If a training is not finite, the client keeps its previous model.
         """
         if self.personal is None:
             return {}
@@ -356,9 +371,10 @@ class Round:
         }
 
     def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
-        """A client's joined payload, of shape (D',), and its state after the round.
+        """A client's joined payload, shape (D',), and its state after the round.
 
-        A training that is not finite leaves the state as it is: it counts as zero in this round, and must not in all others.
+        If its training is not finite, the state stays as it is. The update counts as zero in this round and must not spoil
+        later ones.
         """
         before = state_of_client(self.algorithm, state, task.client)
         trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
@@ -372,10 +388,10 @@ class Round:
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
-        """The contribution with what was spent on it, by its training or by the plan, which must be what was planned.
+        """The contribution with its privacy event, which comes from the training or from the plan.
 
         Raises:
-            PrivacyError: it is not.
+            PrivacyError: the event differs from the planned one.
         """
         spent = one.event or result.event
         own = self.plan.promises and not self.plan.trusts_server
@@ -383,9 +399,10 @@ class Round:
         return replace(one, event=spent)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
-        """Zeros of clients that did not come, where fewer came than the aggregator can hide.
+        """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
 
-        Only a plan that trusts the server gets this far with so few, and must not skip the round; the sum is the same.
+        Only a plan that trusts the server gets here with so few clients, since it must not skip the round. Zeros leave the sum
+        as it is.
         """
         there = set(came)
         others = (client for client in range(context.population) if client not in there)
@@ -395,7 +412,7 @@ class Round:
 
     def _outcome(self, state: ServerState, done: CohortResults, aggregate: Aggregate | None) -> Outcome:
         plan = self.plan
-        # A sum that was lost counts as empty if the noise is the server's: that a round was skipped would tell who came.
+        # If the noise is the server's, a lost sum counts as empty: a skipped round would reveal who took part.
         failed = aggregate.failed if aggregate is not None and not plan.trusts_server else None
         spent: dict[Account, Event] = {
             client: one.event for client, one in zip(done.clients, done.handed_in, strict=True) if one.event is not None
@@ -407,10 +424,10 @@ class Round:
             spent |= {"everybody": release.event} if release.event is not None else {}
             mean_D, plan_state = release.mean_D, release.state
             came = aggregate.survivors if aggregate is not None else ()
-            # Who came must show in nothing if the server is trusted with it.
+            # If the plan keeps the cohort secret, the result must not depend on the number of clients that came.
             share = getattr(release.event, "denominator", len(came)) / self.population
             done.states = {client: done.states[client] for client in came if client in done.states}
-        # If too few survived, what the clients spent stays spent: it was drawn, and masked vectors of it were sent.
+        # If too few clients survived, the privacy that they spent stays spent: they drew noise and sent masked vectors.
         return Outcome(
             self._stepped(state, mean_D, plan_state, share, done.states),
             done.losses,
@@ -434,9 +451,9 @@ class Round:
     def _stepped(
         self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, came: ClientStates
     ) -> ServerState:
-        """The state after the round; if there is no mean, the model and all clients stay as they were.
+        """The state after the round. If there is no mean, the model and all client states stay as they were.
 
-        A client's state follows its update: one that was lost is as if the client had not trained.
+        The state of a client changes only if its update arrived. A client whose update was lost counts as not trained.
         """
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
@@ -446,7 +463,7 @@ class Round:
 
 
 def told_of(algorithm: Algorithm, state: ServerState) -> State:
-    """The part of the algorithm's state that clients are sent."""
+    """The part of the algorithm's state that clients receive."""
     return {name: state.algorithm[name] for name in algorithm.told}
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from privfl.auditing.questions import Finding
     from privfl.running.experiment import Experiment
 
-Observer = Callable[[int, int], None]
+ShadowObserver = Callable[[int, int], None]
 """Called with how many shadow models are done, and how many there are."""
 
 ALL: Final = "all"
@@ -95,7 +95,11 @@ def chosen(
 
 
 def attack(
-    run: RunFolder | Path | str, names: Sequence[str] = (), *, settings: Sequence[str] = (), observer: Observer | None = None
+    run: RunFolder | Path | str,
+    names: Sequence[str] = (),
+    *,
+    settings: Sequence[str] = (),
+    observer: ShadowObserver | None = None,
 ) -> tuple[Finding, ...]:
     """Attack a finished run, and write what was found into its folder; :func:`privfl.write_report` writes the page anew.
 

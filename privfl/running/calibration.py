@@ -25,7 +25,7 @@ def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator
     return {account: events[size] for account, size in sizes.items()}
 
 
-def busiest(
+def busiest_accounts(
     plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
 ) -> dict[Account, int]:
     """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
@@ -87,7 +87,7 @@ def calibrated(
             f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
         )
 
-    rounds = busiest(plan, data, cohorts, aggregator)
+    rounds = busiest_accounts(plan, data, cohorts, aggregator)
 
     def spent(noise: float) -> list[History]:
         candidate = plan.candidate(noise)

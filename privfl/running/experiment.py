@@ -22,7 +22,7 @@ from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
-from privfl.federation.noise_domain import Made, fingerprint, of_state, with_members, with_model
+from privfl.federation.noise_domain import RunFacts, noise_domain, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
     CohortTasks,
@@ -81,9 +81,9 @@ class Experiment:
         engine: the trainer's name, and why it was chosen.
         cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
             whole run is known before it begins.
-        fingerprint: of all settings that move a message or the mechanism, of the data, and of who is a member. It goes into the
-            streams of batches and noise, so that two runs with one seed and different settings, or on neighbouring data, do not
-            share their noise: the difference of two such releases would have none.
+        noise_domain: digest of the data, the members and all settings that change a message or the mechanism. The streams of
+            batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
+            the difference of their releases would have none.
         processes: those that carry the run out together.
     """
 
@@ -110,7 +110,7 @@ class Experiment:
     aggregator: Aggregator
     server: ServerOptimizer
     cohorts: tuple[tuple[int, ...], ...]
-    fingerprint: str
+    noise_domain: str
     processes: Processes = ALONE
 
     def __repr__(self) -> str:
@@ -162,7 +162,7 @@ class Experiment:
         if not self.plan.promises:
             return stream
         told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
-        return stream / with_model(self.fingerprint, state.global_D, told)
+        return stream / with_model(self.noise_domain, state.global_D, told)
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """Who takes part in the round that begins with that state, and what each of them trains on."""
@@ -175,7 +175,7 @@ class Experiment:
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only the very same question gets the same noise, and the client's state is a part of the question.
-            own = own / of_state(kept) if kept and self.plan.promises else own
+            own = own / state_digest(kept) if kept and self.plan.promises else own
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
 
@@ -223,7 +223,7 @@ class Experiment:
             layout=self.payload.joined,
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
-            run=f"{self.config.name} {self.fingerprint}",
+            run=f"{self.config.name} {self.noise_domain}",
             observed=observed,
             transcript=transcript,
             processes=self.processes,
@@ -246,7 +246,7 @@ class Experiment:
             largest_client=int(self.data.sizes().max()),
             population=len(self.data.clients),
             stream=self.stream(state) / "server",
-            run_name=self.fingerprint,
+            noise_domain=self.noise_domain,
         )
 
     def train(self) -> Tensor:
@@ -285,7 +285,7 @@ class Experiment:
             member_N: the shadow's members among the pool.
         """
         seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
-        data, name = replace(self.data, member_N=member_N), with_members(self.fingerprint, member_N)
+        data, name = replace(self.data, member_N=member_N), with_members(self.noise_domain, member_N)
         return replace(
             self,
             seed=seed,
@@ -295,7 +295,7 @@ class Experiment:
             # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
             initial_D=to_vector(built(item, few(data), self.outputs, seed / "model", data.pool.fields)).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
-            fingerprint=name,
+            noise_domain=name,
             processes=ALONE,
         )
 
@@ -346,8 +346,8 @@ def assemble(
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
     choice = choose(config.training, plan, module, test_x, task)
-    made = Made(choice.engine, device.type, constants(module))
-    name = with_members(fingerprint(config, made, plan, data), data.member_N)
+    facts = RunFacts(choice.engine, device.type, constants(module))
+    name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:
         # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
         cohorts = _draw_cohorts(config, data, secret, name)
@@ -377,7 +377,7 @@ def assemble(
         aggregator=aggregator,
         server=server,
         cohorts=cohorts,
-        fingerprint=name,
+        noise_domain=name,
         processes=processes,
     )
     _require_possible(experiment)

@@ -19,7 +19,7 @@ from privfl.privacy.mechanisms import History, Relation
 from privfl.privacy.plans import Plan
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, Price, PrivacyResult
-from privfl.running.calibration import busiest, histories
+from privfl.running.calibration import busiest_accounts, histories
 from privfl.running.experiment import Experiment, assemble
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
@@ -125,13 +125,13 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
     )
 
 
-def shown(epsilon: float) -> str:
+def format_epsilon(epsilon: float) -> str:
     """ε with three digits after the point; of one that would round to 0, one digit that is none."""
     return f"{epsilon:.1g}" if 0 < epsilon < 0.0005 else f"{epsilon:.3f}"
 
 
 @dataclass(frozen=True)
-class Account:
+class RunPrice:
     """What a run will cost, before it is run.
 
     Args:
@@ -148,7 +148,7 @@ class Account:
 
     def __repr__(self) -> str:
         return (
-            f"<Account of {self.experiment.config.name!r}: ε = {self.epsilon:.6g} at δ = {self.plan.delta:g} per "
+            f"<RunPrice of {self.experiment.config.name!r}: ε = {self.epsilon:.6g} at δ = {self.plan.delta:g} per "
             f"{self.plan.unit}, noise multiplier {self.plan.executed_noise:g}; more in .rows(), .prices and .epsilon_clients>"
         )
 
@@ -187,23 +187,26 @@ class Account:
         ]
         for place, one in enumerate(self.prices):
             mark = "  (headline, the largest over the clients)" if place == 0 else ""
-            rows.append((f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{shown(one.epsilon)}{mark}"))
+            rows.append(
+                (f"ε by {ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}", f"{format_epsilon(one.epsilon)}{mark}")
+            )
         if (poisson := plan.as_if_poisson()) is not None:
-            would_be = price_of(poisson, self.experiment)
-            rows.append(("no guarantee: ε were the batches Poisson samples", shown(would_be)))
+            would_be = epsilon_under(poisson, self.experiment)
+            rows.append(("no guarantee: ε were the batches Poisson samples", format_epsilon(would_be)))
         if self.extrapolated is not None:
             wide = self.extrapolated
             imagined = f"{wide.cohort:,} of {wide.population:,} clients a round, noise multiplier {wide.noise_multiplier:g}"
-            rows.append(("extrapolated ε, of a run that is not executed", f"{shown(wide.epsilon)}  ({imagined})"))
+            rows.append(("extrapolated ε, of a run that is not executed", f"{format_epsilon(wide.epsilon)}  ({imagined})"))
+        least, middle, most = map(format_epsilon, (spread.minimum, spread.median, spread.maximum))
         return [
             *rows,
-            ("ε over the clients", f"from {shown(spread.minimum)} to {shown(spread.maximum)}, median {shown(spread.median)}"),
+            ("ε over the clients", f"from {least} to {most}, median {middle}"),
             ("rounds of the busiest client", str(int(rounds_K.max()))),
             ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
         ]
 
 
-def account(config: ExperimentConfig) -> Account:
+def account(config: ExperimentConfig) -> RunPrice:
     """What a configuration will cost, without training.
 
     Raises:
@@ -214,7 +217,7 @@ def account(config: ExperimentConfig) -> Account:
     if not plan.promises:
         raise ConfigError("privacy.kind = 'none': nothing is promised, so no ε exists; set privacy.kind = 'example'")
     ledger = experiment.ledger(rounds)
-    return Account(
+    return RunPrice(
         experiment,
         tuple(prices(ledger.histories, plan.relation, plan.delta)),
         tuple(ledger.client_epsilons(len(experiment.data.clients))),
@@ -222,7 +225,7 @@ def account(config: ExperimentConfig) -> Account:
     )
 
 
-def over_rounds(experiment: Experiment) -> list[float]:
+def epsilon_by_round(experiment: Experiment) -> list[float]:
     """ε after each round, from 0 rounds on: the largest over the clients so far."""
     spent, ledger = [0.0], experiment.ledger(0)
     for number in range(experiment.config.rounds):
@@ -231,7 +234,7 @@ def over_rounds(experiment: Experiment) -> list[float]:
     return spent
 
 
-def price_of(plan: Plan, experiment: Experiment) -> float:
+def epsilon_under(plan: Plan, experiment: Experiment) -> float:
     """ε that the experiment would have under another plan with the same accounts and cohorts."""
-    rounds = busiest(plan, experiment.data, experiment.cohorts, experiment.aggregator)
+    rounds = busiest_accounts(plan, experiment.data, experiment.cohorts, experiment.aggregator)
     return accounting.largest_epsilon(histories(plan, experiment.data, rounds), plan.delta)

@@ -45,7 +45,7 @@ again from the same draws and releases nothing twice; removed at the end, after 
 # Accuracy on members is measured on at most so many of them, evenly spaced: a pass over all would cost as much as rounds.
 _MEMBERS = 4_000
 
-Observer = Callable[[RoundRecord, TimingRecord], None]
+RoundObserver = Callable[[RoundRecord, TimingRecord], None]
 
 
 def run(
@@ -54,7 +54,7 @@ def run(
     *,
     resume: bool = False,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    observer: RoundObserver | None = None,
     processes: Processes = ALONE,
 ) -> RunFolder:
     """Train, from the beginning or from where the folder stopped, and write everything down.
@@ -102,7 +102,7 @@ def _dismissing(processes: Processes) -> Iterator[None]:
 
 
 def _run(
-    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: Observer | None, processes: Processes
+    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: RoundObserver | None, processes: Processes
 ) -> RunFolder:
     if resume and (out / "config.toml").exists():
         return _go_on(RunFolder.open(out), config, observer, processes)
@@ -119,7 +119,7 @@ def _run(
     return folder
 
 
-def _go_on(folder: RunFolder, config: ExperimentConfig, observer: Observer | None, processes: Processes) -> RunFolder:
+def _go_on(folder: RunFolder, config: ExperimentConfig, observer: RoundObserver | None, processes: Processes) -> RunFolder:
     with folder.locked(), deterministic():
         folder.require_same(config)
         if folder.finished:
@@ -145,7 +145,7 @@ class _Recorder:
     def __post_init__(self) -> None:
         self.holdout_N = np.flatnonzero(self.experiment.data.held_out())
 
-    def run(self, observer: Observer | None) -> None:
+    def run(self, observer: RoundObserver | None) -> None:
         config = self.experiment.config
         state, ledger = self._resume_point()
         last: Evaluation | None = None

@@ -43,7 +43,7 @@ class Ended:
     words: str
 
 
-Observer = Callable[[Ended], None]
+SweepObserver = Callable[[Ended], None]
 
 
 def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
@@ -103,7 +103,7 @@ def run_here(
     jobs: int,
     gpus: int,
     overwrite: bool = False,
-    observer: Observer | None = None,
+    observer: SweepObserver | None = None,
 ) -> list[Ended]:
     """Run them on this machine, ``jobs`` at a time, each on the next free GPU where there are any.
 

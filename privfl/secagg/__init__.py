@@ -1,40 +1,40 @@
-"""BOOK of secure aggregation: the server learns the sum of the clients' vectors, and no single one.
+"""BOOK of secure aggregation: a protocol by which the server learns the sum of the clients' vectors, and no single one.
 
 Chapters, in reading order::
 
-    prg          a key becomes a mask as long as the model
-    packing      words on the wire
-    encoding     real vectors become integers modulo 2^bits, where sums are exact and masks are perfect
-    field        numbers in which secrets are shared
-    shamir       shares of a secret
-    sharing      tags by which a share that is shown later is known
-    agreement    two clients agree on a secret that the server, who carries their messages, does not have
-    identity     who is who, against a server that may lie
-    certificate  how many neighbours and shares are enough, and with which probability they are not
-    graph        who holds whose shares, and who masks with whom
-    framing      the one encoding of what travels: a header, and tables of rows
-    messages     what travels, message by message
-    session      what everybody must agree on, bound into every key
-    memory       what a client remembers from one attempt to the next
+    prg          pseudo-random generator: expands a key to a mask as long as the model
+    packing      packing of words for transport
+    encoding     fixed-point encoding of real vectors as integers modulo 2^bits, in which sums are exact and masks are perfect
+    field        the prime field in which secrets are shared
+    shamir       Shamir's secret sharing
+    sharing      tags by which a share that is revealed later is recognised
+    agreement    key agreement of two clients through a server that does not learn the key
+    identity     signing keys of clients, against a server that may lie
+    certificate  numbers of neighbours and shares that are enough, and the probabilities with which they are not
+    graph        the clients that hold each client's shares, and the pairs that mask with each other
+    framing      wire format: a header, and tables of rows
+    messages     the messages of the protocol
+    session      the session id: everything on which all parties must agree, bound into every key
+    memory       a client's memory from one attempt to the next
     client       the client's side of one round, a state machine
-    boxes        shares on their way through the server
-    unmasking    secrets put together from shares, masks taken from the sum
-    server       the server's side
-    play         all roles in one process
-    losses       who is lost in a simulation
-    transcript   what a real server would have written down
+    boxes        encrypted shares on their way through the server
+    unmasking    reconstruction of secrets from shares, and removal of masks from the sum
+    server       the server's side of one round, a state machine
+    simulation   all roles in one process
+    dropout      the clients that are lost in a simulation
+    transcript   the record that a real server could have kept
 
 The protocol is that of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS
 2017), on a complete graph or a sparse one (Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic
 Overhead", CCS 2020), against a semi-honest server or an active one.
 
 Guarantees:
-    Up to breaking X25519, HKDF-SHA256, AES-256, ChaCha20-Poly1305 or Ed25519, and up to the probability in the round's
-    certificate, a server in league with at most as many clients of the roster as the policy allows for, and one at the least,
-    learns the survivors' *sum* and public data, and nothing else about the other clients' vectors. ``docs/secagg.md`` has the
-    assumptions.
+    Assume that nobody breaks X25519, HKDF-SHA256, AES-256, ChaCha20-Poly1305 or Ed25519. Let the server collude with at most as
+    many clients of the roster as the policy allows, which is always at least one. Then, except with the probability in the
+    round's certificate, the server learns the survivors' *sum* and public data, and nothing else about the other clients'
+    vectors. ``docs/secagg.md`` has the assumptions.
 
-    Not promised: protection against poisoned inputs; secrecy of the one among corrupt others. Secure aggregation hides *who*,
-    not *whether*: a sum over few clients, or of the same clients round after round, still leaks, and only differential
+    Not promised: protection against poisoned inputs; secrecy of one client if all others are corrupt. Secure aggregation hides
+    *who*, not *whether*: a sum over few clients, or of the same clients round after round, still leaks, and only differential
     privacy bounds how much. Nothing here runs in constant time, and bytes cannot be erased for certain.
 """

@@ -1,8 +1,8 @@
-"""Two clients agree on a secret through a server that must not learn it: X25519 and HKDF-SHA256.
+"""Key agreement: two clients agree on a secret through a server that must not learn it, by X25519 and HKDF-SHA256.
 
-Every client makes two fresh key pairs in every round: one for the channel on which it sends shares to its neighbours, one
-for the masks. The two may not be the same: the mask key is revealed when its owner is lost, and must not open the channel.
-Keys come from the entropy that a client is given, the operating system's unless a test says otherwise.
+Every client makes two fresh key pairs in each attempt at a round: one for the channel on which it sends shares to its
+neighbours, one for the masks. The two must differ: the mask key is revealed if its owner is lost, and it must not open the
+channel. Keys are made from the entropy that a client is given, by default the operating system's.
 
 Sources: RFC 7748 (X25519), RFC 5869 (HKDF), RFC 8439 (ChaCha20-Poly1305).
 """
@@ -21,7 +21,7 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from privfl.errors import ProtocolError
 
 Entropy = Callable[[int], bytes]
-"""Gives so many fresh random bytes, such as ``os.urandom``."""
+"""Source of randomness: returns as many fresh random bytes as it is asked for, such as ``os.urandom``."""
 
 KEY_BYTES: Final = 32
 TAG_BYTES: Final = 16
@@ -42,14 +42,14 @@ _LOW_ORDER: Final = frozenset(
         FIELD - 1,
     }
 )
-"""The points of order 1, 2, 4 and 8 of the curve and its twist, by their only coordinate (Bernstein, cr.yp.to/ecdh.html)."""
+"""The u-coordinates of the points of order 1, 2, 4 and 8 of the curve and its twist (Bernstein, cr.yp.to/ecdh.html)."""
 
 
 class KeyPair:
-    """One client's key pair for one purpose in one round. It has no ``repr`` that shows the private half.
+    """One client's key pair for one purpose in one attempt at a round. Its ``repr`` does not show the private key.
 
     Args:
-        private: 32 bytes.
+        private: the private key, 32 bytes.
     """
 
     def __init__(self, private: bytes) -> None:
@@ -58,13 +58,13 @@ class KeyPair:
         self.public: Final = self._key.public_key().public_bytes_raw()
 
     def shared_key(self, peer: bytes, session: bytes, label: bytes) -> bytes:
-        """The 32-byte key that this client and the owner of ``peer`` share, for one use in one session.
+        """The 32-byte key that this client shares with the owner of the public key ``peer``, for one purpose in one session.
 
-        HKDF(salt=session, secret=X25519, info=label ‖ smaller public key ‖ larger public key): another session, another
+        It is HKDF(salt=session, secret=X25519, info=label ‖ smaller public key ‖ larger public key). Another session, another
         purpose or another pair of public keys gives an unrelated key.
 
-        Guarantees: equal at both ends; unknown to everybody else who sees only public keys (computational
-        Diffie-Hellman on Curve25519, HKDF as a random oracle). No claim on whose key ``peer`` is.
+        Guarantees: both ends compute the same key. It is unknown to everybody else who sees only public keys (computational
+        Diffie-Hellman on Curve25519, HKDF as a random oracle). Nothing is claimed on who owns ``peer``.
 
         Raises:
             ProtocolError: ``peer`` is refused (:func:`check_public_key`).
@@ -75,12 +75,12 @@ class KeyPair:
 
 
 def check_public_key(key: bytes) -> None:
-    """Refuse what no honest client sends.
+    """Refuse a public key that no honest client sends.
 
     Raises:
-        ProtocolError: not 32 bytes, or not below 2^255 - 19. X25519 would accept such an alias of another point, and
-            one client's key could then pass for two. Or a point of low order, for which the secret would be zero whatever
-            the private key: the server refuses it from the one client, lest all others refuse the roster.
+        ProtocolError: the key is not 32 bytes or not below 2^255 - 19; X25519 would accept such an alias of another point, and
+            one client's key could then pass for two. Or it is a point of low order, for which the shared secret is zero
+            whatever the private key is; the server refuses the one client, since otherwise all others would refuse the roster.
     """
     if len(key) != KEY_BYTES or int.from_bytes(key, "little") >= FIELD:
         raise ProtocolError(f"public key {key.hex()}: must be 32 bytes, below 2^255 - 19 as a little-endian number")
@@ -89,28 +89,35 @@ def check_public_key(key: bytes) -> None:
 
 
 def self_mask_key(seed: bytes, session: bytes) -> bytes:
-    """The key of the mask that one client adds for itself alone."""
+    """The key of a client's self mask, which it makes from its seed alone and shares with no other client."""
     return hkdf(seed, salt=session, info=SELF)
 
 
 def commitment(seed: bytes, session: bytes) -> bytes:
-    """What a client publishes of its seed, so that the seed that is put together from shares can be checked.
+    """The commitment to a client's seed, which the client publishes; a seed reconstructed from shares is checked against it.
 
-    Guarantees: says nothing of the seed or of the mask made from it (HKDF as a random oracle), and binds to it.
+    Guarantees: it reveals nothing of the seed or of the mask made from it (HKDF as a random oracle), and it is binding.
     """
     return hkdf(seed, salt=session, info=COMMITMENT)
 
 
 def seal(key: bytes, plaintext: bytes, sender: int, receiver: int, context: bytes) -> bytes:
-    """Encrypt from one end of a channel to the other; once for each direction and key.
+    """Encrypt a message from one end of a channel to the other; allowed once for each direction and key.
 
-    The nonce is the sender's number: the two directions of a channel share a key and never a nonce.
+    The nonce is the sender's number. The two directions of a channel therefore share a key and never a nonce.
+
+    Args:
+        key: the channel key.
+        plaintext: the shares.
+        sender: client number.
+        receiver: client number.
+        context: further associated data, beside the two numbers.
     """
     return ChaCha20Poly1305(key).encrypt(_nonce(sender), plaintext, _bound(sender, receiver, context))
 
 
 def unseal(key: bytes, box: bytes, sender: int, receiver: int, context: bytes) -> bytes:
-    """What :func:`seal` was given.
+    """Decrypt a box that :func:`seal` made, and return its plaintext.
 
     Raises:
         ProtocolError: the box was not sealed by ``sender`` for ``receiver`` in this context.

@@ -1,4 +1,7 @@
-"""The boxes of shares on their way through the server, which cannot open them: by receiver, and for each by sender."""
+"""Boxes of shares on their way through the server, which cannot open them, sorted by receiver and then by sender.
+
+A box holds the encrypted shares that one client deals to another.
+"""
 
 from __future__ import annotations
 
@@ -12,10 +15,10 @@ from privfl.secagg.messages import Shares, Table, box_type
 
 
 class Boxes:
-    """All boxes of those who shared their keys, R of them, in columns: one sort instead of a dictionary of lists.
+    """Table of the R boxes of all clients that shared their keys, in columns, so that one sort finds those of a receiver.
 
     Args:
-        shares: of at least one client, by sender; the receivers of each are the holders of its secrets but for itself.
+        shares: sender -> message, for at least one client. A sender's receivers are the holders of its secrets except itself.
     """
 
     def __init__(self, shares: Mapping[int, Shares]) -> None:
@@ -33,12 +36,12 @@ class Boxes:
         self._own_tags = {sender: one.own_tags for sender, one in shares.items()}
 
     def to(self, client: int, holders: Mapping[int, Clients] | None, degree: int) -> Table:
-        """What a client is sent: rows of a :class:`privfl.secagg.messages.Delivery`.
+        """The boxes for one client: rows of a :class:`privfl.secagg.messages.Delivery`.
 
         Args:
             client: the receiver.
-            holders: of each sender's shares, where each drew its own; else None.
-            degree: how many holders stand in a row.
+            holders: the holders of each sender's shares if each client drew its own, else None.
+            degree: number of holders in a row.
         """
         rows = self._rows(client)
         table = np.empty(rows.stop - rows.start, box_type(degree))
@@ -48,7 +51,7 @@ class Boxes:
         return table
 
     def points(self, holder: int, own_holders: Clients) -> tuple[Clients, NDArray[np.int64]]:
-        """Whose shares a holder has, its own among them, ascending; and which holder of each owner it is, from 1.
+        """The owners of the shares that a holder has, itself among them, ascending; and its holder number for each, from 1.
 
         Args:
             holder: the client.
@@ -69,11 +72,11 @@ class Boxes:
         return bytes(self._tags_R[place].tobytes())
 
     def _rows(self, client: int) -> slice:
-        # A number of another type would have the whole column converted at every call.
+        # If the number had another type, the whole column would be converted at every call.
         receiver, column = np.uint32(client), self._receiver_R
         return slice(int(np.searchsorted(column, receiver)), int(np.searchsorted(column, receiver, "right")))
 
 
 def _points(owner: int, holders: Clients) -> NDArray[np.int64]:
-    """Which holder of the owner's shares each is: its place among all of them and the owner itself, from 1."""
+    """The holder number of each holder of the owner's shares: its place among all of them and the owner itself, from 1."""
     return np.arange(1, len(holders) + 1) + (holders > owner)

@@ -1,31 +1,31 @@
-"""How many neighbours and how large a threshold are enough, and the probabilities with which they are not.
+"""Certificate of a round: a number of neighbours k and a threshold t that are enough, and the probabilities that they fail.
 
-n of the N clients of a cohort are in the roster; at most c = max(1, ⌈γn⌉) of them are corrupt and at most l = ⌊δn⌋ are lost,
-and who they are does not depend on the graph (against an active server, who is lost may). Three things may fail:
+n of the N clients of a cohort are in the roster. At most c = max(1, ⌈γn⌉) of them are corrupt, and at most l = ⌊δn⌋ are lost.
+The choice of both does not depend on the graph, except that an active server may choose who is lost. Three things may fail:
 
 shares        c corrupt clients hold t shares of some client's secrets
-disconnected  the honest survivors fall apart into parts that do not mask each other, and the server learns their sums apart
+disconnected  the honest survivors fall into parts that do not mask with each other, and the server learns the sum of each part
 recovery      fewer than t holders of some client's shares survive, and the round is lost
 
-**Semi-honest server, sparse.** A circulant graph over a random order of the clients (Bell et al. 2020, "Secure Single-Server
-Aggregation with (Poly)Logarithmic Overhead", section 3): it falls apart only where two runs of k/2 neighbours on the
-ring are all corrupt or lost, of which there are n (n − k − 1) / 2 pairs. A server that lies once, and says of a client to one
-half of its neighbours that it is lost and to the other that it is not, would have t shares of both of its secrets if 2t were
-no more than the k + 1 holders: 2t > k + 1 always.
+**Semi-honest server, sparse.** The graph is circulant over a random order of the clients (Bell et al. 2020, "Secure
+Single-Server Aggregation with (Poly)Logarithmic Overhead", section 3). It is disconnected only if two runs of k/2 neighbours on
+the ring are all corrupt or lost; there are n (n − k − 1) / 2 pairs of runs. A server that lies once could tell one half of a
+client's neighbours that it is lost and the other half that it is not. It would have t shares of both of the client's secrets if
+2t were at most the number of holders, k + 1. Therefore 2t > k + 1 always.
 
-**Active server, sparse.** Every client draws k others as holders of its shares and exchanges masks with those it drew and
-those who drew it. The server may choose who is lost. But nobody answers about a client of whose holders fewer than t
-signed for the survivors, so a part of s honest clients is cut off from the rest only if each of the s drew at least t
-holders among the s − 1 others and the corrupt. A union bound over all parts of up to half of the honest:
+**Active server, sparse.** Every client draws k others as holders of its shares, and exchanges masks with those that it drew and
+those that drew it. The server may choose who is lost. But nobody answers about a client if fewer than t of its holders signed
+for the survivors. So a part of s honest clients is cut off from the rest only if each of them drew at least t holders among the
+s − 1 others of the part and the corrupt. The union bound over all parts of up to half of the h = n − c honest clients is
 
-    Σ_s C(h, s) · P[Hypergeometric(n − 1, s − 1 + c, k) ≥ t]^s        for s − 1 + c ≥ t: nobody draws t of fewer
+    Σ_s C(h, s) · P[Hypergeometric(n − 1, s − 1 + c, k) ≥ t]^s        over s with s − 1 + c ≥ t: nobody draws t of fewer
 
-**Complete.** Everyone holds a share of everyone's secrets, and nothing is left to chance: t > n/2 > c shares are safe, and
-n − l ≥ t are left. Against an active server t > (n + c)/2, so that no two answers to different questions can both be
-complete (Bonawitz et al. 2017, theorem 6.5, where c is n/3).
+**Complete.** Every client holds a share of everyone's secrets, and nothing depends on chance: t > n/2 > c shares are safe, and
+n − l ≥ t holders are left. Against an active server t > (n + c)/2, so that two different requests cannot both get enough
+answers (Bonawitz et al. 2017, theorem 6.5, with c = n/3).
 
-**One sum of a round.** Against an active server the quorum is above (N + C)/2 as well, where C = max(1, ⌈γN⌉): the signers of
-two attempts at one round, whatever their rosters, have an honest client in common, and that client signs once.
+**One sum of a round.** Against an active server the quorum is above (N + C)/2 as well, with C = max(1, ⌈γN⌉). Whatever the
+rosters of two attempts at one round are, their signers then have an honest client in common, and that client signs once.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ from scipy.special import gammaln, logsumexp, rel_entr
 
 from privfl.errors import ConfigError, ThresholdError
 
-# Below this, a complete graph costs little and loses fewer rounds.
+# Number of clients below which a complete graph costs little and loses fewer rounds.
 _SMALL: Final = 64
 
 LEAST_SECURITY_BITS: Final = 40
-"""No policy may ask for less."""
+"""The smallest security that a policy may ask for: a failure probability of 2^-40."""
 
 Logs = NDArray[np.float64]
 
@@ -55,22 +55,25 @@ ServerModel = Literal["semi_honest", "active"]
 
 @dataclass(frozen=True)
 class Policy:
-    """What a round must withstand; each client holds its own copy and takes none of it from the server.
+    """Security policy of a round: the adversary and the losses that it must withstand.
+
+    Each client has its own copy and takes none of it from the server.
 
     Args:
-        graph: who masks with whom; ``auto`` takes ``sparse`` where it halves the work.
-        adversary: what the server may do.
-        roster_share: the share of the cohort that a roster must have, above one half: a server that could cut a cohort into
-            several rosters would have a sum of each.
-        max_corrupt: γ, the largest share of clients in league with the server, rounded up; one always may be.
-        max_dropout: δ, the largest share of the roster that may be lost on the way.
+        graph: the communication graph; ``auto`` takes ``sparse`` if it halves the work.
+        adversary: ``semi_honest``, a server that keeps to the protocol, or ``active``, one that may lie.
+        roster_share: the smallest share of the cohort that a roster must have, above one half. A server that could divide a
+            cohort into several rosters would have a sum of each.
+        max_corrupt: γ, the largest share of clients that collude with the server; the number is rounded up and at least one.
+        max_dropout: δ, the largest share of the roster that may be lost during the round.
         security_bits: σ, at least 40; the secrets are lost with a probability of at most 2^-σ.
         recovery_bits: η; the round is lost with a probability of at most 2^-η, unless ``threshold`` is given.
-        neighbours: k, where it is to be given.
-        threshold: t, where it is to be given; numbers that do not keep the secrets with 1 − 2^-σ are refused all the same.
+        neighbours: k; None: it is computed.
+        threshold: t; None: it is computed. Given numbers are refused as well if they do not keep the secrets with a probability
+            of at least 1 − 2^-σ.
 
     Raises:
-        ConfigError: a value is out of range, or no numbers can do both.
+        ConfigError: a value is out of range, or values contradict each other.
     """
 
     graph: Literal["auto", "complete", "sparse"] = "auto"
@@ -124,31 +127,31 @@ class Policy:
             )
 
     def corrupt(self, clients: int) -> int:
-        """c: how many of so many clients may be in league with the server. One always may."""
-        # 0.1 · 30 is 3, whatever binary fractions make of it.
+        """c: the number of clients, of so many, that may collude with the server; at least one."""
+        # 0.07 · 100 must count as 7, although its floating-point product is larger.
         return max(1, math.ceil(self.max_corrupt * clients - 1e-9))
 
     def lost(self, clients: int) -> int:
-        """l: how many of a roster of so many clients may be lost on the way."""
+        """l: the number of clients, of a roster of so many, that may be lost during the round."""
         return math.floor(self.max_dropout * clients + 1e-9)
 
     def least_roster(self, cohort: int) -> int:
-        """How many of a cohort of that size must be in a roster."""
+        """The smallest number of clients in a roster, for a cohort of that size."""
         return math.ceil(self.roster_share * cohort - 1e-9)
 
     def quorum(self, clients: int) -> int:
-        """How many of so many must sign, so that any two such sets have an honest client in common."""
+        """The number of clients, of so many, that must sign so that any two such sets have an honest client in common."""
         return (clients + self.corrupt(clients)) // 2 + 1
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """The numbers of one round, and the binary logarithms of the probabilities with which they fail.
+    """Certificate of one round: its numbers, and the binary logarithms of the probabilities with which they fail.
 
-    ``survivors`` is the smallest number of clients whose sum may be revealed, so that two of them are honest; ``quorum``
-    how many of them must have signed for the same set of survivors (0: nobody signs): at least ``survivors``, since a
-    server may list whom it likes, and only a signature shows that somebody is there. A probability of 0 has the logarithm
-    −∞.
+    ``survivors`` is the smallest number of clients whose sum may be revealed, so that at least two of them are honest.
+    ``quorum`` is the number of clients that must have signed for the same set of survivors (0: nobody signs). It is at least
+    ``survivors``, since a server may list any client as a survivor, and only a signature shows that the client is there. A
+    probability of 0 has the logarithm −∞.
     """
 
     clients: int
@@ -164,12 +167,12 @@ class Certificate:
 
     @property
     def log2_insecure(self) -> float:
-        """Of the probability that shares or sums of parts are lost to the server (union bound)."""
+        """Binary logarithm of the probability that the server learns secrets or the sum of a part (union bound)."""
         return _log2_sum([self.log2_shares, self.log2_disconnected])
 
     @property
     def holders(self) -> int:
-        """How many clients hold a share of a client's secrets, itself included."""
+        """The number of clients that hold a share of a client's secrets, itself included."""
         return self.neighbours + 1
 
     @property
@@ -179,21 +182,21 @@ class Certificate:
 
     @property
     def whole(self) -> bool:
-        """Whether clients are told of everyone; of their neighbours only where not."""
+        """Whether clients are sent the whole roster; if not, they are sent their neighbours only."""
         return self.graph == "complete" or self.adversary == "active"
 
 
 def certify(policy: Policy, clients: int, minimum_clients: int = 3, cohort: int | None = None) -> Certificate:
-    """The numbers for a roster of that many clients: given ones, or the first that the search finds to be enough.
+    """The certificate for a roster of that many clients, with the given numbers or those that the search finds.
 
     Args:
-        policy: what the round must withstand.
-        clients: n.
-        minimum_clients: no sum over fewer may be revealed, whatever the policy allows.
-        cohort: N, how many were invited; n where it is not given.
+        policy: the adversary and the losses that the round must withstand.
+        clients: n, the size of the roster.
+        minimum_clients: no sum over fewer clients may be revealed, whatever the policy allows.
+        cohort: N, the size of the cohort; None: n.
 
     Raises:
-        ThresholdError: so few clients cannot withstand what the policy asks.
+        ThresholdError: no numbers satisfy the policy with so few clients.
     """
     found = _certified(policy, clients, minimum_clients, clients if cohort is None else cohort)
     if isinstance(found, str):
@@ -203,14 +206,14 @@ def certify(policy: Policy, clients: int, minimum_clients: int = 3, cohort: int 
 
 @functools.lru_cache(maxsize=1024)
 def _certified(policy: Policy, clients: int, minimum_clients: int, cohort: int) -> Certificate | str:
-    """A certificate, or why there is none: both take a search, and both are kept."""
+    """A certificate, or the reason why there is none; both take a search, so both are cached."""
     corrupt = policy.corrupt(clients)
     least = max(corrupt + 2, minimum_clients)
     try:
         if clients < least:
             raise ThresholdError(
                 f"{clients} clients of which {corrupt} may be corrupt: must be at least {least}, at least two of them honest, "
-                "or their sum is one's vector; lower max_corrupt or wait for more clients"
+                "or their sum reveals one vector; lower max_corrupt or wait for more clients"
             )
         if policy.adversary == "active":
             least = max(least, policy.quorum(clients), policy.quorum(cohort))
@@ -231,7 +234,7 @@ def _chosen(policy: Policy, clients: int, least: int) -> Certificate:
         return _sparse(policy, clients, least, clients - 2)
     if clients < _SMALL:
         return _complete(policy, clients, least)
-    # Two clients who drew each other apart both mask, so that an active server's graph has twice the edges.
+    # Against an active server a client masks with those that it drew and those that drew it, which makes twice the edges.
     edges = 2 if policy.adversary == "active" else 1
     try:
         return _sparse(policy, clients, least, (clients - 1) // (2 * edges))
@@ -265,11 +268,14 @@ def _complete(policy: Policy, clients: int, least: int) -> Certificate:
 
 
 def _sparse(policy: Policy, clients: int, least: int, most: int) -> Certificate:
-    """Numbers that are enough, with an even k of at most ``most`` of which k − 2 is not enough, or with the given k.
+    """Certificate of a sparse graph, with the given k, or with an even k of at most ``most`` such that k − 2 is not enough.
 
-    k is doubled from 2 until it is enough or would exceed ``most``, which is tried last; the interval between the last k
-    that was not enough and the first that was is then halved. More neighbours are better but for the steps of t, so that
-    this is the smallest k or close to it, in a time that allows for rosters of 100,000.
+    k is doubled from 2 until it is enough or would exceed ``most``, which is tried last. The interval between the last k that
+    was not enough and the first that was is then halved. More neighbours are better except for the steps of t. So this is the
+    smallest k or close to it, found fast enough for rosters of 100,000.
+
+    Raises:
+        ThresholdError: the given k is not allowed, or no k is enough.
     """
     given, even = policy.neighbours, policy.adversary == "semi_honest"
     if given is not None and (given >= clients or (even and given % 2)):
@@ -307,8 +313,8 @@ def _too_sparse(policy: Policy, clients: int, found: Certificate | None) -> str:
 
 
 def _enough(policy: Policy, found: Certificate) -> bool:
-    # Each of the two ways to lose the secrets gets half of 2^-σ. A threshold that was given may lose more rounds, which the
-    # certificate says; it may not lose secrets.
+    # Each of the two ways to lose the secrets is allowed half of 2^-σ. A given threshold may lose more rounds, which the
+    # certificate states, but not secrets.
     insecure = max(found.log2_shares, found.log2_disconnected)
     recovered = policy.threshold is not None or found.log2_recovery <= -policy.recovery_bits
     safe = found.holders < 2 * found.threshold <= 2 * found.neighbours
@@ -316,10 +322,11 @@ def _enough(policy: Policy, found: Certificate) -> bool:
 
 
 def _sparse_with(policy: Policy, clients: int, least: int, degree: int) -> Certificate:
-    """The numbers for k = ``degree``.
+    """Certificate of a sparse graph with k = ``degree``, which may be insufficient.
 
-    A semi-honest server is held off by the smallest threshold that keeps the shares safe, and it is the cheapest; against an
-    active one the largest that lets the round survive. Either is a majority of the holders.
+    Unless the policy gives it, the threshold against a semi-honest server is the smallest majority of the holders that keeps
+    the shares safe, which is the cheapest. Against an active server it is the largest that lets the round survive;
+    :func:`_enough` refuses it unless it is a majority of the holders.
     """
     corrupt, lost = policy.corrupt(clients), policy.lost(clients)
     active = policy.adversary == "active"
@@ -347,30 +354,33 @@ def _sparse_with(policy: Policy, clients: int, least: int, degree: int) -> Certi
 
 
 def _most_corrupt(bits: int, clients: int, corrupt: int, degree: int) -> int:
-    """The smallest c such that any client has more than c corrupt neighbours with a probability of at most 2^-bits."""
+    """The smallest i such that some client has more than i corrupt neighbours with a probability of at most 2^-bits."""
     allowed = -bits * math.log(2) - math.log(clients)
     return int(np.argmax(_log_above(clients - 1, corrupt, degree) <= allowed))
 
 
 def _largest_recoverable(bits: int, clients: int, lost: int, degree: int) -> int:
-    """The largest t such that any client has fewer than t neighbours left with a probability of at most 2^-bits."""
+    """The largest t such that some client has fewer than t neighbours left with a probability of at most 2^-bits."""
     allowed = -bits * math.log(2) - math.log(clients)
     return int(np.count_nonzero(_log_up_to(clients - 1, clients - 1 - lost, degree)[:-1] <= allowed))
 
 
 def _log2_exposed(clients: int, corrupt: int, degree: int, threshold: int) -> float:
-    """P[some client has at least t corrupt neighbours] ≤ n · P[Hypergeometric ≥ t]."""
+    """log2 of the bound P[some client has at least t corrupt neighbours] ≤ n · P[Hypergeometric ≥ t]."""
     return _log2(float(_log_above(clients - 1, corrupt, degree)[min(threshold - 1, degree)]) + math.log(clients))
 
 
 def _log2_lost(clients: int, lost: int, degree: int, threshold: int) -> float:
-    """P[some client has fewer than t neighbours left] ≤ n · P[Hypergeometric < t]."""
+    """log2 of the bound P[some client has fewer than t neighbours left] ≤ n · P[Hypergeometric < t]."""
     left = float(_log_up_to(clients - 1, clients - 1 - lost, degree)[min(threshold - 1, degree)])
     return min(0.0, _log2(left + math.log(clients)))
 
 
 def _log2_ring_apart(clients: int, bad: int, degree: int) -> float:
-    """P[two disjoint runs of k/2 on the ring are all bad] ≤ n (n − k − 1)/2 · C(bad, k) / C(n, k)."""
+    """log2 of the bound P[two disjoint runs of k/2 on the ring are all bad] ≤ n (n − k − 1)/2 · C(bad, k) / C(n, k).
+
+    A client is bad if it is corrupt or lost.
+    """
     if degree > bad:
         return -math.inf
     pairs = clients * max(clients - degree - 1, 1) / 2
@@ -378,9 +388,10 @@ def _log2_ring_apart(clients: int, bad: int, degree: int) -> float:
 
 
 def _log2_drawn_apart(clients: int, corrupt: int, degree: int, threshold: int) -> float:
-    """The union bound over parts of s honest clients; see the head of this file.
+    """log2 of the union bound over parts of s honest clients, which is in the docstring of this file.
 
-    P[Hypergeometric ≥ t] ≤ exp(−k KL(t/k ‖ p)) for t/k > p, the share to hit (Hoeffding 1963, sections 2 and 6).
+    P[Hypergeometric ≥ t] ≤ exp(−k KL(t/k ‖ p)) if t/k > p, with p the share of marked clients (Hoeffding 1963, sections 2
+    and 6).
     """
     honest = clients - corrupt
     sizes = np.arange(1, honest // 2 + 1)
@@ -390,27 +401,27 @@ def _log2_drawn_apart(clients: int, corrupt: int, degree: int, threshold: int) -
     marked = sizes - 1 + corrupt
     share, hit = threshold / degree, marked / (clients - 1)
     divergence = np.where(share > hit, rel_entr(share, hit) + rel_entr(1 - share, 1 - hit), 0.0)
-    # Nobody draws t of fewer.
+    # Nobody can draw t holders from fewer than t marked clients.
     terms = np.where(marked < threshold, -np.inf, choices - sizes * degree * divergence)
     return min(0.0, _log2(float(logsumexp(terms))))
 
 
 def _log_up_to(total: int, marked: int, drawn: int) -> Logs:
-    """Log of P[Hypergeometric(total, marked, drawn) ≤ i] for i = 0 … drawn."""
+    """Natural logarithm of P[Hypergeometric(total, marked, drawn) ≤ i] for i = 0 … drawn."""
     below: Logs = np.logaddexp.accumulate(_log_masses(total, marked, drawn))
     return np.minimum(below, 0.0)
 
 
 def _log_above(total: int, marked: int, drawn: int) -> Logs:
-    """Log of P[Hypergeometric(total, marked, drawn) > i] for i = 0 … drawn. The tail is summed from its far end."""
+    """Natural logarithm of P[Hypergeometric(total, marked, drawn) > i] for i = 0 … drawn, summed from the tail's far end."""
     above: Logs = np.append(np.logaddexp.accumulate(_log_masses(total, marked, drawn)[:0:-1])[::-1], -math.inf)
     return np.minimum(above, 0.0)
 
 
 def _log_masses(total: int, marked: int, drawn: int) -> Logs:
-    """Log of [C(marked, i) C(total − marked, drawn − i) / C(total, drawn)] for i = 0 … drawn.
+    """Natural logarithm of C(marked, i) C(total − marked, drawn − i) / C(total, drawn) for i = 0 … drawn.
 
-    All at once: SciPy's own tails take a time of the order of drawn².
+    All are computed at once, since SciPy's own tails take a time of the order of drawn².
     """
     hits = np.arange(drawn + 1)
     misses = drawn - hits

@@ -1,4 +1,4 @@
-"""The client's side of one round: a state machine without input or output.
+"""The client's side of one round: a state machine that neither sends nor receives by itself.
 
 ::
 
@@ -6,8 +6,8 @@
     masked_input --reveal(survivors)--> DONE                                       against a semi-honest server
     masked_input --consent(survivors)--> consistency_check --reveal(consents)--> DONE       against an active one
 
-Source: Bonawitz et al. 2017, figures 2 and 4; Bell et al. 2020, algorithms 2 and 3 for the sparse graph. What is added to
-them and why is in ``docs/secagg.md``.
+Source: Bonawitz et al. 2017, figures 2 and 4; Bell et al. 2020, algorithms 2 and 3 for the sparse graph. ``docs/secagg.md``
+lists the additions to them and the reasons.
 """
 
 from __future__ import annotations
@@ -55,34 +55,41 @@ _SECRETS: Final = ("_channel", "_mask", "_seed", "_channels", "_held")
 
 
 class Client:
-    """One client in one attempt at a round; make a new one for each attempt.
+    """One client in one attempt at a round; make a new object for each attempt.
 
-    Guarantees: at most one masked vector leaves this object, under its own mask and those shared with at least
-    ``threshold`` others; about each client whose shares it holds it reveals at most one share, of the seed if that
-    client survived and of the mask key if not; against an active server only after a quorum signed for the very set of
-    survivors. Each stage is left before its work begins: a client that refused a message sends nothing any more but that it
-    refused (:meth:`refusal`). Once it helped to release a sum it takes part in no other attempt at that round: the same
-    update in two sums over different clients would give away their difference, which may be one client's update. When the
-    round is over for it, it holds no secret any more; Python's memory may hold copies until it is used again.
+    Guarantees:
+        At most one masked vector leaves this object, under its self mask and the masks that it shares with its peers, of whom
+        at least ``threshold`` (one less in a complete graph) hold its shares.
 
-    Edges: a zero vector is masked like any other. A roster, a delivery or a set of survivors that is too small for
-    the certificate of its size is refused. A box that does not open, or holds shares that do not fit their tags, is left out;
-    more of them than there may be corrupt clients are refused.
+        For each client whose shares it holds, it reveals at most one share: of the seed if that client survived, of the mask
+        key if not. Against an active server it reveals them only after a quorum signed for exactly this set of survivors.
+
+        Each stage is left before its work begins. After it refused a message, a client sends nothing more except that it
+        refused (:meth:`refusal`).
+
+        Once it helped to release a sum, it takes part in no other attempt at that round. The same update in two sums over
+        different clients would give away the difference of the sums, which may be one client's update.
+
+        When the round is over for it, the object holds no secret. Python's memory may hold copies until it is used again.
+
+    Edges: a zero vector is masked like any other. A roster, a delivery or a set of survivors is refused if it is too small for
+    the certificate. A box that does not open, or whose shares do not fit their tags, is left out. If more boxes fail than there
+    may be corrupt clients, the delivery is refused.
 
     Args:
         client: this client's number, in [0, 2^32 - 1).
-        parameters: the round's, from this client's own configuration.
-        global_D: the global model as this client was sent it, float32 of length D.
-        memory: what this client took part in before; the same for as long as its identity and the run last. For a real client
-            :class:`privfl.secagg.memory.StoredMemory`.
-        identity: this client's; against an active server only.
-        directory: everyone's identities, not from the server; against an active server only.
-        entropy: fresh randomness; asked for, in this order, channel key, mask key, seed, polynomials and, where each client
-            draws its own holders, the draw: 32 bytes each.
-        threads: how many cores may expand masks.
+        parameters: the round's parameters, from this client's own configuration.
+        global_D: the global model that this client was sent, float32, shape (D,).
+        memory: the attempts in which this client took part; the same object or file for as long as its identity and the run
+            last. A real client needs a :class:`privfl.secagg.memory.StoredMemory`.
+        identity: this client's identity, against an active server only.
+        directory: all clients' identities, which must not come from the server; against an active server only.
+        entropy: source of fresh randomness. It is asked, in this order, for the channel key, the mask key, the seed, the
+            polynomials and, if each client draws its own holders, the draw: 32 bytes each.
+        threads: number of cores that may expand masks.
 
     Raises:
-        ProtocolError: the number is out of range, the model is no vector, or the identity is missing.
+        ProtocolError: the number is out of range, the model is no vector, or the identity or directory is missing.
     """
 
     def __init__(
@@ -106,19 +113,19 @@ class Client:
         self._identity, self._directory, self._entropy, self._threads = identity, directory, entropy, threads
         self._memory, self._releasing = memory, False
         self.masks_expanded = 0
-        """How many masks this client made."""
+        """Number of masks that this client expanded."""
         self._stage: Stage | None = None
         self._over = False
 
     # --- the stages ---------------------------------------------------------------------------------------------------
 
     def advertise(self) -> bytes:
-        """An :class:`Advert` with two fresh public keys.
+        """Make an :class:`Advert` with two fresh public keys.
 
         Raises:
-            ProtocolError: it was sent already, this client took part in this attempt or a later one, or it helped to release a
-                sum of this round in another attempt.
-            StorageError: the memory cannot be kept; nothing is sent.
+            ProtocolError: the advert was made already, this client took part in this attempt or a later one, or it helped to
+                release a sum of this round, or of a later one, in another attempt.
+            StorageError: the memory cannot be written; nothing is sent.
         """
         with self._turn(None, Stage.ADVERTISE_KEYS):
             self._memory.begin(self.parameters.run, self.parameters.round, self.parameters.attempt)
@@ -130,11 +137,11 @@ class Client:
             return advert.to_bytes()
 
     def share_keys(self, roster: bytes) -> bytes:
-        """:class:`Shares` of a fresh seed and of the mask key for this client's neighbours, in answer to the :class:`Roster`.
+        """Answer the :class:`Roster` with :class:`Shares` of a fresh seed and of the mask key, for this client's neighbours.
 
         Raises:
             ProtocolError: out of turn, or the roster is refused; nothing is sent.
-            ThresholdError: the roster is too small.
+            ThresholdError: the roster is too small or too large, or there is no certificate for its size.
         """
         with self._turn(Stage.ADVERTISE_KEYS, Stage.SHARE_KEYS):
             self._read_roster(Roster.from_bytes(roster))
@@ -162,7 +169,7 @@ class Client:
             return Shares(*head, commitment(self._seed, self._session), own_tags, boxes).to_bytes()
 
     def masked_input(self, delivery: bytes, words_D: Words) -> bytes:
-        """A :class:`MaskedInput` of the vector, in answer to the :class:`Delivery`.
+        """Answer the :class:`Delivery` with a :class:`MaskedInput` of the vector.
 
         Args:
             delivery: the server's message.
@@ -170,7 +177,7 @@ class Client:
 
         Raises:
             ProtocolError: out of turn, the delivery is refused, or the vector has another length or type; nothing is sent.
-            ThresholdError: too few peers are left to hide among.
+            ThresholdError: too few holders of this client's shares are left.
         """
         with self._turn(Stage.SHARE_KEYS, Stage.MASKED_INPUT):
             if words_D.shape != (self.parameters.length,) or words_D.dtype != TYPES[self.parameters.bits]:
@@ -185,11 +192,12 @@ class Client:
             return MaskedInput(self.parameters.round, self.client, self._session, packed).to_bytes()
 
     def consent(self, survivors: bytes) -> bytes:
-        """A :class:`Consent` to the :class:`Survivors`, of which all must be listed; against an active server only.
+        """Answer the :class:`Survivors`, who must all be listed, with a :class:`Consent`; against an active server only.
 
         Raises:
             ProtocolError: out of turn, or the set is refused; nothing is sent, and nothing will be revealed.
-            ThresholdError: too few survived.
+            ThresholdError: there are too few survivors.
+            StorageError: the memory cannot be written; nothing is sent.
         """
         with self._turn(Stage.MASKED_INPUT, Stage.CONSISTENCY_CHECK):
             if not self.parameters.active:
@@ -201,11 +209,12 @@ class Client:
             return Consent(self.parameters.round, self.client, self._session, signature).to_bytes()
 
     def reveal(self, request: bytes) -> bytes:
-        """A :class:`Reveal` in answer to :class:`Survivors`, or against an active server to :class:`Consents`.
+        """Answer the :class:`Survivors`, or against an active server the :class:`Consents`, with a :class:`Reveal`.
 
         Raises:
             ProtocolError: out of turn, or the request is refused; nothing is revealed.
-            ThresholdError: too few survived.
+            ThresholdError: there are too few survivors or signatures.
+            StorageError: the memory cannot be written; nothing is revealed.
         """
         before = Stage.CONSISTENCY_CHECK if self.parameters.active else Stage.MASKED_INPUT
         with self._turn(before, Stage.UNMASKING):
@@ -224,16 +233,16 @@ class Client:
             return Reveal(self.parameters.round, self.client, self._session, shares).to_bytes()
 
     def refusal(self, error: ProtocolError) -> bytes:
-        """A :class:`Refusal`: what to send to the server where a stage raised, so that it does not wait in vain."""
+        """Make the :class:`Refusal` to send to the server if a stage raised, so that it does not wait in vain."""
         stage = list(Stage).index(Stage(error.stage or Stage.ADVERTISE_KEYS)) + 1
         at_fault = SERVER if error.peer == _SERVER else self.client
         return Refusal(self.parameters.round, self.client, self.parameters.attempt, stage, at_fault, error.reason).to_bytes()
 
-    # --- what is checked ----------------------------------------------------------------------------------------------
+    # --- checks -------------------------------------------------------------------------------------------------------
 
     @contextmanager
     def _turn(self, stage: Stage | None, following: Stage) -> Iterator[None]:
-        """Leave one stage for the next; an error ends the round for this client and says where it happened."""
+        """Enter the next stage; an error ends the round for this client and names the stage."""
         if self._over or self._stage is not stage:
             reason = "took no further part" if self._over else f"is at {self._stage or 'the beginning'}"
             raise ProtocolError(
@@ -255,19 +264,22 @@ class Client:
 
     @contextmanager
     def _blaming(self, stage: Stage, peer: str) -> Iterator[None]:
-        """Say in an error where it happened, and whose fault it is unless that is known better."""
+        """Name the stage in an error, and the peer at fault unless the error names one already."""
         try:
             yield
         except ProtocolError as error:
             raise type(error)(error.reason, stage=stage, peer=error.peer or peer) from None
 
     def _forget(self) -> None:
-        """Drop all secrets of the round. Their bytes are gone once Python uses that memory again, and no sooner."""
+        """Drop all secrets of the round. Their bytes stay in memory until Python uses it again."""
         for name in _SECRETS:
             vars(self).pop(name, None)
 
     def _release(self) -> None:
-        """From here on this client takes part in no other attempt at the round; kept before the answer is made."""
+        """Record that this client helps to release a sum; it takes part in no other attempt at the round from here on.
+
+        It is called before the answer is made.
+        """
         if not self._releasing:
             self._memory.release(self.parameters.run, self.parameters.round)
         self._releasing = True
@@ -279,7 +291,7 @@ class Client:
         keys = [(row["channel_key"].tobytes(), row["mask_key"].tobytes()) for row in own]
         if keys != [(self._channel.public, self._mask.public)]:
             raise ProtocolError("a roster without this client or with other keys than its own; take no part")
-        # Counted before a certificate is searched for, which takes time.
+        # Members are counted before the search for a certificate, which takes time.
         all_listed = self.parameters.active or self.parameters.policy.graph == "complete"
         if len(members) > roster.clients or (all_listed and len(members) < roster.clients):
             raise ProtocolError(f"a roster that lists {len(members)} of {roster.clients} clients: must list {roster.clients}")
@@ -308,7 +320,7 @@ class Client:
             self._directory.verify(client, ADVERT, advert.statement(digest), row["signature"].tobytes())
 
     def _choose_holders(self) -> Clients:
-        """Who holds this client's shares, itself included, ascending: holder number x is the x-th."""
+        """The holders of this client's shares, itself included, ascending: holder number x is the x-th."""
         everyone = np.array(sorted(self._members), np.uint32)
         if not self._certificate.drawn:
             return everyone
@@ -341,9 +353,14 @@ class Client:
         self._sharers = sharers | {self.client}
 
     def _open_boxes(self, boxes: Table) -> None:
-        """Take in the shares that peers made for this client. A box of garbage costs its sender a share, and nobody the round.
+        """Open the boxes that peers sealed for this client, and keep their shares.
 
-        Whoever has another roster, model or other parameters can open none, so that no more may fail than corrupt clients.
+        A box that fails costs its sender a share, and nobody the round. A client with another roster, another model or other
+        parameters than its peers can open no box. So the delivery is refused if more boxes fail than there may be corrupt
+        clients.
+
+        Raises:
+            ProtocolError: more boxes fail, or the holders that come with a box are not allowed ones.
         """
         failed: list[str] = []
         for row in boxes:
@@ -363,12 +380,12 @@ class Client:
         allowed = self.parameters.policy.corrupt(self._certificate.clients)
         if len(failed) > allowed:
             raise ProtocolError(
-                f"{len(failed)} of {len(boxes)} boxes hold no shares, where {allowed} may be corrupt: roster, parameters "
-                f"or global model must differ; discard the round ({failed[0]})"
+                f"{len(failed)} of {len(boxes)} boxes hold no shares: must be at most {allowed}; roster, parameters or "
+                f"global model probably differ, discard the round ({failed[0]})"
             )
 
     def _box_context(self, holders: Clients) -> bytes:
-        """What a box is bound to: the session and, where each client drew its own, the holders of the sender's shares."""
+        """Context of a box: the session id and, if each client drew its own, the holders of the sender's shares."""
         return self._session + (holders.astype("<u4").tobytes() if self._certificate.drawn else b"")
 
     def _read_survivors(self, message: bytes) -> Survivors:
@@ -407,12 +424,12 @@ class Client:
         self._signers = frozenset(consents.signatures["client"].tolist())
 
     def _may_answer(self, holders: frozenset[int]) -> bool:
-        """Whether enough of the clients that one drew as its holders signed for the survivors.
+        """Whether enough of the holders that a client drew signed for the survivors, so that its share may be revealed.
 
-        Where each drew its own, a server that may choose who is lost could otherwise cut a few clients off from all
-        others and learn their sum; see :mod:`privfl.secagg.certificate`. To be listed as a survivor is not enough: the
-        server may play the advert of a client that is not there, from another round in which that client was lost and
-        its mask key revealed. Such a ghost cannot sign in this session.
+        If each client drew its own holders, a server that may choose who is lost could otherwise cut a few clients off from all
+        others and learn their sum (:mod:`privfl.secagg.certificate`). It is not enough that holders are listed as survivors.
+        The server may replay the advert of an absent client from another round, in which that client was lost and its mask key
+        was revealed. The absent client does not sign in this session.
         """
         return not self._certificate.drawn or len(holders & self._signers) >= self._certificate.threshold
 
@@ -432,7 +449,7 @@ class Client:
         return self._channels[peer]
 
     def _mask_vector(self, words_D: Words) -> None:
-        # The smaller number of a pair adds their mask, the larger subtracts it: in the sum over both it is gone.
+        # The client with the smaller number adds the pair's mask, the other subtracts it: it cancels in the sum over both.
         shared = {peer: self._mask_with(peer) for peer in sorted(self._peers)}
         prg.mask(
             words_D,

@@ -1,4 +1,4 @@
-"""Who is lost in a simulated round, and at which stage: drawn at given rates, or as a schedule says."""
+"""Dropout in a simulated round: draw which clients are lost, and at which stage, at given rates."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from privfl.secagg.session import Stage
 
 
 def drawn_losses(clients: Sequence[int], rates: Mapping[Stage, float], key: bytes) -> dict[int, Stage]:
-    """Each client that reaches a stage is lost there with the stage's rate, independently of all else.
+    """Draw the lost clients: each one that reaches a stage is lost there with the stage's rate, independently of all else.
 
     Args:
         clients: the cohort.
-        rates: in [0, 1]; a stage without one loses nobody.
+        rates: stage -> rate in [0, 1]; a stage without a rate loses nobody.
         key: 32 bytes; equal keys lose the same clients.
+
+    Returns:
+        lost client -> the stage at which it is lost.
     """
     words = np.empty(len(clients) * len(Stage), np.uint64)
     Keystream(key).fill(words)

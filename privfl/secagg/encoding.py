@@ -1,13 +1,13 @@
-"""Real vectors become integers modulo 2^bits: clipped, scaled, rounded at random, in two's complement.
+"""Fixed-point encoding of real vectors as integers modulo 2^bits: clipped, scaled, rounded at random, in two's complement.
 
-Modulo 2^bits a sum is exact whatever the order, and a uniform mask hides perfectly; in floating point neither holds. The
-one danger is a sum that wraps around, and it is excluded when a :class:`FixedPoint` is made:
+Modulo 2^bits a sum is exact in any order, and a uniform mask hides perfectly; in floating point neither holds. The one danger
+is a sum that wraps around, which :meth:`FixedPoint.fit` excludes by its choice of the scale:
 
     population · (bound · scale + 1) < 2^(bits − 1)
 
 A client's entry is below bound · scale + 1 in absolute value (the 1 is for rounding), so that a sum over at most
-``population`` clients stays inside the signed integers of that many bits. With 64 bits there is room for any population
-there can be; an entry then has the precision that 32 bits leave to a population of one.
+``population`` clients stays within the signed integers of that many bits. 64 bits leave room for any possible population; an
+entry then has the precision that 32 bits leave to a population of one.
 
 Source: the discretisation of Bonawitz et al. 2019, "Federated Learning with Autotuned Communication-Efficient Secure
 Aggregation" (Asilomar 2019), section III, without its rotation.
@@ -34,7 +34,7 @@ Floats = NDArray[np.floating[Any]]
 _LABEL: Final = b"privfl fixed point"
 _BYTES: Final = struct.Struct("<BdQdQ")
 
-# Random bits that decide one rounding.
+# Number of random bits that decide one rounding.
 _DITHER: Final = 32
 
 # An entry and its random bits share a signed word of 64 bits.
@@ -43,7 +43,7 @@ _ENTRY_BITS: Final = 31
 
 @dataclass(frozen=True)
 class FixedPoint:
-    """Numbers in [-bound, bound] as multiples of 1/scale; ``scale`` is a power of two, at least 1."""
+    """Fixed-point format: numbers in [-bound, bound] as multiples of 1/scale; ``scale`` is a power of two, at least 1."""
 
     bound: float
     scale: int
@@ -51,14 +51,14 @@ class FixedPoint:
 
     @classmethod
     def fit(cls, bound: float, population: int, bits: Bits = 32) -> Self:
-        """The finest scale with which no sum over ``population`` clients can wrap around.
+        """The format with the finest scale at which no sum over ``population`` clients can wrap around.
 
         Raises:
             ConfigError: there is none, or the bound or the population is not positive and finite.
         """
         if not (0 < bound < math.inf and population >= 1):
             raise ConfigError(f"bound {bound} and population {population}: both must be positive and finite")
-        # population · (bound · scale + 1) < 2^(bits − 1)  <=>  scale < room; and an entry fits into _ENTRY_BITS
+        # population · (bound · scale + 1) < 2^(bits − 1)  <=>  scale < room; and an entry fits into _ENTRY_BITS.
         room = (min(Fraction(2 ** (bits - 1), population), Fraction(2**_ENTRY_BITS)) - 1) / Fraction(bound)
         largest = math.ceil(room) - 1
         if largest < 1:
@@ -69,20 +69,20 @@ class FixedPoint:
         return cls(bound, 1 << (largest.bit_length() - 1), bits)
 
     def encode(self, values_D: Floats, factor: float, stream: Keystream, out_D: Words) -> int:
-        """Write round(factor · clip(values, ±bound) · scale), rounded at random, into ``out_D``.
+        """Encode values: write factor · clip(values, ±bound) · scale, rounded at random, into ``out_D``.
 
         Args:
             values_D: the numbers, float32 or float64.
-            factor: in [0, 1].
-            stream: takes one word for each entry.
-            out_D: as long as ``values_D``.
+            factor: factor in [0, 1].
+            stream: keystream for the rounding, of which each entry takes one word.
+            out_D: the words, as many as ``values_D``.
 
         Returns:
-            how many entries were clipped.
+            The number of entries that were clipped.
 
-        Guarantees: each entry is off by less than one step, 1/scale, and its expectation over the stream by at most 2^-33
-        of a step; to both comes 2^-53 of the entry where factor · value is no float64. Multiples of a step, zero among
-        them, are exact. |entry| < bound · scale + 1.
+        Guarantees: each entry is off by less than one step, 1/scale, and its expectation over the stream by at most 2^-33 of a
+        step. If factor · value is no float64, 2^-53 of the entry is added to both bounds. Multiples of a step, zero among them,
+        are exact. |entry| < bound · scale + 1.
 
         Raises:
             ProtocolError: an entry is not finite.
@@ -98,7 +98,7 @@ class FixedPoint:
                 at = chunk.start + int(np.flatnonzero(~np.isfinite(part))[0])
                 raise ProtocolError(f"entry {at} of the update is {values_D[at]}; only finite numbers can be aggregated")
             if low < -self.bound or high > self.bound:
-                # In float32 the bound itself would be rounded, perhaps upwards.
+                # In float32 the bound itself would be rounded, possibly upwards.
                 part = part.astype(np.float64)
                 clipped += int(np.count_nonzero(np.abs(part) > self.bound))
                 part = np.clip(part, -self.bound, self.bound)
@@ -112,10 +112,10 @@ class FixedPoint:
         return clipped
 
     def decode(self, sum_D: Words, clients: int) -> NDArray[np.float64]:
-        """The sum of ``clients`` encoded vectors as real numbers, exact.
+        """Decode the sum of ``clients`` encoded vectors to real numbers, exactly.
 
         Raises:
-            ProtocolError: an entry is larger than that many clients can make it. A mask that did not cancel looks so.
+            ProtocolError: an entry is larger than a sum over that many clients can be, as after a mask that did not cancel.
         """
         signed_D = signed(sum_D, self.bits)
         limit = clients * (self.bound * self.scale + 1)
@@ -125,7 +125,7 @@ class FixedPoint:
 
 
 def signed(words_D: Words, bits: Bits) -> NDArray[np.signedinteger[Any]]:
-    """The lower ``bits`` of each word as a number in two's complement."""
+    """The lower ``bits`` of each word as a signed integer in two's complement."""
     kind = np.dtype(f"<i{words_D.itemsize}")
     spare = 8 * words_D.itemsize - bits
     if spare == 0:
@@ -137,7 +137,7 @@ def signed(words_D: Words, bits: Bits) -> NDArray[np.signedinteger[Any]]:
 
 @dataclass(frozen=True)
 class WeightedSum:
-    """What the server learns: Σ weight · update, of length D, and Σ weight over the cohort."""
+    """Weighted sum, which is all that the server learns: Σ weight · update, of length D, and Σ weight."""
 
     sum_D: NDArray[np.float64]
     weight_sum: float
@@ -149,9 +149,9 @@ class WeightedSum:
 
 @dataclass(frozen=True)
 class Encoding:
-    """A client's (weight · update, weight) as one vector of D + 1 words.
+    """Encoding of a client's (weight · update, weight) as one vector of D + 1 words.
 
-    The weight travels inside the masked vector: in the clear it would tell how much data a client has. It has its own
+    The weight is sent inside the masked vector, since in the clear it would reveal how much data a client has. It has its own
     scale, so that its precision does not depend on the clip.
     """
 
@@ -163,30 +163,30 @@ class Encoding:
         """The finest encoding of updates in [-clip, clip] and weights in [0, 1] for that many clients.
 
         Raises:
-            ConfigError: the sum cannot be made to fit into so many bits.
+            ConfigError: no scale lets the sum fit into so many bits.
         """
         return cls(FixedPoint.fit(clip, population, bits), FixedPoint.fit(1.0, population, bits))
 
     @property
     def bits(self) -> Bits:
-        """Of each word."""
+        """The number of bits of each word."""
         return self.update.bits
 
     def to_bytes(self) -> bytes:
-        """All that must be the same at all clients: label, bits u8, and bound f64 and scale u64 of update and of weight."""
+        """The settings that must be equal at all clients: label, bits u8, then bound f64 and scale u64 of update and weight."""
         return _LABEL + _BYTES.pack(self.bits, self.update.bound, self.update.scale, self.weight.bound, self.weight.scale)
 
     def digest(self) -> bytes:
-        """SHA-256 of that."""
+        """SHA-256 of :meth:`to_bytes`, 32 bytes."""
         return hashlib.sha256(self.to_bytes()).digest()
 
     def encode(self, delta_D: Floats, weight: float, rounding_key: bytes) -> tuple[Words, int]:
-        """The D + 1 words, and how many coordinates were clipped.
+        """Encode an update and its weight as D + 1 words; return them and the number of coordinates that were clipped.
 
         Args:
-            delta_D: the update; clipped coordinate by coordinate before it is weighted.
-            weight: in [0, 1].
-            rounding_key: 32 bytes, for this vector alone. Equal keys give equal words.
+            delta_D: the update; each coordinate is clipped before it is weighted.
+            weight: the weight, in [0, 1].
+            rounding_key: 32 bytes, for this vector alone; equal keys round equal inputs equally.
 
         Raises:
             ProtocolError: the update is not finite, or the weight is outside [0, 1].
@@ -200,10 +200,10 @@ class Encoding:
         return words, clipped
 
     def decode(self, sum_D1: Words, clients: int) -> WeightedSum:
-        """The sum modulo 2^bits of ``clients`` encoded vectors, decoded.
+        """Decode the sum modulo 2^bits of ``clients`` encoded vectors.
 
         Raises:
-            ProtocolError: no cohort of that size can have made this sum, or its weights add up to nothing.
+            ProtocolError: no sum over that many clients can be so large, or the weights do not add up to more than 0.
         """
         sum_D = self.update.decode(sum_D1[:-1], clients)
         weight_sum = float(self.weight.decode(sum_D1[-1:], clients)[0])

@@ -1,9 +1,9 @@
-"""Numbers modulo the prime 32,771, in which secrets are shared.
+"""The prime field in which secrets are shared: arithmetic modulo 32,771, the smallest prime above 2^15.
 
-The smallest prime above 2^15: a 32-byte secret is 18 limbs of 15 bits, a share of it 18 numbers of 16 bits, and sums of
-products of two elements stay exact in float64, so that sharing and reconstruction are products of small matrices.
+A 32-byte secret is 18 limbs of 15 bits, and a share of it is 18 numbers of 16 bits. Sums of products of two elements are exact
+in float64, so that sharing and reconstruction are products of small matrices.
 
-Guarantees: exact. Running times depend on the values; nothing here is constant-time.
+Guarantees: results are exact. Running times depend on the values; nothing here is constant-time.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ _GENERATOR: Final = 2
 
 
 def limbs(secret: bytes) -> Elements:
-    """A 32-byte secret as 18 elements below 2^15, the lowest bits first."""
+    """Split a 32-byte secret into 18 elements below 2^15, the lowest bits first."""
     bits = np.zeros(LIMBS * _LIMB_BITS, np.int64)
     bits[:_BITS] = np.unpackbits(np.frombuffer(secret, np.uint8), bitorder="little")
     return bits.reshape(LIMBS, _LIMB_BITS) @ (1 << np.arange(_LIMB_BITS))
 
 
 def secret(elements: Elements) -> bytes:
-    """The 32 bytes that 18 elements stand for.
+    """Join 18 elements into a secret of 32 bytes; the inverse of :func:`limbs`.
 
     Raises:
-        ProtocolError: they stand for none: the shares that they were made of do not belong together.
+        ProtocolError: no secret has these limbs, so that the shares from which they were computed do not belong together.
     """
     bits = (elements[:, None] >> np.arange(_LIMB_BITS + 1)) & 1
     if bits[:, _LIMB_BITS].any() or bits[:, :_LIMB_BITS].ravel()[_BITS:].any():
@@ -50,7 +50,10 @@ def secret(elements: Elements) -> bytes:
 
 
 def uniform(count: int, key: bytes) -> Elements:
-    """``count`` elements, exactly uniform as far as AES-256-CTR under ``key`` is: words that would favour some are dropped."""
+    """``count`` elements, as uniform as the keystream of AES-256-CTR under ``key``.
+
+    Words of the keystream that would make some elements more likely are rejected, so that reduction adds no bias.
+    """
     stream, found = Keystream(key), np.empty(0, np.int64)
     limit = 2**32 // PRIME * PRIME
     while len(found) < count:
@@ -61,15 +64,15 @@ def uniform(count: int, key: bytes) -> Elements:
 
 
 def dot(left: Elements, right: Elements) -> Elements:
-    """The matrix product. Exact: the inner dimension is below 2^22, products are below 2^31."""
+    """The matrix product. It is exact, since the inner dimension is below 2^22 and products are below 2^31."""
     return np.rint(left.astype(np.float64) @ right.astype(np.float64)).astype(np.int64) % PRIME
 
 
 def lagrange_at_zero(points: Elements) -> Elements:
-    """λ with f(0) = Σ λ_i f(x_i) for every polynomial f of a degree below the number of points.
+    """Lagrange coefficients λ at 0: f(0) = Σ λ_i f(x_i) for every polynomial f of a degree below the number of points.
 
     Args:
-        points: distinct elements, none of them 0.
+        points: the x_i, distinct elements other than 0.
     """
     exponent, power = _tables()
     # λ_i = Π_{j≠i} x_j / (x_j − x_i)
@@ -82,7 +85,7 @@ def lagrange_at_zero(points: Elements) -> Elements:
 
 @functools.cache
 def _tables() -> tuple[Elements, Elements]:
-    """Logarithm of each element to the base 2 (that of 0 is unused), and the powers of 2."""
+    """Tables of the discrete logarithm to the base 2 (the entry of 0 is unused), and of the powers of 2."""
     power = np.empty(PRIME - 1, np.int64)
     value = 1
     for place in range(PRIME - 1):

@@ -1,11 +1,11 @@
-"""The one encoding of what travels: a header, then tables of rows; ``docs/secagg.md`` has the layouts.
+"""Wire format of messages: a header, then a payload of fields and tables; ``docs/secagg.md`` has the layouts.
 
-Every message is a header and a payload; all numbers are little-endian::
+All numbers are little-endian. The header is::
 
     magic "pf"  version u8  type u8  round u32  sender u32  payload length u64      20 bytes
 
-There is exactly one encoding of a message, and parsing accepts no other: anything extra, short, unknown or out of order is
-refused. Lists are tables of rows of one length, ascending by client, so that a message of a million rows is read at once.
+Each message has exactly one encoding, and parsing accepts no other: anything extra, short, unknown or out of order is
+refused. A list is a table of rows of one length, ascending by client, so that a message of a million rows is parsed at once.
 """
 
 from __future__ import annotations
@@ -46,25 +46,25 @@ class Kind(IntEnum):
 
 
 def sender_of(message: bytes) -> int | None:
-    """Who says that it sent this; None where the header is cut short."""
+    """The sender that a message claims to have; None if the message is shorter than a header."""
     return int(_HEADER.unpack_from(message)[4]) if len(message) >= _HEADER.size else None
 
 
 def kind_of(message: bytes) -> int | None:
-    """The type that a message says it has."""
+    """The type that a message claims to have; None if the message is shorter than a header."""
     return int(_HEADER.unpack_from(message)[2]) if len(message) >= _HEADER.size else None
 
 
 def rows(table: NDArray[Any]) -> tuple[bytes, bytes]:
-    """A count and so many rows."""
+    """Encode a table: the number of rows, then the rows."""
     return COUNT.pack(len(table)), table.tobytes()
 
 
 def read_rows(payload: memoryview, row: np.dtype[Any], kind: Kind) -> tuple[NDArray[Any], memoryview]:
-    """A count, so many rows ascending by client, and what follows them.
+    """Parse a table, whose rows must be strictly ascending by client; return it and the rest of the payload.
 
     Raises:
-        ProtocolError: too few bytes, or a client twice or out of order.
+        ProtocolError: too few bytes, a client that is listed twice or out of order, or the server's number as a client.
     """
     check(len(payload) >= COUNT.size, kind, "it ends before a count")
     (count,) = COUNT.unpack_from(payload)
@@ -78,16 +78,16 @@ def read_rows(payload: memoryview, row: np.dtype[Any], kind: Kind) -> tuple[NDAr
 
 
 def frame(kind: Kind, number: int, sender: int, *parts: bytes | memoryview) -> bytes:
-    """A message of a round."""
+    """Encode a message of a round: the header, then the parts of the payload."""
     length = sum(len(part) for part in parts)
     return b"".join((_HEADER.pack(_MAGIC, VERSION, kind, number, sender, length), *parts))
 
 
 def from_client(message: bytes, kind: Kind, least: int = 0) -> tuple[int, int, bytes, memoryview]:
-    """Round, sender, session and the rest of a client's message.
+    """Parse a client's message into round, sender, session id and the rest of the payload.
 
     Raises:
-        ProtocolError: it is none of that type, or has fewer than ``least`` bytes more.
+        ProtocolError: it is no client's message of that type, or fewer than ``least`` bytes follow the session id.
     """
     number, sender, payload = unframed(message, kind)
     check(sender != SERVER and len(payload) >= SESSION_BYTES + least, kind, f"{len(payload)} bytes from sender {sender}")
@@ -95,10 +95,10 @@ def from_client(message: bytes, kind: Kind, least: int = 0) -> tuple[int, int, b
 
 
 def from_server(message: bytes, kind: Kind, least: int) -> tuple[int, memoryview]:
-    """Round and payload of a server's message.
+    """Parse the server's message into round and payload.
 
     Raises:
-        ProtocolError: it is none of that type, or its payload has fewer than ``least`` bytes.
+        ProtocolError: it is no server's message of that type, or its payload has fewer than ``least`` bytes.
     """
     number, sender, payload = unframed(message, kind)
     check(sender == SERVER and len(payload) >= least, kind, f"{len(payload)} bytes from sender {sender}")
@@ -106,26 +106,28 @@ def from_server(message: bytes, kind: Kind, least: int) -> tuple[int, memoryview
 
 
 def unframed(message: bytes, kind: Kind) -> tuple[int, int, memoryview]:
-    """Round, sender and payload of a message of that type.
+    """Parse a message of that type into round, sender and payload.
 
     Raises:
-        ProtocolError: it is cut short, of another protocol, version or type, or as long as it does not say.
+        ProtocolError: it is cut short, of another protocol, version or type, or its length is not the announced one.
     """
     if len(message) < _HEADER.size:
         raise ProtocolError(f"a message of {len(message)} bytes: must be at least {_HEADER.size}; it was cut short")
     magic, version, found, number, sender, length = _HEADER.unpack_from(message)
     if magic != _MAGIC or version != VERSION:
-        raise ProtocolError(f"a message of protocol {magic!r} version {version}: must be {_MAGIC!r} version {VERSION}")
+        raise ProtocolError(
+            f"a message of protocol {magic!r} version {version}: must be {_MAGIC!r} version {VERSION} at both ends"
+        )
     check(found == kind, kind, f"type {found} came instead")
     check(length == len(message) - _HEADER.size, kind, f"{len(message) - _HEADER.size} bytes came, {length} were announced")
     return number, sender, memoryview(message)[_HEADER.size :]
 
 
 def check(passed: bool, kind: Kind, found: str) -> None:
-    """Refuse a message that is not what its type asks for.
+    """Refuse a message unless it passed a check of its type.
 
     Raises:
-        ProtocolError: not ``passed``.
+        ProtocolError: it did not pass; ``found`` says why.
     """
     if not passed:
         raise ProtocolError(f"a message that is no {kind.name}: {found}; discard the round")

@@ -1,7 +1,7 @@
-"""Who is who, against a server that may lie: long-lived Ed25519 identities, and a directory of their public halves.
+"""Identities of clients, against a server that may lie: long-lived Ed25519 keys, and a directory of the public ones.
 
-How a directory comes to the clients is not the protocol's business: it must not come from the server. What is signed is
-the label of the statement and the statement itself, so that no signature passes for another.
+The protocol does not say how clients get the directory; it must not come from the server. A signature is over a label and the
+statement, so that a signature for one purpose is not valid for another.
 
 Source: RFC 8032 (Ed25519).
 """
@@ -24,10 +24,10 @@ SURVIVORS: Final = b"privfl secagg survivors"
 
 
 class Identity:
-    """One client's identity. The private half never leaves this object and has no ``repr``.
+    """One client's signing key. The private key never leaves this object and has no ``repr``.
 
     Args:
-        private: 32 bytes.
+        private: the private key, 32 bytes.
     """
 
     def __init__(self, private: bytes) -> None:
@@ -35,24 +35,24 @@ class Identity:
         self.public: Final = self._key.public_key().public_bytes_raw()
 
     def sign(self, label: bytes, statement: bytes) -> bytes:
-        """64 bytes that only this identity can make."""
+        """Sign a statement; the signature, 64 bytes, can be made only with this identity's private key."""
         return self._key.sign(label + statement)
 
 
 class Directory:
-    """Everyone's public identity, by the client's number. It must not come from the server.
+    """Directory of all clients' public keys, by the client's number. It must not come from the server.
 
     Args:
-        keys: 32 bytes each.
+        keys: client number -> public key, 32 bytes.
 
     Raises:
-        ConfigError: a key that is none, or one identity under two numbers: whoever has it could sign for two.
+        ConfigError: a key is no valid public key, or two numbers have the same key, so that its owner could sign for both.
     """
 
     def __init__(self, keys: Mapping[int, bytes]) -> None:
         owners: dict[bytes, int] = {}
         for client, key in keys.items():
-            # The highest bit is the sign of x; the rest is y, of which an alias above the prime would be a second name.
+            # The highest bit is the sign of x, the rest is y. A y of the prime or more would be a second encoding of a key.
             if len(key) != _KEY_BYTES or int.from_bytes(key, "little") % 2**255 >= FIELD:
                 raise ConfigError(
                     f"the identity of client {client}: must be an Ed25519 public key, 32 bytes, with y below 2^255 - 19"
@@ -71,7 +71,7 @@ class Directory:
         """Refuse a statement that the client did not sign.
 
         Raises:
-            ProtocolError: the client is not in the directory, or the signature is not its own.
+            ProtocolError: the client is not in the directory, or the signature does not verify under its key.
         """
         if client not in self._keys:
             raise ProtocolError(f"client {client} is not in the directory of identities; only its clients take part")
@@ -79,5 +79,5 @@ class Directory:
             self._keys[client].verify(signature, label + statement)
         except InvalidSignature:
             raise ProtocolError(
-                f"client {client} did not sign this ({label.decode()}); somebody in between altered it, discard the round"
+                f"client {client} did not sign this ({label.decode()}); it was forged or altered; discard the round"
             ) from None

@@ -1,8 +1,8 @@
-"""What a client remembers from one attempt to the next: which it took part in, and of which rounds it helped to release a sum.
+"""Memory of a client: the attempts in which it took part, and the rounds of which it helped to release a sum.
 
-The same update in two sums over different clients gives away their difference, which may be one client's update. A client
-therefore helps to release one sum of a round at most, and uses each attempt's number once. It takes attempts in ascending order
-of round and attempt, so that three numbers a run are all that it has to remember.
+The same update in two sums over different clients gives away the difference of the sums, which may be one client's update. A
+client therefore helps to release at most one sum of a round, and uses each attempt's number once. It takes attempts in
+ascending order of round and attempt, so that three numbers for each run are all that it has to remember.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _FORMAT: Final = "privfl secagg memory"
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a client came in one run: its last attempt, and the last round of which it helped to release a sum; −1: none."""
+    """A client's progress in one run: its last attempt, and the last round of which it helped to release a sum; −1: none."""
 
     round: int = -1
     attempt: int = -1
@@ -31,21 +31,22 @@ class Progress:
 
 
 class Memory:
-    """A client's memory in this process: for simulations and tests. A real client takes :class:`StoredMemory`."""
+    """A client's memory in this process, for simulations and tests. A real client needs :class:`StoredMemory`."""
 
     def __init__(self) -> None:
         self._runs: dict[str, Progress] = {}
 
     def of(self, run: str) -> Progress:
-        """How far the client came in a run."""
+        """The client's progress in a run."""
         return self._runs.get(run, Progress())
 
     def begin(self, run: str, number: int, attempt: int) -> None:
-        """Take part in an attempt; kept before anything is sent.
+        """Record that the client takes part in an attempt; called before anything is sent.
 
         Raises:
-            ProtocolError: it does not come after all that the client took part in, or a sum of the round was released.
-            StorageError: it cannot be kept.
+            ProtocolError: the attempt does not come after the last one, or the client helped to release a sum of this round or
+                a later one.
+            StorageError: the record cannot be stored.
         """
         self.check(run, number)
         last = self.of(run)
@@ -60,7 +61,7 @@ class Memory:
         """Refuse a round of which the client helped to release a sum.
 
         Raises:
-            ProtocolError: it did, of this round or a later one.
+            ProtocolError: it helped to release one of this round or a later one.
         """
         released = self.of(run).released
         if number <= released:
@@ -70,11 +71,11 @@ class Memory:
             )
 
     def release(self, run: str, number: int) -> None:
-        """Help to release a sum of a round; kept before the answer that does it is made.
+        """Record that the client helps to release a sum of a round; called before the answer that does so is made.
 
         Raises:
-            ProtocolError: the client helped to release one already, of this round or a later one.
-            StorageError: it cannot be kept.
+            ProtocolError: the client already helped to release a sum of this round or a later one.
+            StorageError: the record cannot be stored.
         """
         self.check(run, number)
         self._keep(run, replace(self.of(run), released=number))
@@ -84,13 +85,13 @@ class Memory:
 
 
 class StoredMemory(Memory):
-    """A client's memory in a file, which outlives the process; one process at a time may have it.
+    """A client's memory in a file, which outlives the process; one process at a time may use it.
 
-    Guarantees: what was kept is on the disk when the call returns, and a crash leaves the old state or the new one. Nothing can
-    tell that somebody put an older copy of the file in its place: a client that is restored from a backup takes a new identity.
+    Guarantees: a record is on the disk when the call returns. A crash leaves the old state or the new one. An older copy of the
+    file in its place cannot be detected: a client that is restored from a backup must take a new identity.
 
     Args:
-        path: of the file; made where there is none, in a folder that exists.
+        path: path of the file, in a folder that exists; the file is created if it is missing.
 
     Raises:
         StorageError: the file is in use, is damaged, or cannot be read or written.
@@ -110,7 +111,7 @@ class StoredMemory(Memory):
             raise
 
     def close(self) -> None:
-        """Let another process have it."""
+        """Release the file, so that another process may use it."""
         self._lock.close()
 
     def __enter__(self) -> Self:
@@ -138,7 +139,7 @@ class StoredMemory(Memory):
             ) from None
 
     def _write(self, runs: dict[str, dict[str, int]]) -> None:
-        """Beside the file, and then in its place: both are on the disk before anything is said."""
+        """Write a new file and rename it to the old one's name; both steps are on the disk before the call returns."""
         beside = self._path.with_name(self._path.name + ".new")
         with open(beside, "wb") as file:
             file.write(json.dumps({"format": _FORMAT, "runs": runs}).encode())
@@ -153,7 +154,7 @@ class StoredMemory(Memory):
 
 
 @contextmanager
-def _storing(path: Path, why: str = "a client answers only after it was kept; free the disk") -> Iterator[None]:
+def _storing(path: Path, why: str = "a client answers only after its memory is written; free disk space") -> Iterator[None]:
     try:
         yield
     except OSError as error:

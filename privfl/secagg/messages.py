@@ -1,4 +1,4 @@
-"""What travels between clients and server, message by message; ``docs/secagg.md`` has the layouts as tables."""
+"""Messages between clients and server, one class for each; ``docs/secagg.md`` has their layouts as tables."""
 
 from __future__ import annotations
 
@@ -42,12 +42,12 @@ SIGNED_MEMBER: Final = np.dtype(
 )
 TAGS_BYTES: Final = 2 * SHARE_TAG_BYTES
 BOX: Final = np.dtype([("client", "<u4"), ("box", f"V{BOX_BYTES}"), ("tags", f"V{TAGS_BYTES}")])
-"""A box of shares for ``client``, or from it, and the tags of the two shares in it (:mod:`privfl.secagg.sharing`)."""
+"""A box of shares to ``client``, or from it, and the tags of the two shares in it (:mod:`privfl.secagg.sharing`)."""
 
 SIGNATURE: Final = np.dtype([("client", "<u4"), ("signature", "V64")])
 SHARE: Final = np.dtype([("client", "<u4"), ("kind", "u1"), ("share", "<u2", (SHARE_BYTES // 2,))])
 
-# Holders in a row of a Delivery. Each client of a roster with more would be sent 64 MiB in every box.
+# Most holders in a row of a Delivery. With more, a client would be sent over 64 MiB with every box.
 _MOST_HOLDERS: Final = 2**24
 _ROSTER: Final = struct.Struct("<IB32s")
 _REFUSAL: Final = struct.Struct("<IBI")
@@ -56,13 +56,13 @@ _STAGES: Final = 5
 
 
 def box_type(degree: int) -> np.dtype[np.void]:
-    """A row of a :class:`Delivery`: with the sender's ``degree`` holders where each client drew its own."""
+    """Data type of a row of a :class:`Delivery`, with the sender's ``degree`` holders; 0 unless each client drew its own."""
     return np.dtype([*((name, BOX[name]) for name in BOX.names or ()), ("holders", "<u4", (degree,))])
 
 
 @dataclass(frozen=True)
 class Advert:
-    """A client joins a round with two fresh public keys, signed where the server may be active."""
+    """Message by which a client joins a round: two fresh public keys, signed if the server may be active."""
 
     round: int
     sender: int
@@ -71,7 +71,7 @@ class Advert:
     signature: bytes = b""
 
     def statement(self, parameters: bytes) -> bytes:
-        """What is signed; with the digest of the parameters, so that an advert is good for one attempt of one run only."""
+        """The statement that is signed, with the parameters' digest: an advert is valid in one attempt of one run only."""
         return struct.pack("<BII", VERSION, self.round, self.sender) + self.channel_key + self.mask_key + parameters
 
     def to_bytes(self) -> bytes:
@@ -94,13 +94,13 @@ class Advert:
 
 @dataclass(frozen=True, eq=False)
 class Roster:
-    """Who takes part, and with which keys.
+    """Message with the clients that take part and their keys.
 
     Args:
-        round: the round's number.
-        clients: n, how many take part in all.
-        digest: of all n (:func:`privfl.secagg.session.roster_digest`).
-        members: all of them, or, where the server chose a sparse graph, the receiver and its neighbours.
+        round: number of the round.
+        clients: n, the number of all clients that take part.
+        digest: digest of all n (:func:`privfl.secagg.session.roster_digest`).
+        members: all n; if the server chose a sparse graph, the receiver and its neighbours.
     """
 
     round: int
@@ -130,15 +130,15 @@ class Roster:
 
 @dataclass(frozen=True, eq=False)
 class Shares:
-    """A client's shares for its neighbours, each in a box that the neighbour alone can open, and what it commits itself to.
+    """Message with a client's shares for its neighbours, in boxes that only the receiving neighbour can open.
 
     Args:
-        round: the round's number.
-        sender: whose shares they are.
+        round: number of the round.
+        sender: the owner of the shares.
         session: the session id.
-        commitment: to the seed.
-        own_tags: of the two shares that the sender holds itself.
-        boxes: by holder.
+        commitment: commitment to the seed.
+        own_tags: tags of the two shares that the sender holds itself.
+        boxes: boxes and tags, by holder.
     """
 
     round: int
@@ -169,7 +169,15 @@ class Shares:
 
 @dataclass(frozen=True, eq=False)
 class Delivery:
-    """What a client is sent before it masks: who shared its keys, all or the receiver's neighbours, and the boxes for it."""
+    """Message to a client before it masks: the clients that shared their keys, and the boxes for the receiver.
+
+    Args:
+        round: number of the round.
+        session: the session id.
+        sharers: against an active server, all clients that shared their keys; against a semi-honest one, those of the
+            receiver's neighbours that did, without the receiver.
+        boxes: boxes, tags and holders, by sender.
+    """
 
     round: int
     session: bytes
@@ -204,7 +212,7 @@ class Delivery:
 
 @dataclass(frozen=True, eq=False)
 class MaskedInput:
-    """One client's masked vector, packed (:mod:`privfl.secagg.packing`)."""
+    """Message with one client's masked vector, packed (:mod:`privfl.secagg.packing`)."""
 
     round: int
     sender: int
@@ -217,7 +225,7 @@ class MaskedInput:
 
     @classmethod
     def from_bytes(cls, message: bytes) -> Self:
-        """Parse; ``packed`` is a view into the message.
+        """Parse; ``packed`` is a view of the message.
 
         Raises:
             ProtocolError: not exactly such a message.
@@ -228,7 +236,14 @@ class MaskedInput:
 
 @dataclass(frozen=True, eq=False)
 class Survivors:
-    """Whose vectors arrived: how many in all, and which of them, all or those that concern the receiver."""
+    """Message with the clients whose vectors arrived.
+
+    Args:
+        round: number of the round.
+        session: the session id.
+        survivors: the number of all survivors.
+        clients: all survivors; if the server chose a sparse graph, the receiver and those of its peers that survived.
+    """
 
     round: int
     session: bytes
@@ -236,7 +251,7 @@ class Survivors:
     clients: Clients
 
     def statement(self) -> bytes:
-        """What is signed, where all are listed."""
+        """The statement that is signed if all survivors are listed."""
         return survivors_statement(self.session, self.clients)
 
     def to_bytes(self) -> bytes:
@@ -259,7 +274,7 @@ class Survivors:
 
 @dataclass(frozen=True)
 class Consent:
-    """A client's signature for the set of survivors that it was told."""
+    """Message with a client's signature for the set of survivors that it was sent."""
 
     round: int
     sender: int
@@ -284,7 +299,7 @@ class Consent:
 
 @dataclass(frozen=True, eq=False)
 class Consents:
-    """The signatures for one set of survivors, for every client to check before it reveals anything."""
+    """Message with the signatures for one set of survivors, which every client checks before it reveals anything."""
 
     round: int
     session: bytes
@@ -309,7 +324,10 @@ class Consents:
 
 @dataclass(frozen=True, eq=False)
 class Reveal:
-    """One share about each client whose shares the sender holds: of the seed of a survivor, of the mask key of a lost one."""
+    """Message with one share for each client whose shares the sender holds: of a survivor's seed, of a lost client's mask key.
+
+    Clients about which the sender does not answer are left out.
+    """
 
     round: int
     sender: int
@@ -337,17 +355,17 @@ class Reveal:
 
 @dataclass(frozen=True)
 class Refusal:
-    """A client takes no further part and says why, so that it does not pass for one that was lost.
+    """Message by which a client leaves a round and gives the reason, so that it is not taken for one that was lost.
 
-    It is no evidence: the server believes nothing of it but that its sender is out. Nobody is out because another says so.
+    It is no evidence: the server concludes from it only that its sender is out. No client is out because another says so.
 
     Args:
-        round: the round's number.
-        sender: who refuses.
-        attempt: at the round.
-        stage: the place of the stage among all five, from 1.
-        at_fault: whose message or share is refused: a client's number, or the server's.
-        reason: at most 1,000 bytes of UTF-8; longer ones are cut.
+        round: number of the round.
+        sender: the client that refuses.
+        attempt: number of the attempt at the round.
+        stage: number of the stage among all five, from 1.
+        at_fault: sender of the message or share that is refused: a client's number, or the server's.
+        reason: at most 1,000 bytes of UTF-8; a longer one is cut.
     """
 
     round: int
@@ -383,5 +401,5 @@ class Refusal:
 
 
 def survivors_statement(session: bytes, clients: Clients) -> bytes:
-    """What each client signs: the session and all survivors."""
+    """The statement that each client signs: the session id and all survivors."""
     return session + clients.astype("<u4").tobytes()

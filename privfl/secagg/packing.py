@@ -1,8 +1,7 @@
-"""Words on the wire: 16, 20, 24, 32 or 64 bits each, without gaps.
+"""Packing of vectors for transport: words of 16, 20, 24, 32 or 64 bits, without gaps.
 
-A vector modulo 2^20 or 2^24 is computed with in words of 32 bits, whose upper bits are noise that nobody needs: masks
-cancel in the lower bits all the same, and only these travel. All numbers are little-endian; of two words of 20 bits the
-first takes the lower half of five bytes.
+A vector modulo 2^20 or 2^24 is kept in words of 32 bits. Masks cancel in the lower bits all the same, and only these are sent;
+the upper bits are ignored. All numbers are little-endian. Two words of 20 bits take five bytes, the first word the lower half.
 """
 
 from __future__ import annotations
@@ -24,14 +23,14 @@ TYPES: Final[dict[int, np.dtype[Any]]] = {
     32: np.dtype("<u4"),
     64: np.dtype("<u8"),
 }
-"""The type that a vector of so many bits is computed in."""
+"""The data type of a vector in memory, by the number of bits of its words."""
 
 
 def narrow_bits(bits: int) -> Bits:
-    """The number as one of those that there are.
+    """Check that a number of bits is an allowed one, and return it with that type.
 
     Raises:
-        ConfigError: it is none of them.
+        ConfigError: it is not.
     """
     for known in get_args(Bits):
         if bits == known:
@@ -40,12 +39,12 @@ def narrow_bits(bits: int) -> Bits:
 
 
 def packed_bytes(count: int, bits: Bits) -> int:
-    """How many bytes ``count`` words take."""
+    """The number of bytes that ``count`` packed words take."""
     return (count * bits + 7) // 8
 
 
 def pack(words_D: Words, bits: Bits) -> memoryview:
-    """The lower ``bits`` of every word; a view of the vector itself where nothing is left out."""
+    """Pack the lower ``bits`` of every word; if that is all of it, the result is a view of the vector."""
     if bits == 8 * words_D.itemsize:
         return np.ascontiguousarray(words_D, TYPES[bits]).data.cast("B")
     if bits == 24:
@@ -59,15 +58,15 @@ def pack(words_D: Words, bits: Bits) -> memoryview:
 
 
 def unpack(payload: memoryview, count: int, bits: Bits) -> Words:
-    """The words again; a read-only view of the payload where nothing was left out.
+    """Unpack words; for 16, 32 and 64 bits the result is a read-only view of the payload.
 
     Args:
-        payload: exactly :func:`packed_bytes` bytes; where 20 · count is no multiple of 8, the last four bits must be 0.
-        count: how many words.
-        bits: of each.
+        payload: exactly :func:`packed_bytes` bytes. If 20 · count is no multiple of 8, the last four bits must be 0.
+        count: number of words.
+        bits: bits of each word.
 
     Raises:
-        ProtocolError: they are not, and the same words would have two encodings.
+        ProtocolError: the last four bits are not 0, so that the same words would have two encodings.
     """
     if bits in (16, 32, 64):
         return np.frombuffer(payload, TYPES[bits])

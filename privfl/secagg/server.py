@@ -1,7 +1,7 @@
-"""The server's side of one round: a state machine without input or output.
+"""The server's side of one round: a state machine that neither sends nor receives by itself.
 
-In each stage the server has a request for every client that it waits for (none in the first), takes in what they answer,
-and closes the stage with those who did::
+In each stage the server has a request for every client that it waits for (none in the first stage), receives their answers,
+and closes the stage with the clients that answered::
 
     while server.stage is not None:
         for client in server.awaited:
@@ -56,34 +56,35 @@ _Answer = Advert | Shares | MaskedInput | Consent | Reveal | Refusal
 
 @dataclass(frozen=True)
 class Unmasked:
-    """What a round gives: the sum of the survivors' vectors modulo 2^bits, and who they are."""
+    """Result of a round: the sum of the survivors' vectors modulo 2^bits, and the survivors."""
 
     words_D: Words
     survivors: tuple[int, ...]
 
 
 class Server:
-    """The server in one round; make a new one for each round.
+    """The server in one attempt at a round; make a new object for each attempt.
 
-    Guarantees: a sum is returned only if it is, as far as the survivors' own vectors and secrets are honest, the exact sum of
-    the vectors of exactly ``survivors``: every seed is checked against its commitment and every mask key against its public
-    half. A share that is wrong costs its holder's shares and nobody else's, as long as enough are left. A message that is
-    refused leaves the server as it was. Masked vectors are added as they come and not kept; memory is of the order of one
+    Guarantees: a sum is returned only if it is the exact sum of the vectors of exactly ``survivors``, as far as the survivors'
+    own vectors and secrets are honest. Every seed is checked against its commitment, and every mask key against its public key.
+    A wrong share costs the shares of its holder and nobody else's, as long as enough are left. A message that is refused
+    leaves the server unchanged. Masked vectors are added as they arrive and not kept, so that memory is of the order of one
     vector and of the boxes of shares on their way.
 
-    Edges: whoever does not answer a stage is out of the round; below the certificate's numbers the round ends.
+    Edges: a client that does not answer in a stage is out of the round. With fewer clients than the certificate requires, the
+    round ends.
 
     Args:
-        parameters: the round's.
+        parameters: the round's parameters.
         invited: the clients that may take part.
-        global_D: the global model that was sent to them, float32 of length D.
-        directory: everyone's identities; against an active server only.
-        entropy: fresh randomness; 32 bytes for the order of the ring, where this server chooses the graph.
-        threads: how many cores may expand masks.
+        global_D: the global model that was sent to them, float32, shape (D,).
+        directory: all clients' identities, if the parameters are for an active server.
+        entropy: source of fresh randomness; it is asked for 32 bytes for the ring's order if this server chooses the graph.
+        threads: number of cores that may expand masks.
 
     Raises:
         ProtocolError: the model is no vector, or there is no directory against an active server.
-        ConfigError: more were invited than the cohort that its clients know of.
+        ConfigError: more clients were invited than the cohort that the clients know of has.
     """
 
     def __init__(
@@ -104,18 +105,18 @@ class Server:
         self.parameters, self._global_D = parameters, global_D
         self._directory, self._entropy, self._threads = directory, entropy, threads
         self.stage: Stage | None = Stage.ADVERTISE_KEYS
-        """What the server waits for; None when the round is over."""
+        """The stage whose answers the server waits for; None when the round is over."""
         self.awaited = frozenset(invited)
-        """Whose answers it waits for."""
+        """The clients whose answers it waits for."""
         self.masks_expanded = 0
-        """How many masks the server made to unmask the sum."""
+        """Number of masks that the server expanded to unmask the sum."""
         self.releasing = False
-        """Whether clients are asked to reveal shares, or to sign for survivors, on which others reveal. From here on the sum
-        counts as released, whatever becomes of this attempt, and the round must not be begun again."""
+        """Whether clients were asked to reveal shares, or to sign for survivors so that others reveal theirs. From then on the
+        sum counts as released, whatever the outcome of this attempt, and the round must not be begun again."""
         self.refusals: dict[int, Refusal] = {}
-        """Who refused to go on, and why: what they say, which nobody checked."""
+        """Each client that refused to go on, and the reason that it gives, which nobody checked."""
         self.liars: dict[int, ProtocolError] = {}
-        """Who revealed shares that nobody dealt it; known when the round is over."""
+        """Each client that revealed a share that it was not dealt; known when the round is over."""
         self._answered: set[int] = set()
         self._keys: set[bytes] = set()
         self._adverts: dict[int, Advert] = {}
@@ -127,18 +128,18 @@ class Server:
 
     @property
     def certificate(self) -> Certificate | None:
-        """The numbers of this round; known once the first stage is closed."""
+        """The certificate of this round; None until the first stage is closed."""
         return getattr(self, "_certificate", None)
 
     @property
     def answered(self) -> frozenset[int]:
-        """Who answered in this stage."""
+        """The clients that answered in this stage."""
         return frozenset(self._answered)
 
     # --- the three verbs ----------------------------------------------------------------------------------------------
 
     def request(self, client: int) -> bytes | None:
-        """What to send to a client in this stage; None in the first, which the client begins."""
+        """The message to send to a client in this stage; None in the first, which the client begins."""
         match self.stage:
             case None | Stage.ADVERTISE_KEYS:
                 return None
@@ -154,15 +155,16 @@ class Server:
                 assert_never(self.stage)
 
     def receive(self, peer: int, message: bytes) -> None:
-        """Take in one client's answer.
+        """Receive one client's answer.
 
         Args:
-            peer: who sent it, as the transport knows.
-            message: what it sent.
+            peer: the client that sent it, as the transport authenticated it.
+            message: its message.
 
         Raises:
-            ProtocolError: damaged, in another's name, out of turn, of another round or session, from a stranger, a second one,
-                or wrong in itself. The client is out unless it answers rightly before the stage is closed.
+            ProtocolError: the message is damaged, in another client's name, out of turn, of another round or session, from a
+                client that is not awaited, a second answer, or invalid. The client is out unless it sends a valid answer before
+                the stage is closed.
         """
         with self._blaming(f"client {peer}"):
             if self.stage is None:
@@ -188,11 +190,12 @@ class Server:
                     assert_never(self.stage)
 
     def close(self) -> None:
-        """End the stage with those who answered.
+        """End the stage with the clients that answered.
 
         Raises:
-            ThresholdError: too few did; the round is over. It may be begun again with fresh keys unless ``releasing``.
-            ProtocolError: the shares that were revealed do not fit together; the round is over.
+            ThresholdError: too few answered; the round is over. It may be begun again with fresh keys unless ``releasing``.
+            ProtocolError: the round was over already; or the revealed shares of a client do not make its secret, and the round
+                is over.
         """
         stage, self.stage = self.stage, None
         if stage is None:
@@ -220,10 +223,10 @@ class Server:
         self.releasing |= self.stage in (Stage.CONSISTENCY_CHECK, Stage.UNMASKING)
 
     def result(self) -> Unmasked:
-        """The sum.
+        """The sum and the survivors.
 
         Raises:
-            ProtocolError: the round is not over, or it was given up.
+            ProtocolError: the round is not over, or it ended without a sum.
         """
         if self._result is None:
             raise ProtocolError("there is no sum: the round is not over, or it was given up")
@@ -311,7 +314,7 @@ class Server:
         self._shares.clear()
 
     def _peers_of(self, client: int) -> Clients:
-        """Whom a client masks with."""
+        """The peers of a client: those that shared their keys and mask with it."""
         if self._certificate.graph == "complete":
             others: Clients = self._everyone[self._everyone != client]
             return others
@@ -368,7 +371,7 @@ class Server:
         if not np.isin(owners, owner_R).all():
             raise ProtocolError("revealed shares that it was never sent; they are refused")
         if not np.array_equal(kinds == ShareKind.SEED, np.isin(owners, self._survivors)):
-            raise ProtocolError("revealed a share of the wrong kind: of survivors the seed, of lost clients the key; refused")
+            raise ProtocolError("revealed a share of the wrong kind: must be a survivor's seed or a lost client's key; refused")
         self._reveals.append(
             RevealedShares(
                 owners.astype(np.uint32),
@@ -386,7 +389,7 @@ class Server:
     def _unmask(self) -> None:
         lost = sorted(self._sharers - self.survivors)
         survivors_of = {client: [peer for peer in self._peers_of(client).tolist() if peer in self.survivors] for client in lost}
-        # Two lost clients made no mask with each other that is in the sum.
+        # Masks between two lost clients are not in the sum.
         needed = [client for client in lost if survivors_of[client]]
         revealed = RevealedShares.joined(self._reveals)
         self._reveals = []
@@ -402,7 +405,7 @@ class Server:
         self._result = Unmasked(self._sum_D, tuple(sorted(self.survivors)))
 
     def _is_secret(self, client: int, secret: bytes) -> bool:
-        """Whether this is the seed that a survivor committed itself to, or the mask key of a lost client."""
+        """Whether this is the seed to which a survivor committed itself, or the mask key of a lost client."""
         if client in self.survivors:
             return commitment(secret, self._session) == self._commitments[client]
         return KeyPair(secret).public == self._adverts[client].mask_key
@@ -435,7 +438,7 @@ class Server:
 
     @contextmanager
     def _blaming(self, peer: str | None, stage: Stage | None = None) -> Iterator[None]:
-        """Say in an error where it happened and whose message it was."""
+        """Name the stage in an error, and the sender of the message."""
         try:
             yield
         except ProtocolError as error:

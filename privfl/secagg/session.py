@@ -1,9 +1,9 @@
-"""What everybody must agree on before a mask is made, and its name: the session id.
+"""Parameters of a round and its session id: a digest of everything on which all parties must agree before masks are made.
 
-Every key of a round is derived under the session id. Two clients who disagree on anything in it, be it the roster, the
-parameters or the global model they were sent, derive different masks; theirs do not cancel, and the sum is noise. So a
-server that sends different models to different clients, to make all updates but one vanish from the sum (Pasquini et
-al. 2022, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022), learns nothing.
+Every key of a round is derived under the session id. If two clients disagree on anything in it, such as the roster, the
+parameters or the global model that they were sent, they derive different masks. Theirs do not cancel, and the sum is noise. A
+server that sends different models to different clients, so that all updates but one vanish from the sum (Pasquini et al.
+2022, "Eluding Secure Aggregation in Federated Learning via Model Inconsistency", CCS 2022), therefore learns nothing.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _POLICY: Final = struct.Struct("<BBdddIIQQ")
 
 
 class Stage(StrEnum):
-    """The stages of a round, in order; a client that is lost at one sends nothing from there on."""
+    """The stages of a round, in order; a client that is lost at a stage sends nothing from that stage on."""
 
     ADVERTISE_KEYS = "advertise_keys"
     SHARE_KEYS = "share_keys"
@@ -46,21 +46,22 @@ class Stage(StrEnum):
 
 @dataclass(frozen=True)
 class Parameters:
-    """What is fixed before a round begins. Each client holds its own copy and takes none of it from the server.
+    """Parameters of a round, fixed before it begins. Each client has its own copy and takes none of it from the server.
 
     Args:
-        run: names the run among all in which its clients use their identities, so that nothing of one passes in another.
-        round: the round's number, from 0.
-        length: how many words a vector has.
-        bits: of each word; sums are modulo 2^bits.
-        population: the number of clients there are. The encoding made room for so many.
-        cohort: how many of them were chosen for this round, as its clients knew before it began. No roster is longer, and none
-            is shorter than the policy's share of it.
-        context: 32 bytes, a digest of what the words mean: their encoding, the model's names and shapes.
-        minimum_clients: a roster shorter than this, and a sum over fewer, is refused; at least 2. One of two could take its
-            own vector from their sum: the certificate asks for three at the least.
-        policy: what the round must withstand.
-        attempt: at this round, from 0; a client uses each number once.
+        run: name of the run, unique among all runs in which its clients use their identities, so that no message of one run is
+            accepted in another.
+        round: number of the round, from 0.
+        length: number of words of a vector.
+        bits: bits of each word; sums are modulo 2^bits.
+        population: number of all clients; the encoding leaves room for a sum over so many.
+        cohort: number of clients that were chosen for this round, which the clients know before it begins. No roster is longer,
+            and none is shorter than the policy's share of it.
+        context: 32 bytes, a digest of the meaning of the words: their encoding, and the names and shapes of the model.
+        minimum_clients: a roster of fewer clients and a sum over fewer are refused; at least 2. One of two clients could
+            subtract its own vector from their sum: the certificate therefore requires at least three.
+        policy: the adversary and the losses that the round must withstand.
+        attempt: number of the attempt at this round, from 0; a client uses each number once.
 
     Raises:
         ConfigError: a value is out of range.
@@ -101,21 +102,21 @@ class Parameters:
 
     @property
     def active(self) -> bool:
-        """Whether the server may lie: adverts are signed, and survivors agreed upon before anything is revealed."""
+        """Whether the server may lie; if so, adverts are signed and survivors are agreed upon before anything is revealed."""
         return self.policy.adversary == "active"
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """Those of a round under this policy."""
+        """The stages of a round under this policy."""
         return tuple(stage for stage in Stage if self.active or stage is not Stage.CONSISTENCY_CHECK)
 
     @property
     def packed_bytes(self) -> int:
-        """Of a masked vector on the wire."""
+        """The number of bytes of a packed masked vector."""
         return packed_bytes(self.length, self.bits)
 
     def certificate(self, clients: int) -> Certificate:
-        """The numbers of a round with so many clients; both ends compute them.
+        """The certificate of a round with so many clients in the roster; clients and server compute it.
 
         Raises:
             ThresholdError: too few or too many clients.
@@ -129,7 +130,7 @@ class Parameters:
         return certify(self.policy, clients, self.minimum_clients, self.cohort)
 
     def to_bytes(self) -> bytes:
-        """The one encoding of the parameters and of the protocol's version."""
+        """The unique encoding of the parameters and of the protocol's version."""
         policy = self.policy
         return _PARAMETERS.pack(
             VERSION,
@@ -155,12 +156,12 @@ class Parameters:
         )
 
     def digest(self) -> bytes:
-        """SHA-256 of them, 32 bytes."""
+        """SHA-256 of a label and the encoded parameters, 32 bytes."""
         return hashlib.sha256(_PARAMETERS_LABEL + self.to_bytes()).digest()
 
 
 def roster_digest(members: Table) -> bytes:
-    """SHA-256 of all clients with their keys, ascending; 32 bytes. Signatures are not part of it."""
+    """Digest of a roster: SHA-256 of all clients with their keys, ascending; 32 bytes. Signatures are not part of it."""
     plain = np.empty(len(members), MEMBER)
     for name in MEMBER.names or ():
         plain[name] = members[name]
@@ -168,23 +169,23 @@ def roster_digest(members: Table) -> bytes:
 
 
 def session_id(parameters: Parameters, clients: int, digest: bytes, global_D: NDArray[np.float32]) -> bytes:
-    """SHA-256 over version, parameters, number of clients, roster and global model; 32 bytes.
+    """Session id: SHA-256 over version, parameters, number of clients, roster and global model; 32 bytes.
 
     Args:
-        parameters: the round's.
-        clients: how many take part.
-        digest: of the whole roster.
-        global_D: the model as this party has it.
+        parameters: the round's parameters.
+        clients: number of clients in the roster.
+        digest: digest of the whole roster.
+        global_D: the global model as this party has it, shape (D,).
     """
     model = hashlib.sha256(np.ascontiguousarray(global_D, "<f4").data.cast("B")).digest()
     return hashlib.sha256(_LABEL + parameters.to_bytes() + model + struct.pack("<I", clients) + digest).digest()
 
 
 def masking_id(parameters: Parameters, session: bytes, sharers: Clients) -> bytes:
-    """What masks are derived under: against an active server also all clients that shared their keys.
+    """The id under which masks are derived: the session id; against an active server, SHA-256 of it and of all sharers.
 
-    Were it the session alone, a server could tell two neighbours different things about who is still there, and so choose
-    which of them mask with each other.
+    Sharers are the clients that shared their keys. If masks depended on the session id alone, an active server could tell two
+    neighbours different things about who is still there, and so choose which of them mask with each other.
     """
     if not parameters.active:
         return session
@@ -192,7 +193,7 @@ def masking_id(parameters: Parameters, session: bytes, sharers: Clients) -> byte
 
 
 def check_model(global_D: NDArray[Any]) -> None:
-    """Refuse a model that is not one float32 vector.
+    """Refuse a global model that is not one float32 vector.
 
     Raises:
         ProtocolError: it is not.
@@ -202,10 +203,10 @@ def check_model(global_D: NDArray[Any]) -> None:
 
 
 def check_members(members: Table) -> None:
-    """Refuse keys that no honest client has; both ends check.
+    """Refuse a roster with keys that no honest client has.
 
     Raises:
-        ProtocolError: two clients or two purposes with one key, or a key that is none.
+        ProtocolError: a key occurs twice, at two clients or for two purposes, or is no valid public key.
     """
     keys = [key.tobytes() for name in ("channel_key", "mask_key") for key in members[name]]
     for key in keys:

@@ -1,10 +1,10 @@
-"""Shares of a secret: any t of them give it, fewer say nothing (Shamir 1979, "How to Share a Secret").
+"""Shamir's secret sharing: any t shares determine the secret, fewer reveal nothing (Shamir 1979, "How to Share a Secret").
 
-Each limb of the secret is the value at 0 of a random polynomial of degree t − 1; holder number x, from 1, gets its value
-at x.
+Each limb of the secret is the value at 0 of a random polynomial of degree at most t − 1. Holder number x, from 1, gets its
+value at x.
 
-Guarantees: t − 1 shares are independent of the secret, exactly so for uniform coefficients; those here are AES-256-CTR
-under a fresh key. Shares are not authenticated: whoever reconstructs must check what comes out.
+Guarantees: t − 1 shares are independent of the secret, exactly so if coefficients are uniform; those here come from AES-256-CTR
+under a fresh key. Shares are not authenticated: the caller must check the secret that it reconstructs.
 """
 
 from __future__ import annotations
@@ -21,23 +21,23 @@ from privfl.secagg import field
 SHARE_BYTES: Final = 2 * field.LIMBS
 
 Shares = NDArray[np.uint16]
-"""A share a row, LIMBS numbers each."""
+"""Shares, one in each row, of LIMBS numbers."""
 
 
 def split(secrets: list[bytes], holders: int, threshold: int, key: bytes) -> NDArray[np.uint16]:
-    """Shares of several secrets, for holders 1 to ``holders``.
+    """Split several secrets into shares for holders 1 to ``holders``.
 
     Args:
         secrets: S secrets of 32 bytes.
-        holders: at least ``threshold``, below the field's size.
+        holders: number of holders, at least ``threshold`` and below the field's size.
         threshold: t, at least 1.
-        key: 32 fresh bytes; the coefficients are made from it.
+        key: 32 fresh bytes, from which the coefficients are made.
 
     Returns:
-        shape (holders, S · LIMBS): row x − 1 is what holder x gets.
+        shape (holders, S · LIMBS); row x − 1 holds the shares of holder x.
 
     Raises:
-        ProtocolError: no such sharing exists.
+        ProtocolError: ``holders`` or ``threshold`` is out of range.
     """
     if not 1 <= threshold <= holders < field.PRIME:
         raise ProtocolError(f"{threshold} of {holders} shares: must be 1 ≤ threshold ≤ holders < {field.PRIME}")
@@ -47,14 +47,14 @@ def split(secrets: list[bytes], holders: int, threshold: int, key: bytes) -> NDA
 
 
 def combine(points: tuple[int, ...], shares: NDArray[np.uint16]) -> NDArray[np.int64]:
-    """The limbs of the secrets whose shares at ``points`` these are: exactly t of them.
+    """Reconstruct the limbs of secrets from exactly t shares of each.
 
     Args:
-        points: the holders' numbers, distinct, from 1.
-        shares: shape (t, columns); any number of secrets side by side.
+        points: the numbers of the t holders, distinct, from 1.
+        shares: their shares, shape (t, columns), with any number of secrets side by side.
 
     Returns:
-        shape (columns,); :func:`privfl.secagg.field.secret` makes bytes of LIMBS of them.
+        shape (columns,); :func:`privfl.secagg.field.secret` turns LIMBS of them into the bytes of a secret.
     """
     limbs: NDArray[np.int64] = field.dot(_coefficients(points)[None, :], shares.astype(np.int64))[0]
     return limbs
@@ -67,7 +67,7 @@ def _coefficients(points: tuple[int, ...]) -> field.Elements:
 
 @functools.lru_cache(maxsize=8)
 def _powers(holders: int, threshold: int) -> field.Elements:
-    """x^j for x from 1 to ``holders`` and j below ``threshold``."""
+    """The matrix of x^j for x from 1 to ``holders`` and j below ``threshold``."""
     points = np.arange(1, holders + 1, dtype=np.int64)
     powers = np.ones((holders, threshold), np.int64)
     for place in range(1, threshold):

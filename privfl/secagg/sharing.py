@@ -1,8 +1,8 @@
-"""The shares of a client's two secrets, and the tags by which a share that is shown later is known to be what was dealt.
+"""Tags of shares: commitments by which a share that is revealed later is known to be the one that was dealt.
 
-A holder that reveals a wrong share would make the secret that is put together from it a wrong one, and its owner look like
-the liar. The owner therefore publishes a tag of each share. A holder that was dealt a share that does not fit its tag has
-nothing to reveal, and a server that is shown a share that does not fit knows that the holder lies.
+A client shares two secrets. A holder that reveals a wrong share would make the reconstructed secret wrong, and the owner would
+look like the liar. The owner therefore publishes a tag of each share. A holder that was dealt shares that do not fit their tags
+leaves them out and has nothing to reveal. A server that is shown a share that does not fit its tag knows that the holder lies.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ _BOUND: Final = struct.Struct("<IIB")
 
 
 class ShareKind(IntEnum):
-    """Which of a client's two secrets a share is of."""
+    """The secret to which a share belongs: the seed or the mask key."""
 
     SEED = 0
     MASK_KEY = 1
 
 
 def tag(session: bytes, owner: int, holder: int, kind: int, share: bytes) -> bytes:
-    """16 bytes that commit an owner to one share.
+    """The tag of one share: 16 bytes by which its owner commits itself to it.
 
     Guarantees: say nothing of the share, which is as hard to guess as the secret (SHA-256 as a random oracle); another share
     with the same tag is as hard to find as a second preimage.
@@ -47,13 +47,13 @@ def tag(session: bytes, owner: int, holder: int, kind: int, share: bytes) -> byt
 
 
 def tags(session: bytes, owner: int, holder: int, shares: bytes) -> bytes:
-    """The tags of what one holder is dealt: a share of the seed and one of the mask key, 36 bytes each."""
+    """The tags of the two shares that one holder is dealt: of the seed, then of the mask key, 36 bytes each."""
     seed, mask_key = shares[:SHARE_BYTES], shares[SHARE_BYTES:]
     return tag(session, owner, holder, 0, seed) + tag(session, owner, holder, 1, mask_key)
 
 
 def share_of(shares: bytes, kind: ShareKind) -> bytes:
-    """One of the two shares."""
+    """The share of one of the two secrets."""
     return shares[kind * SHARE_BYTES : (kind + 1) * SHARE_BYTES]
 
 
@@ -61,7 +61,7 @@ def check_dealt(session: bytes, owner: int, holder: int, shares: bytes, publishe
     """Refuse shares that a holder could not reveal later.
 
     Raises:
-        ProtocolError: a number that is no element of the field, or a tag that is not the published one.
+        ProtocolError: a number is no element of the field, or a tag differs from the published one.
     """
     if np.frombuffer(shares, "<u2").max() >= PRIME:
         raise ProtocolError(f"shares with a number that is not below {PRIME}; they are left out")

@@ -1,4 +1,4 @@
-"""All roles of a round, played in one process: for simulations, benchmarks and tests."""
+"""Simulation of a round: the server and all clients in one process, for experiments, benchmarks and tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from privfl.secagg.session import Stage
 
 @dataclass
 class StageCost:
-    """What one stage took: seconds and bytes of all clients together, and the server's seconds."""
+    """Cost of one stage: seconds and bytes of all clients together, and the server's seconds."""
 
     client_seconds: float = 0.0
     server_seconds: float = 0.0
@@ -27,10 +27,10 @@ class StageCost:
 
 @dataclass
 class Meter:
-    """Measures a round as it is played.
+    """Meter of a simulated round: time, bytes, and the clients that dropped out by a refusal.
 
     Args:
-        clock: seconds; ``time.process_time`` counts those of this process alone.
+        clock: returns seconds; ``time.process_time`` counts the CPU time of this process alone.
         heard: called with every answer that reaches the server, for a transcript.
     """
 
@@ -38,7 +38,7 @@ class Meter:
     heard: Callable[[Stage, int, bytes], None] | None = None
     stages: dict[Stage, StageCost] = field(default_factory=dict)
     refused: dict[int, ProtocolError] = field(default_factory=dict)
-    """Who dropped out because it refused a message, or its own was refused, and why; who revealed a wrong share."""
+    """Each client that refused a message, whose own message was refused, or that revealed a wrong share, and the reason."""
 
     def of(self, stage: Stage) -> StageCost:
         """The stage's cost so far."""
@@ -46,7 +46,7 @@ class Meter:
 
     @contextmanager
     def client(self, stage: Stage, number: int) -> Iterator[None]:  # noqa: ARG002 (a meter may look at some clients only)
-        """A client at work."""
+        """Context in which a client works; its time is added to the stage."""
         begun = self.clock()
         try:
             yield
@@ -55,7 +55,7 @@ class Meter:
 
     @contextmanager
     def server(self, stage: Stage) -> Iterator[None]:
-        """The server at work."""
+        """Context in which the server works; its time is added to the stage."""
         begun = self.clock()
         try:
             yield
@@ -63,11 +63,11 @@ class Meter:
             self.of(stage).server_seconds += self.clock() - begun
 
     def asked(self, stage: Stage, request: bytes | None) -> None:
-        """What went down, whether or not the client is still there."""
+        """Count the bytes of the server's request to a client, even if the client is lost."""
         self.of(stage).bytes_down += len(request or b"")
 
     def answered(self, stage: Stage, client: int, answer: bytes) -> None:
-        """What came up."""
+        """Count the bytes of a client's answer, and pass it to ``heard``."""
         cost = self.of(stage)
         cost.bytes_up += len(answer)
         cost.answers += 1
@@ -82,16 +82,17 @@ def play(
     lost: Mapping[int, Stage] | None = None,
     meter: Meter | None = None,
 ) -> Unmasked:
-    """One round from beginning to end.
+    """Simulate one round from beginning to end and return the sum.
 
-    A client that refuses a message says so and is out of the round, as is one whose message is refused.
+    A client that refuses a message sends a :class:`~privfl.secagg.messages.Refusal` and leaves the round. A client whose
+    message is refused leaves it too.
 
     Args:
-        server: a new one.
-        clients: new ones, by number: those whom the server invited.
-        vector: gives a client's encoded vector when it is needed, so that no two are in memory.
-        lost: at which stage a client falls silent.
-        meter: measures; none is needed.
+        server: a new server.
+        clients: a new client for each one invited, by number.
+        vector: returns a client's encoded vector when it is needed, so that no two of them are in memory.
+        lost: the stage from which on a client is silent, for each client that is lost.
+        meter: takes the measurements; None: nothing is measured.
 
     Raises:
         ThresholdError: too few clients were left.

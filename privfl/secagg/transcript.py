@@ -1,7 +1,7 @@
-"""What a real server would have written down of a round: all answers that reached it, and nothing else.
+"""Transcript of a round: the answers that reached the server, as a real server could have recorded them, and nothing else.
 
-Of the boxes of shares, which it cannot open, it keeps who sent one to whom and its size. Masked vectors, which are most of it,
-go to a file as they come, so that no two of them are in memory.
+The server cannot open the boxes of shares; the transcript holds the sender, the receiver and the size of each. Signatures are
+left out. Masked vectors, most of the data, are written to a file as they arrive, so that no two of them are in memory.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ Arrays = dict[str, NDArray[Any]]
 
 @dataclass
 class Transcript:
-    """Collects the answers of one round as they reach the server.
+    """Transcript of one round, which collects the answers as they reach the server.
 
     Args:
-        length: of a vector.
-        bits: of its words.
-        file: empty, open for reading and writing; takes the masked vectors.
+        length: number of words of a vector.
+        bits: bits of each word.
+        file: an empty file, open for reading and writing, for the masked vectors.
     """
 
     length: int
@@ -39,7 +39,7 @@ class Transcript:
     _reveals: list[Reveal] = field(default_factory=list)
 
     def hear(self, stage: Stage, client: int, answer: bytes) -> None:
-        """Keep one answer.
+        """Record one answer.
 
         Raises:
             OSError: the file cannot be written.
@@ -58,16 +58,16 @@ class Transcript:
             case Stage.UNMASKING:
                 self._reveals.append(Reveal.from_bytes(answer))
             case _:
-                # Of signatures there is nothing to learn.
+                # A signature for the survivors reveals nothing about a vector.
                 pass
 
     def arrays(self) -> Arrays:
-        """What was heard, as arrays.
+        """The transcript as arrays.
 
         Returns:
             ``clients_K`` with their ``channel_keys_K32`` and ``mask_keys_K32``; ``box_sender_M``, ``box_receiver_M`` and
-            ``box_bytes_M``; ``masked_clients_K`` with their ``masked_KD`` words, which stay in the file; and of the revealed
-            shares ``holder_R``, ``owner_R``, ``kind_R`` (0 of a seed, 1 of a mask key) and ``share_RL``.
+            ``box_bytes_M``; ``masked_clients_K`` with their ``masked_KD`` words, which stay in the file; and, for each revealed
+            share, ``holder_R``, ``owner_R``, ``kind_R`` (0: of a seed, 1: of a mask key) and ``share_RL``.
         """
         adverts, reveals = self._adverts, self._reveals
         sent = [len(receivers) for _, receivers in self._boxes]
@@ -89,7 +89,7 @@ class Transcript:
         }
 
     def _vectors(self) -> NDArray[np.signedinteger[Any]]:
-        """The same bits as signed numbers, the only ones that every reader of the file has."""
+        """The masked words with the same bits as signed integers, which every reader of the file supports."""
         kind = np.dtype(f"<i{TYPES[self.bits].itemsize}")
         shape = (len(self._masked), self.length)
         if not self._masked:

@@ -1,4 +1,4 @@
-"""What the server does at the end: put secrets together from shares, and take from the sum the masks that they make."""
+"""Unmasking of the sum by the server: reconstruct secrets from revealed shares, and remove the masks made from them."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from privfl.secagg.agreement import MASK, KeyPair
 from privfl.secagg.prg import Words
 from privfl.secagg.sharing import TAG_BYTES, ShareKind, tag
 
-# Keys whose masks pass over the vector together: more save memory traffic, fewer save memory.
+# Number of masks that are removed in one pass over the vector: more save memory traffic, fewer save memory.
 _TOGETHER = 128
 
 
 @dataclass(frozen=True)
 class RevealedShares:
-    """R shares as they came: whose secret, who revealed it, that holder's number from 1, and the share."""
+    """R revealed shares: for each the owner of the secret, the holder, its holder number from 1, and the share."""
 
     owner_R: NDArray[np.uint32]
     holder_R: NDArray[np.uint32]
@@ -31,7 +31,7 @@ class RevealedShares:
 
     @classmethod
     def joined(cls, reveals: Sequence[RevealedShares]) -> RevealedShares:
-        """All of them, by owner and then by holder."""
+        """All shares together, sorted by owner and then by holder."""
         owner_R = np.concatenate([one.owner_R for one in reveals]) if reveals else np.empty(0, np.uint32)
         holder_R = np.concatenate([one.holder_R for one in reveals]) if reveals else np.empty(0, np.uint32)
         point_R = np.concatenate([one.point_R for one in reveals]) if reveals else np.empty(0, np.int64)
@@ -40,19 +40,19 @@ class RevealedShares:
         return cls(owner_R[order], holder_R[order], point_R[order], share_R[order])
 
     def of(self, owner: int) -> range:
-        """The rows that are about one owner, where they are sorted."""
+        """The rows of one owner's shares; the shares must be sorted (:meth:`joined`)."""
         number = np.uint32(owner)
         return range(int(np.searchsorted(self.owner_R, number)), int(np.searchsorted(self.owner_R, number, "right")))
 
 
 @dataclass(frozen=True)
 class Dealt:
-    """What a server knows of the secrets and shares that it must put together.
+    """The server's knowledge of the secrets and shares that were dealt, by which it checks revealed ones.
 
     Args:
         session: the session id.
-        survivors: those of whom the seed is revealed; of the others the mask key.
-        published: gives the tags of the shares that an owner dealt a holder.
+        survivors: the clients whose seed is revealed; for the others the mask key is.
+        published: returns the tags of the shares that an owner dealt a holder.
         is_secret: whether a secret is the owner's.
     """
 
@@ -71,20 +71,23 @@ class Dealt:
 def recover(
     revealed: RevealedShares, owners: Iterable[int], threshold: int, dealt: Dealt
 ) -> tuple[dict[int, bytes], dict[int, ProtocolError]]:
-    """Each owner's secret, from exactly ``threshold`` of its shares, and who revealed shares that it was not dealt.
+    """Reconstruct each owner's secret from exactly ``threshold`` of its shares, and find those who revealed wrong shares.
 
-    Owners whose shares come from the same holders are put together in one product. Tags are looked at only where that gives
-    no secret of the owner's: then they tell the wrong shares, and the others are put together.
+    Secrets whose shares come from the same holders are reconstructed in one matrix product. Tags are checked only if the result
+    is not the owner's secret: they then identify the wrong shares, and the secret is reconstructed from the others.
 
     Args:
-        revealed: sorted (:meth:`RevealedShares.joined`).
-        owners: whose secrets are needed.
+        revealed: the shares, sorted (:meth:`RevealedShares.joined`).
+        owners: the clients whose secrets are needed.
         threshold: t.
-        dealt: what the shares and secrets must fit.
+        dealt: the tags and checks for the shares and secrets.
+
+    Returns:
+        owner -> secret; and holder -> error, for each holder that revealed a share that it was not dealt.
 
     Raises:
-        ThresholdError: somebody has too few shares left.
-        ProtocolError: somebody dealt shares that make no secret of its own.
+        ThresholdError: fewer than ``threshold`` shares of an owner were revealed, or are left without the wrong ones.
+        ProtocolError: an owner dealt shares that fit their tags and do not make its secret.
     """
     rows = {owner: list(revealed.of(owner)) for owner in owners}
     secrets = _put_together(revealed, rows, threshold, {})
@@ -110,7 +113,7 @@ def recover(
 
 def _of_its_own_making(owner: int) -> ProtocolError:
     return ProtocolError(
-        "dealt shares, each as its tag says, that make no secret of its own; it spoiled the round, discard it",
+        "dealt shares that fit their tags and do not make its secret; it spoiled the round: discard it",
         peer=f"client {owner}",
     )
 
@@ -118,7 +121,11 @@ def _of_its_own_making(owner: int) -> ProtocolError:
 def _put_together(
     revealed: RevealedShares, rows: Mapping[int, Sequence[int]], threshold: int, liars: Mapping[int, ProtocolError]
 ) -> dict[int, bytes | None]:
-    """Each owner's secret from the first shares about it; None where they make none."""
+    """Each owner's secret from the first ``threshold`` of its shares; None if these make no secret.
+
+    Raises:
+        ThresholdError: an owner has fewer shares.
+    """
     groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
     for owner, found in rows.items():
         if len(found) < threshold:
@@ -143,13 +150,13 @@ def _put_together(
 def pairwise(
     lost: Mapping[int, KeyPair], survivors_of: Mapping[int, Iterable[int]], public: Mapping[int, bytes], masking: bytes
 ) -> Iterator[tuple[bytes, bool]]:
-    """The keys of the masks that survivors made with clients that were lost, and whether the survivor added it.
+    """The keys of the masks that survivors made with clients that were lost, and whether the survivor added the mask.
 
     Args:
         lost: each lost client's mask key pair.
         survivors_of: the survivors that each of them had as peers.
         public: each survivor's public mask key.
-        masking: what masks are derived under (:func:`privfl.secagg.session.masking_id`).
+        masking: the id under which masks are derived (:func:`privfl.secagg.session.masking_id`).
     """
     for client, pair in lost.items():
         for peer in survivors_of[client]:
@@ -157,15 +164,15 @@ def pairwise(
 
 
 def remove_masks(sum_D: Words, masks: Iterable[tuple[bytes, bool]], threads: int) -> int:
-    """Take masks from the sum, in place.
+    """Remove masks from the sum, in place.
 
     Args:
-        sum_D: of the masked vectors.
+        sum_D: sum of the masked vectors.
         masks: each mask's key, and whether it was added.
-        threads: how many cores may work at it.
+        threads: number of cores that may be used.
 
     Returns:
-        how many masks there were.
+        The number of masks.
     """
     count, remaining = 0, iter(masks)
     while together := list(islice(remaining, _TOGETHER)):

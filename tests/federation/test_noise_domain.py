@@ -22,8 +22,8 @@ from small_runs import SMALL, plan_for, small
 from privfl.config import DataConfig, ExperimentConfig
 from privfl.data.federated import FederatedData
 from privfl.errors import ConfigError
-from privfl.federation import noise_domain as fingerprint_module
-from privfl.federation.noise_domain import Made, fingerprint, with_members
+from privfl.federation import noise_domain as noise_domain_module
+from privfl.federation.noise_domain import RunFacts, noise_domain, with_members
 from privfl.federation.rounds import ServerState
 from privfl.learning.models._build import constants
 from privfl.privacy.plans import Federation
@@ -77,14 +77,14 @@ def data() -> FederatedData:
     return assemble(small()).data
 
 
-FUSED, OPACUS = Made("fused", "cpu", ""), Made("opacus", "cpu", "")
+FUSED, OPACUS = RunFacts("fused", "cpu", ""), RunFacts("opacus", "cpu", "")
 
 
-def name_of(config: ExperimentConfig, data: FederatedData, made: Made = FUSED, noise: float = 0.3) -> str:
+def name_of(config: ExperimentConfig, data: FederatedData, facts: RunFacts = FUSED, noise: float = 0.3) -> str:
     """The run's name where its settings come to that noise."""
     plan = plan_for(config, Federation(10, 5, 650))
     assert not isinstance(plan, NoPlan)
-    return fingerprint(config, made, plan.calibrated(noise), data)
+    return noise_domain(config, facts, plan.calibrated(noise), data)
 
 
 # --- every setting is one kind or the other ----------------------------------------------------------------------------
@@ -355,7 +355,7 @@ def apart(kind: str) -> tuple[float, float]:
     second, over what a message's noise and all else in it are long.
     """
     runs = [assemble(config_of(kind, aggregator={"kind": "secure_sum", "bits": bits})) for bits in (32, 24)]
-    assert runs[0].fingerprint == runs[1].fingerprint
+    assert runs[0].noise_domain == runs[1].noise_domain
     states = [run.initial_state() for run in runs]
     found = []
     for _ in range(2):
@@ -393,8 +393,8 @@ def test_under_a_central_plan_rounding_would_be_laid_bare(monkeypatch: pytest.Mo
         return float((one - other).norm())
 
     assert difference() > 0.5
-    real = fingerprint_module._left_out
-    monkeypatch.setattr(fingerprint_module, "_left_out", lambda *args: real(*args) | {"aggregator": True})
+    real = noise_domain_module._excluded
+    monkeypatch.setattr(noise_domain_module, "_excluded", lambda *args: real(*args) | {"aggregator": True})
     assert difference() < 1e-4
 
 
@@ -402,8 +402,8 @@ def test_under_a_central_plan_rounding_would_be_laid_bare(monkeypatch: pytest.Mo
 def test_neighbouring_data_with_one_seed_share_neither_noise_nor_batches(kind: str) -> None:
     """Were they the same, the difference of two releases on neighbouring data would be all signal."""
     experiment = assemble(config_of(kind))
-    found = {name: set(keys_of(replace(experiment, fingerprint=name))) for name in neighbours(experiment)}
-    assert experiment.fingerprint in found
+    found = {name: set(keys_of(replace(experiment, noise_domain=name))) for name in neighbours(experiment)}
+    assert experiment.noise_domain in found
     assert len(found) == 5
     assert len(set().union(*found.values())) == sum(map(len, found.values()))
 
@@ -418,11 +418,11 @@ def neighbours(experiment: Experiment) -> Iterator[str]:
     member_N[np.flatnonzero(member_N)[0]] = False
     value, label = replace(data, pool=replace(data.pool, x=x)), replace(data, pool=replace(data.pool, y=y))
     for one in (data, value, label, replace(data, owner_N=owner_N), replace(data, member_N=member_N)):
-        yield with_members(fingerprint(experiment.config, made_of(experiment), experiment.plan, one), one.member_N)
+        yield with_members(noise_domain(experiment.config, facts_of(experiment), experiment.plan, one), one.member_N)
 
 
-def made_of(experiment: Experiment) -> Made:
-    return Made(experiment.engine.partition(":")[0], experiment.x.device.type, constants(experiment.model))
+def facts_of(experiment: Experiment) -> RunFacts:
+    return RunFacts(experiment.engine.partition(":")[0], experiment.x.device.type, constants(experiment.model))
 
 
 def keys_of(experiment: Experiment) -> Iterator[bytes]:

@@ -162,7 +162,7 @@ def play(
         largest_client=max(SIZES),
         population=POPULATION,
         stream=name / "server",
-        run_name="scripted",
+        noise_domain="scripted",
     )
     return one.run(begin, CohortTasks(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 

@@ -390,5 +390,5 @@ def test_a_central_sum_is_as_sensitive_as_it_is_priced_in_coarse_words_too() -> 
 
 def test_an_aggregator_that_would_leave_the_noise_out_is_refused() -> None:
     """The clients' shares are in the codec's words only: summed as they are, updates would be released without noise."""
-    with pytest.raises(PrivacyError, match="does not encode by the plan's codec"):
+    with pytest.raises(PrivacyError, match="does not encode with the plan's codec"):
         play(distributed(), updates(5), aggregator=Mean(kind="mean"))

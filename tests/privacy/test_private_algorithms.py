@@ -89,7 +89,7 @@ def test_an_algorithm_that_keeps_account_of_sums_refuses_an_aggregator_without_o
 @pytest.mark.parametrize("algorithm", ["scaffold", "feddyn"])
 def test_state_that_tells_who_took_part_is_refused_where_a_price_counts_on_that_secret(algorithm: str) -> None:
     privacy = {"kind": "client_central", "noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5}
-    with pytest.raises(ConfigError, match=r"cohort\.kind = 'fixed': .* keeps state at clients, whose later uploads tell"):
+    with pytest.raises(ConfigError, match=r"cohort\.kind = 'fixed': .* keeps state at clients, so that"):
         small(privacy=privacy, algorithm=algorithm, cohort={"kind": "fixed", "size": 5})
     for cohort in ({"kind": "poisson", "size": 5}, {"kind": "all"}):
         small(privacy=privacy, algorithm=algorithm, cohort=cohort)

@@ -42,11 +42,11 @@ def test_an_aggregate_of_its_own_says_anew_that_it_is_a_sum() -> None:
 
 @pytest.mark.parametrize("plan", [SMALL["privacy"], {"kind": "none"}], ids=["example", "none"])
 def test_a_result_that_is_missing_without_a_reason_ends_the_run(plan: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(PrivacyError, match=r"aggregator 'own_items.median' gave mean_D = None and does not say why"):
+    with pytest.raises(PrivacyError, match=r"aggregator 'own_items.median' returned mean_D = None and gives no reason"):
         run(small(privacy=plan, aggregator={"kind": "own_items.median", "lossy": True}), tmp_path / "run")
 
 
 def test_noise_alone_is_not_released_as_a_sum(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Median, "linear", True)
-    with pytest.raises(PrivacyError, match=r"gave mean_D = None and does not say why; nothing was released"):
+    with pytest.raises(PrivacyError, match=r"returned mean_D = None and gives no reason, so nothing was released"):
         run(small(**OF_A_SUM["client_central"], aggregator={"kind": "own_items.median", "lossy": True}), tmp_path / "run")

@@ -22,7 +22,7 @@ from privfl.processes import Alone
 from privfl.running import experiment as experiment_module
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
-from privfl.running.pricing import account, shown
+from privfl.running.pricing import account, format_epsilon
 from privfl.vectors import to_vector
 
 
@@ -100,10 +100,10 @@ def test_two_settings_with_one_seed_do_not_share_their_noise() -> None:
     assert float(cancelled.norm()) > float(deltas[0].norm())
 
 
-def test_a_shadow_of_other_members_has_another_fingerprint() -> None:
+def test_a_shadow_of_other_members_has_another_noise_domain() -> None:
     experiment = assemble(small())
     members = [experiment.data.redrawn(np.random.default_rng(seed)).member_N for seed in (0, 1)]
-    assert experiment.shadow(0, members[0]).fingerprint != experiment.shadow(0, members[1]).fingerprint
+    assert experiment.shadow(0, members[0]).noise_domain != experiment.shadow(0, members[1]).noise_domain
 
 
 class Second(Alone):
@@ -131,7 +131,7 @@ class Second(Alone):
 def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: bool, privacy: dict[str, Any]) -> None:
     """Its clients' updates would be of other examples, in silence."""
     config = small(privacy=privacy)
-    processes = Second(RoundOrder(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).fingerprint, {}, {}))
+    processes = Second(RoundOrder(0, {}, assemble(config if same else small(privacy=privacy, seed=1)).noise_domain, {}, {}))
     # Nobody else is there to train the rest of the cohort.
     with deterministic(), suppress(ProcessError):
         replace(assemble(config), processes=processes, aggregator=Mean(kind="mean")).assist()
@@ -141,7 +141,7 @@ def test_a_process_that_read_other_data_says_so_to_all_and_trains_nobody(same: b
         return
     assert not done.clients
     assert isinstance(failed, DataError)
-    assert str(failed).startswith("process 1 read other data, or built another model, than the first; ")
+    assert str(failed).startswith("process 1 read other data, or built another model, than process 0; ")
 
 
 def test_training_learns() -> None:
@@ -201,13 +201,13 @@ def test_a_client_that_is_not_trained_exactly_once_ends_the_run(times: int, monk
         return [*[first] * times, *rest]
 
     monkeypatch.setattr(Round, "_parts", parts)
-    with pytest.raises(ProcessError, match=r"of a cohort of .* clients .* were trained"):
+    with pytest.raises(ProcessError, match=r"of .* clients were trained, .* times in all"):
         experiment.train()
 
 
 def test_what_a_notebook_prints_is_short() -> None:
     prices = account(small())
-    said = f"<Account of 'small': ε = {prices.epsilon:.6g} at δ = 0.0001 per example, noise multiplier 1; more in .rows(), "
+    said = f"<RunPrice of 'small': ε = {prices.epsilon:.6g} at δ = 0.0001 per example, noise multiplier 1; more in .rows(), "
     assert repr(prices).startswith(said)
     assert len(repr(prices)) < 200
     assert "<Experiment 'small': 4 rounds, 650 parameters, <FederatedData: 1,1" in repr(prices.experiment)
@@ -216,4 +216,4 @@ def test_what_a_notebook_prints_is_short() -> None:
 
 @pytest.mark.parametrize(("epsilon", "words"), [(0.0, "0.000"), (4e-4, "0.0004"), (3.2e-7, "3e-07"), (7.9996, "8.000")])
 def test_a_small_price_is_not_printed_as_nothing(epsilon: float, words: str) -> None:
-    assert shown(epsilon) == words
+    assert format_epsilon(epsilon) == words

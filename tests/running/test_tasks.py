@@ -69,7 +69,7 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
 def test_a_run_that_names_plain_classification_is_the_run_that_names_no_task(tmp_path: Path) -> None:
     plain, named = (small(rounds=1, **more) for more in ({}, {"task": {"kind": "classification"}}))
     assert plain == named
-    assert assemble(plain).fingerprint == assemble(named).fingerprint
+    assert assemble(plain).noise_domain == assemble(named).noise_domain
     assert "task" not in (recording.run(named, tmp_path / "run").path / "config.toml").read_text()
 
 
@@ -106,7 +106,7 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
     assert {attack for found in run_attacks(folder) for attack in found.rounds_by_attack()} == set(ATTACKS)
-    assert assemble(config).fingerprint == assemble(config).fingerprint
+    assert assemble(config).noise_domain == assemble(config).noise_domain
     inputs = {
         "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),
         "words": torch.arange(20).view(5, 4) % 6,

@@ -203,7 +203,7 @@ def test_a_client_says_nothing_that_it_could_forget(tmp_path: Path, monkeypatch:
                 patch.setattr(os, step, fail)
                 with pytest.raises(StorageError, match="No space left on device: a client answers only after"):
                     made.answer(0, made.server.request(0))
-                with pytest.raises(StorageError, match="free the disk"):
+                with pytest.raises(StorageError, match="free disk space"):
                     Group(parameters(round=4), memories={0: memory}).answer(0, None)
             refused(made.answer, 0, made.server.request(0), match="took no further part")
         with StoredMemory(path) as memory:

@@ -248,7 +248,7 @@ def check_another_seed_than_committed_is_noticed() -> None:
     answers = lying.answers()
     answers[2] = replace(Shares.from_bytes(answers[2]), commitment=bytes(32)).to_bytes()
     lying.close(answers)
-    refused(lying.end, match="no secret of its own", stage="unmasking", peer="client 2")
+    refused(lying.end, match="do not make its secret", stage="unmasking", peer="client 2")
 
 
 def test_another_seed_than_committed_is_noticed() -> None:
@@ -260,7 +260,7 @@ def test_a_client_that_shares_another_key_than_its_own_is_noticed_when_it_is_los
     real = made.clients[3]._mask
     made.clients[3]._mask = type("Liar", (), {"public": real.public, "private": b"l" * 32})()
     made.close(made.answers())
-    refused(made.end, {3: Stage.MASKED_INPUT}, match="no secret of its own", stage="unmasking", peer="client 3")
+    refused(made.end, {3: Stage.MASKED_INPUT}, match="do not make its secret", stage="unmasking", peer="client 3")
 
 
 @pytest.mark.parametrize("change", ["wrong kind", "never sent"])

@@ -1,7 +1,7 @@
-"""SHELF of aggregators. The file's name is its name in a configuration.
+"""SHELF of aggregators, which average the cohort's updates. The file's name is its name in a configuration.
 
-An item is one module with one class that derives from :class:`Aggregator`. It takes the cohort's updates and gives the
-server their weighted mean; what else the server saw on the way is part of the result, for the server's view.
+An item is one module with one class that derives from :class:`Aggregator`. Its result also holds everything else that the
+server saw during aggregation, for the server's view.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from privfl.vectors import Layout
 
 @dataclass(frozen=True)
 class ClientUpdate:
-    """What one client hands in: local minus global model, and its weight in the mean, in [0, 1]."""
+    """The contribution of one client: local minus global model, and its weight in the mean, in [0, 1]."""
 
     client: int
     delta_D: Tensor
@@ -33,23 +33,23 @@ class ClientUpdate:
 
 @dataclass(frozen=True)
 class RoundContext:
-    """What both ends of an aggregation know.
+    """Facts that clients and server share during aggregation.
 
     Args:
         round: the round's number, from 0.
         global_D: the global model that the cohort trained from.
         layout: names and shapes of its parameters.
-        population: the number of clients there are; no cohort is larger.
-        simulation_key: 32 bytes for what of the round is simulated and must be repeatable: the rounding, and who is
-            lost. Of this run and round alone; keys and masks are not made from it.
-        run: names the run, so that nothing that a client signs in it passes in another.
-        transcript: a folder for what is too large for memory of all that the server is sent under secure aggregation; None
-            where it is not kept. No name is left in it.
-        observed: whether anybody will ask what the server saw; ``Aggregate.seen`` may be empty where not.
-        processes: those that the cohort's clients are spread over.
-        codec: how clients encode and noise their updates, where the noise is distributed; else None. The words of its
-            clients are then summed modulo 2^bits, ``sum_D`` is what it decodes, and ``weight_sum`` is the number of them.
-        noise_key: 32 bytes for the clients' shares of that noise, of this run and round alone; secret.
+        population: the number of clients of the federation; no cohort is larger.
+        simulation_key: 32 bytes for the simulated randomness of this round that must be repeatable: rounding and client
+            dropout. Keys and masks do not depend on it.
+        run: text that identifies the run, so that a client's signature is valid in this run only.
+        transcript: a folder for messages of secure aggregation that are too large for memory; None if they are not kept. Its
+            files have no names.
+        observed: whether the server's view is kept; ``Aggregate.seen`` may be empty if not.
+        processes: the processes that train the cohort.
+        codec: the clients' encoding with noise if the noise is distributed, else None. The encoded words are summed modulo
+            2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
+        noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
     """
 
     round: int
@@ -67,11 +67,11 @@ class RoundContext:
 
 @dataclass(frozen=True)
 class Cost:
-    """What an aggregation cost: bytes of all clients together, seconds of the mean client and of the server.
+    """The cost of an aggregation: bytes of all clients together, and seconds of the mean client and of the server.
 
-    ``bytes_up`` is all that clients send for the sake of the aggregation, the updates included; ``bytes_down`` what they
-    are sent for it. The global model, which every client is sent whatever the aggregator, and the transport's own framing
-    are not counted. Seconds are wall-clock time, of training nothing.
+    ``bytes_up`` is all that clients send for the aggregation, the updates included, and ``bytes_down`` all that they receive
+    for it. The global model is not counted, because clients receive it with every aggregator. Nor is the transport's framing
+    counted. Seconds are wall-clock time without training.
     """
 
     bytes_up: int
@@ -85,21 +85,21 @@ class Aggregate:
     """The result of one aggregation.
 
     Args:
-        mean_D: the weighted mean of the survivors' updates; None where too few survived.
-        sum_D: Σ weight · update over them, in float64, as exact as the server learns it; None likewise.
+        mean_D: the weighted mean of the survivors' updates; None if too few clients survived.
+        sum_D: Σ weight · update over the survivors, in float64, as exact as the server learns it; None in the same case.
         weight_sum: Σ weight.
-        survivors: the clients whose updates are in it, ascending.
-        failed: why there is no mean, where there is none.
-        ends_run: whether the run is to end with this round, for that reason.
+        survivors: the clients whose updates are in the sum, ascending.
         cost: bytes and seconds.
-        clipped: how many coordinates of all updates were clipped by the encoding. A fact of the simulation: no server
+        clipped: the number of coordinates, over all updates, that the encoding clipped. Only the simulation knows it: no server
             sees it.
-        seen: what the server saw of the updates, by name: ``updates_KD`` and ``weights_K`` in the clear, or ``sum_D``
+        seen: the part of the updates that the server saw, by name: ``updates_KD`` and ``weights_K`` in the clear, or ``sum_D``
             and ``weight_sum`` under secure aggregation.
-        secure: what the protocol of secure aggregation did, where there was one.
-        stages: the seconds of its stages.
-        transcripts: all that the server was sent, one for each attempt, where it was to be kept; the masked vectors of each lie
-            in a file without a name, which is gone with the tensor.
+        failed: the reason why there is no mean; None if there is one.
+        ends_run: whether the run ends with this round for that reason.
+        secure: figures of the secure aggregation protocol; None if there was none.
+        stages: seconds of its stages.
+        transcripts: all messages to the server, one dictionary per attempt, if they are kept. The masked vectors are in a file
+            without a name, which disappears with the tensor.
     """
 
     mean_D: Tensor | None
@@ -117,44 +117,55 @@ class Aggregate:
 
 
 class Aggregator(Item, ABC):
-    """The contract of this shelf."""
+    """An aggregator: it returns the weighted mean of the clients' updates."""
 
     hides_updates: ClassVar[bool]
     """Whether the server sees sums only."""
 
     linear: ClassVar[bool] = False
-    """Whether ``sum_D`` is Σ weight · update over the survivors, and ``weight_sum`` is Σ weight. A plan that noises or prices
-    the sum requires it: one client moves a weighted sum by no more than its clipping norm, and a median by as much as others
-    allow."""
+    """Whether ``sum_D`` is Σ weight · update over the survivors, and ``weight_sum`` is Σ weight.
+
+    A plan that adds noise to the sum, or prices it, requires this. One client moves a weighted sum by at most its clipping
+    norm. A median has no such bound.
+    """
 
     uses_codec: ClassVar[bool] = False
-    """Whether it encodes by the context's codec where there is one. A round with a codec is refused otherwise: its noise is
-    in nothing but the codec's words."""
+    """Whether it encodes updates with the context's codec if there is one.
+
+    If not, a round with a codec is refused, because the noise is part of the codec's encoding only.
+    """
 
     minimum_clients: ClassVar[int] = 1
-    """A cohort smaller than this is not trained: the round is skipped, and the record says so."""
+    """The smallest cohort that is trained. A round with a smaller one is skipped, and the record says so."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        """An ``aggregate`` of one's own inherits no ``linear``: a median derived from the mean would else be called one."""
+        """Reset ``linear`` in a subclass with its own ``aggregate``.
+
+        Otherwise a median derived from the mean would count as linear.
+        """
         super().__init_subclass__(**kwargs)
         if {"aggregate", "collect"} & vars(cls).keys() and "linear" not in vars(cls):
             cls.linear = False
 
     def allowed(self, clients: int) -> tuple[int, int]:  # noqa: ARG002
-        """How many of so many clients may be corrupt, and how many may be lost, without harm to what is promised."""
+        """The number of clients that may be corrupt, and the number that may be lost, without harm to the promise.
+
+        Args:
+            clients: the number of clients of the cohort.
+        """
         return 0, 0
 
     def rounding_norm(self, context: RoundContext) -> float:  # noqa: ARG002
-        """How far the encoding may move one client's weighted update, in L2; 0 where it is handed in as it is."""
+        """The largest change, in L2 norm, that encoding makes to one client's weighted update; 0 without an encoding."""
         return 0.0
 
     def carries(self, entry: float, context: RoundContext) -> bool:  # noqa: ARG002
-        """Whether entries of that size, of weight 1, come out of the sum as they are, neither rounded nor clipped."""
+        """Whether entries of that size with weight 1 pass through the sum exactly, neither rounded nor clipped."""
         return True
 
     @abstractmethod
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
-        """The weighted mean of at least ``minimum_clients`` updates, in whatever order they come.
+        """The weighted mean of at least ``minimum_clients`` updates, in any order.
 
         Raises:
             ProtocolError: one of the protocol's checks failed, and there is no sum.
@@ -162,14 +173,14 @@ class Aggregator(Item, ABC):
         """
 
     def collect(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
-        """The same where the cohort is spread over processes: each calls it with its own clients' updates, be there any.
+        """Aggregate a cohort that is spread over processes. Each process calls it with its own clients' updates, possibly none.
 
-        Unless an item knows a shorter way, all updates travel to the first process, where the server is.
+        By default all updates travel to the first process, which plays the server. An item may have a shorter way.
 
         Returns:
             the aggregate at the first process, None at the others.
         """
-        # Arrays, since of a tensor that is a row of another the whole other would travel.
+        # Arrays, because pickling a tensor that is a row of another would send the other tensor whole.
         rows = [(update.client, update.delta_D.detach().cpu().numpy(), update.weight) for update in updates]
         gathered = [one for some in context.processes.gather(rows) for one in some]
         if not context.processes.first:

@@ -1,4 +1,4 @@
-"""What every aggregator asks of the updates before it touches them."""
+"""Checks of the updates that every aggregator makes before it uses them."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from privfl.vectors import are_finite
 
 
 def in_order(updates: Sequence[ClientUpdate], context: RoundContext, minimum_clients: int) -> list[ClientUpdate]:
-    """The updates by ascending client, so that the order of arrival changes nothing.
+    """Check the updates and sort them by client, so that the order of arrival does not matter.
 
     Raises:
-        ProtocolError: too few or too many updates, two of one client, one that is not a finite vector of length D, or a
-            weight outside [0, 1].
+        ProtocolError: there are too few or too many updates, two of one client, one that is not a finite vector of length D, or
+            a weight outside [0, 1].
     """
     if not minimum_clients <= len(updates) <= context.population:
         raise ProtocolError(

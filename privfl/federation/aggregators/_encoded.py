@@ -1,4 +1,4 @@
-"""Updates in the words of the secure sum, and their sum without any masks."""
+"""Encoding of updates as words of the secure sum, and their sum without masks."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from privfl.secagg.prg import Words
 
 
 def encoded(encoding: Encoding, update: ClientUpdate, context: RoundContext) -> tuple[Words, int]:
-    """A client's D + 1 words, and how many coordinates were clipped; equal in every aggregator of that encoding."""
+    """A client's D + 1 words and the number of clipped coordinates; the same in every aggregator with that encoding."""
     return encoding.encode(as_array(update.delta_D), update.weight, rounding_key(context, update.client))
 
 
 def sum_of_words(words: Sequence[Words], encoding: Encoding) -> Words:
-    """Their sum modulo 2^bits."""
+    """The sum of the words modulo 2^bits."""
     found = np.zeros(len(words[0]), TYPES[encoding.bits])
     for one in words:
         found += one
@@ -35,6 +35,6 @@ def rounding_key(context: RoundContext, client: int) -> bytes:
 
 
 def as_array(vector_D: Tensor) -> NDArray[Any]:
-    """The vector where arrays are."""
+    """The vector as a NumPy array on the CPU."""
     array: NDArray[Any] = vector_D.detach().cpu().numpy()
     return array

@@ -1,4 +1,4 @@
-"""The weighted mean in the clear: the server sees every update. The baseline that secure aggregation is held against."""
+"""The weighted mean in the clear: the server sees every update. It is the baseline for secure aggregation."""
 
 from __future__ import annotations
 
@@ -11,24 +11,24 @@ from torch import Tensor
 from privfl.errors import ProtocolError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators._cohort import in_order
-from privfl.federation.aggregators._fixed_point import FixedPoint
+from privfl.federation.aggregators._fixed_point import FixedPoint64
 from privfl.processes import ALONE, Processes
 
 _AT_ONCE = 2**15
-"""Coordinates that are added up together on a CPU: what is computed of them stays in the caches."""
+"""The number of coordinates that a CPU adds up together, so that intermediate results stay in its caches."""
 
 
 class Mean(Aggregator):
-    """Σ weight · update / Σ weight (McMahan 2017, algorithm 1), added up in 64-bit fixed point.
+    """The weighted mean Σ weight · update / Σ weight (McMahan 2017, algorithm 1), added up in 64-bit fixed point.
 
-    What the server saw: ``updates_KD`` and ``weights_K``, rows by ascending client. The bytes are those of a float32
-    for every coordinate and one for the weight; clients have nothing to compute.
+    The server sees ``updates_KD`` and ``weights_K``, rows by ascending client. Each client sends one float32 per coordinate and
+    one for its weight, and computes nothing else.
 
-    Guarantees: none; the server sees each client's update. The result depends neither on the order of arrival nor on how
-    many processes the clients are spread over, to the bit.
+    Guarantees: no privacy, since the server sees each client's update. The result does not depend on the order of arrival or on
+    the number of processes, not even in a single bit.
 
-    Edges: one client gets its own update back. An empty cohort, an update that is not finite and weights that add up
-    to zero are refused.
+    Edges: a single client gets its own update back. An empty cohort, an update that is not finite and weights that add up to
+    zero are refused.
     """
 
     hides_updates = False
@@ -39,7 +39,7 @@ class Mean(Aggregator):
         return self._aggregated(in_order(updates, context, self.minimum_clients), context, ALONE)
 
     def collect(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
-        """Each process adds up its own clients; the updates travel only where somebody asks what the server saw."""
+        """The mean over processes: each adds up its own clients. Updates travel only if the server's view is kept."""
         found = self._aggregated(in_order(updates, context, 0), context, context.processes)
         return found if context.processes.first else None
 
@@ -72,7 +72,7 @@ def _weights(cohort: Sequence[ClientUpdate]) -> list[tuple[int, float]]:
 
 def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Processes, clients: int) -> Tensor:
     """Σ weight · update over all clients of all processes, in float64."""
-    code = FixedPoint.fit(processes.all_reduce_max(_largest(cohort)), clients)
+    code = FixedPoint64.fit(processes.all_reduce_max(_largest(cohort)), clients)
     words_D = torch.zeros(context.layout.size, dtype=torch.int64, device=context.global_D.device)
     at_once = _AT_ONCE if words_D.device.type == "cpu" else len(words_D)
     for first in range(0, len(words_D), at_once):
@@ -83,7 +83,7 @@ def _sum(cohort: Sequence[ClientUpdate], context: RoundContext, processes: Proce
 
 
 def _largest(cohort: Sequence[ClientUpdate]) -> float:
-    """The largest ‖weight · delta‖∞; PyTorch's norm takes ten times as long, and a GPU is waited for once."""
+    """The largest ‖weight · delta‖∞ of the cohort. It is ten times as fast as PyTorch's norm and waits for a GPU only once."""
     if not cohort:
         return 0.0
     ends_K2 = torch.stack([torch.stack(torch.aminmax(one.delta_D.detach())) for one in cohort])

@@ -1,4 +1,4 @@
-"""The words of the secure sum, added up in the clear: what both differ in is the protocol alone."""
+"""The sum of the secure sum's words in the clear; it differs from secure aggregation in the protocol alone."""
 
 from __future__ import annotations
 
@@ -19,16 +19,17 @@ from privfl.secagg.prg import Words
 
 
 class PlainSum(Aggregator):
-    """Σ weight · update / Σ weight in the fixed point of ``secure_sum``, whose ``clip`` and ``bits`` these are.
+    """The weighted mean Σ weight · update / Σ weight in the fixed point of ``secure_sum``, with the same ``clip`` and ``bits``.
 
-    A run with ``secure_sum`` in which nobody is lost gives the same model to the bit, under a plan whose noise is the clients'
-    own (``example``, ``client_local``) or without a promise: an ablation of secure aggregation that is paired in every round.
+    A run with ``secure_sum`` in which no client is lost gives the same model, bit for bit. This holds without a promise and
+    under a plan whose clients add the noise (``example``, ``client_local``). Comparing the two runs is thus a paired ablation
+    of secure aggregation.
 
-    What the server saw: ``updates_KD`` and ``weights_K``, rows by ascending client, as they were rounded.
+    The server sees ``updates_KD`` and ``weights_K`` after rounding, rows by ascending client.
 
-    Guarantees: none; the server sees each client's update.
+    Guarantees: no privacy, since the server sees each client's update.
 
-    Edges: too small a cohort, an update that is not finite and weights that add up to zero are refused, as there.
+    Edges: too small a cohort, an update that is not finite and weights that add up to zero are refused.
     """
 
     clip: PositiveFloat = 8.0
@@ -39,7 +40,7 @@ class PlainSum(Aggregator):
     minimum_clients = 3
 
     def encoding(self, context: RoundContext) -> Encoding:
-        """How updates become words.
+        """The encoding of updates as words.
 
         Raises:
             ConfigError: sums over the population cannot be encoded with this clip.
@@ -47,11 +48,11 @@ class PlainSum(Aggregator):
         return Encoding.fit(self.clip, context.population, self.bits)
 
     def rounding_norm(self, context: RoundContext) -> float:
-        """Each of D coordinates by less than a step: √D / scale."""
+        """√D / scale, since rounding moves each of the D coordinates by less than a step."""
         return float(context.layout.size**0.5 / self.encoding(context).update.scale)
 
     def carries(self, entry: float, context: RoundContext) -> bool:
-        """Within the clip, and a multiple of a step."""
+        """Whether the entry is within the clip and a multiple of a step."""
         return abs(entry) <= self.clip and (entry * self.encoding(context).update.scale).is_integer()
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
@@ -78,7 +79,7 @@ class PlainSum(Aggregator):
 
 
 def _seen(words: Sequence[Words], encoding: Encoding) -> dict[str, Tensor]:
-    """Each client's update and weight, as its words tell them; an update of weight 0 is a zero."""
+    """Each client's update and weight as its words encode them; an update of weight 0 reads as zero."""
     weights_K = torch.tensor([float(encoding.weight.decode(one[-1:], 1)[0]) for one in words])
     weighted_KD = torch.stack([torch.from_numpy(encoding.update.decode(one[:-1], 1)) for one in words])
     updates_KD = weighted_KD / weights_K.double().clamp(min=torch.finfo(torch.float64).tiny)[:, None]

@@ -1,4 +1,4 @@
-"""Secure aggregation in every round, for real: the server learns Σ weight · update and Σ weight, and no single update."""
+"""Secure aggregation in every round: the server learns Σ weight · update and Σ weight, and no single update."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from privfl.tables import Frozen, contradiction
 Rate = Annotated[float, Field(ge=0, le=1)]
 
 
-class Loss(Frozen):
-    """These clients fall silent at that stage of that round, as far as they take part."""
+class ScheduledDropout(Frozen):
+    """A planned loss of clients: those of them that take part fall silent at that stage of that round."""
 
     round: NonNegativeInt
     stage: Literal["advertise_keys", "share_keys", "masked_input", "consistency_check", "unmasking"]
@@ -52,9 +52,9 @@ class Loss(Frozen):
 
 
 class Dropout(Frozen):
-    """Who is lost in the simulation: each client that reaches a stage at that stage's rate, and whom the schedule names.
+    """Simulated client dropout: at each stage every client is lost with that stage's rate, and the schedule adds named clients.
 
-    The schedule holds for the first attempt at a round; a repetition draws anew.
+    The schedule applies to the first attempt at a round. A repeated attempt draws new losses.
     """
 
     advertise_keys: Rate = 0.0
@@ -62,10 +62,10 @@ class Dropout(Frozen):
     masked_input: Rate = 0.0
     consistency_check: Rate = 0.0
     unmasking: Rate = 0.0
-    schedule: Annotated[tuple[Loss, ...], Field(strict=False)] = ()
+    schedule: Annotated[tuple[ScheduledDropout, ...], Field(strict=False)] = ()
 
-    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
-        """At which stage each client is lost that is lost."""
+    def lost_at(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+        """The stage at which each lost client falls silent, by client."""
         rates = {stage: float(getattr(self, stage)) for stage in Stage}
         lost = drawn_losses(clients, rates, key)
         if attempt == 0:
@@ -73,39 +73,40 @@ class Dropout(Frozen):
                 if loss.round == round_number:
                     for client in loss.clients:
                         if client in clients:
-                            # Whoever is lost twice is lost the first time.
+                            # A client that is lost twice falls silent at the earlier stage.
                             lost[client] = min(lost.get(client, Stage(loss.stage)), Stage(loss.stage), key=list(Stage).index)
         return lost
 
 
 class SecureSum(Aggregator):
-    """The protocol of :mod:`privfl.secagg` among the cohort; all its messages are made, serialised and parsed.
+    """Secure aggregation by the protocol of :mod:`privfl.secagg`. All of its messages are built, serialised and parsed.
 
-    ``clip`` bounds every coordinate of an update before it is encoded. It is a guard, not a means of privacy: 8 is far
-    beyond what one round changes in any weight of a model that trains, and still leaves 21 bits after the point for a
-    population of 100 and 18 for 1,000: an unbiased error of at most 4e-6 in one client's weighted coordinate. In the mean it is
-    divided by the sum of the weights, so that a cohort of small clients is averaged less exactly. A larger clip or
-    population costs precision, never correctness: sums that could wrap around are refused before anything is sent.
-    ``bits`` is the size of a word on the wire: 16, 20 or 24 save bytes and leave fewer bits after the point (lower ``clip``
-    with them), 64 hold any population. Under a plan of distributed noise its codec makes the words, ``clip`` and ``bits`` are
-    the plan's, and every weight is 1.
+    ``clip`` bounds every coordinate of an update before it is encoded. It guards against overflow and is not a means of
+    privacy: 8 is far more than any weight changes in one round of a model that trains. It leaves 21 bits after the point for a
+    population of 100 clients and 18 for 1,000. One client's weighted coordinate then has an unbiased error of at most 4e-6. In
+    the mean this error is divided by the sum of the weights, so a cohort of small clients is averaged less exactly. A larger
+    clip or population costs precision and never correctness: sums that could overflow are refused before anything is sent.
+    ``bits`` is the size of a word on the wire. 16, 20 or 24 save bytes and leave fewer bits after the point, so lower ``clip``
+    with them. 64 fits any population. Under a plan with distributed noise its codec encodes the updates. ``clip`` and ``bits``
+    then come from the plan, and every weight is 1.
 
     ``graph``, ``adversary``, ``roster_share``, ``max_corrupt``, ``max_dropout``, ``security_bits``, ``recovery_bits``,
-    ``neighbours`` and ``threshold`` are what a round must withstand (:class:`privfl.secagg.certificate.Policy`). ``dropout`` is
-    who is lost in the simulation. Where too few are left the round is begun again with fresh keys, up to ``attempts`` times in
-    all, and then skipped (``below_threshold = "repeat"``), skipped at once, or the run ends with this round (``"stop"``). It is
-    not begun again once clients were asked to reveal shares, or to sign for survivors: then it is skipped.
+    ``neighbours`` and ``threshold`` state the corruption and dropout that a round must withstand
+    (:class:`privfl.secagg.certificate.Policy`). ``dropout`` sets which clients the simulation loses. If too few clients are
+    left, ``below_threshold`` decides: "repeat" begins the round again with fresh keys, up to ``attempts`` times in all, and
+    then skips it. "skip" skips it at once, and "stop" ends the run with this round. A round is not repeated after clients were
+    asked to reveal shares or to sign for survivors; it is then skipped.
 
-    The result is determined by the updates and ``simulation_key``, although keys and masks are fresh: each client's rounding
-    key is HKDF(key of the round, client). What the server saw: ``sum_D`` (float64, exact) and ``weight_sum``.
+    The result is determined by the updates and ``simulation_key``, although keys and masks are fresh. Each client's rounding
+    key is HKDF(key of the round, client). The server sees ``sum_D`` (float64, exact) and ``weight_sum``.
 
-    Guarantees: those of :mod:`privfl.secagg`. The mean is that of the survivors' encoded updates, exact up to its float32. In
-    a repetition a client sends the same encoded update under fresh masks. A round is repeated only while nobody was asked to
-    reveal anything, and a client that helped to release a sum refuses every other attempt at the round: two sums over
-    different clients would give away the updates in which they differ.
+    Guarantees: those of :mod:`privfl.secagg`. The mean is that of the survivors' encoded updates, exact up to its float32. In a
+    repeated attempt a client sends the same encoded update under fresh masks. A round is repeated only if nobody was asked to
+    reveal anything. A client that helped to release a sum refuses every other attempt at that round: two sums over different
+    clients would reveal the updates in which they differ.
 
-    Edges: fewer than three clients (one of two could take its own update from their sum), an update that is not finite and
-    weights that add up to zero are refused; a zero update is masked like any other.
+    Edges: fewer than three clients are refused, since one of two could subtract its own update from their sum. An update that
+    is not finite and weights that add up to zero are refused too. A zero update is masked like any other.
     """
 
     clip: PositiveFloat = 8.0
@@ -134,7 +135,7 @@ class SecureSum(Aggregator):
         try:
             _ = self.policy
         except ConfigError as error:
-            # A policy's errors begin with the setting that they are about.
+            # A policy's error begins with the name of its setting.
             key = next((name for name in type(self).model_fields if str(error).startswith(name)), "adversary")
             allowed = str(error).removeprefix(f"{key} = {getattr(self, key)}: ")
             raise contradiction(key, getattr(self, key), allowed) from None
@@ -143,13 +144,13 @@ class SecureSum(Aggregator):
             raise contradiction(
                 "dropout.consistency_check",
                 self.dropout.consistency_check,
-                "nobody can be lost at consistency_check where nobody signs; set aggregator.adversary = 'active'",
+                "only the active protocol has this stage; set aggregator.adversary = 'active', or take the losses away",
             )
         return self
 
     @property
     def policy(self) -> Policy:
-        """What a round must withstand.
+        """The corruption and dropout that a round must withstand.
 
         Raises:
             ConfigError: the settings contradict each other.
@@ -167,11 +168,11 @@ class SecureSum(Aggregator):
         )
 
     def allowed(self, clients: int) -> tuple[int, int]:
-        """By ``max_corrupt``, rounded up and at least one, and ``max_dropout``."""
+        """The numbers of corrupt and of lost clients by ``max_corrupt``, rounded up and at least one, and ``max_dropout``."""
         return self.policy.corrupt(clients), self.policy.lost(clients)
 
     def encoding(self, context: RoundContext) -> Encoding:
-        """How updates become words, where their noise is not distributed.
+        """The encoding of updates as words if the noise is not distributed.
 
         Raises:
             ConfigError: sums over the population cannot be encoded with this clip.
@@ -179,18 +180,19 @@ class SecureSum(Aggregator):
         return Encoding.fit(self.clip, context.population, self.bits)
 
     def rounding_norm(self, context: RoundContext) -> float:
-        """Each of D coordinates by less than a step: √D / scale."""
+        """√D / scale, since rounding moves each of the D coordinates by less than a step."""
         return math.sqrt(context.layout.size) / self.encoding(context).update.scale
 
     def carries(self, entry: float, context: RoundContext) -> bool:
-        """Within the clip, and a multiple of a step."""
+        """Whether the entry is within the clip and a multiple of a step."""
         return abs(entry) <= self.clip and (entry * self.encoding(context).update.scale).is_integer()
 
     def parameters(self, context: RoundContext, invited: int) -> Parameters:
-        """What the cohort agrees on.
+        """The protocol parameters on which the cohort agrees.
 
-        Where noise is distributed, no sum over fewer is revealed than its honest survivors and as many corrupt clients as
-        there may be among those invited, whose noise counts for nothing.
+        If the noise is distributed, a sum must contain enough honest survivors. The noise of corrupt clients counts for
+        nothing, so the smallest sum that is revealed is over the honest survivors of the plan and as many corrupt clients as
+        may have been invited.
 
         Raises:
             ConfigError: sums over the population cannot be encoded with this clip.
@@ -211,11 +213,11 @@ class SecureSum(Aggregator):
         )
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
-        """See :meth:`privfl.federation.aggregators.Aggregator.aggregate`. The whole protocol, every role played in turn."""
-        with closing(_Round(self, in_order(updates, context, self.minimum_clients), context)) as played:
+        """Run the whole protocol with every role; see :meth:`privfl.federation.aggregators.Aggregator.aggregate`."""
+        with closing(_Attempts(self, in_order(updates, context, self.minimum_clients), context)) as played:
             return self._played(played)
 
-    def _played(self, played: _Round) -> Aggregate:
+    def _played(self, played: _Attempts) -> Aggregate:
         attempts = self.attempts if self.below_threshold == "repeat" else 1
         for attempt in range(attempts):
             try:
@@ -230,7 +232,7 @@ class SecureSum(Aggregator):
 
 
 class _Code(Protocol):
-    """How updates become words, and a sum of words what the server learns."""
+    """An encoding: it turns updates into words, and a sum of words into the sum that the server learns."""
 
     @property
     def length(self) -> int: ...
@@ -242,8 +244,8 @@ class _Code(Protocol):
 
 
 @dataclass(frozen=True)
-class _FixedPoint:
-    """Words of weight · update, and of the weight."""
+class _FixedPointCode:
+    """The fixed-point encoding of weight · update, followed by the weight."""
 
     encoding: Encoding
     context: RoundContext
@@ -267,8 +269,8 @@ class _FixedPoint:
 
 
 @dataclass(frozen=True)
-class _Noised:
-    """Words of a clipped, rotated and rounded update with its share of the noise; every client weighs the same."""
+class _NoisedCode:
+    """The encoding of a clipped, rotated and rounded update with its share of the noise. Every client has the same weight."""
 
     codec: DistributedCodec
     context: RoundContext
@@ -296,11 +298,11 @@ class _Noised:
 
 def _code(settings: SecureSum, context: RoundContext) -> _Code:
     if context.codec is not None:
-        return _Noised(context.codec, context)
-    return _FixedPoint(settings.encoding(context), context)
+        return _NoisedCode(context.codec, context)
+    return _FixedPointCode(settings.encoding(context), context)
 
 
-class _Round:
+class _Attempts:
     """The attempts at one round."""
 
     def __init__(self, settings: SecureSum, cohort: Sequence[ClientUpdate], context: RoundContext) -> None:
@@ -314,15 +316,15 @@ class _Round:
         self._masks_clients = self._masks_server = 0
         self._certificate: Certificate | None = None
         self._lost: dict[int, Stage] = {}
-        # Of a simulated client its round is all that it can be asked about again; a real one has a StoredMemory.
+        # A simulated client lives for one round, so memory is enough for it. A real client has a StoredMemory.
         self._memories = {client: Memory() for client in self._updates}
         self.releasing = False
-        """Whether anybody was asked to help release a sum: then the round must not be begun again."""
+        """Whether a client was asked to help release a sum. If so, the round must not be repeated."""
 
     def attempt(self, number: int) -> Unmasked:
-        """Play the round once, with fresh keys."""
+        """Run the protocol once, with fresh keys."""
         key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
-        self._lost = self._settings.dropout.losses(list(self._updates), self._context.round, number, key)
+        self._lost = self._settings.dropout.lost_at(list(self._updates), self._context.round, number, key)
         parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
         if self._context.transcript is not None:
@@ -330,7 +332,7 @@ class _Round:
         directory: Directory | None = None
         identities: dict[int, Identity] = {}
         if self._parameters.active:
-            # In a deployment these are long-lived, and the directory does not come from the server.
+            # In a deployment identities are long-lived, and the directory does not come from the server.
             identities = {client: Identity(os.urandom(32)) for client in self._updates}
             directory = Directory({client: identity.public for client, identity in identities.items()})
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
@@ -348,9 +350,9 @@ class _Round:
             self._masks_server += server.masks_expanded
 
     def _listener(self, folder: Path) -> Callable[[Stage, int, bytes], None]:
-        """Whoever writes down what reaches the server in this attempt."""
+        """A function that writes the messages to the server in this attempt into a file."""
         with storing(folder):
-            # It has no name: whatever becomes of the run, nothing of it is left.
+            # The file has no name, so nothing of it is left if the run breaks off.
             file = tempfile.TemporaryFile(dir=folder)  # noqa: SIM115
         transcript = Transcript(self._parameters.length, self._parameters.bits, file)
         self._transcripts.append(transcript)
@@ -362,13 +364,13 @@ class _Round:
         return hear
 
     def aggregate(self, unmasked: Unmasked) -> Aggregate:
-        """What the server learns from the sum of the survivors."""
+        """The aggregate of the survivors' sum."""
         total = self._code.decode(unmasked.words_D, len(unmasked.survivors))
         mean_D = torch.from_numpy(total.mean()).to(self._context.global_D)
         return self._ended(mean_D, unmasked.survivors, total, None)
 
     def given_up(self, why: str) -> Aggregate:
-        """Too few survived in the last attempt; no sum was made."""
+        """The aggregate without a sum, since too few clients survived the last attempt."""
         return self._ended(None, (), None, why)
 
     def _ended(
@@ -416,7 +418,7 @@ class _Round:
         )
 
     def close(self) -> None:
-        """Close the files of the transcripts; what is mapped of them stays."""
+        """Close the transcripts' files. Tensors that are mapped from them stay readable."""
         for transcript in self._transcripts:
             transcript.file.close()
 

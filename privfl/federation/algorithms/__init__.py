@@ -1,17 +1,18 @@
 """SHELF of federated algorithms. The file's name is its name in a configuration (``algorithm = "fedavg"``, the default).
 
-An algorithm says how a client's local training departs from plain training, which vectors a client uploads, which state clients
-and the server keep, and the direction that the server optimizer takes. State is explicit: it goes in and comes out.
+An algorithm defines the clients' local training, the vectors that they upload, the states that clients and server keep, and the
+direction of the server optimizer's step. State is explicit: every method takes it and returns it.
 
 An item is one module with one class that derives from :class:`Algorithm`. Three rules keep each of them private:
 
 - A client's payload is joined into one vector before the plan clips and noises it.
-- An algorithm is given :class:`Trained`, in which every value is noised already if the plan is example-level. Payload and state
-  are made of it, of the state before and of released values, so they cost nothing more.
-- Uploads are made of one local training a round, and :meth:`Algorithm.upload` is not given the personal model. A personal model
-  is thus in no release, and in no promise either.
+- An algorithm receives :class:`Trained`. Under an example-level plan all of its values have their noise already. Payload and
+  state are computed from it, from the previous state and from released values, so they cost no further privacy.
+- Uploads come from one local training per round, and :meth:`Algorithm.upload` does not receive the personal model. No release
+  contains a personal model, and no promise covers it.
 
-The server is given the mean of the payloads and nothing of a single client, so every algorithm works under secure aggregation.
+The server receives the mean of the payloads and nothing from a single client, so every algorithm works under secure
+aggregation.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Terms:
 
     Args:
         lr: η, the local learning rate of the settings.
-        steps: the number of local steps of a client as large as the largest; a scale that both ends know.
+        steps: the number of local steps of the largest client; a scale that clients and server know.
     """
 
     lr: float
@@ -47,14 +48,14 @@ class Terms:
 
 @dataclass(frozen=True)
 class Trained:
-    """The values of a local training that a payload may be made of.
+    """The results of a local training that a payload may be computed from.
 
-    Losses and shares of clipped gradients are left out on purpose: they are made of the data without noise.
+    Losses and shares of clipped gradients are missing on purpose, because they are computed from the data without noise.
 
     Args:
         delta_D: y − x, the local model minus the global one.
-        gradient_weight: ‖a‖₁ ≥ 1: the update is −η Σ_j a_j g_j, so −delta_D / (η ‖a‖₁) is the mean gradient. It is the
-            number of steps for plain SGD.
+        gradient_weight: ‖a‖₁ ≥ 1. The update is −η Σ_j a_j g_j, so −delta_D / (η ‖a‖₁) is the mean gradient. For plain SGD it
+            is the number of steps.
         terms: the public numbers.
     """
 
@@ -63,33 +64,33 @@ class Trained:
     terms: Terms
 
     def mean_gradient(self) -> Tensor:
-        """The weighted mean of the steps' gradients."""
+        """The weighted mean of the steps' gradients, shape (D,)."""
         return self.delta_D / (-self.terms.lr * self.gradient_weight)
 
 
 class Algorithm(AlgorithmConfig, ABC):
-    """The contract of this shelf; the defaults are those of FedAvg. Vectors have the model's length D unless said."""
+    """A federated algorithm; the defaults are those of FedAvg. Vectors have the model's length D unless stated otherwise."""
 
     remembers: ClassVar[bool] = False
-    """Whether later uploads of a client depend on a state that it keeps."""
+    """Whether a client keeps a state on which its later uploads depend."""
 
     personal: ClassVar[bool] = False
     """Whether each client has a model of its own beside the global one."""
 
     weighted: ClassVar[bool] = True
-    """Whether clients count by their sizes in the mean if the plan allows it; else all count alike."""
+    """Whether clients are weighted by their sizes if the plan allows it; otherwise all have the same weight."""
 
     of_gradients: ClassVar[bool] = False
-    """Whether it takes a client's mean gradient from its update, which must be linear in the gradients."""
+    """Whether it computes a client's mean gradient from its update, which must then be linear in the gradients."""
 
     sums: ClassVar[bool] = False
-    """Whether the server's step is right for a weighted mean alone, and not for a median, say."""
+    """Whether the server's step needs a weighted mean, so that a median, for example, is refused."""
 
     told: ClassVar[tuple[str, ...]] = ()
-    """The names in the server's state that clients are sent."""
+    """Names of the parts of the server's state that clients receive."""
 
     def check(self, config: ExperimentConfig) -> None:
-        """Raise unless the algorithm can be carried out with these other settings.
+        """Raise unless the algorithm works with the other settings.
 
         Raises:
             PydanticCustomError: names the key, the value, and what is allowed.
@@ -99,7 +100,7 @@ class Algorithm(AlgorithmConfig, ABC):
             raise contradiction(
                 "training.optimizer",
                 training.optimizer.kind,
-                f"algorithm {self.kind!r} takes mean gradients from updates, which must be linear in them; set 'sgd'",
+                f"algorithm {self.kind!r} needs updates that are linear in the gradients; set 'sgd'",
             )
         if self.sums and not getattr(config.aggregator, "linear", False):
             raise contradiction(
@@ -112,8 +113,8 @@ class Algorithm(AlgorithmConfig, ABC):
             raise contradiction(
                 "cohort.kind",
                 cohort.kind,
-                f"algorithm {self.kind!r} keeps state at clients, whose later uploads tell who took part, and the price of "
-                "cohorts of a fixed size counts on nobody's knowing; set 'poisson' or 'all'",
+                f"algorithm {self.kind!r} keeps state at clients, so that their later uploads reveal who took part; the ε of "
+                "cohorts of a fixed size assumes that this is secret: set 'poisson' or 'all'",
             )
 
     def init(self, global_D: Tensor) -> State:  # noqa: ARG002
@@ -128,43 +129,44 @@ class Algorithm(AlgorithmConfig, ABC):
         """Names and layouts of the payload's parts; the first is ``update``.
 
         Args:
-            layout: that of the model.
+            layout: the layout of the model.
         """
         return {UPDATE: layout}
 
     @abstractmethod
     def work(self, told: State, client: State) -> LocalWork:
-        """The terms of a client's local training, from the global model.
+        """The settings of a client's local training, which starts at the global model.
 
         Args:
-            told: the part of the server's state that is named in :attr:`told`.
+            told: the part of the server's state that :attr:`told` names.
             client: the client's state.
         """
 
     def upload(self, told: State, client: State, trained: Trained) -> tuple[Payload, State]:  # noqa: ARG002
-        """A client's payload, and its state after the round.
+        """A client's payload and its state after the round.
 
         Args:
-            told: as :meth:`work`.
-            client: as :meth:`work`.
-            trained: the outcome of its training.
+            told: as for :meth:`work`.
+            client: as for :meth:`work`.
+            trained: the result of its training.
         """
         return {UPDATE: trained.delta_D}, client
 
     def personal_work(self, personal_D: Tensor, global_D: Tensor) -> LocalWork:
-        """The terms of a second training, from and for the client's own model; called if :attr:`personal`.
+        """The settings of a second training, which updates the client's own model; called only if :attr:`personal`.
 
         It is plain training under every plan, because its result never leaves the client.
         """
         raise NotImplementedError
 
     def apply(self, server: State, mean: Payload, share: float, terms: Terms) -> tuple[Tensor, State]:  # noqa: ARG002
-        """The direction that the server optimizer takes, and the server's state after the round.
+        """The direction of the server optimizer's step, and the server's state after the round.
 
         Args:
             server: the server's state.
             mean: the released mean of the payloads.
-            share: how many clients the mean is over, as a share of all; the plan's fixed number if who came is a secret.
+            share: the number of clients in the mean as a share of all clients. If the cohort is secret, it is the plan's fixed
+                number.
             terms: the public numbers.
         """
         return mean[UPDATE], server

@@ -1,4 +1,4 @@
-"""Ditto: beside the global model each client trains a model of its own, pulled to the global one (Li et al. 2021)."""
+"""Ditto: each client also trains a model of its own that is pulled towards the global one (Li et al. 2021)."""
 
 from __future__ import annotations
 
@@ -12,12 +12,13 @@ from privfl.learning.training import LocalWork
 
 
 class Ditto(Algorithm):
-    """v_k ← v_k − η (∇f_k(v_k) + λ (v_k − x)), algorithm 1; the global model is FedAvg's. ``strength`` is λ.
+    """Personal models: v_k ← v_k − η (∇f_k(v_k) + λ (v_k − x)), algorithm 1; ``strength`` is λ.
 
-    v_k starts as the global model of the first round in which the client takes part. With λ = 0 it is local training alone.
+    The global model is trained by FedAvg. v_k starts at the global model of the first round in which the client takes part.
+    With λ = 0 it is local training alone.
 
-    **Privacy.** v_k never leaves the client, and no upload is made of it. It is trained without noise under every plan, and
-    no promise covers it: whoever publishes it publishes a model that was trained plainly on the client's data.
+    **Privacy.** v_k never leaves the client, and no upload is computed from it. It is trained without noise under every plan,
+    and no promise covers it. Publishing it would publish a model that was trained on the client's data without any noise.
     """
 
     personal: ClassVar[bool] = True
@@ -29,5 +30,5 @@ class Ditto(Algorithm):
         return LocalWork()
 
     def personal_work(self, personal_D: Tensor, global_D: Tensor) -> LocalWork:
-        """From v_k, with the pull to x."""
+        """Training from v_k with a pull towards x."""
         return LocalWork(start_D=personal_D, centre_D=global_D, mu=self.strength)

@@ -7,7 +7,7 @@ from privfl.learning.training import LocalWork
 
 
 class FedAvg(Algorithm):
-    """x ← x + Σ p_k (y_k − x), by way of the server optimizer; p_k are the clients' shares of all examples."""
+    """Federated averaging: x ← x + Σ p_k (y_k − x) through the server optimizer; p_k is a client's share of all examples."""
 
     def work(self, told: State, client: State) -> LocalWork:  # noqa: ARG002
         """Plain training."""

@@ -1,4 +1,4 @@
-"""FedDyn: each client's objective gets a linear term, so that its optimum becomes the global one (Acar et al. 2021)."""
+"""FedDyn: a linear term in each client's objective moves its optimum to the global one (Acar et al. 2021)."""
 
 from __future__ import annotations
 
@@ -17,11 +17,11 @@ _OFFSET = "offset"
 class FedDyn(Algorithm):
     """Clients minimise f(y) + α/2 ‖y − x‖² + α⟨h_k, y⟩; h_k⁺ = h_k + (y − x); h ← h + 1/N Σ_S (y_k − x); x ← mean_S y_k + h.
 
-    Algorithm 1 of Acar et al. with h_k = −∇L_k/α and h in the place of −h/α, as in the authors' code. All clients count alike.
-    A client's first upload is FedProx's with μ = α.
+    This is algorithm 1 of Acar et al. with h_k = −∇L_k/α, and h replacing −h/α, as in the authors' code. All clients have the
+    same weight. A client's first upload is FedProx's with μ = α.
 
-    **Privacy.** h_k is the sum of the client's updates, each noised under an example-level plan. h is a sum of released means:
-    it gathers the noise of all rounds.
+    **Privacy.** h_k is the sum of the client's updates, each with noise under an example-level plan. h is a sum of released
+    means and accumulates the noise of all rounds.
     """
 
     remembers: ClassVar[bool] = True
@@ -39,7 +39,7 @@ class FedDyn(Algorithm):
         return {_OFFSET: zeros_like(global_D)}
 
     def work(self, told: State, client: State) -> LocalWork:  # noqa: ARG002
-        """The pull to the global model, and the constant α h_k."""
+        """Training with a pull towards the global model and the constant α h_k."""
         return LocalWork(drift_D=self.alpha * client[_OFFSET], mu=self.alpha)
 
     def upload(self, told: State, client: State, trained: Trained) -> tuple[Payload, State]:  # noqa: ARG002
@@ -47,6 +47,6 @@ class FedDyn(Algorithm):
         return {UPDATE: trained.delta_D}, {_OFFSET: client[_OFFSET] + trained.delta_D}
 
     def apply(self, server: State, mean: Payload, share: float, terms: Terms) -> tuple[Tensor, State]:  # noqa: ARG002
-        """The mean update and h."""
+        """The mean update plus h."""
         offset_D = server[_OFFSET] + share * mean[UPDATE]
         return mean[UPDATE] + offset_D, {_OFFSET: offset_D}

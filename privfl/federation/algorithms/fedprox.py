@@ -1,4 +1,4 @@
-"""FedProx: a pull to the global model in every local step (Li et al. 2020, algorithm 2)."""
+"""FedProx: every local step is pulled towards the global model (Li et al. 2020, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from privfl.learning.training import LocalWork
 class FedProx(Algorithm):
     """Each client minimises f(y) + μ/2 ‖y − x‖², equation 2; ``mu`` = 0 is FedAvg.
 
-    The pull is added after the noise of an example-level plan, since x is public and y is the client's own noised model.
+    Under an example-level plan the pull is added after the noise, since x is public and y is the client's own noised model.
     """
 
     mu: Annotated[float, Field(ge=0, le=1e30)]
 
     def work(self, told: State, client: State) -> LocalWork:  # noqa: ARG002
-        """The pull."""
+        """Training with the pull."""
         return LocalWork(mu=self.mu)

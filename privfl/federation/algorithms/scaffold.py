@@ -1,4 +1,4 @@
-"""SCAFFOLD: control variates take the drift of each client out of its steps (Karimireddy et al. 2020, algorithm 1)."""
+"""SCAFFOLD: control variates correct the drift of each client's steps (Karimireddy et al. 2020, algorithm 1)."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ _CONTROL = "control"
 
 
 class Scaffold(Algorithm):
-    """y ← y − η (g − c_k + c); c_k⁺ = c_k − c + (x − y)/(Kη), option II; c ← c + |S|/N · mean(c_k⁺ − c_k).
+    """Drift correction: y ← y − η (g − c_k + c); c_k⁺ = c_k − c + (x − y)/(Kη), option II; c ← c + |S|/N · mean(c_k⁺ − c_k).
 
-    A client uploads y − x and s (c_k⁺ − c_k), with the public s = η times the steps of the largest client: both are then of one
-    size, and one clip covers them. With momentum ‖a‖₁ of FedNova stands in the place of K. All clients count alike in the
-    means. The control variates c and c_k begin at zero.
+    A client uploads y − x and s (c_k⁺ − c_k). The scale s = η times the steps of the largest client is public. Both parts then
+    have a similar size, and one clipping norm covers them. With momentum, ‖a‖₁ of FedNova replaces K. All clients have the same
+    weight in the means. The control variates c and c_k begin at zero.
 
-    **Privacy.** c_k⁺ is a function of the client's update, noised under an example-level plan, and of released values.
+    **Privacy.** c_k⁺ is a function of released values and of the client's update, which has noise under an example-level plan.
     """
 
     remembers: ClassVar[bool] = True
@@ -39,23 +39,23 @@ class Scaffold(Algorithm):
         return {_CONTROL: zeros_like(global_D)}
 
     def parts(self, layout: Layout) -> dict[str, Layout]:
-        """The update, and the control variate's change."""
+        """The update and the change of the control variate."""
         return {UPDATE: layout, _CONTROL: layout}
 
     def work(self, told: State, client: State) -> LocalWork:
-        """The drift c − c_k."""
+        """Training with the drift c − c_k."""
         return LocalWork(drift_D=told[_CONTROL] - client[_CONTROL])
 
     def upload(self, told: State, client: State, trained: Trained) -> tuple[Payload, State]:
-        """See the class."""
-        # A client without examples takes no step, and keeps what it has.
+        """The update and the scaled change of the control variate; the client keeps c_k⁺."""
+        # A client without examples takes no step and keeps its control variate.
         taken = trained.gradient_weight > 0
         change_D = trained.mean_gradient() - told[_CONTROL] if taken else zeros_like(trained.delta_D)
         payload = {UPDATE: trained.delta_D, _CONTROL: change_D * _scale(trained.terms)}
         return payload, {_CONTROL: client[_CONTROL] + change_D}
 
     def apply(self, server: State, mean: Payload, share: float, terms: Terms) -> tuple[Tensor, State]:
-        """The mean update; c moves by the mean change, as many clients as took part."""
+        """The mean update. c moves by the mean change times the share of clients that took part."""
         return mean[UPDATE], {_CONTROL: server[_CONTROL] + mean[_CONTROL] * (share / _scale(terms))}
 
 

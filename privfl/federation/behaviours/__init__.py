@@ -1,8 +1,8 @@
-"""SHELF of behaviours of clients. The file's name is its name in a configuration (``behaviour = "honest"``, the default).
+"""SHELF of client behaviours. The file's name is its name in a configuration (``behaviour = "honest"``, the default).
 
-A behaviour says how some clients depart from the protocol, at the client and before the plan: on which labels they train, and
-what becomes of their payload. The plan then clips and noises it as any other, so a promise holds whatever the behaviour is,
-and one client still moves a sum by no more than the clipping norm. No behaviour of this shelf ignores the plan.
+A behaviour makes some clients depart from the protocol, before the plan acts. It may change the labels that they train on and
+the payload that they send. The plan then clips and noises the payload as usual. A promise thus holds for every behaviour, and
+one client still moves a sum by at most the clipping norm. No behaviour of this shelf circumvents the plan.
 
 An item is one module with one class that derives from :class:`Behaviour`.
 """
@@ -18,33 +18,33 @@ from privfl.tables import Item
 
 
 class Behaviour(Item, ABC):
-    """The contract of this shelf; the defaults are honest."""
+    """A client behaviour; by default labels and payloads stay as they are."""
 
     @abstractmethod
     def count(self, clients: int) -> int:
-        """How many of so many clients behave so."""
+        """The number of misbehaving clients among that many clients."""
 
     def labels(self, y: Tensor, classes: int) -> Tensor:  # noqa: ARG002
-        """The labels that such a client trains on.
+        """The labels that a misbehaving client trains on.
 
         Args:
-            y: the pool's labels; they are left as they are.
-            classes: how many names of classes the data give.
+            y: the pool's labels, which stay unchanged.
+            classes: the number of class names in the data.
 
         Raises:
-            ConfigError: such labels cannot be changed so.
+            ConfigError: labels of this kind cannot be changed in this way.
         """
         return y
 
     def upload(self, joined_D: Tensor) -> Tensor:
-        """The joined payload that such a client hands to the plan, in the place of its own."""
+        """The joined payload that a misbehaving client passes to the plan in place of the correct one, shape (D',)."""
         return joined_D
 
     def chosen(self, clients: int, stream: Seed) -> frozenset[int]:
-        """The clients that behave so, the same in all rounds.
+        """The misbehaving clients, the same in all rounds.
 
         Args:
-            clients: N, how many there are.
-            stream: of this choice alone.
+            clients: N, the number of clients.
+            stream: the randomness of this choice.
         """
         return frozenset(map(int, stream.numpy().permutation(clients)[: self.count(clients)]))

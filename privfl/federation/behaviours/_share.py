@@ -1,4 +1,4 @@
-"""The setting that all behaviours but honesty have."""
+"""The setting ``share`` of all behaviours but honesty."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from privfl.federation.behaviours import Behaviour
 
 
 class SharedBehaviour(Behaviour):
-    """``share``: the share of all clients that behave so, rounded, and at least one."""
+    """A behaviour of some clients. ``share`` is their share of all clients; their number is rounded and at least one."""
 
     share: Annotated[float, Field(gt=0, le=1)]
 
     def count(self, clients: int) -> int:
-        """See the class."""
+        """``share`` of the clients, rounded, and at least one."""
         return max(1, round(self.share * clients))

@@ -1,4 +1,4 @@
-"""Every client does what the protocol says."""
+"""Honest clients: every client follows the protocol."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from privfl.federation.behaviours import Behaviour
 
 
 class Honest(Behaviour):
-    """No client departs from the protocol."""
+    """Honest behaviour: no client departs from the protocol."""
 
     def count(self, clients: int) -> int:  # noqa: ARG002
-        """None."""
+        """Zero."""
         return 0

@@ -9,10 +9,10 @@ from privfl.tables import Size
 
 
 class SignFlip(SharedBehaviour):
-    """Such a client hands −``scale`` times its payload to the plan, all parts of it; it trains as the others do."""
+    """Sign flipping: such a client trains as usual and passes −``scale`` times its whole payload to the plan."""
 
     scale: Size = 1.0
 
     def upload(self, joined_D: Tensor) -> Tensor:
-        """See the class."""
+        """−``scale`` times the payload."""
         return -self.scale * joined_D

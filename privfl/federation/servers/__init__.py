@@ -1,7 +1,7 @@
-"""SHELF of server optimisers. The file's name is its name in a configuration.
+"""SHELF of server optimizers. The file's name is its name in a configuration.
 
-An item is one module with one class that derives from :class:`ServerOptimizer`. State is explicit: it goes in and comes
-out, so that a run can be resumed from what was written.
+An item is one module with one class that derives from :class:`ServerOptimizer`. State is explicit: methods take it and return
+it, so a run can be resumed from a file.
 """
 
 from __future__ import annotations
@@ -19,21 +19,21 @@ Decay = Annotated[float, Field(ge=0, lt=1)]
 
 
 class ServerOptimizer(Item, ABC):
-    """The contract of this shelf."""
+    """A server optimizer: it moves the global model along the mean update."""
 
     @abstractmethod
     def init(self, global_D: Tensor) -> State:
-        """The state before the first round: named tensors of length D, perhaps none."""
+        """The state before the first round: named tensors of length D, possibly none."""
 
     @abstractmethod
     def step(self, global_D: Tensor, delta_D: Tensor, state: State) -> tuple[Tensor, State]:
-        """One step along the mean update.
+        """Take one step along the mean update.
 
         Args:
             global_D: the global model.
-            delta_D: the mean of the clients' updates (local minus global), the pseudo-gradient's negative.
-            state: what the previous call returned.
+            delta_D: the mean of the clients' updates (local minus global), which is the negative pseudo-gradient.
+            state: the state that the previous call returned.
 
         Returns:
-            the new global model and the new state; the arguments are left as they were.
+            the new global model and the new state; the arguments stay unchanged.
         """

@@ -1,4 +1,4 @@
-"""What FedAdagrad, FedAdam and FedYogi share (Reddi 2021, algorithm 2)."""
+"""The base class of FedAdagrad, FedAdam and FedYogi (Reddi 2021, algorithm 2)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from privfl.federation.servers import Decay, ServerOptimizer, State
 
 
 class AdaptiveServer(ServerOptimizer):
-    """m <- β1 m + (1 − β1) Δ;  v <- second(v, Δ²);  x <- x + lr m / (√v + τ).
+    """An adaptive server: m <- β1 m + (1 − β1) Δ;  v <- second(v, Δ²);  x <- x + lr m / (√v + τ).
 
     v starts at τ², the value that Reddi 2021 recommends (v_{-1} ≥ τ²). There is no bias correction, as in the paper.
     """
@@ -25,11 +25,11 @@ class AdaptiveServer(ServerOptimizer):
         return {"first_D": zeros_like(global_D), "second_D": full_like(global_D, self.tau**2)}
 
     def step(self, global_D: Tensor, delta_D: Tensor, state: State) -> tuple[Tensor, State]:
-        """See the class."""
+        """One step of the formula above."""
         first_D = self.beta1 * state["first_D"] + (1 - self.beta1) * delta_D
         second_D = self.second(state["second_D"], delta_D.square())
         return global_D + self.lr * first_D / (second_D.sqrt() + self.tau), {"first_D": first_D, "second_D": second_D}
 
     @abstractmethod
     def second(self, second_D: Tensor, square_D: Tensor) -> Tensor:
-        """The second-moment estimate v, updated by Δ²."""
+        """The second-moment estimate v after the update by Δ²."""

@@ -9,10 +9,10 @@ from privfl.federation.servers._adaptive import AdaptiveServer
 
 
 class FedAdagrad(AdaptiveServer):
-    """v <- v + Δ². The paper sets β1 = 0 here."""
+    """FedAdagrad: v <- v + Δ². The paper sets β1 = 0 here."""
 
     beta1: Decay = 0.0
 
     def second(self, second_D: Tensor, square_D: Tensor) -> Tensor:
-        """See the class."""
+        """V + Δ²."""
         return second_D + square_D

@@ -9,10 +9,10 @@ from privfl.federation.servers._adaptive import AdaptiveServer
 
 
 class FedAdam(AdaptiveServer):
-    """v <- β2 v + (1 − β2) Δ²."""
+    """FedAdam: v <- β2 v + (1 − β2) Δ²."""
 
     beta2: Decay = 0.99
 
     def second(self, second_D: Tensor, square_D: Tensor) -> Tensor:
-        """See the class."""
+        """β2 v + (1 − β2) Δ²."""
         return self.beta2 * second_D + (1 - self.beta2) * square_D

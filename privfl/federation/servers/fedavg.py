@@ -9,14 +9,14 @@ from privfl.federation.servers import ServerOptimizer, State
 
 
 class FedAvg(ServerOptimizer):
-    """x <- x + lr Δ; with lr = 1 the mean of the local models."""
+    """FedAvg: x <- x + lr Δ; with lr = 1 the new model is the mean of the local models."""
 
     lr: PositiveFloat = 1.0
 
     def init(self, global_D: Tensor) -> State:  # noqa: ARG002
-        """No state."""
+        """An empty state."""
         return {}
 
     def step(self, global_D: Tensor, delta_D: Tensor, state: State) -> tuple[Tensor, State]:
-        """See the class."""
+        """X + lr Δ."""
         return global_D + self.lr * delta_D, state

@@ -9,7 +9,7 @@ from privfl.federation.servers import Decay, ServerOptimizer, State
 
 
 class FedAvgM(ServerOptimizer):
-    """m <- momentum m + Δ;  x <- x + lr m."""
+    """FedAvgM: m <- momentum m + Δ;  x <- x + lr m."""
 
     lr: PositiveFloat = 1.0
     momentum: Decay = 0.9
@@ -19,6 +19,6 @@ class FedAvgM(ServerOptimizer):
         return {"momentum_D": zeros_like(global_D)}
 
     def step(self, global_D: Tensor, delta_D: Tensor, state: State) -> tuple[Tensor, State]:
-        """See the class."""
+        """One step of the formula above."""
         momentum_D = self.momentum * state["momentum_D"] + delta_D
         return global_D + self.lr * momentum_D, {"momentum_D": momentum_D}

@@ -9,10 +9,10 @@ from privfl.federation.servers._adaptive import AdaptiveServer
 
 
 class FedYogi(AdaptiveServer):
-    """v <- v − (1 − β2) Δ² sign(v − Δ²)."""
+    """FedYogi: v <- v − (1 − β2) Δ² sign(v − Δ²)."""
 
     beta2: Decay = 0.99
 
     def second(self, second_D: Tensor, square_D: Tensor) -> Tensor:
-        """See the class."""
+        """V − (1 − β2) Δ² sign(v − Δ²)."""
         return second_D - (1 - self.beta2) * square_D * sign(second_D - square_D)

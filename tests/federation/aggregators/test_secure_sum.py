@@ -227,7 +227,7 @@ def test_below_the_threshold_the_round_is_repeated_skipped_or_the_run_stops(stag
 class Late(Dropout):
     """Everybody is lost: first on the way, then before there is a roster."""
 
-    def losses(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
+    def lost_at(self, clients: Sequence[int], round_number: int, attempt: int, key: bytes) -> dict[int, Stage]:
         del round_number, key
         return dict.fromkeys(clients, Stage.MASKED_INPUT if attempt == 0 else Stage.ADVERTISE_KEYS)
 
@@ -249,9 +249,9 @@ def test_what_is_known_of_a_round_is_recorded_however_it_ends() -> None:
 def test_a_schedule_does_not_bring_back_whoever_is_lost_already() -> None:
     loss = {"round": 2, "stage": "unmasking", "clients": [1, 4]}
     late = losing(dropout={"masked_input": 1.0, "schedule": [loss]}).dropout
-    assert late.losses([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
+    assert late.lost_at([1, 4, 7], 2, 0, bytes(32)) == dict.fromkeys((1, 4, 7), Stage.MASKED_INPUT)
     early = losing(dropout={"unmasking": 1.0, "schedule": [{**loss, "stage": "share_keys"}, loss]}).dropout
-    assert early.losses([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
+    assert early.lost_at([1, 7], 2, 0, bytes(32)) == {1: Stage.SHARE_KEYS, 7: Stage.UNMASKING}
 
 
 def test_attempts_are_bounded(tmp_path: Path) -> None:

@@ -94,7 +94,7 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
         largest_client=1,
         population=population,
         stream=Seed(0),
-        run_name="quadratics",
+        noise_domain="quadratics",
         personal=Exact(problem) if algorithm.personal else None,
     )
     context = RoundContext(state.round, state.global_D, payload.joined, population, bytes(32), "tests")

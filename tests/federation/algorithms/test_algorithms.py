@@ -175,7 +175,7 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
     if (privacy, aggregator) == ("client_distributed", "mean"):
         return
     if algorithm == "fednova" and privacy.startswith("client"):
-        with pytest.raises(ConfigError, match=r"algorithm\.kind = 'fednova': sends how many steps each client took"):
+        with pytest.raises(ConfigError, match=r"algorithm\.kind = 'fednova': uploads each client's number of steps"):
             config_of(algorithm, privacy, aggregator=aggregator)
         return
     experiment = assemble(config_of(algorithm, privacy, aggregator=aggregator, rounds=2))
@@ -205,7 +205,7 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
 REFUSED: list[tuple[dict[str, Any], str]] = [
     (
         {"algorithm": "scaffold", "training": {**SMALL["training"], "optimizer": "adam"}},
-        r"training\.optimizer = 'adam': algorithm 'scaffold' takes mean gradients from updates",
+        r"training\.optimizer = 'adam': algorithm 'scaffold' needs updates that are linear",
     ),
     (
         {
@@ -213,7 +213,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
             "privacy": {"kind": "client_central", **PRIVACY["client_central"]},
             "cohort": {"kind": "fixed", "size": 5},
         },
-        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, whose later uploads tell who took part",
+        r"cohort\.kind = 'fixed': algorithm 'scaffold' keeps state at clients, so that their later uploads reveal",
     ),
     ({"algorithm": "fedprox"}, r"algorithm\.mu: is missing"),
     ({"algorithm": "fedprx"}, r"algorithm\.kind = 'fedprx': did you mean 'fedprox'"),
@@ -230,7 +230,7 @@ def test_settings_that_do_not_go_together_are_refused_when_they_are_loaded(chang
 def test_a_payload_of_another_shape_is_an_error_of_the_item() -> None:
     layout = PayloadLayout(Scaffold(kind="scaffold").parts(Layout(("w",), ((3,),))))
     assert layout.joined.names == ("w", "control:w")
-    with pytest.raises(ItemError, match=r"upload\(\) gave the shapes"):
+    with pytest.raises(ItemError, match=r"upload\(\) returned the shapes"):
         layout.join({"update": torch.zeros(3)})
 
 

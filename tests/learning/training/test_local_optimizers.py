@@ -13,7 +13,7 @@ from torch.optim import SGD, lr_scheduler
 
 from privfl.config import TrainingConfig
 from privfl.errors import ConfigError
-from privfl.federation.noise_domain import Made, fingerprint
+from privfl.federation.noise_domain import RunFacts, noise_domain
 from privfl.learning.optimizers.adam import Adam
 from privfl.learning.optimizers.adamw import AdamW
 from privfl.learning.optimizers.sgd import Sgd
@@ -129,7 +129,7 @@ def test_an_optimizer_of_somebody_s_own_trains_in_both_engines_and_its_source_is
         optimizer = experiment.config.training.optimizer.model_copy(update={"kind": "lab_of_steps.step"})
         renamed = experiment.config.training.model_copy(update={"optimizer": optimizer})
         config = experiment.config.model_copy(update={"training": renamed})
-        names.add(fingerprint(config, Made("opacus", "cpu", ""), experiment.plan, experiment.data))
+        names.add(noise_domain(config, RunFacts("opacus", "cpu", ""), experiment.plan, experiment.data))
     assert len(names) == 2
     assert torch.allclose(updates[0], updates[1], rtol=1e-4, atol=1e-6)
     assert torch.equal(updates[0], updates[2])

@@ -211,7 +211,7 @@ def test_its_hash_is_recorded_and_another_file_is_refused(file: Path) -> None:
     with pytest.raises(ModelError, match=r"is not the file whose SHA-256 is model\.weights_hash = "):
         assemble(config)
     # A configuration without the hash takes the file as it is.
-    assert assemble(small(model={"kind": "mlp", "hidden": [12, 11], "weights": str(file)})).fingerprint
+    assert assemble(small(model={"kind": "mlp", "hidden": [12, 11], "weights": str(file)})).noise_domain
 
 
 def test_a_model_without_these_settings_is_named_as_before() -> None:
