@@ -293,8 +293,8 @@ class Round:
             return context
         if not self.aggregator.carries(self.plan.count_entry, context):
             raise PrivacyError(
-                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive norm, "
-                "so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
+                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
+                "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
         return replace(context, layout=self.plan.message_layout(context.layout))
 
