@@ -1,7 +1,7 @@
-"""TOML + overrides -> one frozen, typed, validated :class:`ExperimentConfig`.
+"""The configuration of a run as frozen, typed and validated classes; :class:`ExperimentConfig` is the whole.
 
-The vocabulary of a run. A table with a ``kind`` is a choice between the items of a shelf: the kind is the name of the item's
-file, or a dotted path to a module of your own. Loading a configuration that names a dotted path imports that module.
+A table with a ``kind`` chooses an item of a shelf: the kind is the name of the item's file, or a dotted path to a module of
+your own. Loading a configuration that names a dotted path imports that module.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ from privfl.tables import Frozen, Item, Size, contradiction, on_shelf
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
-# --- what a configuration asks of the items of its shelves --------------------------------------------------------------
+# --- contracts of the shelves' items that a configuration needs ---------------------------------------------------------
 
 
 class PartitionConfig(Item):
-    """A way to deal the examples to the clients; the contract of its shelf is :class:`privfl.data.partitions.Partition`."""
+    """Settings of a partition of examples among clients; the shelf's contract is :class:`privfl.data.partitions.Partition`."""
 
     names_clients: ClassVar[bool] = False
-    """Whether the data themselves say who the clients are, and how many."""
+    """Whether the data say who the clients are, and how many."""
 
     by_class: ClassVar[bool] = False
-    """Whether examples are dealt by their classes, which not all labels are."""
+    """Whether examples are distributed by their classes, which only some labels are."""
 
 
 class DataConfig(Item):
-    """What every data set is told: how many clients, who has what, and how much is held out.
+    """Settings of every data set: the number of clients, the partition, and the share of held-out examples.
 
-    ``holdout`` is the expected share of the pool that no client trains on. It is the attacks' pool of honest
-    non-members, from the same distribution, client by client, as the members. With 0 everybody trains on all that they own, and
-    no attack can be run.
+    ``holdout`` is the expected share of the pool that no client trains on. Attacks use these examples as non-members. For each
+    client they come from the same distribution as the members. With 0 every client trains on all of its examples, and no attack
+    can be run.
     """
 
     clients: PositiveInt | None = None
@@ -49,90 +49,90 @@ class DataConfig(Item):
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
 
     def check_settings(self, config: ExperimentConfig) -> None:
-        """Raise unless these data, as their settings describe them, suit the other settings.
+        """Raise unless the data, as their settings describe them, fit the other settings.
 
         Raises:
-            PydanticCustomError: names the key, the value, and what is allowed.
+            PydanticCustomError: names the key, the value, and the allowed values.
         """
 
 
 class CohortConfig(Item):
-    """A way to draw who takes part; the contract of its shelf is :class:`privfl.privacy.cohorts.CohortSampler`."""
+    """Settings of a cohort sampler; the shelf's contract is :class:`privfl.privacy.cohorts.CohortSampler`."""
 
     draws: ClassVar[bool] = True
-    """Whether anything is left to chance."""
+    """Whether the cohorts are random."""
 
     def expected(self, clients: int) -> int:
-        """How many of so many clients take part in a round: on average, if it is not the same number every time."""
+        """The expected number of clients in a round, out of that many clients."""
         raise NotImplementedError
 
     def largest(self, clients: int) -> int:
-        """The most clients that a round may have."""
+        """The largest number of clients that a round may have."""
         return self.expected(clients)
 
     def check(self, clients: int) -> None:
-        """Raise unless such cohorts can be drawn from so many clients.
+        """Raise unless such cohorts can be drawn from that many clients.
 
         Raises:
-            PydanticCustomError: names the key, the value, and what is allowed.
+            PydanticCustomError: names the key, the value, and the allowed values.
         """
         if (size := self.expected(clients)) > clients:
             raise contradiction("cohort.size", size, f"must be at most data.clients = {clients}")
 
 
 class PlanConfig(Item):
-    """A plan's settings; the contract of its shelf is :class:`privfl.privacy.plans.PlanSettings`."""
+    """Settings of a privacy plan; the shelf's contract is :class:`privfl.privacy.plans.PlanSettings`."""
 
     promises: ClassVar[bool] = True
-    """Whether there is an ε at all."""
+    """Whether the plan promises an ε."""
 
     secret_cohorts: ClassVar[bool] = False
-    """Whether the price counts on nobody's knowing who took part. Such a round is never skipped, be its cohort empty."""
+    """Whether the price assumes that nobody knows who took part. If so, no round is skipped, even with an empty cohort."""
 
     noises_messages: ClassVar[bool] = False
-    """Whether each message has its noise before it is aggregated, so that nothing done to it later is a secret."""
+    """Whether each message has its noise before it is aggregated, so that later steps need no secrecy."""
 
     clips_messages: ClassVar[bool] = False
-    """Whether all that a client sends in a round is clipped to one norm."""
+    """Whether everything that a client sends in a round is clipped to one norm."""
 
     unnamed: ClassVar[frozenset[str]] = frozenset()
-    """Settings that move no message but by way of the plan that is made of them (:mod:`privfl.federation.noise_domain`)."""
+    """Settings that affect messages only through the plan, so that the noise domain leaves them out."""
 
     def check(self, config: ExperimentConfig) -> None:
-        """Raise unless the plan can be kept with these other settings.
+        """Raise unless the plan can be kept with the other settings.
 
         Raises:
-            PydanticCustomError: names the key, the value, and what is allowed.
+            PydanticCustomError: names the key, the value, and the allowed values.
         """
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:
-        """Raise unless the plan can be kept with so many clients.
+        """Raise unless the plan can be kept with that many clients.
 
         Raises:
             PydanticCustomError: as :meth:`check`.
         """
 
     def check_data(self, clients: int, examples: int) -> None:
-        """Raise unless the plan can be kept on data of so many clients and examples.
+        """Raise unless the plan can be kept on data with that many clients and examples.
 
         Raises:
-            ConfigError: one line.
+            ConfigError: names the setting and the allowed values.
         """
 
 
 class AlgorithmConfig(Item):
-    """A federated algorithm's settings; the contract of its shelf is :class:`privfl.federation.algorithms.Algorithm`."""
+    """Settings of a federated algorithm; the shelf's contract is :class:`privfl.federation.algorithms.Algorithm`."""
 
     def check(self, config: ExperimentConfig) -> None:
-        """Raise unless the algorithm can be carried out with these other settings.
+        """Raise unless the algorithm works with the other settings.
 
         Raises:
-            PydanticCustomError: names the key, the value, and what is allowed.
+            PydanticCustomError: names the key, the value, and the allowed values.
         """
 
 
 def _default(at: str, kind: str) -> Any:
-    """A field for an item of a shelf that is written only if it is another than the item of that name with its defaults."""
+    """A field for an item of a shelf that is written to TOML only if it differs from the default item."""
 
     def made() -> Item:
         item: Item = SHELVES[at].find(kind)(kind=kind)
@@ -142,10 +142,10 @@ def _default(at: str, kind: str) -> Any:
 
 
 class EarlyStopping(Frozen):
-    """End the run after ``patience`` rounds without a validation loss that is better by more than ``tolerance``.
+    """Early stopping: a run ends after ``patience`` rounds without a validation loss that is better by more than ``tolerance``.
 
-    ``validation`` is the share of its examples that each client keeps for validation and never trains on: of those whose
-    membership is not drawn, so that attacks are not disturbed.
+    ``validation`` is the share of its examples that each client keeps for validation and never trains on. They are taken from
+    examples whose membership is not drawn, so attacks are not affected.
     """
 
     patience: PositiveInt = 5
@@ -154,14 +154,14 @@ class EarlyStopping(Frozen):
 
 
 class TrainingConfig(Frozen):
-    """Local training from the global model. Exactly one of ``local_epochs`` and ``local_steps``.
+    """Settings of local training from the global model. Exactly one of ``local_epochs`` and ``local_steps`` is given.
 
-    ``engine`` is "auto", or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is
-    ``lr`` times the factors of ``round_schedule`` and ``step_schedule``. ``max_grad_norm`` is the L2 norm that each batch's
-    gradient is scaled down to if it is longer; it promises nothing. ``early_stopping`` is for runs without a promise.
-    ``memory_budget`` is in MiB, for the fused engine, and ``parts`` says into how many parts it cuts a cohort, each a
-    program of its own, which several processes share out; it chooses for itself where none is given. ``precision`` is that of
-    the fused engine's matrix products; norms, sums and weights are float32 always.
+    ``engine`` is "auto" or an engine's name. ``momentum`` belongs to the optimizer "sgd". The learning rate of a step is ``lr``
+    times the factors of ``round_schedule`` and ``step_schedule``. ``max_grad_norm`` is the L2 norm to which each batch's
+    gradient is scaled down if it is longer; it promises no privacy. ``early_stopping`` is for runs without a promise.
+    ``memory_budget`` (in MiB), ``parts`` and ``precision`` belong to the fused engine. ``parts`` is the number of parts into
+    which it divides a cohort; each part is trained as one program, and several processes share the parts. If it is not given,
+    the engine chooses it. ``precision`` is that of its matrix products. Norms, sums and weights are always float32.
     """
 
     engine: str = "auto"
@@ -190,7 +190,7 @@ class TrainingConfig(Frozen):
             raise contradiction(
                 "local_epochs",
                 self.local_epochs,
-                "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes one away)",
+                "give exactly one of local_epochs and local_steps (`KEY=` on the command line removes one)",
             )
         return self
 
@@ -201,32 +201,33 @@ class TrainingConfig(Frozen):
             raise contradiction(
                 "momentum",
                 self.momentum,
-                f"belongs to training.optimizer = 'sgd', and the optimizer is {kind!r}; take it away, or set optimizer = 'sgd'",
+                f"belongs to training.optimizer = 'sgd', and the optimizer is {kind!r}; remove it, or set optimizer = 'sgd'",
             )
         return self
 
 
 class EvaluationConfig(Frozen):
-    """``every``: evaluate after each round whose number divides by it, and after the last."""
+    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last."""
 
     every: PositiveInt = 1
 
 
 class RecordsConfig(Frozen):
-    """What is kept of what each adversary saw.
+    """Settings of the records: the parts of each adversary's view that are kept.
 
-    ``views``: ``all`` of every round, under secure aggregation with every masked vector (four bytes a parameter, client and
-    round); all but the masked vectors and what belongs to them (``sums``); or the ``final`` model only.
+    ``views`` is ``all``, ``sums`` or ``final``. ``all`` keeps every round. Under secure aggregation it includes every masked
+    vector, with four bytes per parameter, client and round. ``sums`` leaves out the transcripts of secure aggregation.
+    ``final`` keeps the final model only.
     """
 
     views: Literal["all", "sums", "final"] = "all"
 
 
-# --- the whole -----------------------------------------------------------------------------------------------------------
+# --- the whole configuration --------------------------------------------------------------------------------------------
 
 
 class AttacksConfig(Frozen):
-    """Which attacks are run on the finished model, and with how many shadow models."""
+    """Settings of attacks: the attacks to run on the finished model, and the number of shadow models."""
 
     run: Annotated[tuple[Annotated[SerializeAsAny[Item], on_shelf("attacks.run")], ...], Field(strict=False)] = ()
     shadow_models: NonNegativeInt = 4
@@ -245,10 +246,10 @@ class AttacksConfig(Frozen):
 
 
 class ExperimentConfig(Frozen):
-    """One run, whole. Written into the run folder, it re-runs the run.
+    """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm`` and ``behaviour`` are written only if they are others than plain classification, FedAvg and honesty:
-    they are in the name of a run's noise in that case.
+    ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
+    does the noise domain depend on them.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -277,7 +278,7 @@ class ExperimentConfig(Frozen):
             raise contradiction("data.clients", None, "must be given unless data.partition.kind is 'natural'")
         if clients is not None and partition.names_clients:
             raise contradiction(
-                "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; take it away"
+                "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; remove it"
             )
         if clients is not None:
             require_clients(self, clients)
@@ -285,14 +286,14 @@ class ExperimentConfig(Frozen):
             raise contradiction(
                 "attacks.run",
                 [item.kind for item in self.attacks.run],
-                "cannot be run with data.holdout = 0, which holds out nothing to compare with; raise it, or set attacks.run=[]",
+                "cannot be run with data.holdout = 0, since attacks need held-out examples; raise it, or set attacks.run=[]",
             )
         if self.training.early_stopping is not None and self.privacy.promises:
             raise contradiction(
                 "training.early_stopping",
                 self.training.early_stopping.model_dump(),
                 "the round at which a run ends would depend on the clients' examples, which no ε covers; "
-                "take it away and set rounds, or set privacy.kind = 'none'",
+                "remove it and set rounds, or set privacy.kind = 'none'",
             )
         self.data.check_settings(self)
         self.privacy.check(self)
@@ -306,10 +307,10 @@ class ExperimentConfig(Frozen):
 
 
 def require_clients(config: ExperimentConfig, clients: int) -> None:
-    """Raise unless cohort and δ suit so many clients: known at once, or, where the data name them, when they are read.
+    """Raise unless cohort and plan fit that number of clients. If the data name the clients, it is called once they are read.
 
     Raises:
-        PydanticCustomError: names the key, the value, and what is allowed.
+        PydanticCustomError: names the key, the value, and the allowed values.
     """
     config.cohort.check(clients)
     largest = clients if config.privacy.secret_cohorts else config.cohort.largest(clients)

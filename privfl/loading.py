@@ -1,4 +1,4 @@
-"""TOML files and overrides -> one :class:`privfl.config.ExperimentConfig`, or one line that says what is wrong."""
+"""Loading: TOML files and overrides become one :class:`privfl.config.ExperimentConfig`, or one line that names the mistake."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from privfl.tables import InvalidItemError, value_at
 
 @dataclass
 class _Layers:
-    """Tables merged so far, and which file or override each dotted key came from.
+    """Configuration tables merged so far, and the file or override that each dotted key came from.
 
-    A table came from whoever began it or chose its ``kind``; the whole, ``""``, from ``root``.
+    A table's origin is the file or override that began it or chose its ``kind``. The whole, ``""``, has the origin ``root``.
     """
 
     root: str
@@ -37,12 +37,12 @@ class _Layers:
         if "kind" in layer and layer["kind"] != base.get("kind"):
             self.origins[at.rstrip(".")] = origin
             if "kind" in base:
-                # Another kind has other settings: of the old kind's, only those stay that the new one knows too.
+                # Another kind has other settings. Settings of the old kind stay only if the new kind has them too.
                 known = _fields_of_kind(at.rstrip("."), layer["kind"])
                 for key in base.keys() - known:
                     self._drop(kept, at, key)
         if at == "data." and "clients" not in layer and _names_clients(layer.get("partition")):
-            # The data themselves say how many clients there are.
+            # The data say how many clients there are.
             self._drop(kept, at, "clients")
         for key, value in layer.items():
             below = kept.get(key)
@@ -75,7 +75,7 @@ class _Layers:
 
 
 _TAKEN_AWAY: typing.Final = object()
-"""The value of an override ``key=``: the setting is as if no file had given it."""
+"""The value of an override ``key=``: the setting is removed, as if no file had given it."""
 
 
 def _fields_of_kind(at: str, kind: object) -> set[str]:
@@ -88,15 +88,17 @@ def _fields_of_kind(at: str, kind: object) -> set[str]:
 
 
 def load(path: Path | str, *overrides: str) -> ExperimentConfig:
-    """Read a configuration: a TOML file, the file that it extends, and overrides of the form ``a.b=value``, in that order.
+    """Load a configuration from a TOML file and overrides of the form ``a.b=value``.
+
+    Overrides replace settings of the file, which replace settings of a file that it extends.
 
     Args:
-        path: the file; ``extends = "other.toml"`` in it is relative to it.
-        overrides: values are read as TOML, and as plain text where that fails (``privacy.kind=none``). Text in a table's
-            place is its kind (``privacy=none``); no value takes a setting away (``privacy.target_epsilon=``).
+        path: the file. A line ``extends = "other.toml"`` in it is relative to it.
+        overrides: values are read as TOML, and as plain text if that fails (``privacy.kind=none``). Text in place of a table is
+            its kind (``privacy=none``). An empty value removes the setting (``privacy.target_epsilon=``).
 
     Raises:
-        ConfigError: one line that names the file, the key, the value and what is allowed.
+        ConfigError: one line that names the file, the key, the value and the allowed values.
     """
     layers = _Layers(str(path))
     _read(Path(path), layers, ())
@@ -105,14 +107,14 @@ def load(path: Path | str, *overrides: str) -> ExperimentConfig:
 
 
 def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
-    """Read a configuration from a dictionary, and overrides of the form ``a.b=value``.
+    """Load a configuration from a dictionary and overrides of the form ``a.b=value``.
 
     Args:
-        table: nested as the tables of a TOML file are: ``{"training": {"lr": 0.1}, ...}``.
-        overrides: as :func:`load` takes them.
+        table: nested like the tables of a TOML file: ``{"training": {"lr": 0.1}, ...}``.
+        overrides: as for :func:`load`.
 
     Raises:
-        ConfigError: one line that names the key, the value and what is allowed.
+        ConfigError: one line that names the key, the value and the allowed values.
     """
     layers = _Layers("configuration")
     layers.add(table, layers.root)
@@ -121,7 +123,7 @@ def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
 
 
 def _names_clients(partition: object) -> bool:
-    """Whether the data themselves say how many clients there are."""
+    """Whether the data say who the clients are."""
     kind = partition.get("kind") if isinstance(partition, Mapping) else partition
     try:
         return isinstance(kind, str) and bool(SHELVES["data.partition"].find(kind).names_clients)
@@ -130,12 +132,11 @@ def _names_clients(partition: object) -> bool:
 
 
 def load_data(kind: str, overrides: Sequence[str] = ()) -> ExperimentConfig:
-    """Any run on a data set, for looking at a partition: seed 0 and ten clients unless the overrides say otherwise.
+    """A configuration for looking at a data set's partition: seed 0 and ten clients unless overridden.
 
     Args:
         kind: the data set's name or dotted path.
-        overrides: ``seed``, and keys below ``data``, for example ``partition.alpha=0.1``, with ``data.`` before them or
-            without.
+        overrides: ``seed``, and keys below ``data`` such as ``partition.alpha=0.1``, with or without the prefix ``data.``.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -164,25 +165,23 @@ _ANY_RUN: typing.Final[Mapping[str, Any]] = {
 
 
 def dump(config: ExperimentConfig) -> str:
-    """The resolved configuration as TOML, every default written out; :func:`load` gives an equal one back."""
+    """The resolved configuration as TOML with all defaults. :func:`load` reads an equal configuration from it."""
     return tomli_w.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
 def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
     named_by = f"{extending[-1]}: extends = {str(path)!r}" if extending else str(path)
     if path.resolve() in (file.resolve() for file in extending):
-        raise ConfigError(
-            f"{named_by}: extends itself, by way of {' -> '.join(map(str, extending))}; remove one of these lines"
-        )
+        raise ConfigError(f"{named_by}: extends itself through {' -> '.join(map(str, extending))}; remove one of these lines")
     try:
-        # Editors of Windows begin UTF-8 with a mark.
+        # Windows editors may begin UTF-8 with a byte order mark.
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file, in UTF-8") from None
     except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: is not TOML: {error}") from None
+        raise ConfigError(f"{path}: is not valid TOML: {error}") from None
     base = table.pop("extends", None)
     if base is not None:
         if not isinstance(base, str):
@@ -229,7 +228,7 @@ def _validated(layers: _Layers) -> ExperimentConfig:
 
 
 def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object, str]:
-    """Key, value and what is allowed, of the first mistake."""
+    """Key, value and allowed values of the first mistake."""
     detail = error.errors(include_url=False)[0]
     loc = [part for part in detail["loc"] if not _is_tag(part, detail["loc"])]
     key = ".".join((*prefix, *(str(part) for part in loc)))
@@ -251,10 +250,10 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             return key, value, "must be a table"
         case "tuple_type" | "list_type":
             unquoted = isinstance(value, str) and value.startswith("[")
-            quoting = f", its words in quotes that the shell leaves: '{key}=[\"...\"]'" if unquoted else ""
+            quoting = f", with its words in quotes that the shell keeps: '{key}=[\"...\"]'" if unquoted else ""
             return key, value, f"must be a list{quoting}"
         case "is_instance_of":
-            return key, value, f"must be text, that of a {context['class']}"
+            return key, value, f"must be text that names a {context['class']}"
         case "string_pattern_mismatch":
             return key, value, f"must match {context['pattern']}"
         case _:
@@ -263,7 +262,7 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
 
 
 def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:
-    """Pydantic puts a union's tag into the path behind the field; a reader's path has no such step."""
+    """Whether a part of the path is a union's tag, which Pydantic adds after the field and a user's key does not contain."""
     at = loc.index(part)
     return at > 0 and loc[at - 1] == "clipping" and part != "kind"
 

@@ -1,4 +1,4 @@
-"""What a run writes down, as typed records: the language between those who measure and those who show."""
+"""Typed records of a run: everything that running and attacking write and reports read."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, mod
 from privfl.tables import Frozen
 
 Curve = Annotated[list[float], Field(repr=False)]
-"""Hundreds of numbers, which are not printed where a record is shown."""
+"""A list of hundreds of numbers, which is not printed with its record."""
 
 
 class Interval(Frozen):
-    """An estimate and its two-sided interval at ``level``, from ``n`` observations."""
+    """An estimate with its two-sided interval at ``level``, from ``n`` observations."""
 
     value: float
     low: float
@@ -24,7 +24,7 @@ class Interval(Frozen):
 
 
 class Spread(Frozen):
-    """How a figure is spread over clients: minimum, 10th, 50th and 90th percentile, maximum."""
+    """The spread of a figure over clients: minimum, 10th, 50th and 90th percentile, maximum."""
 
     minimum: float
     p10: float
@@ -34,10 +34,10 @@ class Spread(Frozen):
 
 
 class Evaluation(Frozen):
-    """The task's metrics on the central test split, and the first of them spread over clients' hold-outs.
+    """The task's metrics on the central test split, and the spread of the first metric over clients' hold-outs.
 
-    In a file the metrics stand beside ``clients``, each under its own name. The first is the task's headline; all tasks have
-    ``loss``. ``personal`` is the same spread with each client's own model, if the algorithm gives it one.
+    In a file the metrics stand beside ``clients``, each under its own name. The first metric is the task's headline, and every
+    task has ``loss``. ``personal`` is the same spread with each client's own model, if the algorithm gives it one.
     """
 
     metrics: dict[str, Interval]
@@ -75,7 +75,7 @@ class Evaluation(Frozen):
 
 
 class StageBytes(Frozen):
-    """What all clients together sent and were sent in one stage of secure aggregation, and how many answered."""
+    """Bytes that all clients together sent and received in one stage of secure aggregation, and the number of answers."""
 
     stage: str
     bytes_up: int
@@ -84,15 +84,18 @@ class StageBytes(Frozen):
 
 
 class SecureRecord(Frozen):
-    """What the protocol of secure aggregation did in one round; of several attempts the last, but for ``attempts``, the
-    masks and the bytes, which are of all, and the numbers, which are of the last that had a roster.
+    """Figures of the secure aggregation protocol in one round.
 
-    Where none had one, ``clients``, ``graph`` and all numbers of a roster are None. ``neighbours`` and ``threshold`` are k
-    and t, ``least_survivors`` the smallest number whose sum is revealed, ``quorum`` how many must sign for the same
-    survivors (0: nobody signs). ``log2_insecure`` and ``log2_recovery`` are binary logarithms of the certified
-    probabilities that the server learns more than the sum, and that the round cannot be finished although no more are lost
-    than was allowed for; None stands for a probability of 0. ``lost`` names who fell silent at which stage, ``refused`` who
-    left because of a message that was refused.
+    If there were several attempts, figures are those of the last one, with two exceptions. ``attempts``, the masks and the
+    bytes count all attempts. The figures of the roster are those of the last attempt that had one. If none had one,
+    ``clients``, ``graph`` and all figures of a roster are None.
+
+    ``neighbours`` and ``threshold`` are k and t. ``least_survivors`` is the smallest number of clients whose sum is revealed.
+    ``quorum`` is the number of clients that must sign for the same survivors (0: nobody signs). ``log2_insecure`` is the binary
+    logarithm of the certified probability that the server learns more than the sum. ``log2_recovery`` is that of the
+    probability that the round cannot be finished although no more clients are lost than allowed. None stands for a probability
+    of 0. ``lost`` lists the clients that fell silent, by stage. ``refused`` lists the clients that left because they refused a
+    message, or because their own was refused, with the reason.
     """
 
     attempts: int
@@ -114,17 +117,18 @@ class SecureRecord(Frozen):
 
 
 class RoundRecord(Frozen):
-    """What one round did. ``round`` counts from 0.
+    """The record of one round.
 
-    ``skipped`` says why the model did not move, where the cohort was too small or too few clients survived; ``stopped`` why the
-    run ended with this round, where the aggregator was told to stop the run. ``survivors``
-    are the clients whose updates are in the mean, stand-ins for a cohort too small to hide included. ``epsilon`` is the
-    largest ε over the clients so far, None where nothing is promised. ``clipped_share`` is the share of per-example
-    gradients, or of updates, that were clipped, ``clipped_coordinates`` how many coordinates the secure sum's encoding
-    clipped, ``zeroed`` how many gradients or updates were not finite; no server sees any of them. ``validation_loss`` is
-    the mean loss on the examples that clients keep for early stopping. ``streams`` is a name of what
-    the round drew its batches and noise from: where it is the same in two runs, and the cohort too, they sent the same
-    messages, or, without a promise, had the same chance.
+    ``round`` counts from 0. ``streams`` is a digest of the streams of the round's batches and noise. If it and the cohort are
+    the same in two runs, the runs sent the same messages or, without a promise, drew the same random numbers. ``survivors`` are
+    the clients whose updates are in the mean, including stand-ins for a cohort that is too small to hide each client.
+    ``skipped`` is the reason why the model did not change: the cohort was too small, or too few clients survived. ``stopped``
+    is the reason why the run ended with this round.
+
+    ``clipped_share`` is the share of per-example gradients, or of updates, that were clipped. ``clipped_coordinates`` is the
+    number of coordinates that the secure sum's encoding clipped. ``zeroed`` is the number of gradients or updates that were not
+    finite. No server sees these three. ``epsilon`` is the largest ε over the clients so far, or None if nothing is promised.
+    ``validation_loss`` is the mean loss on the clients' validation examples for early stopping.
     """
 
     round: int
@@ -146,7 +150,7 @@ class RoundRecord(Frozen):
 
 
 class StageSeconds(Frozen):
-    """Seconds of one stage of secure aggregation: of the mean client that answered, and of the server."""
+    """Seconds of one stage of secure aggregation: for the mean client that answered, and for the server."""
 
     stage: str
     client: float
@@ -154,8 +158,10 @@ class StageSeconds(Frozen):
 
 
 class TimingRecord(Frozen):
-    """Seconds that one round took: training of the whole cohort, one client's and the server's part of aggregation, and the
-    stages of the latter where it has any. ``processes`` is how many had clients to train.
+    """Seconds of one round: training of the whole cohort, aggregation, evaluation, and all together.
+
+    ``aggregate_client`` is the time of one client, and ``aggregate_server`` that of the server. ``stages`` has the seconds of
+    each stage of secure aggregation. ``processes`` is the number of processes that had clients to train.
     """
 
     round: int
@@ -169,7 +175,7 @@ class TimingRecord(Frozen):
 
 
 class Environment(Frozen):
-    """What a reader needs to reproduce the run beside its configuration."""
+    """The environment of a run: versions and machine. With the configuration it is enough to reproduce the run."""
 
     format: int
     privfl: str
@@ -181,10 +187,10 @@ class Environment(Frozen):
 
 
 class FileRecord(Frozen):
-    """A file of somebody's own that a run's data were read from.
+    """A file of the user's own data that a run read.
 
-    It may be a folder: ``files`` is how many files of it were read, ``size`` the bytes of all, and ``sha256`` the hash of their
-    list, sorted by path, with a line for each as ``sha256sum`` prints it.
+    It may be a folder. ``files`` is then the number of its files that were read, and ``size`` their bytes together. ``sha256``
+    is the hash of their list, sorted by path, with one line per file as ``sha256sum`` prints it.
     """
 
     name: str
@@ -194,10 +200,10 @@ class FileRecord(Frozen):
 
 
 class ColumnRecord(Frozen):
-    """How a column of a table became numbers, so that the same can be done to a new row.
+    """The conversion of a table's column into numbers, so that new rows can be converted in the same way.
 
-    A number x becomes (x - ``shift``) / ``scale``, between 0 and 1 if ``clipped``; if it is missing, ``fill`` takes its place
-    and a further number is 1. A category becomes a number for each of ``levels``, 1 for its own.
+    A number x becomes (x - ``shift``) / ``scale``, limited to [0, 1] if ``clipped``. If it is missing, ``fill`` replaces it and
+    a further number is 1. A category becomes one number per entry of ``levels``: 1 for its own and 0 for the others.
     """
 
     name: str
@@ -211,11 +217,11 @@ class ColumnRecord(Frozen):
 
 
 class PartitionRecord(Frozen):
-    """Who has how much of which class: ``counts`` has a row for each client, a column for each class.
+    """The partition of the data: ``counts`` has a row for each client and a column for each class.
 
-    ``digest`` is the SHA-256 of all the data and of who owns what, ``constants`` that of what the model holds and does not
-    train; a run is resumed and attacked with the same only. ``files`` and ``columns`` are those of data of somebody's own.
-    ``misbehaving``: the numbers of the clients that depart from the protocol, ascending.
+    ``digest`` is the SHA-256 of all data with their owners. ``constants`` is that of the model's values that are not trained. A
+    run can be resumed or attacked only if both are unchanged. ``files`` and ``columns`` describe the user's own data.
+    ``misbehaving`` lists the numbers of the clients that depart from the protocol, ascending.
     """
 
     clients: list[str]
@@ -238,7 +244,7 @@ class Price(Frozen):
 
 
 class Extrapolated(Frozen):
-    """What the run would cost in the federation that it stands for. No page prints it as the run's ε."""
+    """The price of the run in the larger federation that it stands for. No page prints it as the run's ε."""
 
     population: int
     cohort: int
@@ -247,17 +253,17 @@ class Extrapolated(Frozen):
 
 
 class PrivacyResult(Frozen):
-    """What was promised, priced from the ledger alone.
+    """The promise of a run and its price, computed from the ledger alone.
 
-    ``epsilon`` is the largest over the clients, by the first of ``prices``; it is that of the noise that was executed.
-    ``delta`` is held against one over ``units``, the number of examples or clients that are protected.
-    ``noise_multiplier`` is relative to ``clip``; ``clip_end`` is where a norm that adapts ended.
+    ``epsilon`` is the largest over the clients, by the first of ``prices``. It is the ε of the noise that was added in fact.
+    ``delta`` must be below one over ``units``, the number of protected examples or clients. ``noise_multiplier`` is relative to
+    ``clip``. ``clip_end`` is the last value of a norm that adapts. ``zeroed`` counts gradients or updates that were not finite.
+    Only the simulation knows it, since it is read from raw data.
 
-    Attacks ask of single examples whether they were trained on. Where the unit is a client, one example in or out makes
-    another of the client's update and does not take it away: ``attack_relation`` is ``replace_one``, ``attack_epsilon`` what
-    the run costs under it at ``delta``, and ``curve_epsilon`` and ``curve_delta`` the privacy curve under it that holds for
-    every client: δ(ε), the largest over the clients at each ε. Where the unit is an example it is the plan's own relation.
-    ``zeroed`` counts gradients or updates that were not finite; a simulation's fact, like all that is read from raw data.
+    Attacks ask whether single examples were trained on. If the protected unit is a client, an added or removed example replaces
+    the client's update by another and does not remove it. ``attack_relation`` is then ``replace_one``; otherwise it is the
+    plan's own relation. ``attack_epsilon`` is the price under this relation at ``delta``. ``curve_epsilon`` and ``curve_delta``
+    are the privacy curve under it that holds for every client: δ(ε), the largest over the clients at each ε.
     """
 
     plan: str
@@ -284,11 +290,12 @@ class PrivacyResult(Frozen):
 
 
 class Result(Frozen):
-    """The figures of a run. ``stopped`` says why it ended before its last round, where it did; ``engine`` which engine
-    trained, and why it was chosen. ``train`` is the headline on examples that were trained on, in a file ``train_accuracy``, or
-    ``train_`` and the name of another headline.
+    """The figures of a finished run.
 
-    ``bytes_plain`` is what the same uploads would have cost in the clear.
+    ``stopped`` is the reason why it ended before its last round, or None. ``engine`` is the engine that trained, with the
+    reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
+    ``train_accuracy``, or ``train_`` and the name of another headline. ``bytes_plain`` is the cost of the same uploads in the
+    clear.
     """
 
     rounds: int
@@ -311,7 +318,7 @@ class Result(Frozen):
             return value
         found = {key: entry for key, entry in value.items() if key != train} | {"train": value[train]}
         if isinstance(evaluation := found.get("evaluation"), Mapping):
-            # The file has sorted keys; which metric is the headline stands in the other's name.
+            # Keys are sorted in the file. The name of the train key tells which metric is the headline.
             first = train.removeprefix("train_")
             found["evaluation"] = {key: evaluation[key] for key in sorted(evaluation, key=lambda key: key != first)}
         return found

@@ -228,7 +228,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     assert refused(tmp_path / "binary.toml").startswith(f"{tmp_path / 'binary.toml'}: cannot be read (")
     (tmp_path / "broken.toml").write_text("name = 'x'\nrounds = = 3\n")
-    assert refused(tmp_path / "broken.toml").startswith(f"{tmp_path / 'broken.toml'}: is not TOML: ")
+    assert refused(tmp_path / "broken.toml").startswith(f"{tmp_path / 'broken.toml'}: is not valid TOML: ")
     assert "line 2" in refused(tmp_path / "broken.toml")
 
 
@@ -259,7 +259,7 @@ def test_extending_what_is_not_there_or_oneself(tmp_path: Path) -> None:
     assert refused(alone).startswith(f"{alone}: extends = '{alone}': extends itself")
     one = write(tmp_path / "one.toml", {**SMALL, "extends": "two.toml"})
     two = write(tmp_path / "two.toml", {"extends": "one.toml"})
-    assert refused(one).startswith(f"{two}: extends = '{one}': extends itself, by way of {one} -> {two}")
+    assert refused(one).startswith(f"{two}: extends = '{one}': extends itself through {one} -> {two}")
 
 
 # --- overrides and layers ---------------------------------------------------------------------------------------------

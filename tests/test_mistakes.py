@@ -54,9 +54,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 # What is typed, and a part of what is said.
 MISTAKES = {
     # A model that cannot be written.
-    "export done model.pkl": "model.pkl: has no suffix of a format that models are exported to; use .onnx,",
-    "export begun model.pt2": "begun: has no trained model: the run has not finished; go on with --resume",
-    "export bare model.safetensors": "bare: has no trained model: the run has not finished; go on with --resume",
+    "export done model.pkl": "model.pkl: has no suffix of an export format; use .onnx,",
+    "export begun model.pt2": "begun: has no trained model: the run has not finished; continue it with --resume",
+    "export bare model.safetensors": "bare: has no trained model: the run has not finished; continue it with --resume",
     "export empty model.pt2": "empty: is not a run folder (no config.toml in it)",
     # Words that are no command.
     "run": "Missing argument 'CONFIG' (`privfl run --help` shows what there is)",
@@ -71,14 +71,14 @@ MISTAKES = {
     # Files that are no configuration.
     "run nowhere.toml": "nowhere.toml: no such file; paper_configs/ holds examples",
     "run done": "done: cannot be read ([Errno 21] Is a directory: 'done'); give a TOML file",
-    "run text.toml": "text.toml: is not TOML: Expected '=' after a key",
+    "run text.toml": "text.toml: is not valid TOML: Expected '=' after a key",
     "run nothing.toml": "nothing.toml: name: is missing",
     "run list.toml": "list.toml: data = ['digits']: must be a table",
     "run wide.toml": "wide.toml: cannot be read ('utf-8' codec can't decode byte 0xff in position 0",
     "run astray.toml": "astray.toml: extends = 'nowhere.toml': no such file",
     "run number.toml": "number.toml: extends = 3: must be the name of a TOML file",
     "run circle.toml": "circle.toml: extends = 'circle.toml': extends itself",
-    "run twice.toml": "twice.toml: is not TOML: Cannot overwrite a value",
+    "run twice.toml": "twice.toml: is not valid TOML: Cannot overwrite a value",
     # Keys and values.
     "run c.toml foo": "override 'foo': must have the form key=value",
     "run c.toml =3": "override '=3': must have the form key=value",
@@ -97,7 +97,7 @@ MISTAKES = {
     "run c.toml model.kind=mlp model.hidden=5": "model.hidden = 5: must be a list",
     "run c.toml server.beta1=0.9": "server.beta1 = 0.9: is unknown; allowed: kind, lr",
     "run c.toml attacks.run=membership/loss": "attacks.run = 'membership/loss': must be a list",
-    "run c.toml attacks.run=[loss]": "must be a list, its words in quotes that the shell leaves: 'attacks.run=[\"...\"]'",
+    "run c.toml attacks.run=[loss]": "must be a list, with its words in quotes that the shell keeps: 'attacks.run=[\"...\"]'",
     # Names of nothing.
     "run c.toml data.kind=digtis": "did you mean 'digits'?",
     "run c.toml model=transformer": "model.kind = 'transformer': allowed: cnn, logistic, mlp, resnet8, or the dotted path",
@@ -113,7 +113,7 @@ MISTAKES = {
     "run c.toml cohort.size=11": "cohort.size = 11: must be at most data.clients = 10",
     "run c.toml data.clients=": "data.clients: must be given unless data.partition.kind is 'natural'",
     "run c.toml data.clients=1 cohort=all aggregator=secure_sum": "needs cohorts of at least 3 clients, and the largest has 1",
-    "run c.toml training.local_steps=3": "give exactly one of local_epochs and local_steps (`KEY=` on the command line takes",
+    "run c.toml training.local_steps=3": "give exactly one of local_epochs and local_steps (`KEY=` on the command line removes",
     "run p.toml privacy.target_epsilon=8": "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command",
     "run p.toml privacy.max_update_norm=1": "privacy.max_update_norm = 1: is unknown; did you mean 'max_grad_norm'?",
     "run p.toml privacy.kind=client_dpftrl privacy.max_update_norm=1": "'client_dpftrl' needs a minimum separation",
@@ -125,8 +125,8 @@ MISTAKES = {
     "run c.toml training.lr=1e38 --out new": "training diverged; lower training.lr",
     "run c.toml training.lr=9e37 rounds=4 --out new": "training diverged; lower training.lr",
     # Folders.
-    "run c.toml --out done": "holds a run; go on with it by --resume, begin it anew with --overwrite, or",
-    "run c.toml --out new --resume --overwrite": "--resume and --overwrite: a run goes on, or",
+    "run c.toml --out done": "holds a run; continue it with --resume, replace it with --overwrite, or",
+    "run c.toml --out new --resume --overwrite": "--resume and --overwrite: contradict each other",
     "attack done training.lr=1": "override 'training.lr=1': the run was trained without it; only attacks.*",
     "run c.toml --out full": "is neither empty nor a run folder; choose another folder with --out",
     "run c.toml --out c.toml": "c.toml: cannot be written (File exists); choose another place with --out",
@@ -134,7 +134,7 @@ MISTAKES = {
     "run c.toml --resume --out done": "was begun with attacks.run = (), not (",
     "report c.toml": "is not a run folder (no config.toml in it); give a folder that `privfl run` made",
     "report done nowhere": "nowhere: is not a run folder",
-    "report begun": "begun: has no result.json: the run has not come that far; go on with --resume",
+    "report begun": "begun: has no result.json: the run has not come that far; continue it with --resume",
     "report damaged": "damaged/result.json: is damaged (Field required); run its config.toml again",
     "report mixed": "mixed/config.toml: name: is missing",
     "report done --out empty": "empty: cannot be written (Is a directory); choose another place with --out",
@@ -148,7 +148,7 @@ MISTAKES = {
     "attack bare membership/loss": "bare: the run has no final model yet; finish the run with --resume",
     "account empty": "empty: is not a run folder",
     "account done": "done: promises nothing",
-    "account private private": "private: is named twice; its noise was drawn once",
+    "account private private": "private: is named twice; name each run once",
     "account private done": "done: promises nothing",
     "account private --curve": "--curve and --out draw what a configuration will cost; give private/config.toml",
     # Sweeps and data.

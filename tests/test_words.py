@@ -21,11 +21,15 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "privacy auditing": ("privfl/auditing/**/*.py",),
     "the ground": tuple(
         f"privfl/{name}.py"
-        for name in ("errors", "own_code", "processes", "seeding", "shelves", "storage", "tables", "vectors")
+        for name in (
+            *("config", "errors", "loading", "own_code", "processes"),
+            *("records", "seeding", "shelves", "storage", "tables", "vectors"),
+        )
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
     "federation": ("privfl/federation/**/*.py",),
+    "running": ("privfl/running/**/*.py",),
     "data": ("privfl/data/**/*.py",),
     "secure aggregation": ("privfl/secagg/**/*.py",),
 }

@@ -1,1 +1,1 @@
-"""Running: from a configuration to a run folder, its price, and what each adversary saw."""
+"""Running experiments: from a configuration to a run folder, its price in ε, and each adversary's view of it."""

@@ -1,4 +1,4 @@
-"""Attacks a finished run. The attacks are found by name: nothing in this package depends on what is run against it."""
+"""Attacks on a finished run. They are found by name, so nothing in ``privfl`` imports the package ``attacks``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from privfl.running.experiment import Experiment
 
 ShadowObserver = Callable[[int, int], None]
-"""Called with how many shadow models are done, and how many there are."""
+"""Progress callback; its arguments are the number of finished shadow models and the number of all."""
 
 ALL: Final = "all"
-"""In place of an attack's name: every attack that the run allows."""
+"""A word in place of an attack's name: every attack that the run allows."""
 
 
 @dataclass(frozen=True)
@@ -29,12 +29,13 @@ class Offer:
 
     Args:
         name: its name in a configuration.
-        adversary: whose view it is given.
-        question: what it answers.
+        adversary: the adversary whose view it reads.
+        question: the question that it answers.
         threat: one sentence about the adversary.
-        needs: what the adversary must have beside the candidates.
-        cost: the computation that dominates.
-        refusal: why a run does not allow it, and which setting to change; None: it does, or no run was asked.
+        needs: the things that the adversary must have beside the candidates.
+        cost: the computation that takes longest.
+        refusal: the reason why the run does not allow it, and the setting to change; None if the run allows it or no run was
+            given.
     """
 
     name: str
@@ -49,16 +50,16 @@ class Offer:
 def offers(
     run: RunFolder | Path | str | None = None, *, adversary: Adversary | None = None, settings: Sequence[str] = ()
 ) -> list[Offer]:
-    """The attacks that there are; with a run also whether it allows each of them.
+    """The attacks that exist. If a run is given, each says whether the run allows it.
 
     Args:
-        run: a finished run, or where it lies; None: no run is asked.
-        adversary: whose attacks; None: everybody's.
-        settings: ``"attacks.key=value"``, with which the run would be attacked.
+        run: a finished run or its path; None: no run is checked.
+        adversary: only attacks of this adversary; None: of all.
+        settings: ``"attacks.key=value"``, changes of the run's attack settings for this check.
 
     Raises:
-        ConfigError: a setting of something else than attacks.
-        RunFolderError: there is no run.
+        ConfigError: a setting does not begin with ``attacks``.
+        RunFolderError: the folder holds no run.
     """
     room = importlib.import_module("attacks._offers")
     found: list[Offer] = room.catalogue(adversary) if run is None else room.offers(RunFolder.of(run), adversary, settings)
@@ -68,24 +69,24 @@ def offers(
 def chosen(
     run: RunFolder | Path | str, names: Sequence[str], adversary: Adversary | None = None, settings: Sequence[str] = ()
 ) -> tuple[list[str], list[Offer]]:
-    """The attacks that a user's words name, and the attacks that the run does not allow.
+    """The attacks that the user's names stand for, and those that the run does not allow.
 
     Args:
-        run: a finished run, or where it lies.
+        run: a finished run or its path.
         names: attacks; ``"all"`` alone: every attack that the run allows.
-        adversary: every attack of this adversary that the run allows, in place of names; None: anybody's.
-        settings: ``"attacks.key=value"``, with which the run will be attacked.
+        adversary: in place of names: every attack of this adversary that the run allows; None: of all adversaries.
+        settings: ``"attacks.key=value"``, changes of the run's attack settings.
 
     Returns:
         the names, and the attacks that ``"all"`` leaves out.
 
     Raises:
-        ConfigError: names beside ``"all"`` or an adversary, or the run allows no attack at all.
+        ConfigError: names stand beside ``"all"`` or an adversary, or the run allows no attack at all.
     """
     if adversary is None and ALL not in names:
         return list(names), []
     if list(names) not in ([], [ALL]):
-        raise ConfigError(f"attack {names[0]!r}: name attacks, or take them all by {ALL!r} or an adversary, but not both")
+        raise ConfigError(f"attack {names[0]!r}: give names of attacks, or {ALL!r}, or an adversary, but only one of them")
     found = offers(run, adversary=adversary, settings=settings)
     refused = [offer for offer in found if offer.refusal is not None]
     if len(refused) == len(found):
@@ -101,24 +102,25 @@ def attack(
     settings: Sequence[str] = (),
     observer: ShadowObserver | None = None,
 ) -> tuple[Finding, ...]:
-    """Attack a finished run, and write what was found into its folder; :func:`privfl.write_report` writes the page anew.
+    """Attack a finished run and write the findings into its folder. :func:`privfl.write_report` then updates the page.
 
-    Shadow models are trained in processes of their own, a core each, and kept: more of them join those that are there.
+    Shadow models are trained in separate processes, one per core. They are kept, so a later attack with more of them trains
+    only the missing ones.
 
     Args:
-        run: the run, or where it lies.
-        names: attacks, for example ``"membership/lira"``; none: those of the run's configuration.
-        settings: ``"attacks.key=value"``, for example ``"attacks.shadow_models=8"``; from now on those of the run.
+        run: the run or its path.
+        names: attacks, for example ``"membership/lira"``; if empty, those of the run's configuration.
+        settings: ``"attacks.key=value"``, for example ``"attacks.shadow_models=8"``. They become settings of the run.
         observer: called before the first shadow model and after each.
 
     Returns:
-        the findings, one for each question and adversary; for membership
-        :class:`privfl.auditing.questions.membership.MembershipFinding`, with true-positive rates at low false-positive rates,
-        with intervals, and a lower bound on ε.
+        the findings, one for each question and adversary. For membership they are
+            :class:`privfl.auditing.questions.membership.MembershipFinding`, with true-positive rates at low false-positive
+            rates, their intervals, and a lower bound on ε.
 
     Raises:
-        ConfigError: an unknown attack, one that cannot be run on this run, or a setting of something else than attacks.
-        RunFolderError: there is no run, or the data here are not the run's.
+        ConfigError: an attack is unknown or cannot be run on this run, or a setting does not begin with ``attacks``.
+        RunFolderError: the folder holds no run, or the data differ from the run's.
         ViewError: the run has not finished.
     """
     run_attacks: Callable[..., tuple[Finding, ...]] = importlib.import_module("attacks._run").run_attacks
@@ -126,10 +128,10 @@ def attack(
 
 
 def require_possible(experiment: Experiment) -> None:
-    """Refuse a run that the attacks of its configuration will not be able to attack; asked before its first round.
+    """Raise if an attack of the configuration cannot be run on this run; called before the first round.
 
     Raises:
-        ConfigError, ViewError: names the setting, and says what to change.
+        ConfigError, ViewError: names the setting and the change that helps.
     """
     if experiment.config.attacks.run:
         importlib.import_module("attacks._run").require_possible(experiment)

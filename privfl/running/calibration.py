@@ -1,4 +1,4 @@
-"""Calibration: the smallest noise that keeps everybody within the target, and the events and accounts that a run will have."""
+"""Calibration: the smallest noise with which no account exceeds the target ε, and the privacy events of a run."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from privfl.tables import narrow
 
 
 def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator: Aggregator) -> dict[Account, Event]:
-    """What a round with that cohort is going to spend, by account."""
+    """The privacy events of a round with that cohort, by account."""
     sizes = {account: _deciding_size(plan, data, account) for account in _accounts(plan, cohort, aggregator)}
     events = {size: plan.planned(size) for size in set(sizes.values())}
     return {account: events[size] for account, size in sizes.items()}
@@ -28,9 +28,9 @@ def planned(plan: Plan, data: FederatedData, cohort: tuple[int, ...], aggregator
 def busiest_accounts(
     plan: Plan, data: FederatedData, cohorts: tuple[tuple[int, ...], ...], aggregator: Aggregator
 ) -> dict[Account, int]:
-    """How many rounds an account will be charged for: of all accounts whose events are alike, the one with the most.
+    """The number of charged rounds for the most frequently charged account among all accounts with the same event.
 
-    No other account costs more, whatever the noise is; there are no more of them than clients have sizes.
+    No other account costs more, whatever the noise is. At most one account per client size is left.
     """
     rounds = Counter(account for cohort in cohorts for account in _accounts(plan, cohort, aggregator))
     found: dict[int, Account] = {}
@@ -42,25 +42,25 @@ def busiest_accounts(
 
 
 def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
-    """What accounts go through that are charged for so many rounds, under the plan's relation."""
+    """The privacy histories of accounts that are charged for so many rounds, under the plan's relation."""
     relation = empty_ledger(plan).relation
     return [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
 
 
 def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
-    """Whose account a round with that cohort is charged to."""
+    """The accounts that a round with that cohort charges."""
     return () if skip_reason(cohort, aggregator, plan) is not None else plan.accounts(cohort)
 
 
 def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
-    """The client's size where its event depends on it, else 0."""
+    """The client's number of examples if its event depends on it, else 0."""
     if account == "everybody" or plan.unit == "client":
         return 0
     return int(data.sizes()[account])
 
 
 def empty_ledger(plan: Plan) -> Ledger:
-    """Where a run of that plan begins; of no use where nothing is promised."""
+    """The ledger at the beginning of a run with that plan; unused if the plan promises nothing."""
     return Ledger(plan.delta, plan.relation)
 
 
@@ -71,9 +71,12 @@ def calibrated(
     cohorts: tuple[tuple[int, ...], ...],
     aggregator: Aggregator,
 ) -> Plan:
-    """The plan with its noise fixed: the smallest that keeps everybody within the target over the whole run.
+    """The plan with its final noise: the smallest with which no account exceeds the target over the whole run.
 
-    The target of a plan that imagines a larger population is that of the imagined run.
+    If the plan stands for a larger federation, the target applies to the run of that federation.
+
+    Raises:
+        ConfigError: no round trains anybody, or no noise reaches the target.
     """
     if plan.noise_multiplier is not None:
         return plan
@@ -82,7 +85,7 @@ def calibrated(
 
     if not any(planned(plan.candidate(1.0), data, cohort, aggregator) for cohort in cohorts):
         why = next((why for cohort in cohorts if (why := skip_reason(cohort, aggregator, plan)) is not None), "no round")
-        # Cohorts of a fixed size are large enough, or the configuration was refused.
+        # If cohorts have a fixed size, the configuration has already been checked: the size is large enough.
         raise ConfigError(
             f"privacy.target_epsilon: no round would train anybody ({why}); raise cohort.size, or give more rounds"
         )

@@ -1,4 +1,4 @@
-"""The price of several runs on the same data together, from their ledgers."""
+"""Composition: the ε of several runs on the same data together, from their ledgers."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from privfl.running.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ComposedRun:
-    """One run among several on the same data: its own ε, and that of it and all before it."""
+    """One of several runs on the same data: its own ε, and the ε of it together with all runs before it."""
 
     name: str
     alone: float
@@ -25,14 +25,17 @@ class ComposedRun:
 
 
 def compose(folders: Sequence[RunFolder]) -> list[ComposedRun]:
-    """What several runs on the same data cost together, from their ledgers.
+    """The ε of several runs on the same data together, from their ledgers.
 
-    Releases about one unit add up whatever the runs were for, as each run draws its own cohorts, batches and noise. What a
-    ledger holds by client adds up client by client, since the same clients own the same data.
+    Releases about one protected unit add up, because each run draws its own cohorts, batches and noise. Accounts of clients add
+    up client by client, since the same clients own the same data.
+
+    Returns:
+        one entry per run, in the order given.
 
     Raises:
-        RunFolderError: the runs are not on the same data with the same owners, or do not state their promise in the same
-            terms, or one is named twice or promises nothing, or two have drawn the same.
+        RunFolderError: the runs are not on the same data with the same owners, or they state their promises in different terms.
+            It is also raised if a run is named twice or promises nothing, or if two runs drew the same randomness.
     """
     ledgers = [(folder, _comparable(folder, folders)) for folder in folders]
     total: dict[object, History] = {}
@@ -53,13 +56,13 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
     """The ledger of a run whose ε may be added to those of the others."""
     first = folders[0]
     if sum(other.path.resolve() == folder.path.resolve() for other in folders) > 1:
-        raise RunFolderError(f"{folder.path}: is named twice; its noise was drawn once")
+        raise RunFolderError(f"{folder.path}: is named twice; name each run once")
     if folder.partition.digest != first.partition.digest:
         raise RunFolderError(
-            f"{folder.path}: its data, or who owns what of them, are not those of {first.path}; compose runs on the same data"
+            f"{folder.path}: its data or their owners differ from those of {first.path}; compose runs on the same data"
         )
     if not folder.config.privacy.promises:
-        raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so that no ε bounds it; leave it out")
+        raise RunFolderError(f"{folder.path}: promises nothing (privacy.kind = 'none'), so it has no ε; leave it out")
     for other in folders[: folders.index(folder)]:
         _require_own_randomness(folder, other)
     ledger, terms_of = (Ledger.read(one.path / "ledger.jsonl") for one in (folder, first))
@@ -67,23 +70,23 @@ def _comparable(folder: RunFolder, folders: Sequence[RunFolder]) -> Ledger:
         here, there = getattr(ledger, term), getattr(terms_of, term)
         if here != there:
             raise RunFolderError(
-                f"{folder.path}: its {term} is {here}, that of {first.path} {there}; only like adds up to like"
+                f"{folder.path}: its {term} is {here}, that of {first.path} is {there}; compose runs with one {term}"
             )
     return ledger
 
 
 def _require_own_randomness(folder: RunFolder, other: RunFolder) -> None:
-    """Raise if two runs took the same cohorts, batches and noise from one seed: their prices would not add up."""
+    """Raise if two runs drew the same cohorts, batches and noise from one seed: their ε would not add up."""
     ran, before = folder.rounds(), other.rounds()
     common = list(zip(ran, before, strict=False))
     if common and all(one.streams is not None and one.streams == two.streams for one, two in common):
         raise RunFolderError(
-            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so that "
-            "the longer of them tells all; leave the other out"
+            f"{folder.path}: drew the same cohorts, batches and noise as {other.path} in every round that both have, so the "
+            "longer of them contains the other; leave the other out"
         )
     secret = folder.config.privacy.secret_cohorts and folder.config.cohort.draws
     if secret and common and all(one.cohort == two.cohort for one, two in common):
         raise RunFolderError(
-            f"{folder.path}: drew the same cohorts as {other.path}, and other noise, as another machine does; only prices of "
-            "runs with cohorts of their own add up: leave one of the two out"
+            f"{folder.path}: drew the same secret cohorts as {other.path}, with other noise, as another machine does; ε adds "
+            "up only over runs that draw their own cohorts: leave one of the two out"
         )

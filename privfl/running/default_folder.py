@@ -1,4 +1,4 @@
-"""The folder of a run for which none was named."""
+"""The default run folder, used if no folder is named."""
 
 from __future__ import annotations
 
@@ -12,9 +12,10 @@ def default_folder(config: ExperimentConfig, *, resume: bool = False, overwrite:
     """Choose the folder of a run below ``runs/``, by the configuration's name.
 
     Returns:
-        For a new run the first of ``runs/NAME``, ``runs/NAME-2``, ... that does not exist, so that nothing is overwritten.
-        With ``overwrite`` it is ``runs/NAME``. With ``resume`` it is the last unfinished run of this configuration, else its
-        last finished run, else the last run of that name, which then says in which setting it differs.
+        a folder. For a new run it is the first of ``runs/NAME``, ``runs/NAME-2``, ... that does not exist, so nothing is
+            overwritten. With ``overwrite`` it is ``runs/NAME``. With ``resume`` it is the last unfinished run of this
+            configuration. If there is none, it is the last finished run of this configuration, else the last run of that name;
+            resuming that one then fails and names the setting that differs.
     """
     first = Path("runs") / config.name
     if overwrite:
@@ -32,7 +33,7 @@ def default_folder(config: ExperimentConfig, *, resume: bool = False, overwrite:
 
 
 def _numbered(first: Path) -> list[Path]:
-    """NAME, and every NAME-2, NAME-3, ... that exists, by ascending number."""
+    """NAME and every NAME-2, NAME-3, ... that exists, by ascending number."""
     numbers = {path: path.name.removeprefix(f"{first.name}-") for path in first.parent.glob(f"{first.name}-*")}
     later = sorted((int(number), path) for path, number in numbers.items() if number.isdecimal())
     return [first, *(path for _, path in later)]

@@ -1,4 +1,4 @@
-"""The same seed, the same bytes: how a run keeps results from depending on threads and on kernels that may differ."""
+"""Determinism: settings of PyTorch with which the same seed gives the same bytes whatever the number of cores."""
 
 from __future__ import annotations
 
@@ -16,22 +16,23 @@ _WORKSPACE = "CUBLAS_WORKSPACE_CONFIG"
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """The same seed, the same bytes: one thread, deterministic kernels, float32; the process is left as it was found.
+    """Run code deterministically: one thread, deterministic kernels and float32.
 
-    Sums are split over threads, so that results would depend on the number of cores. Runs are spread over processes
-    instead (see the shadow models). What stays is that the process keeps the memory that it frees.
+    With more threads, sums would be split by the number of cores, and results would depend on it. Runs are spread over
+    processes instead, as shadow models are. The process' own settings are restored afterwards, except that it keeps the memory
+    that it frees.
     """
     keep_freed_memory()
-    # cuBLAS reads it at its first product; without it a GPU's products may differ from run to run.
+    # cuBLAS reads it at its first product. Without it, products on a GPU may differ from run to run.
     workspace = os.environ.get(_WORKSPACE)
     os.environ[_WORKSPACE] = workspace or ":4096:8"
     threads, algorithms = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     filling = torch.utils.deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
     torch.set_num_threads(1)
-    # The other way to ask for it imports two seconds' worth of compiler. Nor need fresh memory be filled before it is used.
+    # torch.use_deterministic_algorithms would import a compiler, which takes two seconds. Fresh memory need not be filled.
     torch.set_deterministic_debug_mode("warn")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # Asked only to warn, one kernel of attention goes on in any order; the others do not.
+    # In the mode "warn" this attention kernel stays nondeterministic. The other kernels do not.
     efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.backends.cuda.enable_mem_efficient_sdp(False)
     try:

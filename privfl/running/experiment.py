@@ -1,4 +1,4 @@
-"""The only assembler: configuration -> objects, ready to be trained, priced, or trained again as a shadow."""
+"""The experiment: all objects of a run, assembled from its configuration, ready to train, to price, or to train as a shadow."""
 
 from __future__ import annotations
 
@@ -59,32 +59,32 @@ Contract = TypeVar("Contract")
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything that a run needs, assembled; nothing has been trained yet.
+    """All objects that a run needs, assembled and not yet trained.
 
     Args:
         config: the resolved configuration.
-        seed: the root of all streams that are no secret.
-        secret: the root of noise, batches and, where the plan counts on it, cohorts: the seed, or drawn from the operating
-            system.
-        data: who has what, who is a member.
-        task: the loss that is trained, and the metrics.
+        seed: the root of all streams that are not secret.
+        secret: the root of noise, of batches, and of cohorts if the plan keeps them secret. It is the seed, or drawn from the
+            operating system.
+        data: the examples with their owners and members.
+        task: the training loss and the metrics.
         outputs: the shape of the model's outputs for one example.
         x, y: the pool's N inputs and labels, on the run's device.
         test_x, test_y: those of the central test split.
-        plan: what is promised, with its noise fixed.
-        model: scratch space of the model's architecture, for evaluation; the trainer has its own.
+        plan: the privacy plan with its final noise.
+        model: a module of the model's architecture for evaluation, whose weights are overwritten; the trainer has its own.
         initial_D: the global model before the first round.
-        trainer, algorithm, aggregator, server: the items that do the work.
-        personal: trains clients' own models, without noise, if the algorithm has such.
-        behaviour, misbehaving: how some clients depart from the protocol, and those clients.
-        wrong_y: the labels that they train on, of the whole pool.
-        engine: the trainer's name, and why it was chosen.
-        cohorts: who takes part, round by round. Drawn beforehand, whatever the data say, and so the price of the
-            whole run is known before it begins.
+        trainer, algorithm, aggregator, server: the items that carry out a round.
+        personal: trains the clients' own models, without noise; None if the algorithm has none.
+        behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
+        wrong_y: labels of the whole pool as the misbehaving clients see them.
+        engine: the trainer's name, and the reason for choosing it.
+        cohorts: the clients that take part, round by round. They are drawn beforehand and do not depend on the data, so the
+            price of the whole run is known before it begins.
         noise_domain: digest of the data, the members and all settings that change a message or the mechanism. The streams of
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
-        processes: those that carry the run out together.
+        processes: the processes that carry out the run together.
     """
 
     config: ExperimentConfig
@@ -126,24 +126,24 @@ class Experiment:
 
     @property
     def payload(self) -> PayloadLayout:
-        """Names and shapes of what a client's algorithm uploads."""
+        """Names and shapes of a client's upload."""
         return PayloadLayout(self.algorithm.parts(self.layout))
 
     @property
     def message_layout(self) -> Layout:
-        """Names and shapes of what a client hands in: its joined payload, and what the plan counts beside it."""
+        """Names and shapes of a client's message: its joined payload, and the plan's count beside it."""
         return self.plan.message_layout(self.payload.joined)
 
     @property
     def terms(self) -> Terms:
-        """Public numbers that both ends of an algorithm know."""
+        """Public numbers that clients and server know."""
         training, largest = self.config.training, int(self.data.sizes().max())
         if (private := self.plan.dp_sgd) is not None:
             return Terms(training.lr, private.planned(largest).steps)
         return Terms(training.lr, training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size))
 
     def initial_state(self) -> ServerState:
-        """What the first round begins with."""
+        """The state that the first round begins with."""
         return ServerState(
             0,
             self.initial_D,
@@ -153,10 +153,11 @@ class Experiment:
         )
 
     def stream(self, state: ServerState) -> Seed:
-        """What everybody draws from in the round that begins with that state: batches, noise, and layers that draw.
+        """The randomness of the round that begins with that state: batches, noise, and random layers.
 
-        Only the very same question gets the same noise: the model that the round begins with is part of the name. Without a
-        promise there is no noise to share, and runs of one seed are paired.
+        Only an identical query gets the same noise, so the stream depends on the model that the round begins with. Without a
+        promise there is no noise to share. The stream then depends on the seed alone, so that two runs with one seed are
+        paired.
         """
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
@@ -165,7 +166,7 @@ class Experiment:
         return stream / with_model(self.noise_domain, state.global_D, told)
 
     def cohort(self, state: ServerState) -> CohortTasks:
-        """Who takes part in the round that begins with that state, and what each of them trains on."""
+        """The cohort of the round that begins with that state, and each client's training task."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
         scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
 
@@ -174,7 +175,7 @@ class Experiment:
             kept = state_of_client(self.algorithm, state, client).kept
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
-            # Only the very same question gets the same noise, and the client's state is a part of the question.
+            # Only an identical query gets the same noise, and the client's state is a part of the query.
             own = own / state_digest(kept) if kept and self.plan.promises else own
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
@@ -182,27 +183,33 @@ class Experiment:
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 
     def planned(self, round_number: int) -> dict[Account, Event]:
-        """What that round is going to spend, by account; nothing where it will be skipped, or nothing is promised."""
+        """The privacy events of that round, by account; empty if the round will be skipped or nothing is promised."""
         return planned(self.plan, self.data, self.cohorts[round_number], self.aggregator)
 
     def ledger(self, rounds: int) -> Ledger:
-        """What the first ``rounds`` rounds will have spent."""
+        """The ledger after the first ``rounds`` rounds."""
         ledger = empty_ledger(self.plan)
         for number in range(rounds):
             ledger.record(number, self.planned(number))
         return ledger
 
     def skipped(self, round_number: int) -> str | None:
-        """Why nobody will train in that round; None where somebody will."""
+        """The reason why nobody trains in that round; None if somebody does."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
     def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
-        """One round; ``observed``: keep what the server saw; ``transcript``: and all it was sent, by way of that folder."""
+        """Carry out one round.
+
+        Args:
+            state: the state that the round begins with.
+            observed: whether to keep the server's view.
+            transcript: a folder for the messages to the server; None: they are not kept.
+        """
         context = self._context(state, observed=observed, transcript=transcript)
         return self._round(state).run(state, self.cohort(state), context)
 
     def assist(self) -> None:
-        """Train this process' share of every round that the first process orders, until it orders no more."""
+        """Train this process' share of every round that the first process begins, until the first process ends the run."""
         global_D = self.initial_D.clone()
         while True:
             order: RoundOrder | None = self.processes.broadcast()
@@ -210,7 +217,7 @@ class Experiment:
                 return
             told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
             state = ServerState(order.round, self.processes.broadcast_vector(global_D), {}, order.plan, told, order.clients)
-            # Whether anybody will look at the updates is for all to know: they travel or not.
+            # All processes must agree on whether the updates travel.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
 
@@ -250,7 +257,7 @@ class Experiment:
         )
 
     def train(self) -> Tensor:
-        """All rounds, without records: the final global model. This is how shadow models are trained."""
+        """Train all rounds without writing records, as for shadow models; returns the final global model, shape (D,)."""
         state, stopped, losses = self.initial_state(), False, list[float | None]()
         while state.round < self.config.rounds and not stopped:
             outcome = self.step(state)
@@ -260,10 +267,10 @@ class Experiment:
         return state.global_D
 
     def validation_loss(self, outcome: Outcome) -> float | None:
-        """The mean loss after a round on the examples that clients keep for validation.
+        """The mean loss after a round on the clients' validation examples.
 
-        It comes out of two sums over the clients. An example whose loss is not finite counts with the largest number of
-        float32. None if the model did not move, or the run has no early stopping.
+        It is computed from two sums over the clients. A loss that is not finite counts as the largest float32. The result is
+        None if the model did not change or the run has no early stopping.
         """
         if self.data.validation_N is None or outcome.skipped is not None:
             return None
@@ -273,15 +280,15 @@ class Experiment:
         return float(self.task.loss(outputs, self.y[index]).nan_to_num(largest, largest, largest).double().mean())
 
     def ended(self, losses: Sequence[float | None]) -> str | None:
-        """Why early stopping ends the run after rounds with these validation losses; None if it goes on."""
+        """The reason why early stopping ends the run after rounds with these validation losses; None if it goes on."""
         rule = self.config.training.early_stopping
         return None if rule is None else no_better(losses, rule)
 
     def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:
-        """The same procedure on another draw of the members, from its own randomness.
+        """A shadow experiment: the same procedure on another draw of the members, with its own randomness.
 
         Args:
-            index: tells shadow models apart.
+            index: the number of the shadow model.
             member_N: the shadow's members among the pool.
         """
         seed, item = self.seed / "shadow" / index, narrow(self.config.model, Model)
@@ -291,8 +298,8 @@ class Experiment:
             seed=seed,
             secret=seed,
             data=data,
-            # The target's constants, and weights of its own: whoever knows the architecture knows what is fixed in it, as
-            # random features are, and trains shadows with just that. Initial weights are no part of it: they are drawn anew.
+            # The shadow has the target's constants and its own initial weights. An adversary that knows the architecture knows
+            # its fixed values, such as random features. Initial weights are drawn anew.
             initial_D=to_vector(built(item, few(data), self.outputs, seed / "model", data.pool.fields)).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
             noise_domain=name,
@@ -310,17 +317,17 @@ def assemble(
     secret: Seed | None = None,
     processes: Processes = ALONE,
 ) -> Experiment:
-    """Configuration -> objects.
+    """Build all objects of a run from its configuration.
 
     Args:
         config: the resolved configuration.
         plan: the plan if its noise is known already, as for a shadow model; calibrated anew otherwise.
-        secret: the root of the noise if the plan draws it from the operating system, as :func:`new_secret` gives it;
-            drawn anew otherwise.
-        processes: those that carry the run out together.
+        secret: the root of the noise if the plan draws it from the operating system, as :func:`new_secret` gives it; drawn anew
+            otherwise.
+        processes: the processes that carry out the run together.
 
     Raises:
-        ConfigError, DataError, ModelError: something does not fit; nothing was trained.
+        ConfigError, DataError, ModelError: settings, data or model do not fit together; nothing was trained.
     """
     seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
     loaded = task.fitting(narrow(config.data, Dataset).load())
@@ -331,7 +338,7 @@ def assemble(
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     item = narrow(config.model, Model)
-    # One build for every use: what it draws that is no parameter is the same in all of them, the shadows' too.
+    # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
     cohorts = _draw_cohorts(config, data, seed, "")
@@ -341,15 +348,17 @@ def assemble(
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
     plan = calibrated(plan, config, data, cohorts, aggregator)
-    # A model of its own: with channels last none may be trained privately (training/opacus.py).
+    # A separate module, because one in channels-last format cannot be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
-    # At the run's own weights, since several processes must come to one answer, and on inputs of nobody who is trained on.
+    # The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's
+    # training data.
     choice = choose(config.training, plan, module, test_x, task)
     facts = RunFacts(choice.engine, device.type, constants(module))
     name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:
-        # Its price counts on how cohorts are drawn, and on no draw. Prices of runs add up only where each draws for itself.
+        # The price depends on the sampler and not on a particular draw. Prices of several runs add up only if each run draws
+        # its own cohorts.
         cohorts = _draw_cohorts(config, data, secret, name)
     server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
     y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
@@ -385,12 +394,12 @@ def assemble(
 
 
 def new_secret() -> Seed:
-    """A root of 256 bits from the operating system."""
+    """A random root of 256 bits from the operating system."""
     return Seed(secrets.randbits(256))
 
 
 def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
-    """All cohorts; those that are drawn in secret by the run's name too."""
+    """All cohorts of a run. Secret cohorts also depend on the noise domain."""
     stream = seed / "cohort"
     if config.privacy.secret_cohorts:
         stream /= name
@@ -398,7 +407,7 @@ def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, nam
 
 
 def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
-    """Raise unless cohort and δ suit the data: N is the number of clients, or of all examples that clients own."""
+    """Raise unless cohort and δ suit the data. N is the number of clients, or of all examples that clients own."""
     try:
         require_clients(config, len(data.clients))
     except PydanticCustomError as error:
@@ -408,10 +417,10 @@ def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
 
 
 def _require_possible(experiment: Experiment) -> None:
-    """Raise where the plan's noise cannot be drawn, or the encoding takes up what it covers: before anything is trained.
+    """Raise if the plan's noise cannot be drawn, or if rounding uses up the noise that it needs; called before training.
 
     Raises:
-        ConfigError: names the setting, and says what to change.
+        ConfigError: names the setting and the change that helps.
     """
     plan, aggregator = experiment.plan, experiment.aggregator
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)

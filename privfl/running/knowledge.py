@@ -1,7 +1,9 @@
-"""What an adversary brings to an attack, apart from what the run showed it (:mod:`privfl.running.views`).
+"""An adversary's knowledge: everything that it brings to an attack.
 
-Suffixes: N candidates, P examples of the population, S shadow models, D parameters, C outputs for one example (in more
-dimensions than one if a task has more).
+Its view of the run is separate (:mod:`privfl.running.views`).
+
+Suffixes: N candidates, P examples of the population, S shadow models, D parameters, C outputs for one example (several
+dimensions if the task needs them).
 """
 
 from __future__ import annotations
@@ -32,12 +34,12 @@ BoolArray = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Network:
-    """The architecture that is trained, with its constants, which every adversary knows; it holds no trained weights.
+    """The architecture of the trained model with its constants, which every adversary knows; it holds no trained weights.
 
     Args:
-        module: scratch space of that architecture. Nobody but this class writes into it.
+        module: a module of that architecture whose weights this class overwrites.
         layout: names and shapes of its parameters.
-        task: what it learns: the loss of each example, and the signal that attacks rank by.
+        task: defines the loss of each example and the signal that attacks rank by.
         outputs: the shape of its outputs for one example.
     """
 
@@ -60,7 +62,7 @@ class Network:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class LabelledExamples:
-    """Labelled examples.
+    """Examples with their labels.
 
     Args:
         x: N inputs, on the run's device.
@@ -76,12 +78,13 @@ class LabelledExamples:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Candidates(LabelledExamples):
-    """The examples about which the adversary wants to know something.
+    """Candidates: the examples that the attack asks about.
 
     Args:
         x: N inputs, on the run's device.
         y_N: their labels.
-        client_N: the client whose example each is. That client trained on it, or nobody did. −1 if the attack is asked for it.
+        client_N: the client that owns each example. Either that client trained on it, or nobody did. It is −1 if the attack
+            must find the client.
     """
 
     client_N: IntArray
@@ -95,10 +98,10 @@ class ModelOutputs:
     population_PC: LogitArray
 
     def require_finite(self, whose: str) -> Self:
-        """The same outputs.
+        """Return the same outputs if all of them are finite.
 
         Raises:
-            ModelError: one of them is not finite; ``whose`` names the model.
+            ModelError: an output is not finite; ``whose`` names the model.
         """
         for logits in (self.candidates_NC, self.population_PC):
             broken = np.count_nonzero(~np.isfinite(logits).reshape(len(logits), -1).all(axis=1))
@@ -111,12 +114,12 @@ class ModelOutputs:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Shadows:
-    """Models that the adversary trained by the target's own procedure, each on its own draw of the candidates.
+    """Shadow models: the adversary trained them by the target's own procedure, each on its own draw of the candidates.
 
     Args:
-        member_SN: the candidates that each was trained on; S may be 0.
-        candidates_SNC: each one's logits on the candidates.
-        population_SPC: each one's logits on the population.
+        member_SN: the candidates that each model was trained on; S may be 0.
+        candidates_SNC: each model's logits on the candidates.
+        population_SPC: each model's logits on the population.
     """
 
     member_SN: BoolArray
@@ -125,11 +128,11 @@ class Shadows:
 
     @classmethod
     def of(cls, member_SN: BoolArray, models: Sequence[ModelOutputs], population: int, outputs: tuple[int, ...]) -> Shadows:
-        """Put the outputs of S models together.
+        """Stack the outputs of S models.
 
         Args:
-            member_SN: the candidates that each was trained on.
-            models: the outputs of each.
+            member_SN: the candidates that each model was trained on.
+            models: the outputs of each model.
             population: P.
             outputs: the shape of a model's outputs for one example.
 
@@ -145,13 +148,13 @@ class Shadows:
 
 @dataclass(frozen=True)
 class Protocol:
-    """The terms of local training, which the server sends to all clients.
+    """The settings of local training, which the server sends to all clients.
 
     Args:
         training: the settings.
         rounds: the number of rounds.
         largest: the number of examples of the largest client.
-        steps: the number of local steps of a client as large as that.
+        steps: the number of local steps of the largest client.
     """
 
     training: TrainingConfig
@@ -160,10 +163,10 @@ class Protocol:
     steps: int
 
     def example_weight(self, round_number: int, weight: float = 1.0) -> float | None:
-        """About s, if a client's update is −s Σ_i g_i over its examples: lr · steps / n, of plain SGD at a constant rate.
+        """The scale s for which a client's update is about −s Σ_i g_i over its examples.
 
-        With momentum or schedules ‖a‖₁ of FedNova stands in the place of the number of steps. It is exact for one step and
-        worse with every step that moves the gradients.
+        It is lr · steps / n for SGD at a constant rate. With momentum or schedules, ‖a‖₁ of FedNova replaces the number of
+        steps. The value is exact for one step. It becomes less exact with every further step, because gradients change.
 
         Args:
             round_number: from 0.
@@ -176,21 +179,21 @@ class Protocol:
         scale = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds)
         rates = [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
         total = optimizer_of(training).gradient_weight(training, rates, 0.0)
-        # A client of any size sees each of its examples once in an epoch.
+        # In an epoch every client sees each of its examples once.
         size = self.largest if training.local_epochs is not None else self.largest * weight
         return None if total is None else training.lr * total / size
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
-    """What an adversary brings: examples, fresh data, models of its own. The truth about the candidates is no part of it.
+    """The adversary's knowledge: candidates, fresh data and its own models. It does not include the truth about the candidates.
 
     Args:
         network: the architecture.
-        candidates: the N examples that are asked about, with their labels.
+        candidates: the N examples that the attack asks about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
-        shadows: models like the target; there may be none.
-        protocol: the terms of local training.
+        shadows: models like the target, possibly none.
+        protocol: the settings of local training.
     """
 
     network: Network
@@ -200,14 +203,14 @@ class Knowledge:
     protocol: Protocol
 
     def without_owners(self) -> Self:
-        """The same without the clients whose examples the candidates are: −1 for each."""
+        """The same knowledge with the candidates' clients hidden: −1 for each."""
         candidates = replace(self.candidates, client_N=np.full(len(self.candidates), -1))
         return replace(self, candidates=candidates)
 
 
 @dataclass(frozen=True)
 class Prospect:
-    """What an attack will be given, as far as it is known before the first round of a run.
+    """The information about an attack's input that is known before the first round of a run.
 
     Args:
         hides_updates: whether the server sees sums of updates only.
@@ -215,7 +218,7 @@ class Prospect:
         shadow_member_SN: the candidates that each shadow model will be trained on.
         clients: the number of clients.
         cohorts: the clients that will take part, round by round.
-        protocol: the terms of local training.
+        protocol: the settings of local training.
     """
 
     hides_updates: bool

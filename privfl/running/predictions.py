@@ -1,22 +1,22 @@
-"""Scores and predictions of a model that was trained elsewhere, read from a file and checked.
+"""Scores and predictions of a model that was trained outside of privfl, read from a file and checked.
 
 A file is an ``.npz`` archive, or a Parquet table with a row for each candidate. Its arrays have these names:
 
 =====================  =================  =========================================================================
 ``member``             (N,)               1 for a candidate that was trained on, 0 for another
-``group``              (N,), optional     numbers or words; the AUC is given for each group, too
+``group``              (N,), optional     numbers or words; the AUC is also given for each group
 any other              (N,)               scores: higher means member
 ``logits``             (N, C)             predictions: the model's outputs before the softmax, with ``labels``
 ``labels``             (N,)               the class of each candidate, from 0
-``confidence``         (N,)               in place of both: log(p / (1 − p)) of the true class' probability p
+``confidence``         (N,)               instead of both: log(p / (1 − p)) of the true class' probability p
 ``shadow_logits``      (S, N, C)          those of S shadow models; or ``shadow_confidence``, (S, N)
 ``shadow_member``      (S, N)             1 if that shadow model was trained on that candidate
 ``population_logits``  (P, C), optional   outputs on P fresh examples, with ``population_labels`` and
                                           ``shadow_population_logits``, (S, P, C)
 =====================  =================  =========================================================================
 
-In a Parquet table a shadow array is a column of lists, S numbers or S lists of C numbers in each row; the population has no
-place there.
+In a Parquet table a shadow array is a column of lists: S numbers, or S lists of C numbers, in each row. A table cannot hold the
+population.
 
 Suffixes: N candidates, P examples of the population, S shadow models, C classes.
 """
@@ -48,12 +48,12 @@ _PREDICTIONS: Final = ("member", "group", "logits", "labels", "confidence", *_SH
 
 @dataclass(frozen=True)
 class Scores:
-    """Scores of attacks, by their names.
+    """Attack scores by name, read from a file.
 
     Args:
-        where: the file's name, or another word for where they came from.
-        member_N: who was trained on.
-        group_N: the group of each candidate; None: there are none.
+        where: the file's name, or another name of their source.
+        member_N: whether each candidate was trained on.
+        group_N: the group of each candidate; None if there are no groups.
         by_name: N scores each, higher means member.
     """
 
@@ -64,10 +64,10 @@ class Scores:
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> Scores:
-        """Check the arrays.
+        """Check the arrays and build the scores.
 
         Raises:
-            DataError: one is missing, or has a wrong shape or value.
+            DataError: an array is missing, or has a wrong shape or value.
         """
         member_N, group_N = _who(arrays, where)
         names = [name for name in arrays if name not in ("member", "group")]
@@ -88,17 +88,17 @@ class Population:
 
 @dataclass(frozen=True)
 class Predictions:
-    """Outputs of a model and of shadow models on the candidates.
+    """Outputs of a model and of shadow models on the candidates, read from a file.
 
     Args:
-        where: the file's name, or another word for where they came from.
-        member_N: who was trained on.
-        group_N: the group of each candidate; None: there are none.
-        outputs_NC: logits; or, of shape (N, 1), the log-odds of the true class' probability.
-        labels_N: the classes; None: the outputs are log-odds.
-        shadow_outputs_SNC: the same of S shadow models, S may be 0.
-        shadow_member_SN: who each of them was trained on.
-        population: outputs on fresh examples; None: there are none.
+        where: the file's name, or another name of their source.
+        member_N: whether each candidate was trained on.
+        group_N: the group of each candidate; None if there are no groups.
+        outputs_NC: logits; or the log-odds of the true class' probability, of shape (N, 1).
+        labels_N: the classes; None if the outputs are log-odds.
+        shadow_outputs_SNC: the outputs of S shadow models; S may be 0.
+        shadow_member_SN: the candidates that each shadow model was trained on.
+        population: outputs on fresh examples; None if there are none.
     """
 
     where: str
@@ -112,10 +112,10 @@ class Predictions:
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> Predictions:
-        """Check the arrays.
+        """Check the arrays and build the predictions.
 
         Raises:
-            DataError: one is missing, unknown, or has a wrong shape or value.
+            DataError: an array is missing or unknown, or has a wrong shape or value.
         """
         for name in arrays:
             if name not in _PREDICTIONS:
@@ -145,10 +145,10 @@ class Predictions:
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of an ``.npz`` archive, or the columns of a Parquet table, shadow models first.
+    """The arrays of an ``.npz`` archive, or the columns of a Parquet table, with the shadow models as the first dimension.
 
     Raises:
-        DataError: it is missing, damaged or of another kind.
+        DataError: the file is missing, damaged or of another kind.
     """
     try:
         content = path.read_bytes()[:4]
@@ -162,7 +162,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         why = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise DataError(
-            f"{path}: is no .npz archive of plain arrays and no Parquet table ({why}); write one with np.savez"
+            f"{path}: is neither an .npz archive of plain arrays nor a Parquet table ({why}); write one with np.savez"
         ) from None
 
 
@@ -171,7 +171,7 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
 
     table = parquet.read_table(path)
     found = {name: np.array(table[name].to_pylist()) for name in table.column_names}
-    # A row is a candidate; in an archive the shadow models come first.
+    # In a table a row is a candidate. In an archive the shadow models are the first dimension.
     return {name: np.moveaxis(array, 0, 1) if name in _SHADOWED and array.ndim > 1 else array for name, array in found.items()}
 
 
@@ -192,7 +192,7 @@ def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None]:
 
 
 def _shaped(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> NDArray[Any]:
-    """The array, whose shape agrees with the sizes that are known; those that it adds are known from now on."""
+    """The array if its shape agrees with the known sizes. Sizes that it adds are stored in ``sizes``."""
     if name not in arrays:
         raise DataError(f"{where}: has no array {name!r} of shape {_tuple(shape)}; it has {_listed(arrays)}")
     found = np.asarray(arrays[name])
@@ -212,12 +212,14 @@ def _numbers(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str,
         raise DataError(f"{where}: {name!r} holds {found.dtype}; it must hold numbers")
     broken = np.count_nonzero(~np.isfinite(found))
     if broken:
-        raise DataError(f"{where}: {name!r} has {broken} values that are NaN or infinite, of {found.size}; drop or mend them")
+        raise DataError(
+            f"{where}: {name!r} has {broken} values that are NaN or infinite, of {found.size}; remove or replace them"
+        )
     return found.astype(np.float64)
 
 
 def _outputs(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> LogitArray:
-    """A model's outputs, in the precision in which models of this project give theirs."""
+    """A model's outputs as float32, the precision of this project's models."""
     limit = np.finfo(np.float32).max
     return np.clip(_numbers(arrays, name, shape, sizes, where), -limit, limit).astype(np.float32)
 
@@ -254,7 +256,9 @@ def _population(arrays: Arrays, sizes: dict[str, int], where: str) -> Population
 def _without(arrays: Arrays, names: tuple[str, ...], beside: str, where: str) -> None:
     for name in names:
         if name in arrays:
-            raise DataError(f"{where}: has both {beside!r} and {name!r}, which belong to two ways of saying it; take one away")
+            raise DataError(
+                f"{where}: has both {beside!r} and {name!r}, which are two forms of the same outputs; remove one of them"
+            )
 
 
 def _tuple(letters: Iterable[str]) -> str:

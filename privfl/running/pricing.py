@@ -1,4 +1,4 @@
-"""What a run costs in ε: before it is run, from its configuration; afterwards, from its ledger."""
+"""The price of a run in ε: before the run from its configuration, afterwards from its ledger."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from privfl.running.calibration import busiest_accounts, histories
 from privfl.running.experiment import Experiment, assemble
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
-"""The ε at which the privacy curve is kept."""
+"""The values of ε at which the privacy curve is stored."""
 
 
 def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delta: float) -> list[Price]:
-    """Every ε that can be told of what was spent: the headline first, then by accountant and relation.
+    """Every ε that holds for the given histories: the headline first, then by accountant and relation.
 
     Args:
-        spent: what each account went through, stated under a relation.
+        spent: each account's privacy history, stated under a relation.
         first: the plan's own relation.
         delta: the δ of all of them.
 
     Raises:
-        ConfigError: one of them is infinite.
+        ConfigError: an ε is infinite.
     """
     found = []
     for relation in sorted(get_args(Relation), key=lambda one: one != first):
@@ -52,16 +52,16 @@ def _price(histories: Sequence[History], accountant: accounting.Accountant, rela
     if not math.isfinite(epsilon):
         raise ConfigError(
             f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
-            f"δ = {delta:g}; raise it, or give fewer rounds"
+            f"δ = {delta:g}; raise it, or lower rounds"
         )
     return Price(accountant=accountant, relation=relation, epsilon=epsilon)
 
 
 def require_finite_prices(experiment: Experiment) -> None:
-    """Raise if a price that the run will state is infinite, which is known before training.
+    """Raise if an ε that the run would state is infinite; called before training.
 
     Raises:
-        ConfigError: names the price, and says what to change.
+        ConfigError: names the ε and the change that helps.
     """
     plan = experiment.plan
     if plan.promises:
@@ -69,7 +69,7 @@ def require_finite_prices(experiment: Experiment) -> None:
 
 
 def extrapolated(plan: Plan, rounds: int) -> Extrapolated | None:
-    """What so many rounds would cost in the federation that the run stands for; None where it stands for itself."""
+    """The price of that many rounds in the federation that the run stands for; None if it stands for itself."""
     event = plan.extrapolated()
     if event is None:
         return None
@@ -82,18 +82,18 @@ def extrapolated(plan: Plan, rounds: int) -> Extrapolated | None:
 
 
 def units(experiment: Experiment) -> int:
-    """N of δ < 1/N: all examples that clients own, or all clients."""
+    """N in δ < 1/N: the number of examples that clients own, or of clients."""
     return len(experiment.data.pool) if experiment.plan.unit == "example" else len(experiment.data.clients)
 
 
 def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, zeroed: int) -> PrivacyResult | None:
-    """What was promised, priced from the ledger alone; None where nothing was.
+    """The run's promise and its price, computed from the ledger alone; None if nothing was promised.
 
     Args:
         experiment: the run.
-        ledger: what it spent.
-        state: what its last round left.
-        zeroed: how many gradients or updates were not finite.
+        ledger: its privacy events.
+        state: the state after its last round.
+        zeroed: the number of gradients or updates that were not finite.
     """
     plan = experiment.plan
     if not plan.promises:
@@ -126,19 +126,19 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
 
 
 def format_epsilon(epsilon: float) -> str:
-    """ε with three digits after the point; of one that would round to 0, one digit that is none."""
+    """ε with three digits after the point, or one significant digit if it would round to 0."""
     return f"{epsilon:.1g}" if 0 < epsilon < 0.0005 else f"{epsilon:.3f}"
 
 
 @dataclass(frozen=True)
 class RunPrice:
-    """What a run will cost, before it is run.
+    """The price of a run in ε before it is run.
 
     Args:
         experiment: the run, assembled.
         prices: every ε, the headline first.
-        epsilon_clients: each client's ε, by the headline's accountant.
-        extrapolated: what it would cost in the federation that it stands for.
+        epsilon_clients: each client's ε by the headline's accountant.
+        extrapolated: the price in the federation that the run stands for; None if it stands for itself.
     """
 
     experiment: Experiment
@@ -154,19 +154,19 @@ class RunPrice:
 
     @property
     def plan(self) -> Plan:
-        """The plan, its noise fixed."""
+        """The plan with its final noise."""
         return self.experiment.plan
 
     @property
     def epsilon(self) -> float:
-        """The headline."""
+        """The headline ε: the largest over the clients."""
         return self.prices[0].epsilon if self.prices else 0.0
 
     def price(self, accountant: accounting.Accountant) -> float:
         """ε by that accountant, under the plan's own relation.
 
         Raises:
-            PrivacyError: it cannot price this plan.
+            PrivacyError: the accountant cannot price this plan.
         """
         for one in self.prices:
             if (one.accountant, one.relation) == (accountant, self.plan.relation):
@@ -175,7 +175,7 @@ class RunPrice:
         raise PrivacyError(f"accountant {accountant!r} cannot price this plan; allowed here: {able}")
 
     def rows(self) -> list[tuple[str, str]]:
-        """Name and value, for a table."""
+        """Names and values for a table."""
         plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
         rounds_K = np.bincount([client for cohort in self.experiment.cohorts for client in cohort], minlength=1)
         rows = [
@@ -207,10 +207,10 @@ class RunPrice:
 
 
 def account(config: ExperimentConfig) -> RunPrice:
-    """What a configuration will cost, without training.
+    """The price of a configuration in ε, without training.
 
     Raises:
-        ConfigError: nothing is promised, so nothing has a price; or as :func:`privfl.running.experiment.assemble`.
+        ConfigError: the configuration promises nothing, so it has no ε; or as :func:`privfl.running.experiment.assemble`.
     """
     experiment = assemble(config)
     plan, rounds = experiment.plan, config.rounds
@@ -226,7 +226,7 @@ def account(config: ExperimentConfig) -> RunPrice:
 
 
 def epsilon_by_round(experiment: Experiment) -> list[float]:
-    """ε after each round, from 0 rounds on: the largest over the clients so far."""
+    """ε after each round, beginning with 0 rounds: the largest over the clients so far."""
     spent, ledger = [0.0], experiment.ledger(0)
     for number in range(experiment.config.rounds):
         ledger.record(number, experiment.planned(number))
@@ -235,6 +235,6 @@ def epsilon_by_round(experiment: Experiment) -> list[float]:
 
 
 def epsilon_under(plan: Plan, experiment: Experiment) -> float:
-    """ε that the experiment would have under another plan with the same accounts and cohorts."""
+    """ε of the experiment under another plan with the same accounts and cohorts."""
     rounds = busiest_accounts(plan, experiment.data, experiment.cohorts, experiment.aggregator)
     return accounting.largest_epsilon(histories(plan, experiment.data, rounds), plan.delta)

@@ -1,4 +1,4 @@
-"""Carries out an experiment and writes down every round of it, so that it can be resumed at any moment."""
+"""Recording: carries out an experiment and writes every round into the run folder, so that the run can be resumed."""
 
 from __future__ import annotations
 
@@ -40,9 +40,13 @@ from privfl.vectors import state_of
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 
 _SECRET = "noise.key"
-"""The root of noise from the operating system: kept while the run goes on, so that a round that did not finish is computed
-again from the same draws and releases nothing twice; removed at the end, after which nobody can take the noise off."""
-# Accuracy on members is measured on at most so many of them, evenly spaced: a pass over all would cost as much as rounds.
+"""The root of noise that comes from the operating system.
+
+It is kept while the run goes on. An unfinished round is then computed again from the same draws and releases nothing twice. It
+is removed at the end, so that nobody can subtract the noise afterwards.
+"""
+# The number of members, evenly spaced, on which accuracy is measured. A pass over all members would take as long as several
+# rounds.
 _MEMBERS = 4_000
 
 RoundObserver = Callable[[RoundRecord, TimingRecord], None]
@@ -57,29 +61,29 @@ def run(
     observer: RoundObserver | None = None,
     processes: Processes = ALONE,
 ) -> RunFolder:
-    """Train, from the beginning or from where the folder stopped, and write everything down.
+    """Train from the beginning, or from the point at which the folder stopped, and write all records.
 
     Args:
         config: the resolved configuration.
         out: the run folder.
-        resume: go on with the run in ``out``, which must have been begun with the same configuration; begin it where
-            there is none.
-        overwrite: replace the run in ``out``, once it is sure that the new one begins.
+        resume: continue the run in ``out``, which must have the same configuration; begin it if there is none.
+        overwrite: replace the run in ``out`` as soon as the new one is sure to begin.
         observer: called after each round, for progress.
-        processes: those that carry the run out together, of which this is the first; the others call :func:`assist`.
+        processes: the processes that carry out the run together. This is the first; the others call :func:`assist`.
 
     Raises:
-        ConfigError, DataError, ModelError, RunFolderError, StorageError: one line each; what was written stays whole.
-        ProcessError: another process is gone; the same.
+        ConfigError, DataError, ModelError, RunFolderError, StorageError: the run cannot begin or continue. The folder stays
+            readable.
+        ProcessError: another process has ended. The folder stays readable.
     """
     if resume and overwrite:
-        raise ConfigError("--resume and --overwrite: a run goes on, or it is begun anew; give one of them")
+        raise ConfigError("--resume and --overwrite: contradict each other; give one of them")
     with _dismissing(processes):
         return _run(config, Path(out), resume, overwrite, observer, processes)
 
 
 def assist(config: ExperimentConfig, processes: Processes) -> None:
-    """What every process but the first does of a run: train as it is told, and write nothing."""
+    """Do another process' part of a run: train the clients that the first process assigns, and write nothing."""
     root: int | None = processes.broadcast()
     if root is None:
         return
@@ -89,7 +93,7 @@ def assist(config: ExperimentConfig, processes: Processes) -> None:
 
 @contextmanager
 def _dismissing(processes: Processes) -> Iterator[None]:
-    """Let the other processes go, however the run ends."""
+    """Release the other processes at the end of the run, even after an error."""
     try:
         yield
     except ProcessError:
@@ -137,7 +141,7 @@ def _go_on(folder: RunFolder, config: ExperimentConfig, observer: RoundObserver 
 
 @dataclass
 class _Recorder:
-    """Carries out an experiment and writes down every round of it."""
+    """Recorder: carries out an experiment and writes the records of every round."""
 
     experiment: Experiment
     folder: RunFolder
@@ -184,11 +188,11 @@ class _Recorder:
         self._finish(state, ledger, last or self._evaluate(state), stopped)
 
     def _stopped_before(self, rounds: int) -> str | None:
-        """Why the run ended with the last of so many rounds, where a crash came before its end was written."""
+        """The reason why the run ended with the last of that many rounds, if a crash came before the end was written."""
         return self.folder.rounds()[-1].stopped if rounds else None
 
     def _over_budget(self, round_number: int, ledger: Ledger) -> str | None:
-        """Why the next round must not begin; None where it may."""
+        """The reason why the next round would exceed the budget; None if it may begin."""
         plan, events = self.experiment.plan, self.experiment.planned(round_number)
         if plan.budget is None or not events:
             return None
@@ -211,7 +215,7 @@ class _Recorder:
         )
 
     def _personal(self, state: ServerState) -> Spread | None:
-        """Each client's own model on its own hold-out; clients that never took part are left out."""
+        """The spread of each client's own model on its own hold-out. Clients that never took part are left out."""
         experiment, owner_N = self.experiment, self.experiment.data.owner_N[self.holdout_N]
         outputs, rows = list[Tensor](), list[NDArray[np.int64]]()
         for client, one in sorted(state.clients.items()):
@@ -227,7 +231,7 @@ class _Recorder:
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
-        # Under privacy an example that overflows has no loss to report, and must not end the run.
+        # Under privacy, an example whose loss overflows must not end the run. Its loss is left out of the mean.
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         self.losses.append(self.experiment.validation_loss(outcome))
         lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
@@ -258,7 +262,7 @@ class _Recorder:
             views.observe_transcripts(self.folder, state.round, transcripts)
 
     def _commit(self, before: ServerState, outcome: Outcome, record: RoundRecord, timing: TimingRecord) -> None:
-        """Write a finished round: what was spent before what was seen, and the point to resume from last of all."""
+        """Write a finished round: the ledger before the views, and the state for resuming last of all."""
         append_line(self.folder.path / "ledger.jsonl", Entry.of(before.round, outcome.events))
         self._observe(before, outcome)
         self.folder.append(record, timing)
@@ -283,10 +287,12 @@ class _Recorder:
                 tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             why = first_line(error)
-            raise RunFolderError(f"{self.folder.path}: its state is damaged ({why}); begin it anew with --overwrite") from None
+            raise RunFolderError(
+                f"{self.folder.path}: its state is damaged ({why}); replace the run with --overwrite"
+            ) from None
         ledger.resume(spent, done, self.experiment.planned)
         self.folder.rewind(done)
-        # Clients' states stay on the CPU.
+        # Client states stay on the CPU.
         clients = unstacked(_under("of", tensors))
         tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
         optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
@@ -314,7 +320,7 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # A float32 for each entry, and one for the weight.
+                # One float32 per entry and one for the weight.
                 bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
             ),
         )
@@ -330,10 +336,10 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _kept_secret(folder: RunFolder) -> Seed | None:
-    """The root of the run's noise, where it was drawn from the operating system.
+    """The root of the run's noise if it came from the operating system, else None.
 
     Raises:
-        RunFolderError: it is gone, so that a round that did not finish could not be computed again from the same noise.
+        RunFolderError: the file is gone, so an unfinished round cannot be computed again with the same noise.
     """
     if getattr(folder.config.privacy, "randomness", "seeded") == "seeded":
         return None
@@ -341,12 +347,12 @@ def _kept_secret(folder: RunFolder) -> Seed | None:
         return Seed(int.from_bytes((folder.path / _SECRET).read_bytes(), "big"))
     except OSError:
         raise RunFolderError(
-            f"{folder.path}: its noise.key is gone, and with it the noise of the run; begin it anew with --overwrite"
+            f"{folder.path}: its noise.key is missing, so its noise cannot be drawn again; replace the run with --overwrite"
         ) from None
 
 
 def environment(device: torch.device) -> Environment:
-    """The machine and the versions that this process runs on."""
+    """The machine and the package versions of this process."""
     packages: Mapping[str, str] = {name: importlib.metadata.version(name) for name in _PACKAGES}
     return Environment(
         format=FORMAT,

@@ -1,28 +1,28 @@
-"""The run folder: what is in it, written so that a crash at any moment loses nothing, and read back typed.
+"""The run folder: its files, written so that a crash at any moment loses nothing, and read as typed records.
 
 ::
 
     config.toml          the resolved configuration; it re-runs the run
     environment.json     versions, device and machine, and the version of this format
-    membership.npz       owner_N, candidate_N, member_N: who had which example of the pool, and who was a member
-    partition.json       clients, classes, and how many members of each class each client had
+    membership.npz       owner_N, candidate_N, member_N: the owner of each example of the pool, and the members
+    partition.json       clients, classes, and the number of members of each class at each client
     rounds.jsonl         one RoundRecord a line; the same seed gives the same bytes
     timings.jsonl        one TimingRecord a line: seconds, which no seed repeats
-    ledger.jsonl         in the first line the terms of ε, then every noise draw of every client, a line a round
-    views/               what each adversary saw, a file a round
-    transcripts/         all that clients sent under secure aggregation, a file for each attempt at a round
+    ledger.jsonl         the terms of ε in the first line, then every noise draw of every client, a line a round
+    views/               the views of the adversaries, a file a round
+    transcripts/         all messages of clients under secure aggregation, a file for each attempt at a round
     state.safetensors    the point to resume from
-    noise.key            the root of noise from the operating system, while the run goes on; removed at its end
+    noise.key            the root of noise from the operating system; removed at the end of the run
     model.safetensors    the final model, as `load_state_dict` of the model takes it
     result.json          the figures of the run
-    attacks/             what the attacks found
+    attacks/             the findings of the attacks
     figures/ report.html the page
     privacy_card.json    the page's privacy card, for machines
-    .lock                keeps a second process out while one is at work
+    .lock                locks the folder against a second process
 
-Every file but the three ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written
-last in a round: whatever lies beyond it is a round that did not finish, and is dropped on resume. The round is then
-computed again from the same streams, so it releases the same values and costs no further privacy.
+Every file but the three ``.jsonl`` is written beside its place and then moved into it. ``state.safetensors`` is written last in
+a round. Records beyond it belong to an unfinished round and are dropped on resume. The round is then computed again from the
+same streams, so it releases the same values and costs no further privacy.
 """
 
 from __future__ import annotations
@@ -47,12 +47,12 @@ from privfl.shelves import SHELVES
 from privfl.storage import append_line, npz, storing, write_atomic, write_json
 
 if TYPE_CHECKING:
-    # It would import SciPy, which a command that only looks into a folder need not wait for.
+    # Importing it would load SciPy, which commands that only read a folder need not wait for.
     from privfl.auditing.questions import Finding
 
 FORMAT = 4
 
-# What a crash leaves of a run folder that was not begun: its configuration is written last.
+# Files that a crash may leave before the run has begun. The configuration is written last.
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
 _LATER = {
     *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
@@ -67,25 +67,25 @@ Line = TypeVar("Line", RoundRecord, TimingRecord)
 
 @dataclass(frozen=True)
 class RunFolder:
-    """A folder of one run."""
+    """The folder of one run."""
 
     path: Path
 
     def __post_init__(self) -> None:
-        # A path may be given as text.
+        # The path may be text.
         object.__setattr__(self, "path", Path(self.path))
 
     @classmethod
     @contextmanager
     def reserving(cls, path: Path, overwrite: bool = False) -> Iterator[RunFolder]:
-        """A folder for a new run, from which other processes are kept out; of a run that does not begin nothing is left.
+        """Reserve a folder for a new run and lock it. If the run does not begin, nothing is left of it.
 
         Args:
-            path: where.
-            overwrite: a run that is there may be replaced by :meth:`clear`.
+            path: the folder.
+            overwrite: whether an existing run may be replaced by :meth:`clear`.
 
         Raises:
-            RunFolderError: there is something else at ``path`` already, or it cannot be written.
+            RunFolderError: something else exists at ``path``, or it cannot be written.
         """
         made = [folder for folder in (path, *path.parents) if not folder.exists()]
         folder = cls.reserve(path, overwrite)
@@ -97,24 +97,24 @@ class RunFolder:
                     folder._withdraw(made)
 
     def _withdraw(self, made: Iterable[Path]) -> None:
-        """Remove what was written before the run began, and the folders ``made`` for it, the innermost first."""
+        """Remove files that were written before the run began, and the folders ``made`` for it, the innermost first."""
         for entry in self.path.iterdir():
             entry.unlink()
         for folder in made:
-            # Another run may have been put beside this one.
+            # Another run may have been placed beside this one.
             with suppress(OSError):
                 folder.rmdir()
 
     @classmethod
     def reserve(cls, path: Path, overwrite: bool = False) -> RunFolder:
-        """A folder for a new run: an empty one, or one in which a run had barely begun when it crashed.
+        """Reserve a folder for a new run: an empty one, or one in which a run crashed before it began.
 
         Args:
-            path: where.
-            overwrite: a run may be there, with nothing beside it that no run writes.
+            path: the folder.
+            overwrite: whether it may hold a run, as long as it holds no other files.
 
         Raises:
-            RunFolderError: there is something else at ``path`` already, or it cannot be written.
+            RunFolderError: something else exists at ``path``, or it cannot be written.
         """
         with storing(path):
             path.mkdir(parents=True, exist_ok=True)
@@ -122,20 +122,20 @@ class RunFolder:
         if (path / "config.toml").exists():
             if not overwrite:
                 raise RunFolderError(
-                    f"{path}: holds a run; go on with it by --resume, begin it anew with --overwrite, "
+                    f"{path}: holds a run; continue it with --resume, replace it with --overwrite, "
                     "or choose another folder with --out"
                 )
             foreign = sorted(found - _BEGINNING - _LATER)
             if foreign:
                 raise RunFolderError(
-                    f"{path}: holds {foreign[0]!r}, which no run writes; move it away, or choose another folder with --out"
+                    f"{path}: holds {foreign[0]!r}, which no run has; move it away, or choose another folder with --out"
                 )
         elif found - _BEGINNING:
             raise RunFolderError(f"{path}: is neither empty nor a run folder; choose another folder with --out")
         return cls(path)
 
     def clear(self) -> None:
-        """Remove the run that is here, and keep its lock. ``config.toml`` goes last: until then it can be cleared again.
+        """Remove the run and keep its lock. ``config.toml`` is removed last, so that an interrupted removal can be repeated.
 
         Raises:
             RunFolderError, StorageError: as :func:`storing`.
@@ -150,13 +150,13 @@ class RunFolder:
     def begin(
         self, config: ExperimentConfig, environment: Environment, who: Mapping[str, NDArray[Any]], partition: PartitionRecord
     ) -> None:
-        """Write down what a run starts from. ``config.toml`` comes last: with it, the folder is a run folder.
+        """Write the starting point of a run. ``config.toml`` is written last: it makes the folder a run folder.
 
         Args:
             config: the resolved configuration.
             environment: versions and machine.
             who: ``owner_N``, ``candidate_N`` and ``member_N``.
-            partition: who has how much of which class.
+            partition: the number of examples of each class at each client.
         """
         self.write("environment.json", environment)
         write_atomic(self.path / "membership.npz", npz(who))
@@ -165,10 +165,10 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: Path | str) -> RunFolder:
-        """An existing run folder.
+        """Open an existing run folder.
 
         Raises:
-            RunFolderError: it is none, or was written in another version of this format.
+            RunFolderError: the folder holds no run, or one of another version of this format.
         """
         path = Path(path)
         folder = cls(path)
@@ -187,7 +187,7 @@ class RunFolder:
 
     @classmethod
     def of(cls, given: RunFolder | Path | str) -> RunFolder:
-        """The folder itself, or the one that lies at a path.
+        """The folder itself, or the folder at a path.
 
         Raises:
             RunFolderError: as :meth:`open`.
@@ -195,20 +195,20 @@ class RunFolder:
         return given if isinstance(given, RunFolder) else cls.open(given)
 
     def is_of(self, config: ExperimentConfig) -> bool:
-        """Whether the run was begun with ``config``; not where its own cannot be read."""
+        """Whether the run was begun with ``config``; False if its own configuration cannot be read."""
         try:
             return self.config == config
         except ConfigError:
             return False
 
     def require_same(self, config: ExperimentConfig) -> None:
-        """Raise unless ``config`` is the one that this folder was begun with.
+        """Raise unless the run was begun with ``config``.
 
         Raises:
             RunFolderError: names the first setting that differs.
         """
         for key, before, now in _differences(self.config.model_dump(), config.model_dump(), ""):
-            way_out = "choose another --out, or begin it anew with --overwrite"
+            way_out = "choose another --out, or replace it with --overwrite"
             if key.startswith("attacks."):
                 way_out = f"then `privfl attack {self.path} {key}={now if isinstance(now, int) else '...'}` changes that"
             raise RunFolderError(
@@ -217,17 +217,17 @@ class RunFolder:
             )
 
     def change_attacks(self, config: ExperimentConfig) -> None:
-        """Make ``config`` that of the folder; it may differ in its attacks, which come after the training."""
+        """Replace the stored configuration by ``config``, which may differ only in its attacks. They come after training."""
         assert all(key.startswith("attacks.") for key, _, _ in _differences(self.config.model_dump(), config.model_dump(), ""))
         if config != self.config:
             write_atomic(self.path / "config.toml", dump(config).encode())
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep every other process out of the folder. The lock goes with the process, however that ends.
+        """Lock the folder against other processes. The lock ends with the process, even after a crash.
 
         Raises:
-            RunFolderError: another process is at work on the folder.
+            RunFolderError: another process has locked the folder.
         """
         with storing(self.path):
             lock = FileLock(self.path / ".lock", timeout=0)
@@ -235,7 +235,7 @@ class RunFolder:
                 lock.acquire()
             except Timeout:
                 raise RunFolderError(
-                    f"{self.path}: another process is at work on it; wait for it, or choose another --out"
+                    f"{self.path}: another process is using it; wait until it ends, or choose another --out"
                 ) from None
         try:
             yield
@@ -243,7 +243,7 @@ class RunFolder:
             lock.release()
 
     def require_same_place(self, here: Environment) -> None:
-        """Raise unless device and versions are those that the run was begun with: others draw other noise.
+        """Raise unless device and versions are those with which the run was begun. Others would draw other noise.
 
         Raises:
             RunFolderError: names the first that differs.
@@ -251,32 +251,32 @@ class RunFolder:
         for key, before, now in _differences(self.environment.model_dump(), here.model_dump(), ""):
             if key.startswith(("device", "packages.", "python")):
                 raise RunFolderError(
-                    f"{self.path}: was begun with {key} {before}, here it is {now}; "
-                    "go on there, or begin it anew with --overwrite"
+                    f"{self.path}: was begun with {key} {before}, and here it is {now}; "
+                    "resume it there, or replace it with --overwrite"
                 )
 
     def require_same_data(self, digest: str) -> None:
-        """Raise unless the data are those that the run was begun with.
+        """Raise unless the data are those with which the run was begun.
 
         Raises:
-            RunFolderError: they are not.
+            RunFolderError: the data differ.
         """
         if self.partition.digest != digest:
             raise RunFolderError(
-                f"{self.path}: the data here are not those that the run was begun with; "
-                "run its config.toml anew, its data set's shuffling seeded, if it has any"
+                f"{self.path}: the data differ from those that the run was begun with; "
+                "restore them, or run its config.toml again (a data set that shuffles must use a fixed seed)"
             )
 
     def require_same_constants(self, constants: str) -> None:
-        """Raise unless the model holds, beside its weights, what that of the run held.
+        """Raise unless the model has the same values beside its weights as the run's model.
 
         Raises:
-            RunFolderError: it does not.
+            RunFolderError: they differ.
         """
         if self.partition.constants != constants:
             raise RunFolderError(
-                f"{self.path}: the model here has other constants (buffers, frozen weights, plain tensors) than the run's; "
-                "bring back the files or the code that they came from, or run its config.toml anew"
+                f"{self.path}: the constants of the model (buffers, frozen weights, plain tensors) differ from the run's; "
+                "restore the files or the code that they came from, or run its config.toml again"
             )
 
     @property
@@ -286,12 +286,12 @@ class RunFolder:
 
     @property
     def environment(self) -> Environment:
-        """Where the run was made."""
+        """The machine and versions of the run."""
         return self._read("environment.json", Environment)
 
     @property
     def partition(self) -> PartitionRecord:
-        """Who had how much of which class."""
+        """The number of examples of each class at each client."""
         return self._read("partition.json", PartitionRecord)
 
     @property
@@ -305,10 +305,10 @@ class RunFolder:
 
     @property
     def findings(self) -> tuple[Finding, ...]:
-        """What the attacks found, a finding for each adversary and question; none if nobody attacked.
+        """The findings of the attacks, one for each adversary and question; empty if the run was not attacked.
 
         Raises:
-            RunFolderError: the record is damaged, or of another version.
+            RunFolderError: the record is damaged or of another version.
         """
         path = self.path / "attacks" / "summary.json"
         try:
@@ -322,12 +322,12 @@ class RunFolder:
             ) from None
 
     def write_findings(self, findings: Iterable[Finding]) -> None:
-        """Write what the attacks found, in place of what they found before."""
+        """Write the findings of the attacks, replacing earlier ones."""
         write_json(self.path / "attacks" / "summary.json", {"findings": [one.model_dump() for one in findings]})
 
     @property
     def finished(self) -> bool:
-        """Whether the run came to its end, or to the end of its budget."""
+        """Whether the run ended, by its number of rounds or early."""
         return (self.path / "result.json").is_file()
 
     def rounds(self) -> list[RoundRecord]:
@@ -335,16 +335,16 @@ class RunFolder:
         return self._lines("rounds.jsonl", RoundRecord)
 
     def timings(self) -> list[TimingRecord]:
-        """The seconds of all finished rounds, in order."""
+        """The timings of all finished rounds, in order."""
         return self._lines("timings.jsonl", TimingRecord)
 
     def append(self, record: RoundRecord, timing: TimingRecord) -> None:
-        """Add one round's records; on disk when this returns."""
+        """Append one round's records. They are on disk when this returns."""
         append_line(self.path / "rounds.jsonl", record)
         append_line(self.path / "timings.jsonl", timing)
 
     def rewind(self, rounds: int) -> None:
-        """Drop the records of all rounds from number ``rounds`` on, and a half-written last line."""
+        """Drop the records of all rounds from number ``rounds`` on, and an incomplete last line."""
         for name, lines_before in (("ledger.jsonl", 1), ("rounds.jsonl", 0), ("timings.jsonl", 0)):
             path = self.path / name
             lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
@@ -358,7 +358,9 @@ class RunFolder:
         try:
             return kind.model_validate_json((self.path / name).read_bytes())
         except FileNotFoundError:
-            raise RunFolderError(f"{self.path}: has no {name}: the run has not come that far; go on with --resume") from None
+            raise RunFolderError(
+                f"{self.path}: has no {name}: the run has not come that far; continue it with --resume"
+            ) from None
         except ValidationError as error:
             raise RunFolderError(
                 f"{self.path / name}: is damaged ({error.errors()[0]['msg']}); run its config.toml again"
@@ -371,18 +373,18 @@ class RunFolder:
         try:
             records = [kind.model_validate_json(line) for line in path.read_bytes().splitlines()]
         except ValidationError as error:
-            raise RunFolderError(f"{path}: is damaged ({error.errors()[0]['msg']}); mend it with --resume") from None
+            raise RunFolderError(f"{path}: is damaged ({error.errors()[0]['msg']}); repair it with --resume") from None
         if [record.round for record in records] != list(range(len(records))):
             raise RunFolderError(
-                f"{path}: is damaged (a round is missing or twice there); run the config.toml of its folder anew"
+                f"{path}: is damaged (a round is missing or repeated); run the config.toml of its folder again"
             )
         return records
 
 
 def _finding(record: Mapping[str, Any]) -> Finding:
-    """A finding, of the type that its question gives it."""
+    """A finding, with the type that belongs to its question."""
     kind: type[Finding] = SHELVES["question"].find(record["question"]).finding
-    # As JSON, in which a list stands for a tuple.
+    # JSON validation accepts a list for a tuple.
     return kind.model_validate_json(json.dumps(record))
 
 

@@ -1,4 +1,4 @@
-"""Early stopping: a run ends after a number of rounds without a better loss on examples that clients keep for validation."""
+"""Early stopping: ends a run after several rounds without a better loss on the clients' validation examples."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ _CAVEAT = "which round that was depends on the clients' examples, and so tells o
 
 
 def no_better(losses: Sequence[float | None], settings: EarlyStopping) -> str | None:
-    """Why a run ends with the last of these rounds; None if it goes on.
+    """The reason why a run ends with the last of these rounds; None if it goes on.
 
     Args:
-        losses: the validation loss after each round; None if the model did not move in it, which counts for nothing.
-        settings: how long to wait for a better one, and how much better it must be.
+        losses: the validation loss after each round; None if the model did not change, and that round then does not count.
+        settings: the number of rounds to wait for a better loss, and the smallest improvement that counts.
     """
     best, at, waited = math.inf, None, 0
     for number, loss in enumerate(losses):

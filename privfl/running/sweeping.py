@@ -1,7 +1,7 @@
-"""Independent runs of one configuration at several settings, side by side: over cores, GPUs, or a Slurm cluster.
+"""Sweeps: independent runs of one configuration with different settings, on cores, GPUs or a Slurm cluster.
 
-Each run is a process of its own that does what ``privfl run ... --resume`` does: one that fails or is killed takes no other
-with it, and a sweep that is started again goes on where it was.
+Each run is a process of its own that does the same as ``privfl run ... --resume``. If one fails or is killed, the others go on.
+If a sweep is started again, it continues unfinished runs.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _CARDS = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a sweep: its settings, ``key=value``, and its folder's name."""
+    """One run of a sweep: its settings, ``key=value``, and the name of its folder."""
 
     overrides: tuple[str, ...]
     name: str
@@ -35,7 +35,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Ended:
-    """How a run ended: its folder, the process' exit code, and its last words."""
+    """The end of a run: its folder, the exit code of its process, and the last line of its output."""
 
     variant: Variant
     folder: Path
@@ -47,15 +47,15 @@ SweepObserver = Callable[[Ended], None]
 
 
 def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
-    """Every combination of the settings' values, each a configuration that can be run.
+    """Every combination of the settings' values, each checked to be a valid configuration.
 
     Args:
         config: a TOML file.
-        settings: ``key=value`` as for a run; ``key=a,b,c`` tries each of them, ``key=0..4`` each integer, 4 included. Commas
-            within brackets or quotes do not count.
+        settings: ``key=value`` as for a run. ``key=a,b,c`` tries each value, and ``key=0..4`` each integer from 0 to 4. Commas
+            within brackets or quotes do not separate values.
 
     Raises:
-        ConfigError: a combination is none, or a key is given twice.
+        ConfigError: a combination is not a valid configuration, or a key is given twice.
     """
     choices: list[tuple[str, list[str]]] = []
     for setting in settings:
@@ -75,7 +75,7 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
 
 
 def _values(text: str) -> list[str]:
-    """``0..2`` -> 0, 1, 2; else the parts between commas that are in no bracket and no quotation."""
+    """``0..2`` -> 0, 1, 2; else the parts between commas that are outside of brackets and quotes."""
     whole = _RANGE.fullmatch(text)
     if whole and int(whole[2]) < int(whole[1]):
         raise ConfigError(f"{text}: is an empty range; write the smaller number first, {whole[2]}..{whole[1]}")
@@ -105,23 +105,23 @@ def run_here(
     overwrite: bool = False,
     observer: SweepObserver | None = None,
 ) -> list[Ended]:
-    """Run them on this machine, ``jobs`` at a time, each on the next free GPU where there are any.
+    """Run the variants on this machine, ``jobs`` at a time, each on the next free GPU if there are any.
 
     Args:
         config: a TOML file.
         chosen: from :func:`variants`.
-        out: where their folders are made.
-        jobs: how many at a time, at least 1.
-        gpus: how many GPUs there are; 0: none.
-        overwrite: replace the runs that are there; they go on otherwise.
+        out: the folder for the run folders.
+        jobs: the number of runs at a time, at least 1.
+        gpus: the number of GPUs; 0 if there are none.
+        overwrite: replace existing runs; otherwise continue them.
         observer: called when a run has ended.
     """
     from joblib import Parallel, delayed
 
-    # With it comes torch, and the command line has to be quick to help.
+    # Imported here because it imports torch, and the command line must start quickly.
     from privfl.processes import share_of_threads
 
-    # Of the cards that this process may use, whose numbers may be others than theirs on the machine.
+    # GPUs that this process may use. Their numbers may differ from those on the machine.
     cards = [name for name in os.environ.get(_CARDS, "").split(",") if name] or list(map(str, range(gpus)))
     free: queue.SimpleQueue[int] = queue.SimpleQueue()
     for place in range(jobs):
@@ -136,7 +136,7 @@ def run_here(
             free.put(place)
 
     ended = []
-    # Threads, for each only waits for a process of its own.
+    # Threads are enough, because each only waits for a process.
     for result in Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(delayed(one)(v) for v in chosen):
         ended.append(result)
         if observer is not None:
@@ -153,18 +153,18 @@ def run_on_cluster(
     parameters: Mapping[str, str | int],
     overwrite: bool = False,
 ) -> list[Ended]:
-    """Run them as one job array, and wait for all.
+    """Run the variants as one job array and wait for all of them.
 
     Args:
         config: a TOML file.
         chosen: from :func:`variants`.
-        out: where their folders are made, and the scheduler's logs; all nodes must see it.
-        cluster: ``slurm``; ``local`` and ``debug`` are submitit's own, to try it without a cluster.
-        parameters: what the scheduler is asked for, by submitit's names (``timeout_min``, ``slurm_partition``, ...).
-        overwrite: replace the runs that are there; they go on otherwise.
+        out: the folder for the run folders and the scheduler's logs; all nodes must see it.
+        cluster: ``slurm``; ``local`` and ``debug`` are submitit's own modes for a try without a cluster.
+        parameters: requests to the scheduler by submitit's names (``timeout_min``, ``slurm_partition``, ...).
+        overwrite: replace existing runs; otherwise continue them.
 
     Raises:
-        ConfigError: submitit is not installed, or refuses a parameter.
+        ConfigError: submitit is not installed, or it refuses a parameter.
     """
     try:
         import submitit
@@ -183,7 +183,7 @@ def run_on_cluster(
 
 
 def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool = False) -> Ended:
-    """Run one to its end, or resume it, or replace it; what it says goes to ``NAME.log`` beside its folder."""
+    """Run one variant to its end, resume it or replace it. Its output goes to ``NAME.log`` beside its folder."""
     folder, log = out / variant.name, out / f"{variant.name}.log"
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)

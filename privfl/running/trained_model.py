@@ -1,4 +1,4 @@
-"""The trained model of a finished run: as a module, and as a file that other programs read."""
+"""The trained model of a finished run, as a module and as a file for other programs."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ from privfl.tables import narrow
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A trained module in evaluation mode on the CPU, with two examples of the test split that show what it takes.
+    """A trained module in evaluation mode on the CPU, with two examples of the test split as example inputs.
 
     Args:
         module: is called with ``*args, **kwargs``.
-        args: one tensor; or one dictionary of tensors, or nothing, if the model takes several inputs.
+        args: one tensor. If the model takes several inputs, it is one dictionary of tensors or empty.
         kwargs: the inputs that the model takes by name.
     """
 
@@ -44,16 +44,16 @@ class TrainedModel:
 
     @classmethod
     def of(cls, folder: RunFolder) -> TrainedModel:
-        """Build the model of a run and load its final weights. The data are read, since they decide the model's shape.
+        """Build the model of a run and load its final weights. The data are read, because the model's shape depends on them.
 
         Raises:
             RunFolderError: the run has not finished, or its weights are damaged.
-            ModelError: the model's code is not that of the run any more.
-            ConfigError, DataError: the model or the data are not here.
+            ModelError: the model's code has changed since the run.
+            ConfigError, DataError: the model or the data are missing.
         """
         path = folder.path / "model.safetensors"
         if not folder.finished or not path.exists():
-            raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; go on with --resume")
+            raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; continue it with --resume")
         config, seed = folder.config, Seed(folder.config.seed)
         task = narrow(config.task, Task)
         loaded = task.fitting(narrow(config.data, Dataset).load())
@@ -63,24 +63,24 @@ class TrainedModel:
         try:
             module.load_state_dict(load_file(path))
         except (OSError, SafetensorError) as error:
-            raise RunFolderError(f"{path}: is damaged ({first_line(error)}); run config.toml of its folder anew") from None
+            raise RunFolderError(f"{path}: is damaged ({first_line(error)}); run the config.toml of its folder again") from None
         except RuntimeError as error:
             # The second line names the first parameter that is missing, unknown or of another shape.
             detail = " ".join(str(error).split("\n\t")[1:2]) or first_line(error)
             raise ModelError(
                 f"model.kind = {config.model.kind!r}: does not take the weights in {path} ({detail.strip()}); "
-                "bring back the code that the run was trained with"
+                "restore the code that the run was trained with"
             ) from None
         if not item.inputs:
             return cls(module.eval(), (x_B,), {})
         by_name_alone(module)
-        # Copies: an exported program would ask every input to be a part of a row.
+        # Copies, because an exported program would require every input to be a part of a row.
         inputs = {name: value.clone() for name, value in unpacked(x_B, loaded.train.fields, item.inputs).items()}
         return cls(module.eval(), (inputs,), {}) if item.as_dictionary else cls(module.eval(), (), inputs)
 
     @property
     def free(self) -> Any:
-        """For an exporter: the first dimension of every input is free."""
+        """Dynamic shapes for an exporter: the first dimension of every input may have any size."""
         any_batch = {0: torch.export.Dim.DYNAMIC}
         if self.kwargs:
             return dict.fromkeys(self.kwargs, any_batch)
@@ -88,28 +88,27 @@ class TrainedModel:
 
 
 def export(folder: RunFolder, out: Path | str) -> Path:
-    """Write the trained model of a run as a file of the format that the file's suffix names.
+    """Write the trained model of a run to a file; the suffix of its name selects the format.
 
-    ``.safetensors`` holds the weights by the names of ``state_dict``. ``.pt2`` is a program of ``torch.export``, which
-    ``torch.export.load`` reads without the model's code. ``.onnx`` has one input ``x``, or those that the
-    model takes by name, and one output ``outputs``. The last two
-    take batches of any size.
+    ``.safetensors`` holds the weights under the names of ``state_dict``. ``.pt2`` is a program of ``torch.export``, which
+    ``torch.export.load`` reads without the model's code. ``.onnx`` has one input ``x``, or the inputs that the model takes by
+    name, and one output ``outputs``. ``.pt2`` and ``.onnx`` accept batches of any size.
 
     Args:
         folder: a finished run.
-        out: the file; one that exists is replaced.
+        out: the file; an existing one is replaced.
 
     Returns:
         ``out``.
 
     Raises:
-        ConfigError: an unknown suffix, or a package that the format needs is not installed.
+        ConfigError: the suffix is unknown, or a package that the format needs is not installed.
         ModelError: the model cannot be exported.
         RunFolderError, DataError: as :meth:`TrainedModel.of`.
     """
     out = Path(out)
     if out.suffix not in _WRITERS:
-        raise ConfigError(f"{out}: has no suffix of a format that models are exported to; use {_listed(_WRITERS)}")
+        raise ConfigError(f"{out}: has no suffix of an export format; use {_listed(_WRITERS)}")
     if out.suffix == ".onnx":
         _require_onnx()
     write_atomic(out, _WRITERS[out.suffix](folder))
@@ -133,7 +132,9 @@ def _safetensors(folder: RunFolder) -> bytes:
     try:
         return (folder.path / "model.safetensors").read_bytes()
     except FileNotFoundError:
-        raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; go on with --resume") from None
+        raise RunFolderError(
+            f"{folder.path}: has no trained model: the run has not finished; continue it with --resume"
+        ) from None
 
 
 def _pt2(folder: RunFolder) -> bytes:
@@ -168,10 +169,10 @@ def _onnx(folder: RunFolder) -> bytes:
 
 
 def _exported(folder: RunFolder, save: Callable[[], Any]) -> Any:
-    """Call an exporter of PyTorch, whose errors are of many types.
+    """Call an exporter of PyTorch and turn its errors, which have many types, into one.
 
     Raises:
-        ModelError: one line, with the exporter's own words.
+        ModelError: one line with the exporter's own message.
     """
     try:
         with torch.no_grad(), warnings.catch_warnings():

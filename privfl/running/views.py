@@ -1,19 +1,19 @@
-"""What each adversary sees; the only door that attacks have.
+"""Views: the parts of a run that each adversary sees. Attacks have no other access to a run.
 
 ==================  ==============================================================================================
 adversary           sees
 ==================  ==============================================================================================
 external            the final model
 client              every global model, before and after each round (and its own data)
-server              also who took part and whose updates arrived, and what the aggregator let it see: else each client's
-                    update, under secure aggregation sums, and all that clients sent on the way to them (public keys, sizes of
-                    sealed boxes, masked vectors, revealed shares)
-malicious_server    also chooses the models it sends; no run has one yet
+server              also the participants, the survivors, and the values that the aggregator reveals. In the clear
+                    these are the clients' updates. Under secure aggregation they are sums, and all messages that
+                    clients sent (public keys, sizes of sealed boxes, masked vectors, revealed shares)
+malicious_server    also chooses the models that it sends; no run has one yet
 ==================  ==============================================================================================
 
-A round's view is one safetensors file in ``views/``. Under secure aggregation no update of a single client is ever
-written, so no attack can read one, not even by mistake. What clients sent is in ``transcripts/``, a file for each attempt
-at a round; its keys and masks are fresh in every run, so that it is no part of what a seed repeats.
+A round's view is one safetensors file in ``views/``. Under secure aggregation no update of a single client is ever written, so
+no attack can read one, not even by mistake. Messages of clients are in ``transcripts/``, one file for each attempt at a round.
+Their keys and masks are fresh in every run, so the same seed does not repeat them.
 """
 
 from __future__ import annotations
@@ -49,10 +49,10 @@ _PIECE = 2**20
 
 
 class _File:
-    """One file of named tensors, mapped into memory, each copied when it is asked for. It does not know its own name."""
+    """One file of named tensors, mapped into memory; a tensor is copied when it is read. The object does not know its path."""
 
     def __init__(self, path: Path) -> None:
-        # A damaged file is an error of whoever asks for it, which may be nobody.
+        # A damaged file is an error only for a caller that reads it.
         self._damage = f"{path.name}: is damaged"
         try:
             self._tensors: Any = safe_open(path, framework="pt")
@@ -68,7 +68,7 @@ class _File:
         return found.clone()
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of them, by name."""
+        """All tensors by name."""
         return {name: self[name] for name in self._names()}
 
     def _names(self) -> list[str]:
@@ -83,7 +83,7 @@ def _opened(path: Path) -> _File | None:
 
 
 def _numbered(folder: Path) -> dict[int, list[_File]]:
-    """The files ``round_NUMBER.safetensors``, or ``round_NUMBER_ATTEMPT.safetensors``, by number, attempt after attempt."""
+    """The files ``round_NUMBER.safetensors`` or ``round_NUMBER_ATTEMPT.safetensors`` by round, in the order of the attempts."""
     found: dict[int, list[_File]] = {}
     for path in sorted(folder.glob("round_*.safetensors"), key=_place):
         found.setdefault(_place(path)[0], []).append(_File(path))
@@ -95,9 +95,9 @@ def _place(path: Path) -> tuple[int, ...]:
 
 
 class _Kept:
-    """The files of one run that an adversary may read, opened; neither a path nor a folder is reachable from here.
+    """The opened files of one run that an adversary may read; no path or folder can be reached from it.
 
-    Files are mapped into memory, and a tensor is copied when it is asked for: a view of many rounds takes no memory.
+    Files are mapped into memory, and a tensor is copied when it is read, so a view of many rounds takes no memory.
     """
 
     def __init__(self, folder: RunFolder, adversary: Adversary) -> None:
@@ -128,11 +128,11 @@ class _Kept:
         return self._rounds[number][0]
 
     def rounds(self) -> tuple[int, ...]:
-        """The rounds that were kept."""
+        """The rounds whose views were kept."""
         return tuple(sorted(self._rounds))
 
     def transcripts(self, number: int) -> list[dict[str, Tensor]]:
-        """Attempt by attempt, all that clients sent in that round.
+        """All messages that clients sent in that round, one dictionary per attempt.
 
         Raises:
             ViewError: the run kept none.
@@ -148,10 +148,10 @@ class _Kept:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ExternalView:
-    """The final model, which whoever is given it sees.
+    """The view of an external adversary: the final model.
 
-    A view hands out tensors and numbers. It does not lead to the run folder, which holds the truth about who was a member, nor
-    do its errors name it.
+    A view returns tensors and numbers. It does not lead to the run folder, which holds the truth about the members, and its
+    errors do not name the folder.
     """
 
     layout: Layout
@@ -163,25 +163,25 @@ class ExternalView:
         Raises:
             ViewError: the run has not finished.
         """
-        # Beside what was trained it has the model's constants.
+        # The file also holds the model's constants.
         named = self._kept.model()
         return self.layout.flatten({name: value for name, value in named.items() if name in self.layout.names})
 
     def rounds_read(self) -> tuple[int, ...]:
-        """The rounds that were looked at so far, in order; none if only the final model was."""
+        """The rounds that were read so far, in order; empty if only the final model was."""
         return tuple(sorted(self._kept.rounds_read))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ClientView(ExternalView):
-    """The global models, which a client sees that takes part in the run, beside its own data."""
+    """The view of a client that takes part in the run: the global models, beside its own data."""
 
     def rounds(self) -> tuple[int, ...]:
-        """The rounds that the run kept views of, in order."""
+        """The rounds of which the run kept views, in order."""
         return self._kept.rounds()
 
     def model_before(self, round_number: int) -> Tensor:
-        """The global model that round began with, a vector of length D.
+        """The global model at the beginning of that round, a vector of length D.
 
         Raises:
             ViewError: the run kept no such view.
@@ -191,7 +191,7 @@ class ClientView(ExternalView):
 
 @dataclass(frozen=True, eq=False, repr=False)
 class ServerView(ClientView):
-    """What the server sees that does what the protocol says and looks at everything it gets."""
+    """The view of a server that follows the protocol and looks at everything that it receives."""
 
     def participants(self, round_number: int) -> list[int]:
         """The clients that took part in that round."""
@@ -202,7 +202,7 @@ class ServerView(ClientView):
         return [int(client) for client in self._kept.round(round_number)["survivors_K"]]
 
     def transcripts(self, round_number: int) -> list[dict[str, Tensor]]:
-        """All that clients sent under secure aggregation, by name (:mod:`privfl.secagg.transcript`), attempt by attempt.
+        """All messages of clients under secure aggregation by name, attempt by attempt (:mod:`privfl.secagg.transcript`).
 
         Raises:
             ViewError: the run kept none.
@@ -224,10 +224,10 @@ class ServerView(ClientView):
         return seen["sum_D"], float(seen["weight_sum"])
 
     def count(self, round_number: int) -> float:
-        """How many more updates were within a norm that adapts than were not, halved, as the server learned it.
+        """The count of an adaptive norm, as the server learned it: half of (updates within the norm minus updates beyond it).
 
         Raises:
-            ViewError: nothing was counted: the norm was fixed, or nobody took part.
+            ViewError: nothing was counted, because the norm was fixed or nobody took part.
         """
         seen = self._kept.round(round_number)
         if "counts_K" in seen:
@@ -254,25 +254,25 @@ class ServerView(ClientView):
 
 
 View = ExternalView
-"""Any adversary's view: each of the others sees what the external one sees, and more."""
+"""The view of any adversary. Every other view includes the external one."""
 
 VIEWS: Mapping[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
 
 
 def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layout) -> ExternalView:
-    """The view of that adversary on a run.
+    """Open an adversary's view of a run.
 
     Args:
-        folder: the run, or where it lies.
-        adversary: whose view.
+        folder: the run or its path.
+        adversary: the adversary.
         layout: names and shapes of the model's parameters.
 
     Raises:
-        ViewError: no such adversary was part of the run.
+        ViewError: the run had no such adversary.
     """
     if adversary not in VIEWS:
         raise ViewError(
-            f"adversary {adversary!r}: had no part in this run, whose server was honest; allowed: {', '.join(VIEWS)}"
+            f"adversary {adversary!r}: is not part of this run, whose server was honest; allowed: {', '.join(VIEWS)}"
         )
     return VIEWS[adversary](layout, _Kept(RunFolder.of(folder), adversary))
 
@@ -285,24 +285,24 @@ def observe(
     survivors: Sequence[int],
     seen: dict[str, Tensor],
 ) -> None:
-    """Write down what could be seen of one round.
+    """Write the view of one round.
 
     Args:
         folder: the run.
         round_number: from 0.
-        model_D: the global model that the round began with.
+        model_D: the global model at the beginning of the round.
         participants: the clients that took part.
         survivors: those of them whose updates are in the result.
-        seen: what the aggregator let the server see, by name.
+        seen: the values that the server saw during aggregation, by name.
     """
     who = {"participants_K": tensor(list(participants)), "survivors_K": tensor(list(survivors))}
     _write(_round_path(folder.path, round_number), {"model_D": model_D, **who, **seen})
 
 
 def observe_transcripts(folder: RunFolder, round_number: int, transcripts: Sequence[dict[str, Tensor]]) -> None:
-    """Write down all that clients sent in one round, attempt by attempt, in place of what a run that broke off left of it."""
+    """Write all messages of clients in one round, one file per attempt. Files of an earlier, unfinished try are replaced."""
     paths = _transcript_paths(folder.path, round_number)
-    # From the last on: were it to break off again, the first would still lead to those that are left.
+    # The last file goes first: if this breaks off, the remaining files are still numbered without a gap and will be found.
     for left in reversed(list(takewhile(Path.exists, paths))):
         left.unlink()
     for path, sent in zip(_transcript_paths(folder.path, round_number), transcripts, strict=False):
@@ -310,15 +310,15 @@ def observe_transcripts(folder: RunFolder, round_number: int, transcripts: Seque
 
 
 def _transcript_paths(folder: Path, round_number: int) -> Iterator[Path]:
-    """Attempt by attempt, without end. To search the folder would take longer with every round."""
+    """An endless sequence of paths, one per attempt. Searching the folder would take longer with every round."""
     return (folder / "transcripts" / f"round_{round_number:05d}_{attempt}.safetensors" for attempt in count())
 
 
 def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
-    """A safetensors file, piece by piece: its own writer would have a copy of every tensor in memory.
+    """The bytes of a safetensors file, piece by piece; the library's own writer would copy every tensor in memory.
 
-    Source: the format's description, https://github.com/huggingface/safetensors: length of the header u64, a header in JSON,
-    all tensors without gaps. The largest words come first, so that all of them are aligned.
+    Source: the format's description, https://github.com/huggingface/safetensors. A file is the header's length as u64, a JSON
+    header, and all tensors without gaps. Tensors with the largest words come first, so that all are aligned.
     """
     order = sorted(tensors, key=lambda name: (-tensors[name].itemsize, name))
     header, at = dict[str, object](), 0
@@ -330,7 +330,7 @@ def _pieces(tensors: dict[str, Tensor]) -> Iterator[bytes | memoryview]:
     described += b" " * (-len(described) % 8)
     yield len(described).to_bytes(8, "little") + described
     for name in order:
-        # NumPy's view of no entries at all cannot be cast.
+        # NumPy cannot cast the view of an empty array.
         octets = tensors[name].numpy().reshape(-1).view("u1").data if tensors[name].nbytes else memoryview(b"")
         for start in range(0, len(octets), _PIECE):
             yield octets[start : start + _PIECE]

@@ -116,7 +116,7 @@ def test_its_model_is_the_one_that_was_trained(run: privfl.Run) -> None:
 
 def test_a_view_is_that_of_an_adversary_of_the_run(run: privfl.Run) -> None:
     assert len(run.view("external").final_model()) == run.result.parameters
-    with pytest.raises(ViewError, match="no part in this run"):
+    with pytest.raises(ViewError, match="is not part of this run"):
         run.view("nobody")  # type: ignore[arg-type]
 
 
@@ -151,7 +151,7 @@ def test_an_unfinished_run_can_be_looked_at(tmp_path: Path) -> None:
     assert repr(run) == f"<Run {str(tmp_path)!r}: not finished, 1 rounds done>"
     assert "not finished" in run._repr_html_()
     for ask in (lambda: run.epsilon, run.model, lambda: run.export(tmp_path.parent / "m.safetensors"), run.page):
-        with pytest.raises(RunFolderError, match="go on with --resume"):
+        with pytest.raises(RunFolderError, match="continue it with --resume"):
             ask()
     table = privfl.load_runs(tmp_path)
     assert table.rows() == [{"run": str(tmp_path), "finished": False, "rounds": 1}]
@@ -229,7 +229,7 @@ def test_weights_that_do_not_fit_the_model_are_refused(tmp_path: Path) -> None:
     text = (run.path / "config.toml").read_text()
     (run.path / "config.toml").write_text(text.replace("    8,\n", "    9,\n"))
     assert run.config.model.model_dump()["hidden"] == (9,)
-    with pytest.raises(ModelError, match=r"does not take the weights in .*size mismatch for .*; bring back the code"):
+    with pytest.raises(ModelError, match=r"does not take the weights in .*size mismatch for .*; restore the code"):
         run.model()
 
 

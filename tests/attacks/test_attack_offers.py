@@ -56,7 +56,7 @@ def test_all_are_those_that_the_run_allows(finished: RunFolder) -> None:
 
 
 def test_names_beside_all_are_refused(finished: RunFolder) -> None:
-    with pytest.raises(ConfigError, match="'membership/loss': name attacks, or take them all by 'all' or an adversary"):
+    with pytest.raises(ConfigError, match="'membership/loss': give names of attacks, or 'all', or an adversary"):
         chosen(finished, ["membership/loss", "all"])
     with pytest.raises(ConfigError, match="'all': the run allows none of the"):
         chosen(train(small(rounds=1, records={"views": "final"}), finished.path.parent / "final"), [], "client")

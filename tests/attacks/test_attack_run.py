@@ -179,10 +179,10 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
     folder = begin(tmp_path / "run", training={**OVERFITTED["training"], "local_epochs": 1})
     written = folder.partition
     folder.write("partition.json", written.model_copy(update={"constants": "others"}))
-    with pytest.raises(RunFolderError, match=r"the model here has other constants .* than the run's"):
+    with pytest.raises(RunFolderError, match=r"the constants of the model .* differ from the run's"):
         run_attacks(folder)
     folder.write("partition.json", written.model_copy(update={"digest": "another"}))
-    with pytest.raises(RunFolderError, match=r"the data here are not those .* its data set's shuffling seeded"):
+    with pytest.raises(RunFolderError, match=r"the data differ from those .* must use a fixed seed"):
         run_attacks(folder)
     folder.write("partition.json", written)
     with np.load(folder.path / "membership.npz") as written:

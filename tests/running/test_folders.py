@@ -113,7 +113,7 @@ def test_an_error_in_training_does_not_block_the_name(tmp_path: Path, monkeypatc
         patch.setattr(Experiment, "step", diverge)
         with pytest.raises(ModelError):
             run(plain(), tmp_path / "run")
-    with pytest.raises(RunFolderError, match="begin it anew with --overwrite"):
+    with pytest.raises(RunFolderError, match="replace it with --overwrite"):
         run(plain(seed=1), tmp_path / "run")
     folder = run(plain(seed=1), tmp_path / "run", overwrite=True)
     assert folder.result == run(plain(seed=1), tmp_path / "other").result
@@ -131,10 +131,10 @@ def test_a_run_is_replaced_once_the_new_one_begins_and_whole(tmp_path: Path) -> 
     with pytest.raises(ConfigError, match="--resume and --overwrite"):
         run(plain(), folder.path, overwrite=True, resume=True)
     (folder.path / "notes.txt").write_text("precious")
-    with pytest.raises(RunFolderError, match=r"holds 'notes\.txt', which no run writes; move it away"):
+    with pytest.raises(RunFolderError, match=r"holds 'notes\.txt', which no run has; move it away"):
         run(plain(), folder.path, overwrite=True)
     (folder.path / "notes.txt").unlink()
-    with folder.locked(), pytest.raises(RunFolderError, match="another process is at work"):
+    with folder.locked(), pytest.raises(RunFolderError, match="another process is using it"):
         run(plain(), folder.path, overwrite=True)
     assert {path: path.read_bytes() for path in folder.path.rglob("*") if path.is_file()} == before
     again = run(plain(), folder.path, overwrite=True)

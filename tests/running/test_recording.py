@@ -213,7 +213,7 @@ def test_resume_with_other_constants_is_refused(tmp_path: Path) -> None:
     folder = run(small(rounds=1), tmp_path / "run")
     (folder.path / "result.json").unlink()
     folder.write("partition.json", folder.partition.model_copy(update={"constants": "others"}))
-    with pytest.raises(RunFolderError, match="the model here has other constants"):
+    with pytest.raises(RunFolderError, match=r"the constants of the model .* differ from the run"):
         run(small(rounds=1), tmp_path / "run", resume=True)
 
 
@@ -248,7 +248,7 @@ def interrupted(tmp_path: Path) -> Path:
 
 
 def test_two_processes_do_not_work_on_one_folder(interrupted: Path) -> None:
-    with RunFolder(interrupted).locked(), pytest.raises(RunFolderError, match="another process is at work"):
+    with RunFolder(interrupted).locked(), pytest.raises(RunFolderError, match="another process is using it"):
         run(small(), interrupted, resume=True)
     assert run(small(), interrupted, resume=True).result.rounds == 4
 
@@ -256,7 +256,7 @@ def test_two_processes_do_not_work_on_one_folder(interrupted: Path) -> None:
 def test_other_versions_or_devices_do_not_go_on_with_a_run(interrupted: Path) -> None:
     written = json.loads((interrupted / "environment.json").read_text())
     (interrupted / "environment.json").write_text(json.dumps({**written, "device": "A GPU"}))
-    with pytest.raises(RunFolderError, match="was begun with device A GPU, here it is"):
+    with pytest.raises(RunFolderError, match="was begun with device A GPU, and here it is"):
         run(small(), interrupted, resume=True)
 
 
@@ -269,7 +269,7 @@ def test_other_data_do_not_go_on_with_a_run(interrupted: Path, monkeypatch: pyte
         return loaded
 
     monkeypatch.setattr(Digits, "load", altered)
-    with pytest.raises(RunFolderError, match="data here are not those"):
+    with pytest.raises(RunFolderError, match="the data differ from those"):
         run(small(), interrupted, resume=True)
 
 

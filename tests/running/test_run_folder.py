@@ -234,7 +234,7 @@ def test_rewind_of_a_folder_without_rounds(tmp_path: Path) -> None:
 def test_a_half_written_line_is_damage_until_it_is_rewound(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     (folder.path / "rounds.jsonl").write_bytes(b'{"round": 0, "coh')
-    with pytest.raises(RunFolderError, match=r"rounds\.jsonl: is damaged .*mend it with --resume"):
+    with pytest.raises(RunFolderError, match=r"rounds\.jsonl: is damaged .*repair it with --resume"):
         folder.rounds()
 
 
@@ -244,7 +244,7 @@ def test_a_half_written_line_is_damage_until_it_is_rewound(tmp_path: Path) -> No
 def test_a_folder_that_is_in_use(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     with pytest.raises(
-        RunFolderError, match="holds a run; go on with it by --resume, begin it anew with --overwrite, or choose another"
+        RunFolderError, match="holds a run; continue it with --resume, replace it with --overwrite, or choose another"
     ):
         RunFolder.reserve(folder.path)
     with pytest.raises(RunFolderError, match="neither empty nor a run folder"):
@@ -289,7 +289,7 @@ def test_a_folder_of_another_version(content: str | None, tmp_path: Path) -> Non
 
 def test_records_that_are_missing_or_damaged(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
-    with pytest.raises(RunFolderError, match=r"has no result\.json: the run has not come that far; go on with --resume"):
+    with pytest.raises(RunFolderError, match=r"has no result\.json: the run has not come that far; continue it with --resume"):
         _ = folder.result
     for content in ("{", "{}", "[]", '{"rounds": "3"}'):
         (folder.path / "result.json").write_text(content)

@@ -60,7 +60,7 @@ def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("adversary", ["malicious_server", "martian", ""])
 def test_an_adversary_that_had_no_part_in_the_run(adversary: Adversary, tmp_path: Path) -> None:
-    with pytest.raises(ViewError, match=r"had no part in this run.*allowed: external, client, server"):
+    with pytest.raises(ViewError, match=r"is not part of this run.*allowed: external, client, server"):
         open_view(RunFolder(tmp_path), adversary, LAYOUT)
 
 

@@ -417,7 +417,7 @@ class PromiseSettings(PlanSettings):
             raise contradiction(
                 "noise_multiplier",
                 self.noise_multiplier,
-                "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command line takes one away)",
+                "give exactly one of noise_multiplier and target_epsilon (`KEY=` on the command line removes one)",
             )
         return self
 
