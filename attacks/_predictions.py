@@ -37,12 +37,14 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
     else:
         claims, shadows = _claims(given, names), len(given.shadow_member_SN)
     all_N = np.ones(len(given.member_N), dtype=bool)
+    nothing = np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)
     truth = Truth(
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
         member_N=given.member_N,
         halves_generator=(Seed(seed) / "halves").numpy,
-        examples=lambda: (np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)),
+        examples=lambda: nothing,
+        population=lambda: nothing,
     )
     question = Membership()
     try:

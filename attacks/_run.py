@@ -101,6 +101,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 clients=len(experiment.data.clients),
                 cohorts=experiment.cohorts,
                 protocol=_protocol(experiment),
+                network=_network(experiment),
             )
         )
 
@@ -181,12 +182,16 @@ def _prepared(
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
     return Knowledge(
-        network=Network(experiment.model, experiment.layout, experiment.task, experiment.outputs),
+        network=_network(experiment),
         candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
     )
+
+
+def _network(experiment: Experiment) -> Network:
+    return Network(experiment.model, experiment.layout, experiment.task, experiment.outputs)
 
 
 def _protocol(experiment: Experiment) -> Protocol:
@@ -232,11 +237,17 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
+    dataset, halves = narrow(config.data, Dataset), Seed(config.seed) / "halves"
+
     def examples() -> tuple[NDArray[Any], NDArray[Any]]:
-        pool = narrow(config.data, Dataset).load().train
+        pool = dataset.load().train
         return pool.x, pool.y
 
-    return Truth(owner_N, candidate_N, member_N, lambda: (Seed(config.seed) / "halves").numpy(), examples)
+    def population() -> tuple[NDArray[Any], NDArray[Any]]:
+        test = dataset.load().test
+        return test.x, test.y
+
+    return Truth(owner_N, candidate_N, member_N, halves.numpy, examples, population)
 
 
 def _judged(

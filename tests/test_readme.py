@@ -88,10 +88,10 @@ def clone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, finished: list[Path])
     monkeypatch.setenv("PRIVFL_DATA", "")
     monkeypatch.setattr(_shadows, "cores", lambda: 1)  # No processes for shadow models; another test begins them.
 
-    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.Ended:
+    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.EndedRun:
         load(config, *variant.overrides)
         shutil.copytree(finished[0], out / variant.name)
-        return sweeping.Ended(variant, out / variant.name, 0, "")
+        return sweeping.EndedRun(variant, out / variant.name, 0, "")
 
     monkeypatch.setattr(sweeping, "run_one", run_one)
     here = _fetch.Fetched(Path("cache"), None)

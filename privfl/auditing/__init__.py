@@ -6,6 +6,7 @@ Read the chapters in this order:
 - ``bound``: the largest TPR that differential privacy allows, and the test whether an attack exceeds it;
 - ``epsilon``: lower bounds on ε from the right guesses of an attack, valid for any mechanism;
 - ``noise``: lower bounds on µ, which refute Gaussian noise of a claimed scale and say nothing about other noise;
+- ``similarity``: PSNR and SSIM of reconstructed inputs, their assignment to true ones, and the interval of a median;
 - ``evaluation``: the figures of all attacks of a run, and the best attack, chosen and measured on different candidates.
 
 In all chapters a candidate is an example whose membership was drawn by an independent fair coin, and a higher score means

@@ -14,7 +14,7 @@ from privfl.cli.console import err
 from privfl.errors import ConfigError
 from privfl.loading import load
 from privfl.running.run_folder import RunFolder
-from privfl.running.sweeping import Ended
+from privfl.running.sweeping import EndedRun
 
 EXAMPLE: Final = "privfl sweep paper_configs/digits.toml seed=0..4 privacy.target_epsilon=2,8 --jobs 2"
 
@@ -52,7 +52,7 @@ def sweep(
         for one in ended:
             _ended(one)
     else:
-        ended = sweeping.run_here(config, chosen, out_path, jobs=jobs, gpus=_gpus(), overwrite=overwrite, observer=_ended)
+        ended = sweeping.run_locally(config, chosen, out_path, jobs=jobs, gpus=_gpus(), overwrite=overwrite, observer=_ended)
     done = [RunFolder.open(one.folder) for one in ended if one.code == 0]
     if done:
         follow_up.write_page(done, out_path / "comparison.html")
@@ -62,7 +62,7 @@ def sweep(
         raise typer.Exit(max(one.code for one in ended if one.code != 0))
 
 
-def _ended(one: Ended) -> None:
+def _ended(one: EndedRun) -> None:
     said = "done" if one.code == 0 else f"exit code {one.code}: {one.words}"
     err.print(f"{one.variant.name}: {said}", highlight=False, soft_wrap=True, markup=False)
 

@@ -70,6 +70,10 @@ class InputStore:
             return taken.clone() if isinstance(rows, slice) else taken
         return taken.to(_DTYPE).mul_(self._factor_C).sub_(self._shift_C)
 
+    def pixels_of(self, x_n: Tensor) -> Tensor:
+        """The reverse: inputs of the model as pixels b / 255 from 0 to 1 if images are kept as bytes, else as they are."""
+        return x_n if self._pixels is None else (x_n + self._shift_C) / (255 * self._factor_C)
+
     @property
     def device(self) -> torch.device:
         """The device on which the inputs are kept and returned."""

@@ -31,7 +31,7 @@ def require_each_once(cohort: Sequence[int], came: Sequence[int]) -> None:
         )
 
 
-def step_of(server: ServerOptimizer, before_D: Tensor, mean_D: Tensor, optimizer: State) -> tuple[Tensor, State]:
+def server_step(server: ServerOptimizer, before_D: Tensor, mean_D: Tensor, optimizer: State) -> tuple[Tensor, State]:
     """Run the server optimizer's step and check the types and shapes that it returns.
 
     Returns:

@@ -14,7 +14,7 @@ from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
 from privfl.federation.behaviours import Behaviour
-from privfl.federation.checks import require_each_once, require_finite, require_result, step_of
+from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
@@ -274,7 +274,7 @@ class Round:
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
-        wire = self._on_the_wire(context)
+        wire = self._wire_context(context)
         # Stand-ins belong to no process, so the first one adds them.
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
@@ -283,7 +283,7 @@ class Round:
             require_result(self.aggregator, aggregate)
         return done, aggregate
 
-    def _on_the_wire(self, context: RoundContext) -> RoundContext:
+    def _wire_context(self, context: RoundContext) -> RoundContext:
         """The context of the aggregation, extended by the count that an adaptive norm sends beside the update.
 
         Raises:
@@ -327,7 +327,7 @@ class Round:
         """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
         results = self.trainer.train(state.global_D, tasks)
-        personal = self._trained_for_themselves(state, tasks)
+        personal = self._train_personal(state, tasks)
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
             require_finite(results)
@@ -348,7 +348,7 @@ class Round:
             for task, (_, kept) in zip(tasks, uploads, strict=True)
         }
 
-    def _trained_for_themselves(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
+    def _train_personal(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
         """Train the clients' own models, by client number; empty if the algorithm has none. No upload is computed from them.
 
         If a training is not finite, the client keeps its previous model.
@@ -458,7 +458,7 @@ class Round:
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
         direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
-        global_D, optimizer = step_of(self.server, state.global_D, direction_D, state.optimizer)
+        global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
         return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
 
 

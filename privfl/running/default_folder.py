@@ -22,7 +22,7 @@ def default_folder(config: ExperimentConfig, *, resume: bool = False, overwrite:
         return first
     if resume:
         found = [RunFolder(path) for path in _numbered(first) if (path / "config.toml").exists()]
-        alike = [folder for folder in found if folder.is_of(config)]
+        alike = [folder for folder in found if folder.has_config(config)]
         unfinished = [folder for folder in alike if not folder.finished]
         return next((some[-1].path for some in (unfinished, alike, found) if some), first)
     path, number = first, 1

@@ -49,7 +49,7 @@ from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
 from privfl.running.calibration import calibrated, empty_ledger, planned
-from privfl.running.stopping import no_better
+from privfl.running.stopping import stop_reason
 from privfl.seeding import Seed
 from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
@@ -282,7 +282,7 @@ class Experiment:
     def ended(self, losses: Sequence[float | None]) -> str | None:
         """The reason why early stopping ends the run after rounds with these validation losses; None if it goes on."""
         rule = self.config.training.early_stopping
-        return None if rule is None else no_better(losses, rule)
+        return None if rule is None else stop_reason(losses, rule)
 
     def shadow(self, index: int, member_N: NDArray[np.bool_]) -> Experiment:
         """A shadow experiment: the same procedure on another draw of the members, with its own randomness.

@@ -175,13 +175,29 @@ class Protocol:
         Returns:
             s; None if the optimizer's updates are not linear in the gradients.
         """
+        # In an epoch every client sees each of its examples once.
+        size = self.largest if self.training.local_epochs is not None else self.largest * weight
+        total = self.step_weight(round_number)
+        return None if total is None else total / size
+
+    def step_weight(self, round_number: int) -> float | None:
+        """About s, if a client's update is −s times the mean gradient of its batches: lr · steps, as above.
+
+        Args:
+            round_number: from 0.
+
+        Returns:
+            s; None if the optimizer's updates are not linear in the gradients.
+        """
+        training = self.training
+        total = optimizer_of(training).gradient_weight(training, self.rates(round_number), 0.0)
+        return None if total is None else training.lr * total
+
+    def rates(self, round_number: int) -> list[float]:
+        """The learning rate of each local step of a round."""
         training, step = self.training, schedule_of(self.training.step_schedule)
         scale = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds)
-        rates = [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
-        total = optimizer_of(training).gradient_weight(training, rates, 0.0)
-        # In an epoch every client sees each of its examples once.
-        size = self.largest if training.local_epochs is not None else self.largest * weight
-        return None if total is None else training.lr * total / size
+        return [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -219,6 +235,7 @@ class Prospect:
         clients: the number of clients.
         cohorts: the clients that will take part, round by round.
         protocol: the settings of local training.
+        network: the architecture.
     """
 
     hides_updates: bool
@@ -227,3 +244,4 @@ class Prospect:
     clients: int
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
+    network: Network

@@ -78,7 +78,7 @@ def run(
     """
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite: contradict each other; give one of them")
-    with _dismissing(processes):
+    with _releasing_others(processes):
         return _run(config, Path(out), resume, overwrite, observer, processes)
 
 
@@ -92,7 +92,7 @@ def assist(config: ExperimentConfig, processes: Processes) -> None:
 
 
 @contextmanager
-def _dismissing(processes: Processes) -> Iterator[None]:
+def _releasing_others(processes: Processes) -> Iterator[None]:
     """Release the other processes at the end of the run, even after an error."""
     try:
         yield
@@ -109,7 +109,7 @@ def _run(
     config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: RoundObserver | None, processes: Processes
 ) -> RunFolder:
     if resume and (out / "config.toml").exists():
-        return _go_on(RunFolder.open(out), config, observer, processes)
+        return _resumed(RunFolder.open(out), config, observer, processes)
     with RunFolder.reserving(out, overwrite) as folder, deterministic():
         secret = new_secret()
         processes.broadcast(secret.root)
@@ -123,16 +123,16 @@ def _run(
     return folder
 
 
-def _go_on(folder: RunFolder, config: ExperimentConfig, observer: RoundObserver | None, processes: Processes) -> RunFolder:
+def _resumed(folder: RunFolder, config: ExperimentConfig, observer: RoundObserver | None, processes: Processes) -> RunFolder:
     with folder.locked(), deterministic():
         folder.require_same(config)
         if folder.finished:
             (folder.path / _SECRET).unlink(missing_ok=True)
             return folder
-        secret = _kept_secret(folder) or new_secret()
+        secret = _stored_secret(folder) or new_secret()
         processes.broadcast(secret.root)
         experiment = assemble(config, secret=secret, processes=processes)
-        folder.require_same_place(environment(experiment.x.device))
+        folder.require_same_environment(environment(experiment.x.device))
         folder.require_same_data(experiment.data.digest())
         folder.require_same_constants(constants(experiment.model))
         _Recorder(experiment, folder).run(observer)
@@ -335,7 +335,7 @@ def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def _kept_secret(folder: RunFolder) -> Seed | None:
+def _stored_secret(folder: RunFolder) -> Seed | None:
     """The root of the run's noise if it came from the operating system, else None.
 
     Raises:

@@ -194,7 +194,7 @@ class RunFolder:
         """
         return given if isinstance(given, RunFolder) else cls.open(given)
 
-    def is_of(self, config: ExperimentConfig) -> bool:
+    def has_config(self, config: ExperimentConfig) -> bool:
         """Whether the run was begun with ``config``; False if its own configuration cannot be read."""
         try:
             return self.config == config
@@ -242,7 +242,7 @@ class RunFolder:
         finally:
             lock.release()
 
-    def require_same_place(self, here: Environment) -> None:
+    def require_same_environment(self, here: Environment) -> None:
         """Raise unless device and versions are those with which the run was begun. Others would draw other noise.
 
         Raises:

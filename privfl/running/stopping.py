@@ -10,7 +10,7 @@ from privfl.config import EarlyStopping
 _CAVEAT = "which round that was depends on the clients' examples, and so tells of them; nothing is promised about it"
 
 
-def no_better(losses: Sequence[float | None], settings: EarlyStopping) -> str | None:
+def stop_reason(losses: Sequence[float | None], settings: EarlyStopping) -> str | None:
     """The reason why a run ends with the last of these rounds; None if it goes on.
 
     Args:

@@ -34,7 +34,7 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Ended:
+class EndedRun:
     """The end of a run: its folder, the exit code of its process, and the last line of its output."""
 
     variant: Variant
@@ -43,7 +43,7 @@ class Ended:
     words: str
 
 
-SweepObserver = Callable[[Ended], None]
+SweepObserver = Callable[[EndedRun], None]
 
 
 def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
@@ -95,7 +95,7 @@ def _values(text: str) -> list[str]:
     return parts
 
 
-def run_here(
+def run_locally(
     config: Path,
     chosen: Sequence[Variant],
     out: Path,
@@ -104,7 +104,7 @@ def run_here(
     gpus: int,
     overwrite: bool = False,
     observer: SweepObserver | None = None,
-) -> list[Ended]:
+) -> list[EndedRun]:
     """Run the variants on this machine, ``jobs`` at a time, each on the next free GPU if there are any.
 
     Args:
@@ -127,7 +127,7 @@ def run_here(
     for place in range(jobs):
         free.put(place)
 
-    def one(variant: Variant) -> Ended:
+    def one(variant: Variant) -> EndedRun:
         place = free.get()
         try:
             gpu = {_CARDS: cards[place % gpus]} if gpus else {}
@@ -152,7 +152,7 @@ def run_on_cluster(
     cluster: str,
     parameters: Mapping[str, str | int],
     overwrite: bool = False,
-) -> list[Ended]:
+) -> list[EndedRun]:
     """Run the variants as one job array and wait for all of them.
 
     Args:
@@ -182,7 +182,7 @@ def run_on_cluster(
     return [job.result() for job in submitted]
 
 
-def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool = False) -> Ended:
+def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool = False) -> EndedRun:
     """Run one variant to its end, resume it or replace it. Its output goes to ``NAME.log`` beside its folder."""
     folder, log = out / variant.name, out / f"{variant.name}.log"
     with storing(out):
@@ -194,4 +194,4 @@ def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str,
             command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, check=False
         ).returncode
     lines = log.read_text(errors="replace").strip().splitlines()
-    return Ended(variant, folder, code, lines[-1] if lines else f"exit code {code}")
+    return EndedRun(variant, folder, code, lines[-1] if lines else f"exit code {code}")

@@ -94,7 +94,7 @@ def _place(path: Path) -> tuple[int, ...]:
     return tuple(map(int, path.stem.removeprefix("round_").split("_")))
 
 
-class _Kept:
+class _AdversaryFiles:
     """The opened files of one run that an adversary may read; no path or folder can be reached from it.
 
     Files are mapped into memory, and a tensor is copied when it is read, so a view of many rounds takes no memory.
@@ -155,7 +155,7 @@ class ExternalView:
     """
 
     layout: Layout
-    _kept: _Kept
+    _kept: _AdversaryFiles
 
     def final_model(self) -> Tensor:
         """The final model, a vector of length D.
@@ -274,7 +274,7 @@ def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layo
         raise ViewError(
             f"adversary {adversary!r}: is not part of this run, whose server was honest; allowed: {', '.join(VIEWS)}"
         )
-    return VIEWS[adversary](layout, _Kept(RunFolder.of(folder), adversary))
+    return VIEWS[adversary](layout, _AdversaryFiles(RunFolder.of(folder), adversary))
 
 
 def observe(

@@ -17,7 +17,7 @@ from privfl.data.partitions.iid import Iid
 from privfl.errors import DataError
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
-from privfl.running.stopping import no_better
+from privfl.running.stopping import stop_reason
 from privfl.seeding import Seed
 
 
@@ -40,7 +40,7 @@ def test_a_run_ends_after_so_many_rounds_without_a_better_loss(
     losses: list[float | None], tolerance: float, ends_with: int | None
 ) -> None:
     rule = EarlyStopping(patience=2, tolerance=tolerance)
-    ends = [number for number in range(len(losses)) if no_better(losses[: number + 1], rule) is not None]
+    ends = [number for number in range(len(losses)) if stop_reason(losses[: number + 1], rule) is not None]
     assert (ends[0] if ends else None) == ends_with
 
 

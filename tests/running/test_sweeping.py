@@ -10,7 +10,7 @@ from privfl.errors import ConfigError
 from privfl.loading import dump
 from privfl.running import sweeping
 from privfl.running.run_folder import RunFolder
-from privfl.running.sweeping import Ended, Variant, run_here, run_on_cluster, run_one, variants
+from privfl.running.sweeping import EndedRun, Variant, run_locally, run_on_cluster, run_one, variants
 
 
 @pytest.fixture
@@ -54,14 +54,14 @@ def test_a_combination_that_is_none_is_refused_before_anything_runs(config: Path
 
 
 def test_a_sweep_goes_on_where_it_was(config: Path, tmp_path: Path) -> None:
-    chosen, out, heard = variants(config, ["seed=0..1"]), tmp_path / "sweep", list[Ended]()
-    ended = run_here(config, chosen, out, jobs=2, gpus=0, observer=heard.append)
+    chosen, out, heard = variants(config, ["seed=0..1"]), tmp_path / "sweep", list[EndedRun]()
+    ended = run_locally(config, chosen, out, jobs=2, gpus=0, observer=heard.append)
     assert [one.code for one in ended] == [0, 0]
     assert {one.variant.name for one in heard} == {"seed=0", "seed=1"}
     before = [RunFolder.open(one.folder).result for one in ended]
     assert before[0] != before[1]
     stamps = [(one.folder / "model.safetensors").stat().st_mtime_ns for one in ended]
-    again = run_here(config, chosen, out, jobs=1, gpus=0)
+    again = run_locally(config, chosen, out, jobs=1, gpus=0)
     assert [one.code for one in again] == [0, 0]
     assert [(one.folder / "model.safetensors").stat().st_mtime_ns for one in again] == stamps
 
@@ -70,9 +70,9 @@ def test_each_job_has_a_card_of_those_that_it_may_use(config: Path, tmp_path: Pa
     """A scheduler that lends cards 2 and 5 of a machine says so in the environment."""
     given: list[str] = []
 
-    def noted(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool) -> Ended:
+    def noted(config: Path, variant: Variant, out: Path, environment: Mapping[str, str], overwrite: bool) -> EndedRun:
         given.append(environment["CUDA_VISIBLE_DEVICES"])
-        return Ended(variant, out, 0, "")
+        return EndedRun(variant, out, 0, "")
 
     monkeypatch.setattr(sweeping, "run_one", noted)
     for visible, expected in (("2,5", ["2", "5"]), (None, ["0", "1"])):
@@ -81,7 +81,7 @@ def test_each_job_has_a_card_of_those_that_it_may_use(config: Path, tmp_path: Pa
             monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
         else:
             monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
-        run_here(config, variants(config, ["seed=0..3"]), tmp_path, jobs=2, gpus=2)
+        run_locally(config, variants(config, ["seed=0..3"]), tmp_path, jobs=2, gpus=2)
         assert sorted(set(given)) == expected
 
 

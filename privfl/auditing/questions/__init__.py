@@ -81,6 +81,7 @@ class Truth:
         halves_generator: makes the generator that splits the candidates into a half to choose attacks on and a half to measure
             them on; a generator in the same state at each call.
         examples: reads the pool's inputs and labels, of shapes (N, ...) and (N,).
+        population: reads those of the test part, which nobody trained on.
     """
 
     owner_N: NDArray[np.int64]
@@ -88,6 +89,7 @@ class Truth:
     member_N: NDArray[np.bool_]
     halves_generator: Callable[[], np.random.Generator]
     examples: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
+    population: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 
     @property
     def candidate_members(self) -> NDArray[np.bool_]:

@@ -339,7 +339,7 @@ def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatc
 def test_a_source_that_nobody_knows_is_named_by_chance() -> None:
     generator = np.random.default_rng(0)
     owner_N, everybody_N = generator.integers(0, 5, 4000), np.ones(4000, bool)
-    truth = Truth(owner_N, everybody_N, generator.random(4000) < 0.5, lambda: generator, lambda: (owner_N, owner_N))
+    truth = Truth(owner_N, everybody_N, generator.random(4000) < 0.5, lambda: generator, *[lambda: (owner_N, owner_N)] * 2)
     made = AttackClaim(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
     found = SourceQuestion(kind="source").evaluate(Claims("server", 0, {"x": made}), truth, None)
     assert found.attacks[0].right.low < 0.2 < found.attacks[0].right.high
