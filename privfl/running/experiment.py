@@ -58,6 +58,15 @@ Contract = TypeVar("Contract")
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run without records has come: the next round's state, the validation losses, and whether it was stopped."""
+
+    state: ServerState
+    losses: tuple[float | None, ...] = ()
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
 class Experiment:
     """All objects that a run needs, assembled and not yet trained.
 
@@ -85,6 +94,7 @@ class Experiment:
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
         processes: the processes that carry out the run together.
+        is_shadow: whether it is a shadow model of another run.
     """
 
     config: ExperimentConfig
@@ -112,6 +122,7 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     noise_domain: str
     processes: Processes = ALONE
+    is_shadow: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -157,11 +168,14 @@ class Experiment:
 
         Only an identical query gets the same noise, so the stream depends on the model that the round begins with. Without a
         promise there is no noise to share. The stream then depends on the seed alone, so that two runs with one seed are
-        paired.
+        paired. A shadow model is released to nobody. Its stream does not depend on the model, so that rounding, which may
+        differ if several shadow models are trained together, does not change the noise.
         """
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
             return stream
+        if self.is_shadow:
+            return stream / self.noise_domain
         told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
         return stream / with_model(self.noise_domain, state.global_D, told)
 
@@ -176,7 +190,7 @@ class Experiment:
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only an identical query gets the same noise, and the client's state is a part of the query.
-            own = own / state_digest(kept) if kept and self.plan.promises else own
+            own = own / state_digest(kept) if kept and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
 
@@ -197,16 +211,24 @@ class Experiment:
         """The reason why nobody trains in that round; None if somebody does."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
+    def step(
+        self,
+        state: ServerState,
+        *,
+        observed: bool = False,
+        transcript: Path | None = None,
+        cohort: CohortTasks | None = None,
+    ) -> Outcome:
         """Carry out one round.
 
         Args:
             state: the state that the round begins with.
             observed: whether to keep the server's view.
             transcript: a folder for the messages to the server; None: they are not kept.
+            cohort: the round's cohort; None: it is put together here.
         """
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state).run(state, self.cohort(state), context)
+        return self._round(state).run(state, cohort or self.cohort(state), context)
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process begins, until the first process ends the run."""
@@ -258,13 +280,20 @@ class Experiment:
 
     def train(self) -> Tensor:
         """Train all rounds without writing records, as for shadow models; returns the final global model, shape (D,)."""
-        state, stopped, losses = self.initial_state(), False, list[float | None]()
-        while state.round < self.config.rounds and not stopped:
-            outcome = self.step(state)
-            losses.append(self.validation_loss(outcome))
-            lost = outcome.aggregate is not None and outcome.aggregate.ends_run
-            state, stopped = outcome.state, lost or self.ended(losses) is not None
-        return state.global_D
+        progress = Progress(self.initial_state())
+        while not self.over(progress):
+            progress = self.after(progress, self.step(progress.state))
+        return progress.state.global_D
+
+    def over(self, progress: Progress) -> bool:
+        """Whether the run has no round left."""
+        return progress.stopped or progress.state.round >= self.config.rounds
+
+    def after(self, progress: Progress, outcome: Outcome) -> Progress:
+        """The run's progress after one more round."""
+        losses = (*progress.losses, self.validation_loss(outcome))
+        lost = outcome.aggregate is not None and outcome.aggregate.ends_run
+        return Progress(outcome.state, losses, lost or self.ended(losses) is not None)
 
     def validation_loss(self, outcome: Outcome) -> float | None:
         """The mean loss after a round on the clients' validation examples.
@@ -304,6 +333,7 @@ class Experiment:
             cohorts=_draw_cohorts(self.config, data, seed, name),
             noise_domain=name,
             processes=ALONE,
+            is_shadow=True,
         )
 
     def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:
