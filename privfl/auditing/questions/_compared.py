@@ -82,7 +82,7 @@ class Inputs:
         return 1.0 if self.kind == "tokens" else EXACT
 
     def claimed(self, attack: str, inputs_R: NDArray[Any]) -> NDArray[Any]:
-        """AttackClaim inputs, of shape (R, D).
+        """Claimed inputs, of shape (R, D).
 
         Raises:
             DataError: they have another shape.
