@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -135,26 +135,39 @@ class UpdatesAttack(OnUpdates):
         Raises:
             ViewError: no round had enough updates.
         """
-        totals: dict[str, FloatArray] = {}
-        counts: dict[str, FloatArray] = {}
-        nothing_N = np.zeros(len(knowledge.candidates))
-        for seen in seen_rounds(view, knowledge):
-            if len(seen.clients) < self.least_clients:
-                continue
-            for variant, scores_N in self.score(seen).items():
-                sound_N = np.isfinite(scores_N)
-                totals[variant] = totals.get(variant, nothing_N) + np.where(sound_N, scores_N, 0.0)
-                counts[variant] = counts.get(variant, nothing_N) + sound_N
-        if not any(count_N.any() for count_N in counts.values()):
+        rounds = (seen for seen in seen_rounds(view, knowledge) if len(seen.clients) >= self.least_clients)
+        found = mean_scores(map(self.score, rounds))
+        if not found:
             raise ViewError(
                 f"{self.kind!r}: no round has the finite updates of {self.least_clients} or more clients; "
                 "run it with a larger cohort, or a lower training.lr"
             )
-        return MembershipClaim({variant: _means(totals[variant], counts[variant]) for variant in totals})
+        return MembershipClaim(found)
 
     @abstractmethod
     def score(self, seen: SeenRound) -> Mapping[str, FloatArray]:
         """Variant -> one score for each candidate, of shape (N,), higher means member; NaN if the round says nothing of it."""
+
+
+def mean_scores(rounds: Iterable[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    """The mean over rounds of each variant's scores.
+
+    Args:
+        rounds: variant -> scores of shape (N,), round by round; one that is not finite says nothing of its example.
+
+    Returns:
+        variant -> scores; the median if no round says anything of an example. Nothing at all if none says anything of any.
+    """
+    totals: dict[str, FloatArray] = {}
+    counts: dict[str, FloatArray] = {}
+    for scores in rounds:
+        for variant, scores_N in scores.items():
+            sound_N, nothing_N = np.isfinite(scores_N), np.zeros(len(scores_N))
+            totals[variant] = totals.get(variant, nothing_N) + np.where(sound_N, scores_N, 0.0)
+            counts[variant] = counts.get(variant, nothing_N) + sound_N
+    if not any(count_N.any() for count_N in counts.values()):
+        return {}
+    return {variant: _means(totals[variant], counts[variant]) for variant in totals}
 
 
 def _means(total_N: FloatArray, count_N: FloatArray) -> FloatArray:

@@ -42,10 +42,12 @@ def rows(run: Run) -> list[Row]:
         "server": f"every global model, who took part, and {updates}{sent}",
     }
     found = [Row(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
-    return [
-        *found,
-        Row("malicious server", ADVERSARIES["malicious_server"], "not part of this run: its server kept to the protocol", "–"),
-    ]
+    asked = max((rounds for one in run.findings for rounds in one.asked_by().values()), default=0)
+    kept_to_it, measured = "not part of this run: its server kept to the protocol", "–"
+    if asked:
+        kept_to_it = f"the same, and the answers to models of its choice in up to {plural(asked, 'round')} after the run's last"
+        measured = f"{_measured(run, 'malicious_server')} The ledger does not price those rounds."
+    return [*found, Row("malicious server", ADVERSARIES["malicious_server"], kept_to_it, measured)]
 
 
 def _measured(run: Run, adversary: Adversary) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +19,10 @@ from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
-from privfl.federation.aggregators import Aggregator, RoundContext
+from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
-from privfl.federation.noise_domain import RunFacts, noise_domain, state_digest, with_members, with_model
+from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
     CohortTasks,
@@ -182,7 +182,9 @@ class Experiment:
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
-        scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
+        # A round that is asked for after the last one goes by the last one's rate.
+        number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
+        scale = schedule_of(self.config.training.round_schedule).factor(number, rounds)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
@@ -229,6 +231,36 @@ class Experiment:
         """
         context = self._context(state, observed=observed, transcript=transcript)
         return self._round(state).run(state, cohort or self.cohort(state), context)
+
+    def answers(self, state: ServerState, models: Mapping[int, Tensor]) -> tuple[Sequence[int], Aggregate | None]:
+        """Play a round in which a malicious server sends the cohort models of its choice; nothing is kept of it.
+
+        If the plan promises something, everybody draws from streams that are named by all of the models: no two questions share
+        noise. Otherwise runs of one seed are paired here too.
+
+        Args:
+            state: of which the round and the clients' states count.
+            models: the model that each client of the round's cohort is sent, of shape (D,).
+
+        Returns:
+            who handed something in, and the aggregate; None if nobody did.
+        """
+        asked = question_digest(models) if self.plan.promises else ""
+        own = replace(self, seed=self.seed / "asked" / asked, secret=self.secret / "asked" / asked, personal=None)
+        groups: dict[int, list[int]] = {}
+        for client in sorted(models):
+            groups.setdefault(id(models[client]), []).append(client)
+        tasks = []
+        for clients in groups.values():
+            with_model = replace(state, global_D=models[clients[0]])
+            tasks.append((with_model, replace(own.cohort(with_model), clients=tuple(clients))))
+        first = tasks[0][0] if tasks else state
+        context = own._context(first, observed=True, transcript=None)
+        context = replace(context, models=models if len(tasks) > 1 else {})
+        done, aggregate = own._round(first).answers(tasks, context)
+        if aggregate is not None:
+            aggregate = replace(aggregate, seen=own.payload.seen(own.plan.seen(aggregate.seen)))
+        return sorted([*done.clients, *done.stand_ins]), aggregate
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process begins, until the first process ends the run."""

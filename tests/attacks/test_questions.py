@@ -127,12 +127,9 @@ def test_an_attack_on_rounds_needs_that_they_are_kept(tmp_path: Path) -> None:
         begin(tmp_path / "run", records={"views": "final"}, attacks={"run": SERVER[:1], "shadow_models": 0})
 
 
-@pytest.mark.parametrize("adversary", ["malicious_server", "martian"])
-def test_an_adversary_without_a_part_in_the_run_is_refused(
-    adversary: Any, seen: RunFolder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(Snooping, "adversary", adversary)
-    with pytest.raises(ViewError, match=f"adversary '{adversary}' of 'own_attacks.snooping': has no part in a run"):
+def test_an_adversary_without_a_part_in_the_run_is_refused(seen: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Snooping, "adversary", "martian")
+    with pytest.raises(ViewError, match=r"adversary 'martian' of 'own_attacks\.snooping': has no part in a run"):
         run_attacks(seen, ["own_attacks.snooping"])
 
 

@@ -125,7 +125,7 @@ class Membership(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         rounds = finding.rounds_by_attack().get(finding.best.attack, ())
-        title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}"
+        title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}{_further(finding)}"
         table = Table(
             "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
@@ -247,7 +247,13 @@ def _has(finding: MembershipFinding) -> str:
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
-    return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))})"
+    return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))}){_further(finding)}"
+
+
+def _further(finding: MembershipFinding) -> str:
+    """The rounds that a malicious server asked for, as the end of a sentence; nothing if there were none."""
+    most = max((attack.asked for attack in finding.attacks), default=0)
+    return f" and from up to {plural(most, 'round')} more that it asked for, which the ledger does not price" if most else ""
 
 
 def _prose(finding: MembershipFinding) -> str:
@@ -269,6 +275,7 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
             "name": attack_name(attack.attack, attack.variant),
             "best": (attack.attack, attack.variant) == best,
             "beyond": bool(attack.exceeds_bound),
+            "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
             "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
             "balanced": (percent(attack.balanced_accuracy), ""),
             "rates": [_cell(roc.found_by(attack, at, finding)) for at in attack.rates],
@@ -322,7 +329,7 @@ trained in the same way{% endif %}, and says who was a member.</p>
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the choosing half{% endif %}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the choosing half{% endif %}</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
