@@ -256,7 +256,7 @@ def test_a_secure_run_without_its_key_does_not_go_on(tmp_path: Path) -> None:
     key = tmp_path / "run" / "noise.key"
     assert key.stat().st_mode & 0o777 == 0o600
     key.unlink()
-    with pytest.raises(RunFolderError, match=r"noise\.key is gone"):
+    with pytest.raises(RunFolderError, match=r"noise\.key is missing"):
         run(LOCAL, tmp_path / "run", resume=True)
 
 
@@ -372,7 +372,7 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="unit is example"):
         compose([folders[0], examples])
     other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
-    with pytest.raises(RunFolderError, match="are not those of"):
+    with pytest.raises(RunFolderError, match="differ from those of"):
         compose([folders[0], other])
 
 
