@@ -160,7 +160,7 @@ def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> st
         return None
     least = max(1, aggregator.minimum_clients, plan.minimum_clients)
     if len(cohort) < least:
-        return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
+        return f"a cohort of {len(cohort)}; {aggregator.kind} needs at least {least}"
     return None
 
 

@@ -330,7 +330,7 @@ def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatc
     assert RunFolder.open(folder.path).findings == findings
     page = write_report([folder], folder.path / "report.html").read_text(encoding="utf-8")
     assert "<h3>Source, by the server</h3>" in page
-    assert "client of a member named rightly" in write_report([folder, folder], folder.path.parent / "two.html").read_text(
+    assert "client of a member named correctly" in write_report([folder, folder], folder.path.parent / "two.html").read_text(
         encoding="utf-8"
     )
     assert "guessing" in str(attacks_tables(folder)[1].title)
