@@ -20,6 +20,8 @@ from numpy.typing import NDArray
 from attacks import Attack, _shadows
 from attacks._coins import Coins
 from attacks._malicious import MaliciousServerAttack
+from attacks._rounds import SharedMeasures
+from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
@@ -183,12 +185,15 @@ def _prepared(
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
+    network = _network(experiment)
+    candidates = Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N])
     return Knowledge(
-        network=_network(experiment),
-        candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
+        network=network,
+        candidates=candidates,
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
+        measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
     )
 
 
