@@ -43,6 +43,6 @@ def require_canaries(truth: Truth) -> None:
         DataError: a half has no members, or no others.
     """
     try:
-        require_both_kinds(truth.candidate_members, truth.halving())
+        require_both_kinds(truth.candidate_members, truth.halves_generator())
     except DataError as error:
         raise DataError(str(error).replace("raise data.holdout", "raise canaries.count")) from None

@@ -31,7 +31,7 @@ class ScoresClaim(Claim):
         return {f"{attack}: {variant}": scores_N for variant, scores_N in self.scores.items()}
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
 

@@ -68,7 +68,7 @@ class Epsilon(Question):
     def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> EpsilonFinding:
         """See :class:`privfl.auditing.questions.Question`."""
         member_N, delta = truth.candidate_members, 0.0 if promise is None else promise.delta
-        chosen_N, variants = share_of(len(member_N), 0.5, truth.halving()), scored(claims)
+        chosen_N, variants = share_of(len(member_N), 0.5, truth.halves_generator()), scored(claims)
         level = 1 - (1 - LEVEL) / len(variants)
         records = []
         for attack, variant, rounds, scores_N in variants:

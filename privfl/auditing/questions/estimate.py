@@ -36,10 +36,10 @@ class EstimateClaim(ScoresClaim):
         return {**super().arrays(attack), "dimensions": np.array(self.dimensions)}
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim that :meth:`arrays` gave."""
         rest = {name: array for name, array in arrays.items() if name != "dimensions"}
-        return cls(ScoresClaim.of_arrays(attack, rest).scores, int(arrays["dimensions"]))
+        return cls(ScoresClaim.from_arrays(attack, rest).scores, int(arrays["dimensions"]))
 
     def checked(self, attack: str, candidates: int) -> Self:
         """See :class:`privfl.auditing.questions._scores.ScoresClaim`."""

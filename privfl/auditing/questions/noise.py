@@ -67,7 +67,7 @@ class Noise(Question):
         """See :class:`privfl.auditing.questions.Question`: both kinds of canaries choose the threshold, and are counted."""
         require_canaries(truth)
         member_N = truth.candidate_members
-        chosen_N = share_of(len(member_N), 1 / 3, truth.halving())
+        chosen_N = share_of(len(member_N), 1 / 3, truth.halves_generator())
         for part_N in (member_N[chosen_N], member_N[~chosen_N]):
             if part_N.all() or not part_N.any():
                 raise DataError(
@@ -78,7 +78,7 @@ class Noise(Question):
     def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> NoiseFinding:
         """See :class:`privfl.auditing.questions.Question`."""
         member_N, variants = truth.candidate_members, scored(claims)
-        chosen_N = share_of(len(member_N), 1 / 3, truth.halving())
+        chosen_N = share_of(len(member_N), 1 / 3, truth.halves_generator())
         family, level = None if promise is None else promise.noise, 1 - (1 - LEVEL) / (2 * len(variants))
         records = list[NoiseRecord]()
         for attack, variant, rounds, scores_N in variants:
