@@ -24,17 +24,29 @@ from attacks._rounds import SharedMeasures
 from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
-from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.bound import NoiseFamily
+from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
+from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.asking import Federation
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
-from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
+from privfl.running.knowledge import (
+    Candidates,
+    Knowledge,
+    KnownDirections,
+    LabelledExamples,
+    Network,
+    Prospect,
+    Protocol,
+    Shadows,
+)
+from privfl.running.pricing import noise_family
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import MaliciousServerView, open_view
 from privfl.seeding import Seed
@@ -77,7 +89,7 @@ def run_attacks(
             knowledge = _prepared(folder, config, chosen, observer)
             claims = [(attack, _claim(folder, config, attack, knowledge)) for attack in chosen]
             truth = _opened_truth(folder, config)
-            return _judged(folder, config, claims, truth)
+            return _judged(folder, config, claims, truth, _noise(folder, config))
 
 
 def require_possible(experiment: Experiment, chosen: Iterable[object] | None = None) -> None:
@@ -106,6 +118,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 cohorts=experiment.cohorts,
                 protocol=_protocol(experiment),
                 network=_network(experiment),
+                canaries=config.canaries,
             )
         )
 
@@ -134,7 +147,7 @@ def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]
         return asked
     try:
         others = [one for one in folder.findings if one.shadow_models != config.attacks.shadow_models]
-        again = [name for finding in others for name in finding.made_by()]
+        again = [name for finding in others for name in finding.rounds_by_attack()]
     except RunFolderError:
         # Nobody knows how they were made.
         again = list(_kept(folder))
@@ -194,11 +207,37 @@ def _prepared(
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
         measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
+        directions=_directions(experiment),
     )
 
 
 def _network(experiment: Experiment) -> Network:
     return Network(experiment.model, experiment.layout, experiment.task, experiment.outputs)
+
+
+def _directions(experiment: Experiment) -> KnownDirections | None:
+    """The directions of the candidates, if these are canaries that are directions."""
+    canaries = experiment.canaries
+    if canaries is None or canaries.directions is None:
+        return None
+    # Updates go against gradients.
+    sign = 1.0 if canaries.item.whole_clients else -1.0
+    return KnownDirections(canaries.directions, experiment.initial_D, sign)
+
+
+def _whole_clients(config: ExperimentConfig) -> bool:
+    """Whether the candidates are canaries that are clients."""
+    return config.canaries is not None and narrow(config.canaries, Canaries).whole_clients
+
+
+def _noise(folder: RunFolder, config: ExperimentConfig) -> NoiseFamily | None:
+    """The mechanism of a run with canaries; None if it has none, or promises nothing."""
+    if config.canaries is None or not config.privacy.promises:
+        return None
+    experiment = assemble(config)
+    # A canary client hands in its direction or a zero; any other candidate makes another of its client's update.
+    relation = experiment.plan.relation if _whole_clients(config) else experiment.plan.attack_relation
+    return noise_family(experiment, folder.result.rounds, relation)
 
 
 def _protocol(experiment: Experiment) -> Protocol:
@@ -219,7 +258,7 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 # --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> Claimed:
+def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> AttackClaim:
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
@@ -234,7 +273,7 @@ def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledg
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
             f"a {wanted.__module__}.{wanted.__name__}"
         )
-    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
+    return AttackClaim(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
 
 
 def _answered(
@@ -274,7 +313,7 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
-    dataset, halving = narrow(config.data, Dataset), Seed(config.seed) / "halves"
+    dataset, halves = narrow(config.data, Dataset), Seed(config.seed) / "halves"
 
     def examples() -> tuple[NDArray[Any], NDArray[Any]]:
         pool = dataset.load().train
@@ -284,24 +323,25 @@ def _truth(
         test = dataset.load().test
         return test.x, test.y
 
-    return Truth(owner_N, candidate_N, member_N, halving.numpy, examples, population)
+    return Truth(owner_N, candidate_N, member_N, halves.numpy, examples, population)
 
 
 def _judged(
     folder: RunFolder,
     config: ExperimentConfig,
-    claims: Sequence[tuple[Attack, Claimed]],
+    claims: Sequence[tuple[Attack, AttackClaim]],
     truth: Truth,
+    noise: NoiseFamily | None,
 ) -> tuple[Finding, ...]:
     """Judge all claims, the earlier ones too, and write everything down."""
-    groups: dict[_Group, dict[str, Claimed]] = {}
+    groups: dict[_Group, dict[str, AttackClaim]] = {}
     for attack, made in claims:
         groups.setdefault(_Group(attack.question, attack.adversary), {})[attack.kind] = made
     for group, before in _found_before(folder, {attack.kind for attack, _ in claims}, truth):
         groups.setdefault(group, {}).update(before)
     findings = [
         _question(group.question).evaluate(
-            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary)
+            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary, noise)
         )
         for group, made in sorted(groups.items(), key=lambda item: (item[0].question, ADVERSARIES.index(item[0].adversary)))
     ]
@@ -319,7 +359,7 @@ def _kept(folder: RunFolder) -> dict[str, dict[str, NDArray[Any]]]:
     return {attack: read_npz(path) for attack, path in files.items() if path.parent.name != "shadows"}
 
 
-def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, Claimed]]]:
+def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, AttackClaim]]]:
     """The claims of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by one and
     kept the best would choose on the very candidates that are measured.
     """
@@ -330,18 +370,23 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
         return
     for finding in findings:
         made, asked = {}, finding.asked_by()
-        for attack, rounds in finding.made_by().items():
+        for attack, rounds in finding.rounds_by_attack().items():
             arrays = kept.get(attack)
             if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
                 continue
-            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds, asked.get(attack, 0))
+            made[attack] = AttackClaim(
+                _question(finding.question).claim.from_arrays(attack, arrays), rounds, asked.get(attack, 0)
+            )
         if made:
             yield _Group(finding.question, finding.adversary), made
 
 
-def _promised(folder: RunFolder, adversary: Adversary) -> PrivacyCurve | None:
+def _promised(folder: RunFolder, adversary: Adversary, noise: NoiseFamily | None = None) -> PrivacyCurve | None:
     """The privacy curve that the run promises against that adversary for one example in or out; None: it promises nothing."""
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None
-    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta)
+    if noise is not None and _whole_clients(folder.config):
+        epsilons, deltas = noise.curve(noise.promised)
+        return PrivacyCurve(tuple(epsilons), tuple(deltas), privacy.epsilon, privacy.delta, noise)
+    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta, noise)

@@ -14,6 +14,7 @@ from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
@@ -183,6 +184,7 @@ class Round:
         stream: the server's own randomness in this round.
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
+        canaries: the uploads of canary clients; None if there are none.
     """
 
     plan: Plan
@@ -199,6 +201,7 @@ class Round:
     stream: Seed
     noise_domain: str
     personal: Trainer | None = None
+    canaries: CanaryClients | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -312,14 +315,14 @@ class Round:
         Raises:
             PrivacyError: the aggregator would round or clip the count.
         """
-        if self.plan.entry is None:
+        if self.plan.count_entry is None:
             return context
-        if not self.aggregator.carries(self.plan.entry, context):
+        if not self.aggregator.carries(self.plan.count_entry, context):
             raise PrivacyError(
-                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.entry:g}, the count of an adaptive norm, so "
-                "nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
+                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
+                "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
-        return replace(context, layout=self.plan.wire(context.layout))
+        return replace(context, layout=self.plan.message_layout(context.layout))
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, all of nearly the same size.
@@ -406,6 +409,8 @@ class Round:
         joined_D = self.payload.join(payload)
         if task.client in self.misbehaving:
             joined_D = self.behaviour.upload(joined_D)
+        if self.canaries is not None:
+            joined_D = self.canaries.upload(task.client, joined_D)
         if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
             return joined_D, before
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
@@ -467,7 +472,7 @@ class Round:
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.wire(self.payload.joined).size
+        length = self.plan.message_layout(self.payload.joined).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 

@@ -142,6 +142,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
+    "canaries": ("example", {"canaries": {"kind": "mislabelled", "count": 20}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
     "cohort.size": ("example", {"cohort__size": 6}),
     "cohort.separation": ("client_dpftrl", {"cohort__separation": 2}),
@@ -194,11 +195,11 @@ def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
     kinds = {answer.strip(): set(re.findall(r"`([\w.]+)`", settings)) for settings, answer in rows}
     assert kinds == {
         "never": NEVER,
-        "as it was found": AS_FOUND,
+        "as resolved": AS_FOUND,
         "refused with a promise": REFUSED,
         "with the fused engine": BY_ENGINE,
-        "as the noise that they come to": BY_NOISE,
-        "where the noise covers what comes of it": BY_PLAN,
+        "as the resulting noise": BY_NOISE,
+        "if the noise protects only its result": BY_PLAN,
         "always": set(ALWAYS),
     }
 

@@ -3,51 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfl.adversaries import Adversary
 from privfl.auditing.bound import PrivacyCurve
-from privfl.auditing.evaluation import Evaluation, by_group, evaluate, require_both_kinds
-from privfl.auditing.questions import Arrays, Claim, Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.evaluation import AttackEvaluation, by_group, evaluate, require_both_kinds
+from privfl.auditing.questions import AttackClaim, Claim, Claims, Finding, Question, Truth
+from privfl.auditing.questions._scores import ScoresClaim
 from privfl.auditing.roc import Estimate, OperatingPoint
-from privfl.errors import ItemError, first_line
 from privfl.records import Curve, Interval
 from privfl.tables import Frozen
 
 FloatArray = NDArray[np.float64]
 
 
-@dataclass(frozen=True)
-class MembershipClaim(Claim):
-    """A claim about membership: for each variant of the attack, by its name, a score of each candidate.
-
-    Args:
-        scores: variant -> scores of shape (N,), in the order of the candidates; higher means member. A decision is a
-            score too: 1 for member, 0 for non-member.
-    """
-
-    scores: Mapping[str, FloatArray]
-
-    def arrays(self, attack: str) -> dict[str, NDArray[Any]]:
-        """``attack: variant`` -> scores."""
-        return {f"{attack}: {variant}": scores_N for variant, scores_N in self.scores.items()}
-
-    @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
-        """The claim from the arrays that :meth:`arrays` gave."""
-        return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
-
-    def checked(self, attack: str, candidates: int) -> Self:
-        """The same claim with all scores as float64.
-
-        Raises:
-            ItemError: it is not one score per candidate for each named variant.
-        """
-        return type(self)(_named_scores(attack, self.scores, candidates))
+class MembershipClaim(ScoresClaim):
+    """A score for each candidate, by the name of each variant of the attack: higher means member."""
 
 
 class RateAt(Frozen):
@@ -107,7 +81,7 @@ class MembershipFinding(Finding):
     attacks: list[AttackRecord]
     best: BestAttack
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 
@@ -148,15 +122,15 @@ class Membership(Question):
 
     def require_possible(self, truth: Truth) -> None:
         """See :class:`privfl.auditing.questions.Question`: each half of the candidates has members and others."""
-        require_both_kinds(truth.candidate_members, truth.halving())
+        require_both_kinds(truth.candidate_members, truth.halves_generator())
 
     def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> MembershipFinding:
         """See :class:`privfl.auditing.questions.Question`."""
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.by_attack.items())}
-        return self._finding(claims, evaluate(scores, member_N, promise, truth.halving()))
+        return self._finding(claims, evaluate(scores, member_N, promise, truth.halves_generator()))
 
-    def by_group(self, claims: Mapping[str, Claimed], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
+    def by_group(self, claims: Mapping[str, AttackClaim], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
         """The AUC of the best attack in each group.
 
         Args:
@@ -166,7 +140,7 @@ class Membership(Question):
         """
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.items())}
-        found = by_group(scores, member_N, group_N, truth.halving())
+        found = by_group(scores, member_N, group_N, truth.halves_generator())
         return [
             GroupRecord(
                 group=str(one.group),
@@ -177,7 +151,7 @@ class Membership(Question):
             for one in found
         ]
 
-    def _finding(self, claims: Claims, found: Evaluation) -> MembershipFinding:
+    def _finding(self, claims: Claims, found: AttackEvaluation) -> MembershipFinding:
         best = found.best
         return MembershipFinding(
             question=self.kind,
@@ -200,7 +174,7 @@ class Membership(Question):
                     roc_tpr=one.curve["tpr"],
                     exceeds_bound=_exceeds(one.operating_points),
                 )
-                for one in found.leakages
+                for one in found.variants
             ],
             best=BestAttack(
                 attack=best.attack,
@@ -215,32 +189,9 @@ class Membership(Question):
         )
 
 
-def _scores(made: Claimed) -> Mapping[str, FloatArray]:
+def _scores(made: AttackClaim) -> Mapping[str, FloatArray]:
     assert isinstance(made.claim, MembershipClaim)
     return made.claim.scores
-
-
-def _named_scores(attack: str, returned: object, candidates: int) -> dict[str, FloatArray]:
-    """Scores of each named variant, as float64 arrays, after checks."""
-    shape = 'scores must be {name: scores}, for example {"my score": scores}, a score for each candidate'
-    if not isinstance(returned, Mapping):
-        raise ItemError(f"attack {attack!r}: gave a {type(returned).__name__} without a name; {shape}")
-    if not returned:
-        raise ItemError(f"attack {attack!r}: gave no scores; {shape}")
-    found = {}
-    for name, values in returned.items():
-        try:
-            scores_N = np.asarray(values).astype(np.float64, casting="same_kind")
-        except (TypeError, ValueError, RuntimeError) as error:
-            raise ItemError(f"attack {attack!r}, {name!r}: its scores are no numbers ({first_line(error)}); {shape}") from None
-        if not isinstance(name, str) or scores_N.shape != (candidates,):
-            raise ItemError(
-                f"attack {attack!r}, {name!r}: its scores have the shape {scores_N.shape}, must be ({candidates},); {shape}"
-            )
-        if np.isnan(scores_N).any():
-            raise ItemError(f"attack {attack!r}, {name!r}: {np.isnan(scores_N).sum()} of its scores are NaN; {shape}")
-        found[name] = scores_N
-    return found
 
 
 def _interval(estimate: Estimate, count: int) -> Interval:
