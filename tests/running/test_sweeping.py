@@ -131,7 +131,7 @@ def test_attacks_follow_a_run_in_place_of_its_own_and_are_not_repeated(config: P
     assert ended.code == 0, ended.words
     folder = RunFolder.open(ended.folder)
     (found,) = folder.findings
-    assert set(found.made_by()) == {"membership/loss", "membership/entropy"}
+    assert set(found.rounds_by_attack()) == {"membership/loss", "membership/entropy"}
     assert folder.config.attacks.run == ()
     before = (folder.path / "attacks" / "summary.json").stat().st_mtime_ns
     assert run_one(config, replace(variant, attacks=("all",)), tmp_path, {}).code == 0
