@@ -50,10 +50,7 @@ class Attack(Item, ABC):
             ViewError: the adversary has no part in such a run.
         """
         if self.adversary not in VIEWS:
-            raise ViewError(
-                f"adversary {self.adversary!r} of {self.kind!r}: has no part in a run, whose server is honest; "
-                f"allowed: {', '.join(VIEWS)}"
-            )
+            raise ViewError(f"adversary {self.adversary!r} of {self.kind!r}: has no part in a run; allowed: {', '.join(VIEWS)}")
         if self.adversary != "external" and not prospect.keeps_rounds:
             raise ConfigError(
                 f"records.views = 'final': {self.kind!r} looks at what a {self.adversary} sees in rounds; "

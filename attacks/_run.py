@@ -10,7 +10,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -19,6 +19,9 @@ from numpy.typing import NDArray
 
 from attacks import Attack, _shadows
 from attacks._coins import Coins
+from attacks._malicious import MaliciousServerAttack
+from attacks._rounds import SharedMeasures
+from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
 from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
@@ -27,12 +30,13 @@ from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.learning.models._build import constants
 from privfl.loading import load
+from privfl.running.asking import Federation
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
 from privfl.running.run_folder import RunFolder
-from privfl.running.views import open_view
+from privfl.running.views import MaliciousServerView, open_view
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
 from privfl.storage import npz, read_npz, write_atomic
@@ -71,7 +75,7 @@ def run_attacks(
         chosen = _chosen(config, _all_names(folder, config, names))
         with deterministic():
             knowledge = _prepared(folder, config, chosen, observer)
-            claims = [(attack, _claim(folder, attack, knowledge)) for attack in chosen]
+            claims = [(attack, _claim(folder, config, attack, knowledge)) for attack in chosen]
             truth = _opened_truth(folder, config)
             return _judged(folder, config, claims, truth)
 
@@ -181,12 +185,15 @@ def _prepared(
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
+    network = _network(experiment)
+    candidates = Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N])
     return Knowledge(
-        network=_network(experiment),
-        candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
+        network=network,
+        candidates=candidates,
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
+        measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
     )
 
 
@@ -212,17 +219,47 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 # --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _claim(folder: RunFolder, attack: Attack, knowledge: Knowledge) -> Claimed:
+def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> Claimed:
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
+    asked = 0
+    if isinstance(attack, MaliciousServerAttack):
+        assert isinstance(view, MaliciousServerView)
+        view = _answered(folder, config, attack, view, knowledge)
+        asked = len(view.answers)
     claim, wanted = attack.run(view, knowledge), question.claim
     if not isinstance(claim, wanted):
         raise ItemError(
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
             f"a {wanted.__module__}.{wanted.__name__}"
         )
-    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read())
+    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
+
+
+def _answered(
+    folder: RunFolder,
+    config: ExperimentConfig,
+    attack: MaliciousServerAttack,
+    view: MaliciousServerView,
+    knowledge: Knowledge,
+) -> MaliciousServerView:
+    """The view with the answers to all rounds that the attack asks for. No experiment is there while the attack is at work."""
+
+    def federation() -> Federation:
+        return Federation.after(folder, assemble(config), attack.kind, attack.rounds)
+
+    begun = federation()
+    view = replace(view, cohorts=begun.cohorts, hides_updates=begun.experiment.aggregator.hides_updates)
+    del begun
+    while orders := attack.ask(view, knowledge):
+        if len(view.answers) + len(orders) > attack.rounds:
+            raise ItemError(
+                f"attack {attack.kind!r}: asked for {len(view.answers) + len(orders)} rounds; it may ask for {attack.rounds}: "
+                "raise its setting rounds"
+            )
+        view = replace(view, answers=view.answers + federation().answers(orders, len(view.answers)))
+    return view
 
 
 _WHO = ("owner_N", "candidate_N", "member_N")
@@ -292,12 +329,12 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
     except RunFolderError:
         return
     for finding in findings:
-        made = {}
+        made, asked = {}, finding.asked_by()
         for attack, rounds in finding.made_by().items():
             arrays = kept.get(attack)
             if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
                 continue
-            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds)
+            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds, asked.get(attack, 0))
         if made:
             yield _Group(finding.question, finding.adversary), made
 

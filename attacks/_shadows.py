@@ -1,10 +1,13 @@
-"""Train shadow models by the target's own procedure, each in a process of its own where there are cores, and keep them.
+"""Train shadow models by the target's own procedure, several as one program if the engine can, and keep them.
 
 ::
 
-    attacks/shadows/members.npz        member_SN, the candidates that each shadow model is trained on; more rows may join them
+    attacks/shadows/members.npz        member_SN, the candidates that each shadow model is trained on, and group_S, the models
+                                       that are trained together; more rows may join them
     attacks/shadows/shadow_000.npz     the members and the outputs of one shadow model; kept, so that neither a crash nor
                                        another attack later, of more shadow models perhaps, trains it again
+
+On a CPU the groups are spread over processes.
 """
 
 from __future__ import annotations
@@ -34,6 +37,7 @@ from privfl.errors import DataError, PrivflError, RunFolderError
 from privfl.own_code import telling
 from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
+from privfl.running import side_by_side
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
@@ -51,35 +55,47 @@ def trained(
         DataError: a process read other data than the run, or built another model.
         PrivflError: a process died.
     """
-    member_SN = _shadow_members(folder, coins, experiment.config.attacks.shadow_models)
-    return member_SN, _train_shadows(folder, experiment, member_SN, observer)
+    drawn, count = _drawn(folder, experiment, coins), experiment.config.attacks.shadow_models
+    return drawn.member_SN[:count], _train_shadows(folder, experiment, drawn, count, observer)
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """The candidates of each shadow model, and the number of its group; there may be more than are asked for."""
+
+    member_SN: BoolArray
+    group_S: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class _Job:
-    """One shadow model to train, in whatever process."""
+    """A group of shadow models to train, in whatever process."""
 
-    index: int
-    member_N: BoolArray
+    indices: tuple[int, ...]
+    member_SN: BoolArray
+    """A row for each of the group."""
     of: str
     """The target's noise domain."""
 
 
-def _train_shadow(experiment: Experiment, job: _Job) -> ModelOutputs:
-    """Train one shadow by the target's own procedure: same code, same plan, other members, other randomness.
+def _train_group(experiment: Experiment, job: _Job) -> list[ModelOutputs]:
+    """Train shadows by the target's own procedure: same code, same plan, other members, other randomness.
 
     Raises:
         DataError: this process read other data than the target's, or built another model.
     """
     if experiment.noise_domain != job.of:
         raise DataError(
-            f"shadow model {job.index}: this process read other data, or built another model, than the run; seed the shuffling "
-            "of the data set, and what the model draws, and attack again"
+            f"shadow model {job.indices[0]}: this process read other data, or built another model, than the run; seed the "
+            "shuffling of the data set, and what the model draws, and attack again"
         )
     candidates = np.flatnonzero(experiment.data.candidate_N)
-    members = experiment.data.member_N.copy()
-    members[candidates] = job.member_N
-    return _outputs(experiment, experiment.shadow(job.index, members).train(), candidates)
+    shadows = list[Experiment]()
+    for index, member_N in zip(job.indices, job.member_SN, strict=True):
+        members = experiment.data.member_N.copy()
+        members[candidates] = member_N
+        shadows.append(experiment.shadow(index, members))
+    return [_outputs(experiment, vector_D, candidates) for vector_D in side_by_side.trained(shadows)]
 
 
 def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray[np.int64]) -> ModelOutputs:
@@ -90,35 +106,65 @@ def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray
     )
 
 
-def _shadow_members(folder: RunFolder, coins: Coins, count: int) -> BoolArray:
-    """The candidates that each of so many shadow models is trained on: as they were drawn before, where they were."""
-    path = folder.path / "attacks" / "shadows" / "members.npz"
+def _drawn(folder: RunFolder, experiment: Experiment, coins: Coins) -> _Drawn:
+    """The shadow models as they were drawn before, and as many more as are asked for."""
+    path, count = folder.path / "attacks" / "shadows" / "members.npz", experiment.config.attacks.shadow_models
+    before = _drawn_before(path)
+    first = 0 if before is None else len(before.member_SN)
+    if before is not None and count <= first:
+        return before
+    member_SN = coins.shadows(count, None if before is None else before.member_SN)
+    group_S = _groups(experiment, count - first)
+    if before is not None and first:
+        group_S = np.concatenate([before.group_S, group_S + before.group_S.max() + 1])
+    # Before any of them is trained: whatever happens, they are not drawn or put together otherwise.
+    write_atomic(path, npz({"member_SN": member_SN, "group_S": group_S}))
+    return _Drawn(member_SN, group_S)
+
+
+def _drawn_before(path: Path) -> _Drawn | None:
     try:
-        before_SN = read_npz(path)["member_SN"] if path.exists() else None
+        kept = read_npz(path) if path.exists() else None
     except RunFolderError:
-        before_SN = None
-    member_SN = coins.shadows(count, before_SN)
-    if before_SN is None or count > len(before_SN):
-        # Before any of them is trained: whatever happens, they are not drawn otherwise.
-        write_atomic(path, npz({"member_SN": member_SN}))
-    return member_SN
+        return None
+    # Files of older versions have no groups: each was trained alone.
+    return None if kept is None else _Drawn(kept["member_SN"], kept.get("group_S", np.arange(len(kept["member_SN"]))))
+
+
+def _groups(experiment: Experiment, count: int) -> NDArray[np.int64]:
+    """The number of each new shadow model's group: at least four groups on a CPU, so that four cores have some of them.
+
+    The last bits of a model may depend on those that it is trained with. So the groups must not depend on the number of cores,
+    nor on which models are there already.
+    """
+    least = _LEAST_GROUPS if experiment.x.device.type == "cpu" else 1
+    size = max(1, min(side_by_side.runs_at_once(experiment), count // least))
+    return np.arange(count) // size
 
 
 def _train_shadows(
-    folder: RunFolder, experiment: Experiment, shadow_SN: BoolArray, observer: ShadowObserver | None
+    folder: RunFolder, experiment: Experiment, drawn: _Drawn, count: int, observer: ShadowObserver | None
 ) -> list[ModelOutputs]:
-    paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(shadow_SN))]
-    done = {index: found for index, path in enumerate(paths) if (found := _kept(path, shadow_SN[index])) is not None}
+    paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(drawn.member_SN))]
+    done = {index: found for index in range(count) if (found := _kept(paths[index], drawn.member_SN[index])) is not None}
     if observer is not None:
-        observer(len(done), len(paths))
-    jobs = [_Job(index, shadow_SN[index], experiment.noise_domain) for index in range(len(paths)) if index not in done]
-    for job, outputs in _carry_out(experiment, jobs):
-        content = {"member_N": job.member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
-        write_atomic(paths[job.index], npz(content))
-        done[job.index] = outputs
+        observer(len(done), count)
+    jobs = list[_Job]()
+    for group in sorted({int(drawn.group_S[index]) for index in range(count) if index not in done}):
+        # The whole group, so that the bytes are those of an attack that was never interrupted.
+        indices = np.flatnonzero(drawn.group_S == group)
+        jobs.append(_Job(tuple(map(int, indices)), drawn.member_SN[indices], experiment.noise_domain))
+    for job, models in _carry_out(experiment, jobs):
+        for index, member_N, outputs in zip(job.indices, job.member_SN, models, strict=True):
+            if index in done:
+                continue
+            content = {"member_N": member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
+            write_atomic(paths[index], npz(content))
+            if index < count:
+                done[index] = outputs
         if observer is not None:
-            observer(len(done), len(paths))
-    return [done[index] for index in range(len(paths))]
+            observer(len(done), count)
+    return [done[index] for index in range(count)]
 
 
 def _kept(path: Path, member_N: BoolArray) -> ModelOutputs | None:
@@ -130,12 +176,12 @@ def _kept(path: Path, member_N: BoolArray) -> ModelOutputs | None:
     return ModelOutputs(kept["candidates_NC"], kept["population_PC"]) if np.array_equal(kept["member_N"], member_N) else None
 
 
-def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, ModelOutputs]]:
+def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, list[ModelOutputs]]]:
     """On a CPU one process a core, each with one thread; on a GPU one after another."""
     workers = min(len(jobs), cores())
     if workers <= 1 or experiment.x.device.type != "cpu":
         for job in jobs:
-            yield job, _train_shadow(experiment, job)
+            yield job, _train_group(experiment, job)
         return
     pool = ProcessPoolExecutor(
         workers,
@@ -144,7 +190,7 @@ def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_
         initargs=(experiment.config, experiment.plan),
     )
     begun: dict[int, BaseProcess] = {}
-    waiting: dict[Future[ModelOutputs], _Job] = {}
+    waiting: dict[Future[list[ModelOutputs]], _Job] = {}
     try:
         with _interrupts_are_ours(), _script_is_ours():
             for job in jobs:
@@ -206,6 +252,8 @@ def _how(processes: Collection[BaseProcess]) -> str:
     return f"signal {-code}{name}"
 
 
+_LEAST_GROUPS = 4
+
 _PATIENCE = 5.0
 """Seconds; when one process has died, the pool ends the others at once."""
 
@@ -219,8 +267,8 @@ def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
     _assembled = functools.cache(lambda: assemble(config, plan))
 
 
-def _work(job: _Job) -> ModelOutputs:
+def _work(job: _Job) -> list[ModelOutputs]:
     assert _assembled is not None
     # An exception goes to the parent without its traceback.
     with telling(), deterministic():
-        return _train_shadow(_assembled(), job)
+        return _train_group(_assembled(), job)

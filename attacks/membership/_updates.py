@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -14,12 +14,11 @@ from torch import Tensor
 
 from attacks import Attack
 from attacks.membership import FloatArray
-from attacks.membership._gradients import Gradients, Products
 from attacks.membership._sides import surprise
 from privfl.adversaries import Adversary
 from privfl.auditing.questions.membership import MembershipClaim
 from privfl.errors import ConfigError, ViewError
-from privfl.running.knowledge import Candidates, Knowledge, Network, Prospect
+from privfl.running.knowledge import Candidates, Knowledge, Measured, Network, OwnMeasured, Prospect
 from privfl.running.views import ServerView, View
 
 
@@ -46,26 +45,17 @@ class SeenRound:
     @property
     def places(self) -> NDArray[np.int64]:
         """The row of each candidate's client among the K, of shape (N,); −1 if its update did not arrive."""
-        same_NK = self.knowledge.candidates.client_N[:, None] == np.array(self.clients)
-        return np.where(same_NK.any(1), same_NK.argmax(1), -1)
+        return self.knowledge.candidates.places(self.clients)
 
-    def rows(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Each client's place among the K, and its candidates."""
-        place_N = self.places
-        return ((k, np.flatnonzero(place_N == k)) for k in range(len(self.clients)))
+    @property
+    def own(self) -> OwnMeasured:
+        """The measures of each candidate beside the update of its own client."""
+        return self.knowledge.measures.own(self.number, self.clients, self.model_D, self.updates_KD)
 
-    def products(self, places_K: slice, rows_n: NDArray[np.int64]) -> Products:
-        """The products of some updates with the gradients of some candidates, at the global model."""
-        gradients = Gradients(self.knowledge.network, self.knowledge.candidates, self.model_D)
-        return gradients.products(self.updates_KD[places_K], rows_n)
-
-    def own_products(self) -> Iterator[tuple[int, NDArray[np.int64], Products]]:
-        """Each client's place among the K, its candidates, and the products of its update with their gradients."""
-        return ((k, rows_n, self.products(slice(k, k + 1), rows_n)) for k, rows_n in self.rows() if len(rows_n))
-
-    def local_losses(self, place: int, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
-        """The losses of some candidates, or of all, at a client's local model."""
-        return losses(self.knowledge, self.model_D + self.updates_KD[place], rows_n)
+    @property
+    def every(self) -> Measured:
+        """The measures of each candidate beside each update."""
+        return self.knowledge.measures.every(self.number, self.clients, self.model_D, self.updates_KD)
 
 
 def losses(knowledge: Knowledge, vector_D: Tensor, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
@@ -104,6 +94,11 @@ class OnUpdates(Attack):
     least_clients: ClassVar[int] = 1
     """How many updates of one round it compares."""
 
+    @property
+    def compares(self) -> bool:
+        """Whether it asks for each candidate beside each update."""
+        return self.least_clients > 1
+
     def require_possible(self, prospect: Prospect) -> None:
         """See :class:`attacks.Attack`: the server sees single updates, and enough of them."""
         if prospect.hides_updates:
@@ -135,26 +130,39 @@ class UpdatesAttack(OnUpdates):
         Raises:
             ViewError: no round had enough updates.
         """
-        totals: dict[str, FloatArray] = {}
-        counts: dict[str, FloatArray] = {}
-        nothing_N = np.zeros(len(knowledge.candidates))
-        for seen in seen_rounds(view, knowledge):
-            if len(seen.clients) < self.least_clients:
-                continue
-            for variant, scores_N in self.score(seen).items():
-                sound_N = np.isfinite(scores_N)
-                totals[variant] = totals.get(variant, nothing_N) + np.where(sound_N, scores_N, 0.0)
-                counts[variant] = counts.get(variant, nothing_N) + sound_N
-        if not any(count_N.any() for count_N in counts.values()):
+        rounds = (seen for seen in seen_rounds(view, knowledge) if len(seen.clients) >= self.least_clients)
+        found = mean_scores(map(self.score, rounds))
+        if not found:
             raise ViewError(
                 f"{self.kind!r}: no round has the finite updates of {self.least_clients} or more clients; "
                 "run it with a larger cohort, or a lower training.lr"
             )
-        return MembershipClaim({variant: _means(totals[variant], counts[variant]) for variant in totals})
+        return MembershipClaim(found)
 
     @abstractmethod
     def score(self, seen: SeenRound) -> Mapping[str, FloatArray]:
         """Variant -> one score for each candidate, of shape (N,), higher means member; NaN if the round says nothing of it."""
+
+
+def mean_scores(rounds: Iterable[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:
+    """The mean over rounds of each variant's scores.
+
+    Args:
+        rounds: variant -> scores of shape (N,), round by round; one that is not finite says nothing of its example.
+
+    Returns:
+        variant -> scores; the median if no round says anything of an example. Nothing at all if none says anything of any.
+    """
+    totals: dict[str, FloatArray] = {}
+    counts: dict[str, FloatArray] = {}
+    for scores in rounds:
+        for variant, scores_N in scores.items():
+            sound_N, nothing_N = np.isfinite(scores_N), np.zeros(len(scores_N))
+            totals[variant] = totals.get(variant, nothing_N) + np.where(sound_N, scores_N, 0.0)
+            counts[variant] = counts.get(variant, nothing_N) + sound_N
+    if not any(count_N.any() for count_N in counts.values()):
+        return {}
+    return {variant: _means(totals[variant], counts[variant]) for variant in totals}
 
 
 def _means(total_N: FloatArray, count_N: FloatArray) -> FloatArray:

@@ -92,6 +92,11 @@ def state_digest(kept: Mapping[str, Tensor]) -> str:
     return _sha256(*(value.detach().cpu().numpy().tobytes() for value in kept.values()))
 
 
+def question_digest(models: Mapping[int, Tensor]) -> str:
+    """Digest of a malicious server's question: the model that it sends each client."""
+    return _sha256(*(part for client in sorted(models) for part in (client, state_digest({"model": models[client]}))))
+
+
 def _excluded(config: ExperimentConfig, facts: RunFacts) -> dict[str, bool | set[str]]:
     """Settings that the noise domain leaves out. A new setting counts until it is listed here."""
     out: dict[str, bool | set[str]] = dict.fromkeys(("name", "seed", "rounds", "evaluation", "records", "attacks"), True)

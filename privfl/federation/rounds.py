@@ -160,7 +160,7 @@ def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> st
         return None
     least = max(1, aggregator.minimum_clients, plan.minimum_clients)
     if len(cohort) < least:
-        return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
+        return f"a cohort of {len(cohort)}; {aggregator.kind} needs at least {least}"
     return None
 
 
@@ -274,6 +274,29 @@ class Round:
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
+        return done, self._collected(done, updates, context)
+
+    def answers(
+        self, groups: Sequence[tuple[ServerState, CohortTasks]], context: RoundContext
+    ) -> tuple[CohortResults, Aggregate | None]:
+        """Train groups of clients, each on a model of a malicious server's choice, and aggregate; no state is kept.
+
+        Args:
+            groups: clients that are sent the same model, with the state that has it.
+            context: what both ends of the aggregation know.
+
+        Returns:
+            the results of the clients, and the aggregate; None if there are none.
+        """
+        mine, updates = CohortResults(), list[ClientUpdate]()
+        for state, cohort in groups:
+            for part in self._parts(state, cohort, context):
+                self._train(part, state, context, mine, updates)
+        done = CohortResults.of([mine])
+        return done, self._collected(done, updates, context) if done.clients else None
+
+    def _collected(self, done: CohortResults, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate | None:
+        """The aggregate of what clients handed in, at the first process."""
         wire = self._wire_context(context)
         # Stand-ins belong to no process, so the first one adds them.
         extra = self._stand_ins(done.clients, wire) if context.processes.first else []
@@ -281,7 +304,7 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
-        return done, aggregate
+        return aggregate
 
     def _wire_context(self, context: RoundContext) -> RoundContext:
         """The context of the aggregation, extended by the count that an adaptive norm sends beside the update.

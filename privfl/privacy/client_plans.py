@@ -26,7 +26,7 @@ from privfl.seeding import Seed
 from privfl.tables import Size, contradiction
 from privfl.vectors import Layout
 
-PUBLIC_COHORT = "Who takes part in which round, and the settings of the run."
+PUBLIC_COHORT = "The cohort of each round, and the settings of the run."
 """The public facts of a plan without amplification by sampling."""
 
 

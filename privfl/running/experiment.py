@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -19,10 +19,10 @@ from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
-from privfl.federation.aggregators import Aggregator, RoundContext
+from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
-from privfl.federation.noise_domain import RunFacts, noise_domain, state_digest, with_members, with_model
+from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
     CohortTasks,
@@ -58,6 +58,15 @@ Contract = TypeVar("Contract")
 
 
 @dataclass(frozen=True)
+class Progress:
+    """How far a run without records has come: the next round's state, the validation losses, and whether it was stopped."""
+
+    state: ServerState
+    losses: tuple[float | None, ...] = ()
+    stopped: bool = False
+
+
+@dataclass(frozen=True)
 class Experiment:
     """All objects that a run needs, assembled and not yet trained.
 
@@ -85,6 +94,7 @@ class Experiment:
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
         processes: the processes that carry out the run together.
+        is_shadow: whether it is a shadow model of another run.
     """
 
     config: ExperimentConfig
@@ -112,6 +122,7 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     noise_domain: str
     processes: Processes = ALONE
+    is_shadow: bool = False
 
     def __repr__(self) -> str:
         return (
@@ -157,18 +168,23 @@ class Experiment:
 
         Only an identical query gets the same noise, so the stream depends on the model that the round begins with. Without a
         promise there is no noise to share. The stream then depends on the seed alone, so that two runs with one seed are
-        paired.
+        paired. A shadow model is released to nobody. Its stream does not depend on the model, so that rounding, which may
+        differ if several shadow models are trained together, does not change the noise.
         """
         stream = self.secret / "round" / state.round
         if not self.plan.promises:
             return stream
+        if self.is_shadow:
+            return stream / self.noise_domain
         told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
         return stream / with_model(self.noise_domain, state.global_D, told)
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
-        scale = schedule_of(self.config.training.round_schedule).factor(state.round, self.config.rounds)
+        # A round that is asked for after the last one goes by the last one's rate.
+        number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
+        scale = schedule_of(self.config.training.round_schedule).factor(number, rounds)
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
@@ -176,7 +192,7 @@ class Experiment:
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             own = stream / "client" / client
             # Only an identical query gets the same noise, and the client's state is a part of the query.
-            own = own / state_digest(kept) if kept and self.plan.promises else own
+            own = own / state_digest(kept) if kept and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
 
@@ -197,16 +213,54 @@ class Experiment:
         """The reason why nobody trains in that round; None if somebody does."""
         return skip_reason(self.cohorts[round_number], self.aggregator, self.plan)
 
-    def step(self, state: ServerState, *, observed: bool = False, transcript: Path | None = None) -> Outcome:
+    def step(
+        self,
+        state: ServerState,
+        *,
+        observed: bool = False,
+        transcript: Path | None = None,
+        cohort: CohortTasks | None = None,
+    ) -> Outcome:
         """Carry out one round.
 
         Args:
             state: the state that the round begins with.
             observed: whether to keep the server's view.
             transcript: a folder for the messages to the server; None: they are not kept.
+            cohort: the round's cohort; None: it is put together here.
         """
         context = self._context(state, observed=observed, transcript=transcript)
-        return self._round(state).run(state, self.cohort(state), context)
+        return self._round(state).run(state, cohort or self.cohort(state), context)
+
+    def answers(self, state: ServerState, models: Mapping[int, Tensor]) -> tuple[Sequence[int], Aggregate | None]:
+        """Play a round in which a malicious server sends the cohort models of its choice; nothing is kept of it.
+
+        If the plan promises something, everybody draws from streams that are named by all of the models: no two questions share
+        noise. Otherwise runs of one seed are paired here too.
+
+        Args:
+            state: of which the round and the clients' states count.
+            models: the model that each client of the round's cohort is sent, of shape (D,).
+
+        Returns:
+            who handed something in, and the aggregate; None if nobody did.
+        """
+        asked = question_digest(models) if self.plan.promises else ""
+        own = replace(self, seed=self.seed / "asked" / asked, secret=self.secret / "asked" / asked, personal=None)
+        groups: dict[int, list[int]] = {}
+        for client in sorted(models):
+            groups.setdefault(id(models[client]), []).append(client)
+        tasks = []
+        for clients in groups.values():
+            with_model = replace(state, global_D=models[clients[0]])
+            tasks.append((with_model, replace(own.cohort(with_model), clients=tuple(clients))))
+        first = tasks[0][0] if tasks else state
+        context = own._context(first, observed=True, transcript=None)
+        context = replace(context, models=models if len(tasks) > 1 else {})
+        done, aggregate = own._round(first).answers(tasks, context)
+        if aggregate is not None:
+            aggregate = replace(aggregate, seen=own.payload.seen(own.plan.seen(aggregate.seen)))
+        return sorted([*done.clients, *done.stand_ins]), aggregate
 
     def assist(self) -> None:
         """Train this process' share of every round that the first process begins, until the first process ends the run."""
@@ -258,13 +312,20 @@ class Experiment:
 
     def train(self) -> Tensor:
         """Train all rounds without writing records, as for shadow models; returns the final global model, shape (D,)."""
-        state, stopped, losses = self.initial_state(), False, list[float | None]()
-        while state.round < self.config.rounds and not stopped:
-            outcome = self.step(state)
-            losses.append(self.validation_loss(outcome))
-            lost = outcome.aggregate is not None and outcome.aggregate.ends_run
-            state, stopped = outcome.state, lost or self.ended(losses) is not None
-        return state.global_D
+        progress = Progress(self.initial_state())
+        while not self.over(progress):
+            progress = self.after(progress, self.step(progress.state))
+        return progress.state.global_D
+
+    def over(self, progress: Progress) -> bool:
+        """Whether the run has no round left."""
+        return progress.stopped or progress.state.round >= self.config.rounds
+
+    def after(self, progress: Progress, outcome: Outcome) -> Progress:
+        """The run's progress after one more round."""
+        losses = (*progress.losses, self.validation_loss(outcome))
+        lost = outcome.aggregate is not None and outcome.aggregate.ends_run
+        return Progress(outcome.state, losses, lost or self.ended(losses) is not None)
 
     def validation_loss(self, outcome: Outcome) -> float | None:
         """The mean loss after a round on the clients' validation examples.
@@ -304,6 +365,7 @@ class Experiment:
             cohorts=_draw_cohorts(self.config, data, seed, name),
             noise_domain=name,
             processes=ALONE,
+            is_shadow=True,
         )
 
     def logits(self, vector_D: Tensor, x: InputStore | Tensor) -> Tensor:

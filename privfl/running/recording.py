@@ -14,13 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as save_tensors
 from torch import Tensor
 
 from privfl.config import ExperimentConfig
-from privfl.errors import ConfigError, ProcessError, RunFolderError, first_line
-from privfl.federation.client_states import stacked, unstacked
+from privfl.errors import ConfigError, ProcessError, RunFolderError
 from privfl.federation.rounds import Outcome, ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
@@ -31,6 +29,7 @@ from privfl.running import attacking, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble, new_secret
+from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
@@ -266,37 +265,18 @@ class _Recorder:
         append_line(self.folder.path / "ledger.jsonl", Entry.of(before.round, outcome.events))
         self._observe(before, outcome)
         self.folder.append(record, timing)
-        state = outcome.state
-        parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
-        tensors = {"global_D": state.global_D}
-        for prefix, named in parts.items():
-            tensors |= _named(prefix, named)
-        on_cpu = {name: value.cpu().contiguous() for name, value in tensors.items()}
-        write_atomic(self.folder.path / "state.safetensors", save_tensors(on_cpu, metadata={"round": str(state.round)}))
+        write_state(self.folder, outcome.state)
 
     def _resume_point(self) -> tuple[ServerState, Ledger]:
-        path, spent = self.folder.path / "state.safetensors", self.folder.path / "ledger.jsonl"
-        ledger = empty_ledger(self.experiment.plan)
-        if not path.exists():
+        spent, ledger = self.folder.path / "ledger.jsonl", empty_ledger(self.experiment.plan)
+        state = read_state(self.folder, self.experiment.x.device)
+        if state is None:
             self.folder.rewind(0)
             ledger.begin(spent)
             return self.experiment.initial_state(), ledger
-        try:
-            with safe_open(path, framework="pt") as file:
-                done = int(file.metadata()["round"])
-                tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            why = first_line(error)
-            raise RunFolderError(
-                f"{self.folder.path}: its state is damaged ({why}); replace the run with --overwrite"
-            ) from None
-        ledger.resume(spent, done, self.experiment.planned)
-        self.folder.rewind(done)
-        # Client states stay on the CPU.
-        clients = unstacked(_under("of", tensors))
-        tensors = {name: value.to(self.experiment.x.device) for name, value in tensors.items()}
-        optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
-        return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients), ledger
+        ledger.resume(spent, state.round, self.experiment.planned)
+        self.folder.rewind(state.round)
+        return state, ledger
 
     def _finish(self, state: ServerState, ledger: Ledger, last: Evaluation, stopped: str | None) -> None:
         experiment, data = self.experiment, self.experiment.data
@@ -325,14 +305,6 @@ class _Recorder:
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)
-
-
-def _named(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {f"{prefix}.{name}": value for name, value in tensors.items()}
-
-
-def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {name.removeprefix(f"{prefix}."): value for name, value in tensors.items() if name.startswith(f"{prefix}.")}
 
 
 def _stored_secret(folder: RunFolder) -> Seed | None:

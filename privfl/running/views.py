@@ -8,7 +8,8 @@ client              every global model, before and after each round (and its own
 server              also the participants, the survivors, and the values that the aggregator reveals. In the clear
                     these are the clients' updates. Under secure aggregation they are sums, and all messages that
                     clients sent (public keys, sizes of sealed boxes, masked vectors, revealed shares)
-malicious_server    also chooses the models that it sends; no run has one yet
+malicious_server    also the answers to models of its choice, in rounds after the last one of the run
+                    (:mod:`privfl.running.orders`)
 ==================  ==============================================================================================
 
 A round's view is one safetensors file in ``views/``. Under secure aggregation no update of a single client is ever written, so
@@ -32,6 +33,7 @@ from torch import Tensor, tensor
 
 from privfl.adversaries import Adversary
 from privfl.errors import RunFolderError, ViewError
+from privfl.running.orders import Answer
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic
 from privfl.vectors import Layout
@@ -104,7 +106,8 @@ class _AdversaryFiles:
         self.rounds_read: set[int] = set()
         self._model = _opened(folder.path / "model.safetensors")
         self._rounds = _numbered(folder.path / "views") if adversary != "external" else {}
-        self._transcripts = _numbered(folder.path / "transcripts") if adversary == "server" else {}
+        is_server = adversary in ("server", "malicious_server")
+        self._transcripts = _numbered(folder.path / "transcripts") if is_server else {}
 
     def model(self) -> dict[str, Tensor]:
         """The final model's tensors by name.
@@ -253,10 +256,30 @@ class ServerView(ClientView):
         return seen["updates_KD"], seen["weights_K"]
 
 
+@dataclass(frozen=True, eq=False, repr=False)
+class MaliciousServerView(ServerView):
+    """The view of a server that goes on when the run is over, and sends its clients models of its choice.
+
+    Args:
+        cohorts: who takes part in each of the rounds that it may ask for, which a server knows before it sends anything.
+        answers: its view of the rounds that it asked for.
+        hides_updates: whether the aggregator shows it sums only.
+    """
+
+    cohorts: tuple[tuple[int, ...], ...] = ()
+    answers: tuple[Answer, ...] = ()
+    hides_updates: bool = False
+
+
 View = ExternalView
 """The view of any adversary. Every other view includes the external one."""
 
-VIEWS: Mapping[Adversary, type[ExternalView]] = {"external": ExternalView, "client": ClientView, "server": ServerView}
+VIEWS: Mapping[Adversary, type[ExternalView]] = {
+    "external": ExternalView,
+    "client": ClientView,
+    "server": ServerView,
+    "malicious_server": MaliciousServerView,
+}
 
 
 def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layout) -> ExternalView:
@@ -271,9 +294,7 @@ def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layo
         ViewError: the run had no such adversary.
     """
     if adversary not in VIEWS:
-        raise ViewError(
-            f"adversary {adversary!r}: is not part of this run, whose server was honest; allowed: {', '.join(VIEWS)}"
-        )
+        raise ViewError(f"adversary {adversary!r}: has no part in a run; allowed: {', '.join(VIEWS)}")
     return VIEWS[adversary](layout, _AdversaryFiles(RunFolder.of(folder), adversary))
 
 

@@ -23,6 +23,7 @@ Chapters, in reading order::
     simulation   all roles in one process
     dropout      the clients that are lost in a simulation
     transcript   the record that a real server could have kept
+    two_faced    a malicious server that sends its clients different models, for simulations of its attack
 
 The protocol is that of Bonawitz et al. 2017 ("Practical Secure Aggregation for Privacy-Preserving Machine Learning", CCS
 2017), on a complete graph or a sparse one (Bell et al. 2020, "Secure Single-Server Aggregation with (Poly)Logarithmic

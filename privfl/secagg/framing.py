@@ -28,6 +28,7 @@ COUNT: Final = struct.Struct("<I")
 
 _MAGIC: Final = b"pf"
 _HEADER: Final = struct.Struct("<2sBBIIQ")
+HEADER_BYTES: Final = _HEADER.size
 
 
 class Kind(IntEnum):

@@ -104,12 +104,12 @@ def test_shadow_models_are_kept_and_trained_anew_where_they_are_damaged(
 
     def carry_out(experiment: Experiment, jobs: list[Any]) -> Iterator[Any]:
         for job in jobs:
-            trained.append(job.index)
-            yield job, _shadows._train_shadow(experiment, job)
+            trained.append(job.indices)
+            yield job, _shadows._train_group(experiment, job)
 
     monkeypatch.setattr(_shadows, "_carry_out", carry_out)
     run_attacks(attacked)
-    assert trained == [2]
+    assert trained == [(2,)]
     assert everything(attacked) == before
 
 
@@ -139,8 +139,8 @@ def test_each_shadow_has_its_own_members_half_of_the_candidates(attacked: RunFol
 def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The same promise, kept and broken: an engine that trains without clip and noise and reports what was planned.
 
-    With so few candidates the audit has a power of about three in four (of seeds 0 to 3 it finds 0.06, 0.48, 0.29 and
-    0.23, where 0.1 is promised); this seed is one at which it sees the break.
+    Of seeds 0 to 4 it finds 0.41, 0.38, 0.38, 0.70 and 0.38 if the promise of 0.1 is broken. Kept, it finds 0.41 at seed 1 and
+    less than 0.1 at the others up to 7, and at all of 40 with the fused engine: at a level of 95 % one in twenty may be wrong.
     """
 
     def lie(self: Opacus, plan: ExamplePlan, task: LocalTask, global_D: Tensor) -> LocalResult:
@@ -154,7 +154,7 @@ def test_the_audit_flags_a_build_that_breaks_its_promise(broken: bool, tmp_path:
         monkeypatch.setattr(Opacus, "_train_private", lie)
     privacy = {"kind": "example", "target_epsilon": 0.1, "delta": 1e-5, "max_grad_norm": 1.0}
     training = {**OVERFITTED["training"], "engine": "opacus", "local_epochs": 60 if broken else 5}
-    folder = begin(tmp_path / "run", seed=1, privacy=privacy, training=training)
+    folder = begin(tmp_path / "run", seed=0, privacy=privacy, training=training)
     found, promised = found_in(folder), folder.result.privacy
     assert promised is not None
     assert (found.best.epsilon_lower > promised.epsilon) == broken
@@ -199,9 +199,9 @@ def test_other_data_than_the_run_s_are_refused(attacked: RunFolder, tmp_path: Pa
 def test_a_process_that_read_other_data_trains_no_shadow() -> None:
     """Each process reads and builds for itself; what is large is not read twice at the start."""
     experiment = assemble(loads(OVERFITTED))
-    job = _shadows._Job(0, experiment.data.member_N[experiment.data.candidate_N], "another")
+    job = _shadows._Job((0,), experiment.data.member_N[None, experiment.data.candidate_N], "another")
     with pytest.raises(DataError, match=r"shadow model 0: this process read other data, or built another model, than the run"):
-        _shadows._train_shadow(experiment, job)
+        _shadows._train_group(experiment, job)
 
 
 def test_attacks_run_one_by_one_are_judged_together(tmp_path: Path) -> None:

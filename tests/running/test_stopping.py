@@ -133,7 +133,7 @@ def test_shadow_models_stop_by_the_same_rule_and_leave_the_same_examples_out(mon
 
     monkeypatch.setattr(Experiment, "step", watching)
     coins = np.random.default_rng(0).random(int(data.candidate_N.sum())) < 0.5
-    attacking._train_shadow(experiment, attacking._Job(0, coins, experiment.noise_domain))
+    attacking._train_group(experiment, attacking._Job((0,), coins[None], experiment.noise_domain))
     assert len(seen) == 3
     assert data.validation_N is not None
     for shadow in seen:

@@ -49,10 +49,17 @@ class Claim(ABC):
 
 @dataclass(frozen=True)
 class Claimed:
-    """One attack's claim, and the rounds whose views it used; no rounds if it used the final model only."""
+    """One attack's claim, and the rounds that it took.
+
+    Args:
+        claim: the attack's answer.
+        rounds: the rounds of the run whose views it used; no rounds if it used the final model only.
+        asked: the number of further rounds that a malicious server asked for, which the run's ledger does not price.
+    """
 
     claim: Claim
     rounds: tuple[int, ...] = ()
+    asked: int = 0
 
 
 @dataclass(frozen=True)
@@ -110,6 +117,10 @@ class Finding(Frozen):
     def made_by(self) -> dict[str, tuple[int, ...]]:
         """The attacks whose claims were judged, each with the rounds whose views it used."""
         raise NotImplementedError
+
+    def asked_by(self) -> dict[str, int]:
+        """The attacks of a malicious server, each with the number of rounds that it asked for, which no ledger prices."""
+        return {}
 
 
 class Question(Item, ABC):

@@ -61,7 +61,8 @@ class RateAt(Frozen):
 class AttackRecord(Frozen):
     """Figures of one variant of one attack, on all candidates.
 
-    ``rounds`` are the rounds whose views it used; none if it used the final model only. ``roc_fpr`` and ``roc_tpr`` are the
+    ``rounds`` are the rounds whose views it used; none if it used the final model only. ``asked`` is the number of further
+    rounds that a malicious server asked for, which the ledger does not price. ``roc_fpr`` and ``roc_tpr`` are the
     ROC curve, thinned for drawing. ``exceeds_bound`` is True if, at one of the ``rates``, the attack exceeded the bound of
     the promised ε by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised
     against this adversary.
@@ -72,6 +73,7 @@ class AttackRecord(Frozen):
     question: str
     adversary: Adversary
     rounds: list[int]
+    asked: int = 0
     auc: Interval
     balanced_accuracy: float
     rates: list[RateAt]
@@ -108,6 +110,10 @@ class MembershipFinding(Finding):
     def made_by(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
+
+    def asked_by(self) -> dict[str, int]:
+        """See :class:`privfl.auditing.questions.Finding`."""
+        return {one.attack: one.asked for one in self.attacks if one.asked}
 
 
 class GroupRecord(Frozen):
@@ -186,6 +192,7 @@ class Membership(Question):
                     question=self.kind,
                     adversary=claims.adversary,
                     rounds=list(claims.by_attack[one.attack].rounds),
+                    asked=claims.by_attack[one.attack].asked,
                     auc=_interval(one.auc, found.members + found.nonmembers),
                     balanced_accuracy=one.balanced_accuracy.value,
                     rates=[_rate(point, found.members) for point in one.operating_points],

@@ -7,8 +7,8 @@ server saw during aggregation, for the server's view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -50,6 +50,7 @@ class RoundContext:
         codec: the clients' encoding with noise if the noise is distributed, else None. The encoded words are summed modulo
             2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
         noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
+        models: by client, the model that each was sent, if a malicious server sent different ones; else empty.
     """
 
     round: int
@@ -63,6 +64,7 @@ class RoundContext:
     processes: Processes = ALONE
     codec: DistributedCodec | None = None
     noise_key: bytes = b""
+    models: Mapping[int, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

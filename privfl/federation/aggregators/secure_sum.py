@@ -17,7 +17,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
-from privfl.errors import ConfigError, ThresholdError
+from privfl.errors import ConfigError, ProtocolError, ThresholdError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.aggregators._cohort import in_order
 from privfl.federation.aggregators._encoded import as_array, encoded, rounding_key
@@ -28,7 +28,7 @@ from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
 from privfl.secagg.dropout import drawn_losses
-from privfl.secagg.encoding import Encoding, WeightedSum
+from privfl.secagg.encoding import Encoding, WeightedSum, signed
 from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.memory import Memory
 from privfl.secagg.packing import TYPES, Bits, narrow_bits
@@ -37,6 +37,7 @@ from privfl.secagg.server import Server, Unmasked
 from privfl.secagg.session import Parameters, Stage
 from privfl.secagg.simulation import Meter, play
 from privfl.secagg.transcript import Transcript
+from privfl.secagg.two_faced import TwoFacedServer
 from privfl.storage import storing
 from privfl.tables import Frozen, contradiction
 
@@ -215,7 +216,7 @@ class SecureSum(Aggregator):
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
         """Run the whole protocol with every role; see :meth:`privfl.federation.aggregators.Aggregator.aggregate`."""
         with closing(_Attempts(self, in_order(updates, context, self.minimum_clients), context)) as played:
-            return self._played(played)
+            return played.deceived() if context.models else self._played(played)
 
     def _played(self, played: _Attempts) -> Aggregate:
         attempts = self.attempts if self.below_threshold == "repeat" else 1
@@ -241,6 +242,7 @@ class _Code(Protocol):
     def digest(self) -> bytes: ...
     def encode(self, update: ClientUpdate) -> tuple[Words, int]: ...
     def decode(self, sum_: Words, clients: int) -> WeightedSum: ...
+    def noise(self, words: Words) -> WeightedSum: ...
 
 
 @dataclass(frozen=True)
@@ -266,6 +268,12 @@ class _FixedPointCode:
 
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
         return self.encoding.decode(sum_, clients)
+
+    def noise(self, words: Words) -> WeightedSum:
+        """Words that are no sum, read as one."""
+        values, bits = self.encoding, self.bits
+        weight = signed(words[-1:], bits)[0] / np.float64(values.weight.scale)
+        return WeightedSum(signed(words[:-1], bits) / np.float64(values.update.scale), float(weight))
 
 
 @dataclass(frozen=True)
@@ -295,6 +303,9 @@ class _NoisedCode:
     def decode(self, sum_: Words, clients: int) -> WeightedSum:
         return WeightedSum(self.codec.decode(sum_.astype(np.uint32, copy=False)), float(clients))
 
+    def noise(self, words: Words) -> WeightedSum:
+        return self.decode(words, 1)
+
 
 def _code(settings: SecureSum, context: RoundContext) -> _Code:
     if context.codec is not None:
@@ -310,6 +321,8 @@ class _Attempts:
         self._updates = {update.client: update for update in cohort}
         self._parameters, self._code = settings.parameters(context, len(cohort)), _code(settings, context)
         self._global_D = as_array(context.global_D)
+        sent = {client: as_array(model_D) for client, model_D in context.models.items()}
+        self._models = {client: sent.get(client, self._global_D) for client in self._updates}
         self._meters: list[Meter] = []
         self._transcripts: list[Transcript] = []
         self._clipped: dict[int, int] = {}
@@ -337,10 +350,15 @@ class _Attempts:
             directory = Directory({client: identity.public for client, identity in identities.items()})
         shared: dict[str, Any] = {"directory": directory, "threads": self._settings.threads}
         clients = {
-            client: Client(client, parameters, self._global_D, identity=identities.get(client), memory=memory, **shared)
+            client: Client(client, parameters, self._models[client], identity=identities.get(client), memory=memory, **shared)
             for client, memory in self._memories.items()
         }
-        server = Server(parameters, list(self._updates), self._global_D, **shared)
+        server = (
+            TwoFacedServer(parameters, self._models, **shared)
+            if self._context.models
+            else Server(parameters, list(self._updates), self._global_D, **shared)
+        )
+        self._server = server
         try:
             return play(server, clients, self._encode, self._lost, meter)
         finally:
@@ -368,6 +386,19 @@ class _Attempts:
         total = self._code.decode(unmasked.words_D, len(unmasked.survivors))
         mean_D = torch.from_numpy(total.mean()).to(self._context.global_D)
         return self._ended(mean_D, unmasked.survivors, total, None)
+
+    def deceived(self) -> Aggregate:
+        """The sum, or the noise that is left of it, for a malicious server that sent the clients different models."""
+        try:
+            return self.aggregate(self.attempt(0))
+        except ProtocolError as error:
+            given_up, server = self.given_up(str(error)), self._server
+        assert isinstance(server, TwoFacedServer)
+        if not server.summed:
+            return given_up
+        left = self._code.noise(server.masked_sum())
+        seen = {"sum_D": torch.from_numpy(left.sum_D), "weight_sum": torch.tensor(left.weight_sum, dtype=torch.float64)}
+        return replace(given_up, seen=seen)
 
     def given_up(self, why: str) -> Aggregate:
         """The aggregate without a sum, since too few clients survived the last attempt."""

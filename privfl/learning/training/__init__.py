@@ -181,3 +181,19 @@ class Trainer(ABC):
             x: some client's inputs, of which only shape and type count.
         """
         return clients
+
+    def runs_at_once(self, clients: int, global_D: Tensor, x: Tensor) -> int:  # noqa: ARG002
+        """How many runs, with cohorts of so many clients, are trained faster by one call of :meth:`train` for all cohorts.
+
+        Each task then has its own run's global model as the start of its work. The answer does not depend on the number of
+        processes, for the reason given at :meth:`parts`.
+
+        Args:
+            clients: how many each cohort has.
+            global_D: the global model of some run.
+            x: some client's inputs, of which only shape and type count.
+
+        Returns:
+            1 if there is nothing to gain, or if a result would be another than that of its run alone.
+        """
+        return 1

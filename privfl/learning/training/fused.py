@@ -43,6 +43,9 @@ from privfl.privacy.plans import Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
 from privfl.vectors import Layout, load_vector, trained
 
+_RUNS, _CLIENTS = 16, 32
+"""Runs, and clients of all of them, that are trained together; more gain little, and leave other cores idle (measured)."""
+
 
 class Fused(Trainer):
     """DP-SGD or plain SGD for all clients of a cohort at once, equal to the reference engine up to rounding.
@@ -102,6 +105,20 @@ class Fused(Trainer):
             return 1
         pieces = clients * self.config.batch_size / limits.examples
         return int(2 ** math.ceil(math.log2(max(pieces, 1))))
+
+    def runs_at_once(self, clients: int, global_D: Tensor, x: Tensor) -> int:
+        """See the contract: as many as fit the memory budget and one pass of a step, up to a number.
+
+        On a GPU batches are padded to one length, and a client of a model that draws would draw for its padding too.
+        """
+        if x.is_cuda and self._cohort.draws:
+            return 1
+        limits = self._limits = self._limits or self._measured(global_D, x)
+        # Each client has a start of its own, and perhaps a centre.
+        fitting = min(
+            limits.clients_with(len(self.optimizer.slots(self.config)) + 2), limits.examples // self.config.batch_size
+        )
+        return max(1, min(_RUNS, min(fitting, _CLIENTS) // max(clients, 1)))
 
     def train(self, global_D: Tensor, tasks: Sequence[LocalTask]) -> list[LocalResult]:
         """All clients together, or as many at a time as fit the memory budget.

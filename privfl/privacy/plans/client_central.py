@@ -270,18 +270,18 @@ class ClientCentral(ClientSettings):
 
     def words(self, sampler: str) -> PlanWords:
         """See :class:`PlanSettings`."""
-        public = "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
+        public = "The number of clients, and the settings of the run. The cohort of each round is not public: keep it secret."
         if sampler == "all":
-            public = "How many clients there are, that all of them take part in every round, and the settings of the run."
+            public = "The number of clients, that all of them take part in every round, and the settings of the run."
         if self.clipping.kind == "adaptive":
             return PlanWords(
-                noise="Each client's whole update is clipped to an L2 norm that begins at {clip}; the server adds Gaussian "
-                "noise to their sum and to the count that moves the norm, which cost as much together as noise of standard "
-                "deviation {noise} × the norm would on the sum alone, and divides by a fixed number.",
+                noise="Each client's whole update is clipped to an L2 norm that begins at {clip}. The server adds Gaussian "
+                "noise to their sum and to the count that moves the norm, and divides by a fixed number. Together the two "
+                "cost as much as noise of standard deviation {noise} × the norm on the sum alone.",
                 public=public,
             )
         return PlanWords(
-            noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
+            noise="Each client's whole update is clipped to L2 norm {clip}. The server adds Gaussian noise of standard "
             "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
             public=public,
         )

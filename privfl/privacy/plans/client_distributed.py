@@ -155,6 +155,6 @@ class ClientDistributed(ClientSettings):
         """See :class:`PlanSettings`."""
         return PlanWords(
             noise="Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
-            "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
+            "secure aggregation. The shares that are certain to be added have standard deviation {noise} × {clip} together.",
             public=PUBLIC_COHORT,
         )

@@ -171,7 +171,7 @@ class ClientDpftrl(ClientSettings):
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
         """See :class:`PlanSettings`."""
         return PlanWords(
-            noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
-            "that is correlated over rounds, made from independent noise of standard deviation {noise} × {clip}.",
+            noise="Each client's whole update is clipped to L2 norm {clip}. The server adds Gaussian noise to their sum. "
+            "It is correlated over rounds, and made from independent noise of standard deviation {noise} × {clip}.",
             public=PUBLIC_COHORT,
         )

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from privfl.data.datasets import FileDataset, OwnFiles, _arrays, _idx, adult, cifar10, heart_disease
+from privfl.data.datasets import FileDataset, OwnFiles, _arrays, _idx, adult, cifar10, digits, heart_disease
 from privfl.data.datasets._fetch import dataset
 from privfl.data.federated import Examples, LoadedData
 from privfl.data.input_store import InputStore
@@ -57,6 +57,12 @@ def test_the_data_are_what_the_contract_says(name: str) -> None:
 def test_digits_lie_between_0_and_1() -> None:
     x = loaded("digits").train.x
     assert (x.min(), x.max()) == (0, 1)
+
+
+def test_other_digits_in_scikit_learn_are_refused_with_a_remedy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits, "_SHA256", "0" * 64)
+    with pytest.raises(DataError, match=r"they must have 0{16}\.\.\.: install another version of scikit-learn"):
+        dataset("digits").load()
 
 
 def test_hospitals_are_natural_clients_with_both_classes_on_both_sides() -> None:

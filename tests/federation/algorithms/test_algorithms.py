@@ -287,7 +287,7 @@ def test_a_run_that_is_killed_before_the_state_is_written_computes_the_round_aga
         write_atomic(path, content)
 
     with monkeypatch.context() as patch:
-        patch.setattr("privfl.running.recording.write_atomic", dying)
+        patch.setattr("privfl.running.kept_state.write_atomic", dying)
         with pytest.raises(KilledError):
             run(config, tmp_path / "cut")
     resumed = run(config, tmp_path / "cut", resume=True)
