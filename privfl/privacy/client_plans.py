@@ -83,8 +83,8 @@ class ClientPlan(Plan):
             )
         if not carried:
             raise ConfigError(
-                f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {self.entry:g} that it counts by; "
-                "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
+                f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {self.count_entry:g} that it counts "
+                "by; raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
             )
 
     def at_client(

@@ -119,7 +119,7 @@ def test_single_updates_are_refused_under_secure_aggregation_and_sums_are_not(tm
     with pytest.raises(ConfigError, match=why):
         run_attacks(folder, SERVER[:1])
     (found,) = run_attacks(folder)
-    assert found.made_by() == {SERVER[1]: (0, 1)}
+    assert found.rounds_by_attack() == {SERVER[1]: (0, 1)}
 
 
 def test_an_attack_on_rounds_needs_that_they_are_kept(tmp_path: Path) -> None:

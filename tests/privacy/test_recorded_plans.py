@@ -161,7 +161,7 @@ def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished:
     assert told is not None
     replaced = ledger.histories("replace_one")
     assert told.attack_relation == "replace_one"
-    assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
+    assert told.attack_epsilon == accounting.largest_epsilon(replaced, told.delta) > told.epsilon
     assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
     promised = _promised(finished, "external")
     assert promised is not None

@@ -105,7 +105,7 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
-    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
+    assert {attack for found in run_attacks(folder) for attack in found.rounds_by_attack()} == set(ATTACKS)
     assert assemble(config).noise_domain == assemble(config).noise_domain
     inputs = {
         "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),

@@ -129,7 +129,7 @@ class Example(PromiseSettings):
             raise contradiction(
                 "training.max_grad_norm",
                 norm,
-                "privacy.kind = 'example' clips each example's gradient to privacy.max_grad_norm already; take it away",
+                "must be absent, as privacy.kind = 'example' clips each example's gradient to privacy.max_grad_norm; remove it",
             )
 
     def check_data(self, clients: int, examples: int) -> None:  # noqa: ARG002

@@ -126,7 +126,7 @@ class Membership(Block):
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
-        rounds = finding.made_by().get(finding.best.attack, ())
+        rounds = finding.rounds_by_attack().get(finding.best.attack, ())
         name = adversary_name(finding.adversary)
         title = f"{finding.question}, by the {name}, from {rounds_read(rounds)}{_further_rounds(finding)}"
         table = Table(

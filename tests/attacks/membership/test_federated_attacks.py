@@ -24,7 +24,7 @@ from attacks.membership.fedmia import FedMIA, against_others
 from attacks.membership.gradient_difference import GradientDifference
 from attacks.membership.inner_product import InnerProduct
 from attacks.membership.loss_drop import LossDrop
-from privfl.auditing.questions import Claimed, Claims, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.auditing.questions.source import Source as SourceQuestion
 from privfl.auditing.questions.source import SourceClaim, SourceFinding
@@ -375,7 +375,7 @@ def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatc
     findings = run_attacks(folder)
     (found,) = [one for one in findings if isinstance(one, SourceFinding)]
     assert (told[0] == -1).all()
-    assert (found.clients, found.adversary, found.made_by()) == (4, "server", {"inference/source": (0, 1, 2, 3, 4)})
+    assert (found.clients, found.adversary, found.rounds_by_attack()) == (4, "server", {"inference/source": (0, 1, 2, 3, 4)})
     assert 0.2 < found.chance < 0.35
     shares = {one.variant: one.right for one in found.attacks}
     assert list(shares) == ["averaged", "last round"]
@@ -394,11 +394,11 @@ def test_a_source_that_nobody_knows_is_named_by_chance() -> None:
     generator = np.random.default_rng(0)
     owner_N, everybody_N = generator.integers(0, 5, 4000), np.ones(4000, bool)
     truth = Truth(owner_N, everybody_N, generator.random(4000) < 0.5, lambda: generator, *[lambda: (owner_N, owner_N)] * 2)
-    made = Claimed(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
+    made = AttackClaim(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
     found = SourceQuestion(kind="source").evaluate(Claims("server", 0, {"x": made}), truth, None)
     assert found.attacks[0].right.low < 0.2 < found.attacks[0].right.high
     assert found.chance == np.bincount(owner_N[truth.member_N]).max() / truth.member_N.sum()
-    with pytest.raises(ItemError, match="must name a client for each of 3"):
+    with pytest.raises(ItemError, match="must name one client for each of 3"):
         SourceClaim({"short": np.zeros(2, np.int64)}).checked("x", 3)
     with pytest.raises(ItemError, match="named no clients"):
         SourceClaim({}).checked("x", 3)
