@@ -52,8 +52,8 @@ def test_noise_leaves_chance(tmp_path: Path) -> None:
     found = attacked(tmp_path / "run", {**TAG, "steps": 100}, privacy=noisy, **texts(tmp_path, 160))
     record = found["tag: nearest"]
     assert record.recognised is not None
-    # The run's noise depends on the file's path. A guess has two of eight tokens right once in 100 texts, which may be more than
-    # the nearest of only 40 fresh texts has: two of four are recognised once in 1,500 runs.
+    # The run's noise depends on the file's path. A guess has two of eight tokens right once in 100 texts, which may be more
+    # than the nearest of 40 fresh texts has: two of four are recognised once in 1,500 runs.
     assert record.recognised.value <= 0.25
     # Noise moves every token, so that none is known to be there.
     assert tokens_right(found["tag: nearest that moved"]) == tokens_right(record) <= record.measures[0].chance
