@@ -12,6 +12,7 @@ from reconstruction_runs import attacked, began, owning
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from attacks._rounds import SharedMeasures
 from attacks.reconstruction import Target
 from attacks.reconstruction._labels import labels_of
 from privfl.config import TrainingConfig
@@ -66,9 +67,10 @@ def known(module: nn.Module, x_n: torch.Tensor, y_n: torch.Tensor) -> tuple[Targ
     network = Network(module, Layout.of(module), CLASSIFICATION, (5,))
     fresh = LabelledExamples(x_n, y_n.numpy())
     candidates = Candidates(x_n, y_n.numpy(), np.zeros(len(y_n), np.int64))
-    shadows = Shadows(np.zeros((0, 0), bool), np.zeros((0, 0, 5), np.float32), np.zeros((0, 0, 5), np.float32))
+    shadows = Shadows.of(np.zeros((0, len(y_n)), bool), [], 0, (5,))
     protocol = Protocol(TrainingConfig(local_steps=1, batch_size=len(y_n), lr=0.5), 1, len(y_n), 1)
-    return Target(0, (0,), to_vector(module), update_D, 1.0), Knowledge(network, candidates, fresh, shadows, protocol)
+    knowledge = Knowledge(network, candidates, fresh, shadows, protocol, SharedMeasures(network, candidates, every=False))
+    return Target(0, (0,), to_vector(module), update_D, 1.0), knowledge
 
 
 @pytest.mark.parametrize("bias", [True, False])
