@@ -1,4 +1,4 @@
-"""SHELVES of attacks: ``membership/``, ``inference/``, and later ``reconstruction/``, ``auditing/``.
+"""SHELVES of attacks: ``membership/``, ``inference/``, ``auditing/``, and later ``reconstruction/``.
 
 An attack is one module with one class that derives from :class:`Attack`; its name in a configuration is
 ``shelf/file``, for example ``membership/lira``. It names its adversary and the question that it answers. It is given that

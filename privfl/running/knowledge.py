@@ -18,13 +18,14 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privfl.config import TrainingConfig
+from privfl.config import CanariesConfig, TrainingConfig
 from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning import evaluation
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
+from privfl.learning.training._directions import Directions
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
@@ -279,6 +280,26 @@ class RoundMeasures(ABC):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class KnownDirections:
+    """The directions of the candidates of a run whose canaries are directions.
+
+    Args:
+        directions: that of each of the N candidates.
+        initial_D: the model before the first round, which is public.
+        sign: 1 if a canary moves an update along its direction; −1 if it moves a gradient, which updates go against.
+    """
+
+    directions: Directions
+    initial_D: Tensor
+    sign: float
+
+    def signals(self, updates_TD: Tensor, rows_n: IntArray | None = None) -> NDArray[np.float64]:
+        """How far each update goes the way of some candidates, or of all, of shape (T, n)."""
+        products = self.directions.products(updates_TD, rows_n)
+        return self.sign * products
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
     """The adversary's knowledge: candidates, fresh data and its own models. It does not include the truth about the candidates.
 
@@ -289,6 +310,7 @@ class Knowledge:
             shadows: models like the target, possibly none.
         protocol: the settings of local training.
         measures: the products of single updates with the candidates' gradients, and losses, round by round.
+        directions: the directions of the candidates, if these are canaries that are directions.
     """
 
     network: Network
@@ -297,6 +319,7 @@ class Knowledge:
     shadows: Shadows
     protocol: Protocol
     measures: RoundMeasures
+    directions: KnownDirections | None = None
 
     def without_owners(self) -> Self:
         """The same knowledge with the candidates' clients hidden: −1 for each."""
@@ -316,6 +339,7 @@ class Prospect:
         cohorts: the clients that will take part, round by round.
         protocol: the settings of local training.
         network: the architecture.
+        canaries: the canaries that will be planted; None: there are none.
     """
 
     hides_updates: bool
@@ -325,3 +349,4 @@ class Prospect:
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
     network: Network
+    canaries: CanariesConfig | None = None
