@@ -25,6 +25,7 @@ from privfl.learning import evaluation
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
+from privfl.running.queries import QuerySignals
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
@@ -286,9 +287,10 @@ class Knowledge:
         network: the architecture.
         candidates: the N examples that the attack asks about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
-            shadows: models like the target, possibly none.
+        shadows: models like the target, possibly none.
         protocol: the settings of local training.
         measures: the products of single updates with the candidates' gradients, and losses, round by round.
+        queries: the answers of all models to several queries of each candidate; None if no attack wants more than one.
     """
 
     network: Network
@@ -297,6 +299,7 @@ class Knowledge:
     shadows: Shadows
     protocol: Protocol
     measures: RoundMeasures
+    queries: QuerySignals | None = None
 
     def without_owners(self) -> Self:
         """The same knowledge with the candidates' clients hidden: −1 for each."""
@@ -316,6 +319,7 @@ class Prospect:
         cohorts: the clients that will take part, round by round.
         protocol: the settings of local training.
         network: the architecture.
+        input_shape: the shape of one input.
     """
 
     hides_updates: bool
@@ -325,3 +329,4 @@ class Prospect:
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
     network: Network
+    input_shape: tuple[int, ...]
