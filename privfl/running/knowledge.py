@@ -202,11 +202,11 @@ class Protocol:
         total = optimizer_of(training).gradient_weight(training, self.rates(round_number), 0.0)
         return None if total is None else training.lr * total
 
-    def rates(self, round_number: int) -> list[float]:
-        """The learning rate of each local step of a round."""
+    def rates(self, round_number: int, steps: int | None = None) -> list[float]:
+        """The learning rate of each local step of a round, of a client that takes so many; None: the largest client."""
         training, step = self.training, schedule_of(self.training.step_schedule)
-        scale = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds)
-        return [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
+        scale, steps = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds), steps or self.steps
+        return [scale * step.factor(taken, steps) for taken in range(steps)]
 
 
 @dataclass(frozen=True)
