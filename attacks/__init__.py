@@ -72,6 +72,10 @@ class Attack(Item, ABC):
                 f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
             )
 
+    def blinded(self, knowledge: Knowledge) -> Knowledge:
+        """The knowledge that :meth:`run` is given: without facts about the candidates that the attack is to find."""
+        return knowledge
+
     @abstractmethod
     def run(self, view: View, knowledge: Knowledge) -> Claim:
         """Answer the question.

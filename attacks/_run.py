@@ -119,6 +119,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 protocol=_protocol(experiment),
                 network=_network(experiment),
                 canaries=config.canaries,
+                inputs=tuple(experiment.x.kept.shape[1:]),
             )
         )
 
@@ -262,7 +263,7 @@ def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledg
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
-    asked = 0
+    knowledge, asked = attack.blinded(knowledge), 0
     if isinstance(attack, MaliciousServerAttack):
         assert isinstance(view, MaliciousServerView)
         view = _answered(folder, config, attack, view, knowledge)

@@ -340,6 +340,7 @@ class Prospect:
         protocol: the settings of local training.
         network: the architecture.
         canaries: the canaries that will be planted; None: there are none.
+        inputs: the shape of an example's inputs.
     """
 
     hides_updates: bool
@@ -350,3 +351,4 @@ class Prospect:
     protocol: Protocol
     network: Network
     canaries: CanariesConfig | None = None
+    inputs: tuple[int, ...] = ()
