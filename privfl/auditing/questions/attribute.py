@@ -113,10 +113,10 @@ class AttributeFinding(Finding):
 class Attribute(Question):
     """Attribute: which value does it have for this record, given all else and the label?
 
-    A right value alone shows no leak: it can be guessed from the rest of the record without the model, by what is known of other
-    people (Jayaraman & Evans 2022, "Are attribute inference attacks just imputation?"). The finding therefore has the share of right
-    values beside that of imputation, as a paired difference, and that of members beside that of non-members (Yeom et al. 2018).
-    Intervals treat records as independent.
+    A right value alone shows no leak, since it may follow from the rest of the record by what is known of other people, without
+    the model (Jayaraman & Evans 2022, "Are attribute inference attacks just imputation?"). The finding therefore has the share
+    of right values beside that of imputation, as a paired difference, and that of members beside that of non-members (Yeom et
+    al. 2018). Intervals treat records as independent.
     """
 
     kind: str = "attribute"

@@ -37,7 +37,7 @@ class Attribute(Block):
         prose = (
             f"An attack names the value of an attribute of {count(finding.members)} members and {count(finding.nonmembers)} "
             "non-members from the rest of the record, its label and the model. Imputation does so without the model. Only "
-            "values beyond imputation are due to the model, and only a gap between the two groups is due to training on the members. "
+            "values beyond imputation are due to the model, and only a gap between the groups is due to training on members. "
             + " ".join(map(_about, finding.attacks))
         )
         note = "With 95 % intervals, as if the records were independent. Differences are in percentage points."
@@ -47,8 +47,8 @@ class Attribute(Block):
     def measured(self, finding: Finding) -> str:
         """See :class:`privfl.report.blocks.Block`."""
         return " ".join(
-            f"{attack_name(record.attack, one.variant)} names the attribute of {percent(one.right.members.value)} of the members"
-            f", {_points(one.over_imputation)} beyond imputation."
+            f"{attack_name(record.attack, one.variant)} names the attribute of {percent(one.right.members.value)} of the "
+            f"members, {_points(one.over_imputation)} beyond imputation."
             for record in _narrow(finding).attacks
             for one in record.guesses
         )
