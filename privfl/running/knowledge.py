@@ -194,9 +194,10 @@ class Protocol:
         return None if total is None else training.lr * total
 
     def rates(self, round_number: int) -> list[float]:
-        """The learning rate of each local step of a round."""
+        """The learning rate of each local step of a round; after the last one it stays."""
         training, step = self.training, schedule_of(self.training.step_schedule)
-        scale = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds)
+        factor = schedule_of(training.round_schedule).factor(min(round_number, self.rounds - 1), self.rounds)
+        scale = training.lr * factor
         return [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
 
 
