@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from attacks.membership import Evidence, MembershipAttack
-from privfl.auditing.questions import Claimed, Claims, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.membership import Membership, MembershipClaim, OutsideFinding
 from privfl.errors import ConfigError, DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
@@ -42,7 +42,7 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
         member_N=given.member_N,
-        halving=(Seed(seed) / "halves").numpy,
+        halves_generator=(Seed(seed) / "halves").numpy,
         examples=lambda: nothing,
         population=lambda: nothing,
     )
@@ -51,7 +51,7 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         question.require_possible(truth)
     except DataError as error:
         raise DataError(f"{given.where}: {str(error).partition('; raise')[0]}; give more candidates of both kinds") from None
-    made = {name: Claimed(claim.checked(name, len(all_N))) for name, claim in claims.items()}
+    made = {name: AttackClaim(claim.checked(name, len(all_N))) for name, claim in claims.items()}
     found = question.evaluate(Claims("external", shadows, made), truth, None)
     groups = [] if given.group_N is None else question.by_group(made, truth, given.group_N)
     return OutsideFinding(**dict(found), source=given.where, groups=groups)

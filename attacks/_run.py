@@ -20,9 +20,11 @@ from numpy.typing import NDArray
 from attacks import Attack, _shadows
 from attacks._coins import Coins
 from attacks._malicious import MaliciousServerAttack
+from attacks._rounds import SharedMeasures
+from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
-from privfl.auditing.questions import Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
@@ -132,7 +134,7 @@ def _all_names(folder: RunFolder, config: ExperimentConfig, names: Sequence[str]
         return asked
     try:
         others = [one for one in folder.findings if one.shadow_models != config.attacks.shadow_models]
-        again = [name for finding in others for name in finding.made_by()]
+        again = [name for finding in others for name in finding.rounds_by_attack()]
     except RunFolderError:
         # Nobody knows how they were made.
         again = list(_kept(folder))
@@ -183,12 +185,15 @@ def _prepared(
     coins, data = Coins.of(experiment), experiment.data
     member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
+    network = _network(experiment)
+    candidates = Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N])
     return Knowledge(
-        network=_network(experiment),
-        candidates=Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N]),
+        network=network,
+        candidates=candidates,
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
+        measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
     )
 
 
@@ -214,7 +219,7 @@ def _require_same_data(folder: RunFolder, experiment: Experiment) -> None:
 # --- claims, and the truth --------------------------------------------------------------------------------------------
 
 
-def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> Claimed:
+def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledge: Knowledge) -> AttackClaim:
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
@@ -229,7 +234,7 @@ def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledg
             f"attack {attack.kind!r}: run() returned a {type(claim).__name__}; the question {attack.question!r} is answered by "
             f"a {wanted.__module__}.{wanted.__name__}"
         )
-    return Claimed(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
+    return AttackClaim(claim.checked(attack.kind, len(knowledge.candidates)), view.rounds_read(), asked)
 
 
 def _answered(
@@ -269,7 +274,7 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
-    dataset, halving = narrow(config.data, Dataset), Seed(config.seed) / "halves"
+    dataset, halves = narrow(config.data, Dataset), Seed(config.seed) / "halves"
 
     def examples() -> tuple[NDArray[Any], NDArray[Any]]:
         pool = dataset.load().train
@@ -279,17 +284,17 @@ def _truth(
         test = dataset.load().test
         return test.x, test.y
 
-    return Truth(owner_N, candidate_N, member_N, halving.numpy, examples, population)
+    return Truth(owner_N, candidate_N, member_N, halves.numpy, examples, population)
 
 
 def _judged(
     folder: RunFolder,
     config: ExperimentConfig,
-    claims: Sequence[tuple[Attack, Claimed]],
+    claims: Sequence[tuple[Attack, AttackClaim]],
     truth: Truth,
 ) -> tuple[Finding, ...]:
     """Judge all claims, the earlier ones too, and write everything down."""
-    groups: dict[_Group, dict[str, Claimed]] = {}
+    groups: dict[_Group, dict[str, AttackClaim]] = {}
     for attack, made in claims:
         groups.setdefault(_Group(attack.question, attack.adversary), {})[attack.kind] = made
     for group, before in _found_before(folder, {attack.kind for attack, _ in claims}, truth):
@@ -314,7 +319,7 @@ def _kept(folder: RunFolder) -> dict[str, dict[str, NDArray[Any]]]:
     return {attack: read_npz(path) for attack, path in files.items() if path.parent.name != "shadows"}
 
 
-def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, Claimed]]]:
+def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tuple[_Group, dict[str, AttackClaim]]]:
     """The claims of attacks that were run earlier. The best attack is always chosen among all: whoever ran them one by one and
     kept the best would choose on the very candidates that are measured.
     """
@@ -325,11 +330,13 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
         return
     for finding in findings:
         made, asked = {}, finding.asked_by()
-        for attack, rounds in finding.made_by().items():
+        for attack, rounds in finding.rounds_by_attack().items():
             arrays = kept.get(attack)
             if attack in but or arrays is None or not np.array_equal(arrays.pop("member"), truth.candidate_members):
                 continue
-            made[attack] = Claimed(_question(finding.question).claim.of_arrays(attack, arrays), rounds, asked.get(attack, 0))
+            made[attack] = AttackClaim(
+                _question(finding.question).claim.from_arrays(attack, arrays), rounds, asked.get(attack, 0)
+            )
         if made:
             yield _Group(finding.question, finding.adversary), made
 

@@ -66,7 +66,7 @@ def test_a_plan_of_whole_clients_counts_what_is_trained() -> None:
     privacy = {"kind": "client_local", "noise_multiplier": 1.0, "delta": 1e-4, "max_update_norm": 1.0}
     experiment = assemble(small(model=model("parameter"), rounds=1, privacy=privacy))
     assert isinstance(experiment.plan, ClientPlan)
-    assert experiment.wire.size in (TRAINED, TRAINED + 1)
+    assert experiment.message_layout.size in (TRAINED, TRAINED + 1)
     task = experiment.cohort(experiment.initial_state()).task(0)
     assert experiment.trainer.train(experiment.initial_D, [task])[0].delta_D.shape == (TRAINED,)
 

@@ -9,7 +9,9 @@ import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
+import jinja2
 import pytest
+from jinja2.nodes import Const, TemplateData
 
 ROOT = Path(__file__).parents[1]
 
@@ -28,12 +30,19 @@ ROOMS: dict[str, tuple[str, ...]] = {
     ),
     "the benchmark of GPUs": ("benchmarks/bench_gpu.py", "benchmarks/_gpu/*.py"),
     "learning": ("privfl/learning/**/*.py",),
+    "report": ("privfl/report/**/*.py",),
     "federation": ("privfl/federation/**/*.py",),
     "running": ("privfl/running/**/*.py",),
     "data": ("privfl/data/**/*.py",),
     "secure aggregation": ("privfl/secagg/**/*.py",),
 }
 """Rooms that are held to the rule, and their files; a room is added when its words have been gone through."""
+
+PAGES = ("privfl/report/**/*.py", "privfl/report/templates/*.j2", "privfl/privacy/words.py", "privfl/privacy/client_plans.py")
+"""The files whose strings a page prints."""
+
+WORDS = ("privfl/privacy/plans/*.py", "privfl/privacy/cohorts/*.py", "privfl/data/partitions/*.py")
+"""The files whose functions named ``words`` return sentences that a page prints."""
 
 MOST = 3.0
 """How often "what", and how often "where", may come in 1,000 words of a room."""
@@ -63,6 +72,36 @@ def texts(source: str) -> Iterator[tuple[int, str]]:
         yield begun, " ".join(block)
 
 
+def printed(source: str, functions: str | None = None) -> Iterator[tuple[int, str]]:
+    """Line and words of the strings that Python code prints; docstrings, names and keys are left out.
+
+    Args:
+        source: the code.
+        functions: the name of the functions to read; None for the whole module.
+    """
+    tree = ast.parse(source)
+    documents = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+    for root in [tree] if functions is None else [node for node in ast.walk(tree) if getattr(node, "name", "") == functions]:
+        for node in ast.walk(root):
+            match node:
+                case ast.Constant(str(text)) if id(node) not in documents and "{%" in text:
+                    yield from ((node.lineno + line - 1, words) for line, words in rendered(text))
+                case ast.Constant(str(text)) if id(node) not in documents and len(text.split()) > 1:
+                    # A string with inserted values has a constant for each of its parts, with spaces at the seams.
+                    yield node.lineno, text.strip()
+
+
+def rendered(template: str) -> Iterator[tuple[int, str]]:
+    """Line and words of the text, the labels and the string constants of a Jinja template."""
+    for node in jinja2.Environment().parse(template).find_all((TemplateData, Const)):
+        match node:
+            case TemplateData(data=str(markup)):
+                for text in re.findall(r"(?:\A|>)([^<>]+)|label=\"([^\"]+)\"", markup):
+                    yield node.lineno, "".join(text).strip()
+            case Const(value=str(text)):
+                yield node.lineno, text.strip()
+
+
 def openings(text: str) -> list[str]:
     """The sentences that begin with a word that hides their subject."""
     return [" ".join(found.split())[:80] for found in OPENING.findall(text)]
@@ -78,6 +117,46 @@ def test_a_room_keeps_to_the_rule(room: str) -> None:
     often = {word: 1000 * words.count(word) / len(words) for word in ("what", "where")}
     places = [f"{path.relative_to(ROOT)}:{line}" for path, line, text in found if re.search(r"(?i)\b(what|where)\b", text)]
     assert max(often.values()) <= MOST, (often, places)
+
+
+def test_the_pages_keep_to_the_rule() -> None:
+    found = []
+    for pattern in (*PAGES, *WORDS):
+        files = sorted(ROOT.glob(pattern))
+        assert files, pattern
+        for path in files:
+            source = path.read_text(encoding="utf-8")
+            read = rendered(source) if path.suffix == ".j2" else printed(source, "words" if pattern in WORDS else None)
+            found += [(path.relative_to(ROOT), line, text) for line, text in read]
+    assert [f"{path}:{line}: {one}" for path, line, text in found for one in openings(text)] == []
+    words = [word.lower() for _, _, text in found for word in re.findall(r"[^\W\d_]+", text)]
+    often = {word: 1000 * words.count(word) / len(words) for word in ("what", "where")}
+    assert max(often.values()) <= MOST, (often, [one for one in found if re.search(r"(?i)\b(what|where)\b", one[2])])
+    # The check has read sentences of every kind of source.
+    together = " ".join(text for _, _, text in found)
+    for sentence in (
+        "Both axes are logarithmic.",
+        "Beneath each figure is its 95 % interval",
+        "Not covered by any ε",
+        "The balanced accuracy is measured",
+        "No noise is added.",
+        "without amplification by sampling",
+        "all clients in every round",
+        "dealt evenly at random",
+    ):
+        assert sentence in together, sentence
+
+
+def test_a_page_is_seen_to_break_the_rule() -> None:
+    source = '''"""What a docstring says."""\nx = f"It is {y}. What it is, {z} Where it is."\n'''
+    template = '<h2>What is it</h2><p aria-label="Of two">{{ "Whoever" if x else "ok" }} is. Where is it?</p>{# What #}'
+    code = source + f"_TEMPLATE = {template + '{% if x %}{% endif %}'!r}\n"
+    expected = ["What is it", "Of two", "Whoever", "Where is it?"]
+    assert [one for _, text in rendered(template) for one in openings(text)] == expected
+    found = [one for _, text in printed(code) for one in openings(text)]
+    assert sorted(found) == sorted(["What it is,", "Where it is", *expected])
+    named = 'def words():\n    return "Where it is."\ndef other():\n    return "What it is."\n'
+    assert [text for _, text in printed(named, "words")] == ["Where it is."]
 
 
 def test_the_rule_is_seen_to_be_broken() -> None:

@@ -51,7 +51,7 @@ class Source(OnUpdates):
         for seen in seen_rounds(view, knowledge):
             if len(seen.clients) < self.least_clients:
                 continue
-            losses_KN = np.stack([seen.local_losses(k) for k in range(len(seen.clients))])
+            losses_KN = seen.every.local_losses_KN
             # A model that broke is nobody's best.
             losses_KN = np.where(np.isfinite(losses_KN), losses_KN, _BROKEN)
             for client, own_N in zip(seen.clients, losses_KN - losses_KN.mean(0), strict=True):

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import numpy as np
@@ -32,6 +33,23 @@ BoolArray = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
+class Signals:
+    """The signal φ that attacks rank by, the task's confidence in the true label; in float64.
+
+    Args:
+        target_N: the target's, on the candidates.
+        shadow_SN: each shadow's.
+        population_P: the target's, on the population.
+        population_shadow_SP: each shadow's.
+    """
+
+    target_N: FloatArray
+    shadow_SN: FloatArray
+    population_P: FloatArray
+    population_shadow_SP: FloatArray
+
+
+@dataclass(frozen=True)
 class Evidence:
     """A membership adversary's evidence: outputs of the target and of shadows, and which shadow trained on which candidate.
 
@@ -48,6 +66,7 @@ class Evidence:
         population_shadow_logits_SPC: each shadow's outputs on the population.
         task: turns outputs and labels into the signal that attacks rank by.
         population_member_SP: the population examples that each shadow was trained on; None: none of them.
+        given: the signals of these outputs, if they were computed before.
     """
 
     labels_N: LabelArray
@@ -59,6 +78,7 @@ class Evidence:
     population_shadow_logits_SPC: LogitArray
     task: Task = CLASSIFICATION
     population_member_SP: BoolArray | None = None
+    given: Signals | None = None
 
     @classmethod
     def of(cls, view: View, knowledge: Knowledge) -> Evidence:
@@ -82,6 +102,20 @@ class Evidence:
             population_logits_PC=target.population_PC,
             population_shadow_logits_SPC=shadows.population_SPC,
             task=knowledge.network.task,
+        )
+
+    @cached_property
+    def signals(self) -> Signals:
+        """The signals of all outputs, computed once for all attacks, a model at a time."""
+        if self.given is not None:
+            return self.given
+        labels_N, labels_P, confidence = self.labels_N, self.population_labels_P, self.task.confidence
+        shadow_SN, shadow_SP = (np.empty(one.shape[:2]) for one in (self.shadow_logits_SNC, self.population_shadow_logits_SPC))
+        for shadow in range(len(self.shadow_member_SN)):
+            shadow_SN[shadow] = confidence(self.shadow_logits_SNC[shadow], labels_N)
+            shadow_SP[shadow] = confidence(self.population_shadow_logits_SPC[shadow], labels_P)
+        return Signals(
+            confidence(self.logits_NC, labels_N), shadow_SN, confidence(self.population_logits_PC, labels_P), shadow_SP
         )
 
     def __post_init__(self) -> None:

@@ -80,9 +80,9 @@ class Sides:
             shadow_SN: the shadows'.
         """
         if target_N is None:
-            target_N = evidence.task.confidence(evidence.logits_NC, evidence.labels_N)
+            target_N = evidence.signals.target_N
         if shadow_SN is None:
-            shadow_SN = evidence.task.confidence(evidence.shadow_logits_SNC, evidence.labels_N)
+            shadow_SN = evidence.signals.shadow_SN
         return cls(
             target_N=target_N,
             shadow_SN=shadow_SN,

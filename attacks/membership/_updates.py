@@ -14,12 +14,11 @@ from torch import Tensor
 
 from attacks import Attack
 from attacks.membership import FloatArray
-from attacks.membership._gradients import Gradients, Products
 from attacks.membership._sides import surprise
 from privfl.adversaries import Adversary
 from privfl.auditing.questions.membership import MembershipClaim
 from privfl.errors import ConfigError, ViewError
-from privfl.running.knowledge import Candidates, Knowledge, Network, Prospect
+from privfl.running.knowledge import Candidates, Knowledge, Measured, Network, OwnMeasured, Prospect
 from privfl.running.views import ServerView, View
 
 
@@ -46,26 +45,17 @@ class SeenRound:
     @property
     def places(self) -> NDArray[np.int64]:
         """The row of each candidate's client among the K, of shape (N,); −1 if its update did not arrive."""
-        same_NK = self.knowledge.candidates.client_N[:, None] == np.array(self.clients)
-        return np.where(same_NK.any(1), same_NK.argmax(1), -1)
+        return self.knowledge.candidates.places(self.clients)
 
-    def rows(self) -> Iterator[tuple[int, NDArray[np.int64]]]:
-        """Each client's place among the K, and its candidates."""
-        place_N = self.places
-        return ((k, np.flatnonzero(place_N == k)) for k in range(len(self.clients)))
+    @property
+    def own(self) -> OwnMeasured:
+        """The measures of each candidate beside the update of its own client."""
+        return self.knowledge.measures.own(self.number, self.clients, self.model_D, self.updates_KD)
 
-    def products(self, places_K: slice, rows_n: NDArray[np.int64]) -> Products:
-        """The products of some updates with the gradients of some candidates, at the global model."""
-        gradients = Gradients(self.knowledge.network, self.knowledge.candidates, self.model_D)
-        return gradients.products(self.updates_KD[places_K], rows_n)
-
-    def own_products(self) -> Iterator[tuple[int, NDArray[np.int64], Products]]:
-        """Each client's place among the K, its candidates, and the products of its update with their gradients."""
-        return ((k, rows_n, self.products(slice(k, k + 1), rows_n)) for k, rows_n in self.rows() if len(rows_n))
-
-    def local_losses(self, place: int, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
-        """The losses of some candidates, or of all, at a client's local model."""
-        return losses(self.knowledge, self.model_D + self.updates_KD[place], rows_n)
+    @property
+    def every(self) -> Measured:
+        """The measures of each candidate beside each update."""
+        return self.knowledge.measures.every(self.number, self.clients, self.model_D, self.updates_KD)
 
 
 def losses(knowledge: Knowledge, vector_D: Tensor, rows_n: NDArray[np.int64] | None = None) -> FloatArray:
@@ -103,6 +93,11 @@ class OnUpdates(Attack):
 
     least_clients: ClassVar[int] = 1
     """How many updates of one round it compares."""
+
+    @property
+    def compares(self) -> bool:
+        """Whether it asks for each candidate beside each update."""
+        return self.least_clients > 1
 
     def require_possible(self, prospect: Prospect) -> None:
         """See :class:`attacks.Attack`: the server sees single updates, and enough of them."""

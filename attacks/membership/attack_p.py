@@ -27,8 +27,7 @@ class AttackP(MembershipAttack):
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
-        task = evidence.task
-        loss_N = surprise(task.confidence(evidence.logits_NC, evidence.labels_N))
-        loss_P = np.sort(surprise(task.confidence(evidence.population_logits_PC, evidence.population_labels_P)))
+        loss_N = surprise(evidence.signals.target_N)
+        loss_P = np.sort(surprise(evidence.signals.population_P))
         below_N, upto_N = (np.searchsorted(loss_P, loss_N, side=side) for side in ("left", "right"))
         return {"population": 1 - (below_N + upto_N) / (2 * len(loss_P))}

@@ -28,8 +28,8 @@ class AttackR(MembershipAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        loss_N = surprise(evidence.task.confidence(evidence.logits_NC, evidence.labels_N))
-        shadow_SN = surprise(evidence.task.confidence(evidence.shadow_logits_SNC, evidence.labels_N))
+        loss_N = surprise(evidence.signals.target_N)
+        shadow_SN = surprise(evidence.signals.shadow_SN)
         out_SN = ~evidence.shadow_member_SN
         out_SN |= ~out_SN.any(axis=0)
         beaten_SN = (shadow_SN > loss_N) + 0.5 * (shadow_SN == loss_N)

@@ -10,6 +10,7 @@ import numpy as np
 from scipy import special
 
 from attacks.membership import FloatArray
+from attacks.membership._gradients import cosines
 from attacks.membership._updates import SeenRound, UpdatesAttack
 
 
@@ -38,12 +39,12 @@ class FedMIA(UpdatesAttack):
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
         place_N = seen.places
         rows_n = np.flatnonzero(place_N >= 0)
-        losses_KN = np.stack([seen.local_losses(k, rows_n) for k in range(len(seen.clients))])
-        cosines_KN = seen.products(slice(None), rows_n).cosines()
+        every = seen.every
+        cosines_KN = cosines(every.inner_KN, every.squares_N, every.norms_K[:, None])
         scores: dict[str, FloatArray] = {}
-        for name, measure_KN in (("I", -losses_KN), ("II", cosines_KN)):
+        for name, measure_KN in (("I", -every.local_losses_KN), ("II", cosines_KN)):
             z_N = np.full(len(place_N), np.nan)
-            z_N[rows_n] = against_others(measure_KN, place_N[rows_n])
+            z_N[rows_n] = against_others(measure_KN[:, rows_n], place_N[rows_n])
             scores |= {name: special.ndtr(z_N) - 0.5, f"{name}, z": z_N}
         return scores
 

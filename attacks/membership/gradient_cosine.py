@@ -9,6 +9,7 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.membership import FloatArray
+from attacks.membership._gradients import cosines
 from attacks.membership._updates import SeenRound, UpdatesAttack
 
 
@@ -27,7 +28,6 @@ class GradientCosine(UpdatesAttack):
 
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
-        cosines_N = np.full(len(seen.knowledge.candidates), np.nan)
-        for _, rows_n, products in seen.own_products():
-            cosines_N[rows_n] = products.cosines()[0]
-        return {"cosine": cosines_N}
+        own = seen.own
+        cosines_N = cosines(own.inner_N, own.squares_N, own.norms_N)
+        return {"cosine": np.where(seen.places >= 0, cosines_N, np.nan)}

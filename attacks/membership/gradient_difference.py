@@ -37,9 +37,6 @@ class GradientDifference(UpdatesAttack):
 
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
-        scores_N = np.full(len(seen.knowledge.candidates), np.nan)
-        for k, rows_n, products in seen.own_products():
-            scale = seen.knowledge.protocol.example_weight(seen.number, float(seen.weights_K[k]))
-            assert scale is not None
-            scores_N[rows_n] = 2 * products.inner_Kn[0] / scale - products.squares_n
-        return {"scaled": scores_N}
+        scales = [seen.knowledge.protocol.example_weight(seen.number, weight) for weight in seen.weights_K.tolist()]
+        scale_K, own = np.array(scales, dtype=np.float64), seen.own
+        return {"scaled": 2 * own.inner_N / scale_K[seen.places] - own.squares_N}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from attacks.membership import FloatArray
 from attacks.membership._updates import SeenRound, UpdatesAttack
 
@@ -24,7 +22,4 @@ class InnerProduct(UpdatesAttack):
 
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
-        inner_N = np.full(len(seen.knowledge.candidates), np.nan)
-        for _, rows_n, products in seen.own_products():
-            inner_N[rows_n] = products.inner_Kn[0]
-        return {"inner product": inner_N}
+        return {"inner product": seen.own.inner_N}

@@ -28,7 +28,7 @@ class Loss(MembershipAttack):
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
-        margin_N = evidence.task.confidence(evidence.logits_NC, evidence.labels_N)
+        margin_N = evidence.signals.target_N
         loss_N = surprise(margin_N)
         log_NC = evidence.task.log_probabilities(evidence.logits_NC)
         if log_NC is None:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from attacks.membership import FloatArray
-from attacks.membership._updates import SeenRound, UpdatesAttack, losses
+from attacks.membership._updates import SeenRound, UpdatesAttack
 
 
 class LossDrop(UpdatesAttack):
@@ -26,7 +24,5 @@ class LossDrop(UpdatesAttack):
 
     def score(self, seen: SeenRound) -> dict[str, FloatArray]:
         """See :class:`attacks.membership._updates.UpdatesAttack`."""
-        local_N = np.full(len(seen.knowledge.candidates), np.nan)
-        for k, rows_n in seen.rows():
-            local_N[rows_n] = seen.local_losses(k, rows_n)
-        return {"drop": losses(seen.knowledge, seen.model_D) - local_N}
+        own = seen.own
+        return {"drop": own.losses_N - own.local_losses_N}

@@ -8,8 +8,7 @@ import numpy as np
 from pydantic import Field, PositiveFloat
 from scipy import special
 
-from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, LogitArray, MembershipAttack
-from privfl.learning.tasks import Task
+from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 
 
 class Rmia(MembershipAttack):
@@ -40,14 +39,12 @@ class Rmia(MembershipAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        task = evidence.task
-        shadow_SN = probability(task, evidence.shadow_logits_SNC, evidence.labels_N)
-        shadow_SP = probability(task, evidence.population_shadow_logits_SPC, evidence.population_labels_P)
+        signals = evidence.signals
+        shadow_SN, shadow_SP = probability(signals.shadow_SN), probability(signals.population_shadow_SP)
         usual_N = self._marginal(_mean_out(shadow_SN, evidence.shadow_member_SN, self.a))
         taken_SP = evidence.population_member_SP
         usual_P = self._marginal(shadow_SP.mean(axis=0) if taken_SP is None else _mean_out(shadow_SP, taken_SP, self.a))
-        target_N = probability(task, evidence.logits_NC, evidence.labels_N)
-        target_P = probability(task, evidence.population_logits_PC, evidence.population_labels_P)
+        target_N, target_P = probability(signals.target_N), probability(signals.population_P)
         ratios = {
             "offline": (target_N / usual_N, target_P / usual_P),
             "online": (target_N / (shadow_SN.mean(axis=0) + _LEAST), target_P / (shadow_SP.mean(axis=0) + _LEAST)),
@@ -65,9 +62,9 @@ _LEAST = 1e-300
 """Keeps a ratio finite if no shadow gives the label any probability."""
 
 
-def probability(task: Task, outputs: LogitArray, labels_N: LabelArray) -> FloatArray:
-    """P = exp(−loss), the probability of the true class of a classifier; shape (..., N)."""
-    return np.asarray(special.expit(task.confidence(outputs, labels_N)), dtype=np.float64)
+def probability(confidence: FloatArray) -> FloatArray:
+    """P = exp(−loss), the probability of the true class of a classifier."""
+    return np.asarray(special.expit(confidence), dtype=np.float64)
 
 
 def dominated_share(ratio_N: FloatArray, ratio_P: FloatArray, gamma: float) -> FloatArray:

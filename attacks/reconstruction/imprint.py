@@ -28,8 +28,8 @@ class Imprint(AskedReconstruction):
     difference of the gradients of two neighbouring units is that of one bin, and an input that is alone in its bin is that
     difference over the difference of the biases' gradients: exactly, if the client takes one local step.
 
-    With n inputs behind an update or a sum, n(1 − 1/k)^(n−1) are expected to be alone. A secure sum is no obstacle, as all clients
-    are sent one model, so that no binding of models into masks is in the way.
+    With n inputs behind an update or a sum, n(1 − 1/k)^(n−1) are expected to be alone. A secure sum is no obstacle, nor is the
+    binding of the model into its masks, as all clients are sent one model.
 
     Variants:
         ``bins``: an input for each bin that is not empty.

@@ -25,7 +25,15 @@ from privfl.auditing.epsilon import (
     one_run_epsilon,
     two_sided_epsilon,
 )
-from privfl.auditing.evaluation import Best, Evaluation, Leakage, Scores, best_of, evaluate, require_both_kinds
+from privfl.auditing.evaluation import (
+    AttackEvaluation,
+    BestVariant,
+    Scores,
+    VariantFigures,
+    best_of,
+    evaluate,
+    require_both_kinds,
+)
 from privfl.auditing.noise import NoiseBound, gaussian_pair_audit, gdp_audit, one_run_mu, one_run_noise_audit
 from privfl.auditing.roc import (
     Estimate,
@@ -41,17 +49,17 @@ from privfl.auditing.roc import (
 )
 
 __all__ = [
-    "Best",
+    "AttackEvaluation",
+    "BestVariant",
     "EpsilonBound",
     "Estimate",
-    "Evaluation",
     "Guesses",
-    "Leakage",
     "NoiseBound",
     "OperatingPoint",
     "PrivacyCurve",
     "Roc",
     "Scores",
+    "VariantFigures",
     "auc",
     "balanced_accuracy",
     "best_balanced_accuracy",

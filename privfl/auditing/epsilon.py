@@ -69,7 +69,9 @@ def one_run_epsilon(correct: int, guesses: int, candidates: int, delta: float = 
         DataError: more right guesses than guesses, or more guesses than candidates.
     """
     if not 0 <= correct <= guesses <= candidates:
-        raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
+        raise DataError(
+            f"{correct} correct of {guesses} guesses on {candidates} candidates: each must be at most the next; count again"
+        )
     if correct == 0:
         return 0.0
     closed_form = float(special.logit(special.betaincinv(correct, guesses - correct + 1, 1 - level)))
@@ -101,7 +103,7 @@ class Guesses:
     """Shares of candidates to guess: those of highest scores as members, those of lowest scores as others (non-members)."""
 
     members: float = SHARE
-    others: float = 0.0
+    nonmembers: float = 0.0
 
 
 def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> Guesses:
@@ -135,7 +137,7 @@ def chosen_guesses(scores_N: FloatArray, member_N: BoolArray, level: float = 0.9
 
 def _counts(guesses: Guesses, candidates: int) -> tuple[int, int]:
     """Numbers of candidates to guess as members and as others; together at least one."""
-    highest, lowest = int(candidates * guesses.members), int(candidates * guesses.others)
+    highest, lowest = int(candidates * guesses.members), int(candidates * guesses.nonmembers)
     return (max(1, highest), 0) if lowest == 0 else (highest, lowest)
 
 
@@ -165,7 +167,9 @@ def one_run_audit(
     highest, lowest = _counts(guesses or Guesses(), len(scores_N))
     made = highest + lowest
     if made > len(scores_N):
-        raise DataError(f"{highest} members and {lowest} others are guessed of {len(scores_N)} candidates: nobody may be both")
+        raise DataError(
+            f"{made} guesses on {len(scores_N)} candidates: must not be more; lower the shares of members and nonmembers"
+        )
     member_down = member_N[np.argsort(-scores_N, kind="stable")]
     correct = int(np.count_nonzero(member_down[:highest]) + np.count_nonzero(~member_down[len(scores_N) - lowest :]))
     value = one_run_epsilon(correct, made, len(scores_N), delta, level)

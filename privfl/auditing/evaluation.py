@@ -33,7 +33,7 @@ FPRS: Final = (1e-2, 1e-3, 1e-4)
 
 
 @dataclass(frozen=True)
-class Leakage:
+class VariantFigures:
     """Figures of one variant of one attack, over all candidates.
 
     Args:
@@ -56,7 +56,7 @@ class Leakage:
 
 
 @dataclass(frozen=True)
-class Best:
+class BestVariant:
     """The best of several attacks, chosen on one half of the candidates and measured on the other half.
 
     If there is only one variant, nothing is chosen, and it is measured on all candidates.
@@ -85,13 +85,13 @@ class Best:
 
 
 @dataclass(frozen=True)
-class Evaluation:
+class AttackEvaluation:
     """Figures of all attacks of a run, the best attack, and the DP bound on the ROC (None if nothing was promised)."""
 
     members: int
     nonmembers: int
-    leakages: tuple[Leakage, ...]
-    best: Best
+    variants: tuple[VariantFigures, ...]
+    best: BestVariant
     dp_bound: dict[str, list[float]] | None
 
     def to_dict(self) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def evaluate(
     promised: PrivacyCurve | None,
     generator: np.random.Generator,
     level: float = 0.95,
-) -> Evaluation:
+) -> AttackEvaluation:
     """Evaluate every variant of every attack on all candidates, and the best one on the half that did not choose it.
 
     A violation of the promise is declared at a family-wise error of 1 − level over all variants and operating points.
@@ -123,16 +123,16 @@ def evaluate(
     chosen_N = _half(len(member_N), generator)
     flat = _flat(scores)
     alpha = (1 - level) / (len(flat) * len(FPRS))
-    leakages = tuple(
-        _leakage(attack, variant, scores_N, member_N, chosen_N, promised, level, alpha)
+    variants = tuple(
+        _variant_figures(attack, variant, scores_N, member_N, chosen_N, promised, level, alpha)
         for (attack, variant), scores_N in flat.items()
     )
     grid = np.geomspace(1e-5, 1, 201)
     members = int(np.count_nonzero(member_N))
-    return Evaluation(
+    return AttackEvaluation(
         members=members,
         nonmembers=len(member_N) - members,
-        leakages=leakages,
+        variants=variants,
         best=_best(flat, member_N, chosen_N, promised, level),
         dp_bound=None if promised is None else {"fpr": grid.tolist(), "tpr": promised.tpr(grid).tolist()},
     )
@@ -165,7 +165,7 @@ def best_of(
     promised: PrivacyCurve | None,
     generator: np.random.Generator,
     level: float = 0.95,
-) -> Best:
+) -> BestVariant:
     """The best of several attacks, chosen on a random half of the candidates and measured on the other half.
 
     The choice is by TPR at an FPR of 1 %, if the half resolves it, then by AUC. The choosing half also chooses the number of
@@ -185,7 +185,7 @@ def best_of(
 
 
 @dataclass(frozen=True)
-class GroupLeakage:
+class GroupFigures:
     """The AUC of the best attack in one group of candidates.
 
     Args:
@@ -203,7 +203,7 @@ class GroupLeakage:
 
 def by_group(
     scores: Scores, member_N: BoolArray, group_N: NDArray[Any], generator: np.random.Generator, level: float = 0.95
-) -> tuple[GroupLeakage, ...]:
+) -> tuple[GroupFigures, ...]:
     """The AUC of the best attack in each group of candidates, on the candidates that did not choose it.
 
     The intervals have a Bonferroni correction: all of them hold together with a probability of at least ``level``.
@@ -224,7 +224,7 @@ def by_group(
         members = int(np.count_nonzero(member_N[here_N]))
         others = int(np.count_nonzero(here_N)) - members
         area = auc(flat[name][here_N], member_N[here_N], 1 - (1 - level) / len(groups)) if members and others else None
-        found.append(GroupLeakage(group.item(), members, others, area))
+        found.append(GroupFigures(group.item(), members, others, area))
     return tuple(found)
 
 
@@ -244,13 +244,13 @@ def _half(candidates: int, generator: np.random.Generator) -> BoolArray:
     return chosen_N
 
 
-def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> Best:
+def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> BestVariant:
     names, chosen_N = _chosen(flat, member_N, chosen_N)
     guesses = chosen_guesses(flat[names][chosen_N], member_N[chosen_N], level) if chosen_N.any() else None
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
     delta = 0.0 if promised is None else promised.delta
     epsilon = one_run_audit(scores, truth, delta, level, guesses)
-    return Best(
+    return BestVariant(
         attack=names[0],
         variant=names[1],
         auc=auc(scores, truth, level),
@@ -275,7 +275,7 @@ def _merit(scores: FloatArray, truth: BoolArray) -> tuple[float, float]:
     return (0.0 if point.tpr is None else point.tpr.value, auc(scores, truth).value)
 
 
-def _leakage(
+def _variant_figures(
     attack: str,
     variant: str,
     scores_N: FloatArray,
@@ -284,9 +284,9 @@ def _leakage(
     promised: PrivacyCurve | None,
     level: float,
     alpha: float,
-) -> Leakage:
+) -> VariantFigures:
     curve = roc(scores_N, member_N)
-    return Leakage(
+    return VariantFigures(
         attack=attack,
         variant=variant,
         auc=auc(scores_N, member_N, level),

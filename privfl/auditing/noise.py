@@ -138,7 +138,9 @@ def one_run_mu(correct: int, guesses: int, candidates: int, level: float = 0.95)
         DataError: more right guesses than guesses, or more guesses than candidates.
     """
     if not 0 <= correct <= guesses <= candidates:
-        raise DataError(f"{correct} correct of {guesses} guesses on {candidates} candidates; each must be at most the next")
+        raise DataError(
+            f"{correct} correct of {guesses} guesses on {candidates} candidates: each must be at most the next; count again"
+        )
     if correct == 0 or not _refuted(0.0, correct, guesses, candidates, 1 - level):
         return 0.0
     low, high = 0.0, HIGHEST
@@ -197,11 +199,13 @@ def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float
     """
     inside, outside = signals_N[member_N], signals_N[~member_N]
     if not np.isfinite(signals_N).all() or min(len(inside), len(outside)) < 2:
-        raise DataError(f"{len(inside)} members and {len(outside)} others: at least two finite signals of each kind are needed")
+        raise DataError(
+            f"{len(inside)} members and {len(outside)} others: must be at least two finite signals of each; add candidates"
+        )
     freedom = len(signals_N) - 2
     spread = np.sqrt((inside.var() * len(inside) + outside.var() * len(outside)) / freedom)
     if spread == 0:
-        raise DataError("the signals of each kind are all equal: there is no noise in them")
+        raise DataError("the signals of each kind are all equal: must have noise; audit the noised update")
     scale = float(np.sqrt(len(inside) * len(outside) / len(signals_N)))
     found = float((inside.mean() - outside.mean()) / spread) * scale
     return NoiseBound(

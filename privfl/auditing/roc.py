@@ -271,5 +271,7 @@ def _checked(scores_N: FloatArray, member_N: BoolArray) -> BoolArray:
             f"{np.isnan(scores_N).sum()} of {len(scores_N)} scores are NaN: must be numbers; check whether the model diverged"
         )
     if member_N.all() or not member_N.any():
-        raise DataError(f"{member_N.sum()} members among {len(member_N)} candidates: both kinds are needed; raise data.holdout")
+        raise DataError(
+            f"{member_N.sum()} members among {len(member_N)} candidates: must be both members and others; raise data.holdout"
+        )
     return member_N

@@ -26,7 +26,7 @@ def account(
     curve_file: Annotated[Path | None, typer.Option("--out", help="Where the curve is written too, as SVG.")] = None,
 ) -> None:
     """Price a configuration in ε, by each accountant, without training; or price several runs together."""
-    from privfl.report import spending
+    from privfl.report import epsilon_curve
     from privfl.running import pricing
 
     if what.is_dir():
@@ -42,9 +42,9 @@ def account(
         table.add_row(name, value)
     out.print(table)
     if curve:
-        out.print(spending.curve_text(spent), highlight=False)
+        out.print(epsilon_curve.curve_text(spent), highlight=False)
     if curve_file is not None:
-        write_atomic(curve_file, spending.drawing(spent).standing_alone().encode())
+        write_atomic(curve_file, epsilon_curve.drawing(spent).standalone_svg().encode())
         out.print(f"curve: {curve_file}", soft_wrap=True, highlight=False)
 
 

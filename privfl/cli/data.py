@@ -39,7 +39,7 @@ def show(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's 
     """Draw who has how much of which class, in a run of the same seed (0 unless seed=N is given)."""
     from privfl.data.datasets import Dataset
     from privfl.data.federated import FederatedData
-    from privfl.report.terminal import partition_table
+    from privfl.report.partition_table import partition_table
     from privfl.seeding import Seed
     from privfl.tables import narrow
 

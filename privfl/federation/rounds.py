@@ -160,7 +160,7 @@ def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> st
         return None
     least = max(1, aggregator.minimum_clients, plan.minimum_clients)
     if len(cohort) < least:
-        return f"a cohort of {len(cohort)}, where {aggregator.kind} needs at least {least}"
+        return f"a cohort of {len(cohort)}; {aggregator.kind} needs at least {least}"
     return None
 
 
@@ -312,14 +312,14 @@ class Round:
         Raises:
             PrivacyError: the aggregator would round or clip the count.
         """
-        if self.plan.entry is None:
+        if self.plan.count_entry is None:
             return context
-        if not self.aggregator.carries(self.plan.entry, context):
+        if not self.aggregator.carries(self.plan.count_entry, context):
             raise PrivacyError(
-                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.entry:g}, the count of an adaptive norm, so "
-                "nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
+                f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
+                "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
-        return replace(context, layout=self.plan.wire(context.layout))
+        return replace(context, layout=self.plan.message_layout(context.layout))
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, all of nearly the same size.
@@ -467,7 +467,7 @@ class Round:
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.wire(self.payload.joined).size
+        length = self.plan.message_layout(self.payload.joined).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 

@@ -1,7 +1,7 @@
 """Accountants: the ε and δ of a history, that is of everything that was released about one unit.
 
-- ``pld``: privacy loss distributions (:mod:`privfl.privacy.loss`), the headline. It is an upper bound that exceeds the exact
-  value by less than 2e-4 in the range tested there. After more than 10⁷ releases, when rounding may have used up its
+- ``pld``: privacy loss distributions (:mod:`privfl.privacy.privacy_loss`), the headline. It is an upper bound that exceeds the
+  exact value by less than 2e-4 in the range tested there. After more than 10⁷ releases, when rounding may have used up its
   advantage, it is the smaller of this bound and ``rdp``.
 - ``rdp``: Rényi DP (:mod:`privfl.privacy.renyi`), the cross-check. It is the headline if no privacy loss distribution is
   known: for sampling without replacement and for the integer mechanisms.
@@ -25,7 +25,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.optimize import minimize_scalar
 
 from privfl.errors import ConfigError, PrivacyError
-from privfl.privacy import loss, renyi
+from privfl.privacy import privacy_loss, renyi
 from privfl.privacy.mechanisms import (
     DiscreteGaussianSum,
     FixedSizeGaussian,
@@ -67,7 +67,7 @@ def _able(mechanism: Mechanism) -> set[Accountant]:
     assert_never(mechanism)
 
 
-def chosen(history: History, accountant: Accountant | None) -> Accountant:
+def chosen_accountant(history: History, accountant: Accountant | None) -> Accountant:
     """The accountant that prices a history: ``accountant``, or the best one that can if it is None.
 
     Raises:
@@ -101,11 +101,11 @@ def epsilon(history: History, delta: float, accountant: Accountant | None = None
         raise PrivacyError(
             f"δ = {delta}: must be at least {LEAST_DELTA:g} and below 1; set it below one over the number of units"
         )
-    match chosen(history, accountant):
+    match chosen_accountant(history, accountant):
         case _ if not history:
             return 0.0
         case "pld":
-            found = loss.epsilon(history, delta)
+            found = privacy_loss.epsilon(history, delta)
             compared = sum(history.values()) > _MANY and "rdp" in accountants(history)
             return min(found, renyi.epsilon(renyi.composed(history), delta)) if compared else found
         case "rdp":
@@ -122,7 +122,7 @@ def rho(history: History) -> float:
     Raises:
         PrivacyError: no bound of this form is known for one of the mechanisms.
     """
-    chosen(history, "zcdp")
+    chosen_accountant(history, "zcdp")
     return sum(times * _rho(mechanism) for mechanism, times in history.items())
 
 
@@ -142,7 +142,7 @@ def _epsilon_of_rho(total: float, delta: float) -> float:
     return max(0.0, float(minimize_scalar(at, bounds=(-12, 25), method="bounded", options={"xatol": 1e-9}).fun))
 
 
-def largest(histories: Iterable[History], delta: float, accountant: Accountant | None = None) -> float:
+def largest_epsilon(histories: Iterable[History], delta: float, accountant: Accountant | None = None) -> float:
     """The largest ε over units whose data are disjoint (parallel composition); 0 if there are none.
 
     Rényi DP at integer orders is an upper bound on the PLD's ε and on that of Rényi DP at all orders, and takes a fraction
@@ -158,7 +158,7 @@ def largest(histories: Iterable[History], delta: float, accountant: Accountant |
 
 
 def _quick_bound(history: History, delta: float, accountant: Accountant | None) -> float:
-    if chosen(history, accountant) not in ("pld", "rdp") or "rdp" not in accountants(history):
+    if chosen_accountant(history, accountant) not in ("pld", "rdp") or "rdp" not in accountants(history):
         return math.inf
     return renyi.epsilon(renyi.composed(history, quick=True), delta)
 
@@ -169,8 +169,8 @@ def curve(histories: Iterable[History], epsilons: ArrayLike) -> NDArray[np.float
     deltas = np.zeros_like(grid)
     for one in dominating(histories):
         if one:
-            by_pld = chosen(one, None) == "pld"
-            found = loss.curve(one, grid) if by_pld else renyi.delta(renyi.composed(one), grid)
+            by_pld = chosen_accountant(one, None) == "pld"
+            found = privacy_loss.curve(one, grid) if by_pld else renyi.delta(renyi.composed(one), grid)
             deltas = np.maximum(deltas, found)
     return deltas
 
@@ -247,7 +247,7 @@ def calibrate(
         return [places[one] for one in dominating(now) if epsilon(one, delta, accountant) > target_epsilon]
 
     guess, most = round(1 / unit), round(1000 / unit)
-    binding = [_dearest(at(guess), delta)]
+    binding = [_most_expensive(at(guess), delta)]
     if "rdp" in accountants(at(guess)[binding[0]]):
         guess = _first_true(functools.partial(enough, binding, "rdp"), 1, most, guess) or most
     while True:
@@ -272,7 +272,7 @@ def _unreachable(least: float, target_epsilon: float, delta: float) -> ConfigErr
     )
 
 
-def _dearest(histories: Sequence[History], delta: float) -> int:
+def _most_expensive(histories: Sequence[History], delta: float) -> int:
     """Index of the most expensive history; found by Rényi DP, which is quick, if it can price all of them."""
     front = dominating(histories)
     if all("rdp" in accountants(one) for one in front):

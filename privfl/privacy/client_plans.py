@@ -26,7 +26,7 @@ from privfl.seeding import Seed
 from privfl.tables import Size, contradiction
 from privfl.vectors import Layout
 
-PUBLIC_COHORT = "Who takes part in which round, and the settings of the run."
+PUBLIC_COHORT = "The cohort of each round, and the settings of the run."
 """The public facts of a plan without amplification by sampling."""
 
 
@@ -83,8 +83,8 @@ class ClientPlan(Plan):
             )
         if not carried:
             raise ConfigError(
-                f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {self.entry:g} that it counts by; "
-                "raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
+                f"privacy.clipping.kind = 'adaptive': the secure sum rounds or clips the {self.count_entry:g} that it counts "
+                "by; raise aggregator.bits, or set aggregator.clip to 0.5 or a little more"
             )
 
     def at_client(

@@ -82,9 +82,9 @@ class DistributedCodec:
 
     def __post_init__(self) -> None:
         if not 8 <= self.bits <= 32:
-            raise ConfigError(f"bits = {self.bits}: must be from 8 to 32")
+            raise ConfigError(f"bits = {self.bits}: must be from 8 to 32; set another number")
         if not 0 <= self.beta < 1:
-            raise ConfigError(f"beta = {self.beta}: must be at least 0 and below 1")
+            raise ConfigError(f"beta = {self.beta}: must be at least 0 and below 1; set another value")
         if not (self.dimension >= 1 and self.survivors >= 1 and 0 < self.clip < math.inf and 0 < self.scale < math.inf):
             raise ConfigError(
                 f"dimension {self.dimension}, survivors {self.survivors}, clip {self.clip}, scale {self.scale}: "
@@ -139,12 +139,14 @@ class DistributedCodec:
             ConfigError: the bits are too few for such a sum, or an argument is out of range.
         """
         if not 1 <= survivors <= clients:
-            raise ConfigError(f"at least {survivors} survivors among {clients} clients: must be from 1 to the clients")
+            raise ConfigError(
+                f"at least {survivors} survivors among {clients} clients: must be from 1 to {clients}; lower survivors"
+            )
         if not 0 < noise_multiplier < math.inf:
-            raise ConfigError(f"noise_multiplier = {noise_multiplier}: must be positive and finite")
+            raise ConfigError(f"noise_multiplier = {noise_multiplier}: must be positive and finite; set another value")
         room = 4.0**bits - clients * deviations**2
         if room <= 0:
-            raise ConfigError(f"bits = {bits} hold no sum over {clients} clients; take more bits or fewer clients")
+            raise ConfigError(f"bits = {bits}: must be more for a sum over {clients} clients; take more bits or fewer clients")
         length, share = _padded(dimension), noise_multiplier * clip / math.sqrt(survivors)
         spread = math.sqrt(clip**2 * clients**2 / length + clients * share**2)
         scale = min(math.sqrt(room) / (2 * deviations * spread), _FINEST / share)
@@ -217,10 +219,10 @@ class DistributedCodec:
     def _rotated(self, delta_D: Floats) -> NDArray[np.float64]:
         """The update after clipping, padding with zeros, random signs, Hadamard transform and scaling."""
         if delta_D.shape != (self.dimension,):
-            raise PrivacyError(f"an update of shape {delta_D.shape}: must be ({self.dimension},)")
+            raise PrivacyError(f"an update of shape {delta_D.shape}: must be ({self.dimension},); flatten it first")
         peak = float(np.abs(delta_D).max())
         if not math.isfinite(peak):
-            raise PrivacyError(f"the largest entry of the update is {peak}; send a zero update instead")
+            raise PrivacyError(f"an update with an entry of {peak}: must be finite; send a zero update instead")
         padded_L = np.zeros(self.length)
         if peak:
             # Divide by the largest entry first, because the square of an entry may overflow.

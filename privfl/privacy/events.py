@@ -32,7 +32,7 @@ Unit = Literal["example", "client"]
 class _Event(Frozen):
     """An event of the ledger."""
 
-    def but_for_norm(self) -> Self:
+    def without_norm(self) -> Self:
         """The event without the norm, which may adapt; the noise is relative to the norm, so the price does not use it."""
         return self
 
@@ -88,7 +88,7 @@ class CohortSum(_Event):
 
     unit: ClassVar[Unit] = "client"
 
-    def but_for_norm(self) -> Self:
+    def without_norm(self) -> Self:
         """The event with a norm of 1, because the norm may adapt."""
         return self.model_copy(update={"max_update_norm": 1.0})
 

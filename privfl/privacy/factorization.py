@@ -39,7 +39,9 @@ class Participation:
 
     def __post_init__(self) -> None:
         if self.separation < 1 or self.most < 1:
-            raise PrivacyError(f"at most {self.most} participations, {self.separation} apart: both must be at least 1")
+            raise PrivacyError(
+                f"at most {self.most} participations, {self.separation} apart: both must be at least 1; raise them"
+            )
 
     @classmethod
     def once(cls) -> Self:
@@ -102,9 +104,13 @@ class BandedToeplitz(Factorization):
 
     def __post_init__(self) -> None:
         if not self.coefficients or self.coefficients[0] != 1 or not np.isfinite(self.coefficients).all():
-            raise PrivacyError(f"coefficients {self.coefficients[:3]}...: must be finite and begin with 1")
+            raise PrivacyError(
+                f"coefficients {self.coefficients[:3]}...: must be finite and begin with 1; divide them by the first"
+            )
         if not 1 <= len(self.coefficients) <= self.rounds:
-            raise PrivacyError(f"{len(self.coefficients)} bands for {self.rounds} rounds: must be from 1 to the rounds")
+            raise PrivacyError(
+                f"{len(self.coefficients)} bands for {self.rounds} rounds: must be from 1 to {self.rounds}; take fewer bands"
+            )
 
     @classmethod
     def independent(cls, rounds: int) -> Self:
@@ -216,7 +222,7 @@ class BinaryTree(Factorization):
 
     def __post_init__(self) -> None:
         if self.rounds < 1:
-            raise PrivacyError(f"a tree over {self.rounds} rounds: must be at least 1")
+            raise PrivacyError(f"a tree over {self.rounds} rounds: must be at least 1; plan for more rounds")
 
     def sensitivity(self, participation: Participation) -> float:
         """An upper bound on the sensitivity, exact for a single participation.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from privfl.errors import PrivacyError
-from privfl.privacy.noise import SecureNoise, priced
+from privfl.privacy.noise import SecureNoise, priced_noise_multiplier
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 
@@ -36,23 +36,23 @@ def noised(value_D: Tensor, noise_multiplier: float, norm: float, stream: Seed, 
     exact_D = value_D.double()
     if randomness == "secure":
         secure = SecureNoise(RandomStream(stream.key()))
-        result_D = secure.added(exact_D, widened(noise_multiplier, len(exact_D)) * norm)
+        result_D = secure.added(exact_D, drawn_noise_multiplier(noise_multiplier, len(exact_D)) * norm)
     else:
         result_D = exact_D + gaussian(len(exact_D), noise_multiplier * norm, stream, exact_D.device)
     require_noise(result_D - exact_D, noise_multiplier * norm)
     return result_D
 
 
-def widened(noise_multiplier: float, dimension: int) -> float:
+def drawn_noise_multiplier(noise_multiplier: float, dimension: int) -> float:
     """Noise multiplier at which to draw secure noise, so that it can be priced at ``noise_multiplier``.
 
-    It is the inverse of :func:`privfl.privacy.noise.priced`: z / (1 − 2⁻²⁰ z √D).
+    It is the inverse of :func:`privfl.privacy.noise.priced_noise_multiplier`: z / (1 − 2⁻²⁰ z √D).
 
     Raises:
         PrivacyError: the grid is too coarse for this noise in so many dimensions.
     """
-    # priced(z) = z / (1 + g z), with g = 2⁻²⁰ √D
-    grain = 1 / priced(1.0, dimension) - 1
+    # priced_noise_multiplier(z) = z / (1 + g z), with g = 2⁻²⁰ √D
+    grain = 1 / priced_noise_multiplier(1.0, dimension) - 1
     if grain * noise_multiplier >= 1:
         raise PrivacyError(
             f"secure noise of multiplier {noise_multiplier:g} in {dimension} dimensions: must be below {1 / grain:g}; lower it"

@@ -141,7 +141,7 @@ class Ledger:
             raise foreign
         for number in range(rounds):
             entry = self._take(path, next(lines, b""))
-            if _but_for_norms(entry.events()) != _but_for_norms(planned(number)):
+            if _without_norms(entry.events()) != _without_norms(planned(number)):
                 raise foreign
 
     def _take(self, path: Path, line: bytes) -> Entry:
@@ -161,14 +161,14 @@ class Ledger:
         Raises:
             PrivacyError: the accountant cannot price a history.
         """
-        return accounting.largest(self.histories(), self.delta, accountant)
+        return accounting.largest_epsilon(self.histories(), self.delta, accountant)
 
     def epsilon_with(self, events: Mapping[Account, Event]) -> float:
         """The ε that :meth:`epsilon` would give if these events were spent too; nothing is recorded."""
         most = self._most_after(self._after(events))
-        return accounting.largest([_history(*one, self.relation) for one in most.items()], self.delta)
+        return accounting.largest_epsilon([_history(*one, self.relation) for one in most.items()], self.delta)
 
-    def clients(self, count: int) -> list[float]:
+    def client_epsilons(self, count: int) -> list[float]:
         """ε of each client from 0 to ``count`` − 1."""
         everybody = self._spent.get("everybody")
         spent = [everybody or self._spent.get(client) for client in range(count)]
@@ -194,7 +194,7 @@ class Ledger:
         """
         unit, after = self.unit, {}
         for account, event in events.items():
-            mechanism, (before, times) = event.but_for_norm(), self._spent.get(account, (None, 0))
+            mechanism, (before, times) = event.without_norm(), self._spent.get(account, (None, 0))
             unit = unit or event.unit
             if unit != event.unit:
                 raise PrivacyError(
@@ -244,5 +244,5 @@ def _history(event: Event, times: int, relation: Relation) -> History:
     return event.releases(times, relation)
 
 
-def _but_for_norms(events: Mapping[Account, Event]) -> dict[Account, Event]:
-    return {account: event.but_for_norm() for account, event in events.items()}
+def _without_norms(events: Mapping[Account, Event]) -> dict[Account, Event]:
+    return {account: event.without_norm() for account, event in events.items()}

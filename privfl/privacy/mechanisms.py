@@ -78,7 +78,9 @@ class FixedSizeGaussian:
 
     def __post_init__(self) -> None:
         if not 1 <= self.size <= self.population:
-            raise PrivacyError(f"a sample of {self.size} out of {self.population}: the size must be from 1 to the population")
+            raise PrivacyError(
+                f"a sample of {self.size} of {self.population}: must be from 1 to {self.population}; change the size"
+            )
         _positive(self, "noise_multiplier")
 
 
@@ -233,13 +235,13 @@ def _positive(mechanism: object, *names: str) -> None:
     for name in names:
         value = getattr(mechanism, name)
         if not 0 < value < math.inf:
-            raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be positive and finite")
+            raise PrivacyError(f"{type(mechanism).__name__}: {name} = {value}: must be positive and finite; set another value")
         if not 1e-70 <= value <= 1e70:
             raise PrivacyError(
-                f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-70 to 1e70, or its powers overflow"
+                f"{type(mechanism).__name__}: {name} = {value}: must be from 1e-70 to 1e70, or its powers overflow; set another"
             )
 
 
 def _rate(mechanism: PoissonGaussian | _IntegerSum) -> None:
     if not 0 < mechanism.sample_rate <= 1:
-        raise PrivacyError(f"{type(mechanism).__name__}: sample_rate = {mechanism.sample_rate}: must be above 0 and at most 1")
+        raise PrivacyError(f"{type(mechanism).__name__}: sample_rate = {mechanism.sample_rate}: must be in (0, 1]; set another")

@@ -36,8 +36,8 @@ class SecureNoise:
     value rounded to the grid, up to a factor within 1 ± 1e-100 in the probability of every output entry. Proof, in steps of
     the grid: turn an ideal outcome y into a random integer k with probability ∝ exp(−(y − k)² / 2·16). Then k is a discrete
     Gaussian of variance s² + 16 around the value (Poisson's summation formula), which is the distribution drawn here. So
-    every accountant's price of the Gaussian mechanism holds at the noise multiplier of :func:`priced`, which allows for the
-    rounding of the value. The last addition and the conversion to the value's type are correctly rounded, so they are
+    every accountant's price of the Gaussian mechanism holds at :func:`priced_noise_multiplier`, which allows for the rounding
+    of the value. The last addition and the conversion to the value's type are correctly rounded, so they are
     post-processing too.
 
     The running time depends on the values drawn, since a table is searched; an adversary that can time it may learn a little.
@@ -94,7 +94,7 @@ def grid_step(standard_deviation: float) -> float:
     return float(2.0 ** math.floor(math.log2(standard_deviation * _GRAIN)))
 
 
-def priced(noise_multiplier: float, dimension: int) -> float:
+def priced_noise_multiplier(noise_multiplier: float, dimension: int) -> float:
     """Noise multiplier at which :meth:`SecureNoise.added` can be priced.
 
     Rounding moves each of D entries by at most half a step, so one unit moves the rounded sum by up to C + step √D. With

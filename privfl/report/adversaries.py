@@ -1,4 +1,4 @@
-"""What each adversary saw in this run, and what was measured of what it could learn."""
+"""The table of adversaries: the information that each saw in a run, and the results of its attacks."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from privfl.adversaries import Adversary
 from privfl.report.blocks import block_of, shown
 from privfl.report.card import ADVERSARIES
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import plural
 
 
 @dataclass(frozen=True)
-class Row:
-    """One adversary: its name, who it is, what it saw, what was measured."""
+class AdversaryRow:
+    """A row of the table: an adversary's name, who it is, what it saw, and the results of its attacks."""
 
     name: str
     who: str
@@ -21,18 +21,22 @@ class Row:
     measured: str
 
 
-def rows(run: Run) -> list[Row]:
-    """The adversaries, from the weakest to the strongest; each also sees what those above it see."""
+def rows(run: RunRecords) -> list[AdversaryRow]:
+    """Return the rows from the weakest to the strongest adversary; each also sees what those above it see."""
     rounds = plural(run.result.rounds, "round")
     kept = " (the folder kept only the last)" if run.config.records.views == "final" else ""
-    alone = f"of one client alone in {plural(run.alone, 'round')}" if run.alone else "of no client alone"
+    alone = (
+        f"of one client alone in {plural(run.single_client_rounds, 'round')}"
+        if run.single_client_rounds
+        else "of no client alone"
+    )
     updates = (
         f"the sum of each cohort's updates, {alone}"
         if run.result.hides_updates
         else "the update of every client in every round"
     )
     sent = (
-        "; on the way to it public keys, sealed boxes, masked vectors and the shares that unmask the sum"
+        "; on the way to the sum also public keys, sealed boxes, masked vectors and the shares that unmask it"
         if run.result.hides_updates
         else ""
     )
@@ -41,16 +45,17 @@ def rows(run: Run) -> list[Row]:
         "client": f"every global model of {rounds}{kept}, and its own data",
         "server": f"every global model, who took part, and {updates}{sent}",
     }
-    found = [Row(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
-    asked = max((rounds for one in run.findings for rounds in one.asked_by().values()), default=0)
-    kept_to_it, measured = "not part of this run: its server kept to the protocol", "–"
-    if asked:
-        kept_to_it = f"the same, and the answers to models of its choice in up to {plural(asked, 'round')} after the run's last"
+    found = [AdversaryRow(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
+    further_rounds = max((rounds for one in run.findings for rounds in one.asked_by().values()), default=0)
+    saw, measured = "not part of this run: its server kept to the protocol", "–"
+    if further_rounds:
+        rounds = plural(further_rounds, "round")
+        saw = f"the same, and the answers to models of its choice in up to {rounds} after the run's last"
         measured = f"{_measured(run, 'malicious_server')} The ledger does not price those rounds."
-    return [*found, Row("malicious server", ADVERSARIES["malicious_server"], kept_to_it, measured)]
+    return [*found, AdversaryRow("malicious server", ADVERSARIES["malicious_server"], saw, measured)]
 
 
-def _measured(run: Run, adversary: Adversary) -> str:
+def _measured(run: RunRecords, adversary: Adversary) -> str:
     found = [block.measured(one) for block, one in shown(run.findings) if one.adversary == adversary]
     found += [
         f"{one.question}: see attacks/summary.json."

@@ -1,4 +1,4 @@
-"""The privacy card: what was promised, to whom, by which means, and what no ε covers."""
+"""The privacy card: the terms of a run's promise, and the limits of that promise."""
 
 from __future__ import annotations
 
@@ -10,32 +10,30 @@ from privfl.federation.algorithms import Algorithm
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, PrivacyResult
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import count, epsilon, listing, plural, scientific
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Card:
-    """Terms of the promise, and what lies outside it: (what, in one or two sentences) each."""
+    """The terms of the promise and the matters that it does not cover, each as (name, one or two sentences)."""
 
     terms: list[tuple[str, str]]
     uncovered: list[tuple[str, str]]
 
 
-def card(run: Run) -> Card:
-    """The card of one run."""
+def card(run: RunRecords) -> Card:
+    """Return the privacy card of one run."""
     privacy = run.result.privacy
     if privacy is None:
-        return Card(
-            [("Protected", "Nothing. The run added no noise, so no bound on what it leaks can be given.")], _always(run)
-        )
+        return Card([("Protected", "Nothing. The run added no noise, so no bound on its leakage can be given.")], _always(run))
     words = narrow(run.config.privacy, PlanSettings).words(privacy.sampler)
     return Card(_terms(privacy, words), [*_limits(privacy, words), *_always(run)])
 
 
-def as_json(run: Run) -> dict[str, Any]:
-    """The card for machines: the figures, but for the curve, and the words."""
+def as_json(run: RunRecords) -> dict[str, Any]:
+    """Return the privacy card as JSON: the sentences and the figures, without the privacy curve."""
     privacy, words = run.result.privacy, card(run)
     figures = privacy.model_dump(exclude={"curve_epsilon", "curve_delta"}) if privacy is not None else None
     return {
@@ -47,30 +45,34 @@ def as_json(run: Run) -> dict[str, Any]:
 
 
 def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
-    whole = "its whole data" if privacy.unit == "client" else "not all that one client or one person contributed"
+    whole = (
+        "It covers all data of the client."
+        if privacy.unit == "client"
+        else "It does not cover all examples of one client or one person together."
+    )
     own = RELATIONS[privacy.relation] + (", client sizes fixed" if privacy.unit == "example" else "")
-    # Where who takes part is public, whether a client was used is no secret, but what it sent.
-    protected = f"Whether any one {privacy.unit} was used"
+    # If the cohorts are public, participation is no secret; only the content of an update is.
+    protected = f"The use of any one {privacy.unit}"
     if _public_cohort(privacy):
-        protected, own = "What any one client sent", "one client's update is there, or is zeros; it takes part all the same"
+        protected, own = "The content of any one client's updates", "one client's update replaced by zeros, in the same cohorts"
         if privacy.relation == "replace_one":
-            own = "one client's update is another; it takes part all the same"
+            own = "one client's update replaced by another, in the same cohorts"
     terms = [
-        ("Protected", f"{protected}: {privacy.unit}-level differential privacy, {whole}."),
+        ("Protected", f"{protected}: {privacy.unit}-level differential privacy. {whole}"),
         ("From whom", _sentence(listing([ADVERSARIES[name] for name in privacy.adversaries])) + _not_from(privacy)),
         ("Neighbouring", _sentence(own)),
         ("Sampler", _sentence(SAMPLERS[privacy.sampler])),
         ("Clip and noise", _noise(privacy, words)),
         ("ε by accountant", _prices(privacy)),
-        ("δ", f"{scientific(privacy.delta)}, below 1/{count(privacy.units)}, one over the number of {privacy.unit}s."),
+        ("δ", f"{scientific(privacy.delta)}, below 1/{count(privacy.units)}, the inverse of the number of {privacy.unit}s."),
         ("Randomness", RANDOMNESS[privacy.randomness]),
         ("Over clients", _spread(privacy)),
     ]
     if privacy.extrapolated is not None:
         terms.append(("Executed, not extrapolated", _extrapolated(privacy, privacy.extrapolated)))
     if privacy.zeroed:
-        what = "gradients" if privacy.unit == "example" else "updates"
-        terms.append(("Not finite", f"{count(privacy.zeroed)} {what} overflowed and counted as zeros."))
+        vectors = "gradients" if privacy.unit == "example" else "updates"
+        terms.append(("Not finite", f"{count(privacy.zeroed)} {vectors} overflowed and counted as zeros."))
     return terms
 
 
@@ -80,15 +82,15 @@ def _public_cohort(privacy: PrivacyResult) -> bool:
 
 RANDOMNESS = {
     "seeded": "Seeded: not private against someone who knows the seed.",
-    "secure": "From the operating system; the key was removed when the run ended, so that nobody can take the noise off.",
+    "secure": "From the operating system. The key was deleted when the run ended, so that nobody can subtract the noise.",
 }
-"""Where the noise came from, in words."""
+"""A sentence on each source of the noise."""
 
 
 def _noise(privacy: PrivacyResult, words: PlanWords) -> str:
     text = words.noise.format(clip=f"{privacy.clip:g}", noise=f"{privacy.noise_multiplier:.4g}")
     if privacy.clip_end is not None:
-        text += " The norm follows a quantile of the updates' lengths, counted under the same ε; it ended at "
+        text += " The clipping norm follows a quantile of the updates' norms, which is estimated under the same ε; it ended at "
         text += f"{privacy.clip_end:.3g}."
     return text
 
@@ -97,36 +99,36 @@ def _prices(privacy: PrivacyResult) -> str:
     said = [f"{ACCOUNTANTS[one.accountant]}, {RELATIONS[one.relation]}: {epsilon(one.epsilon)}" for one in privacy.prices]
     first = f"{_sentence(said[0])[:-1]}, the headline. " if said else ""
     rest = f"{_sentence('; '.join(said[1:]))} " if said[1:] else ""
-    return f"{first}{rest}Priced from the ledger of the noise that was really added."
+    return f"{first}{rest}Computed from the ledger of the noise that was really added."
 
 
 def _extrapolated(privacy: PrivacyResult, wide: Extrapolated) -> str:
     return (
-        f"The ε of this run is {epsilon(privacy.epsilon)}: that of the noise it executed, with which attacks are compared. "
-        f"It stands for {count(wide.cohort)} of {count(wide.population)} clients a round; a run of that size would have had "
-        f"ε = {epsilon(wide.epsilon)}, which protects nobody here."
+        f"The ε of this run is {epsilon(privacy.epsilon)}. It is that of the noise that the run executed, and attacks are "
+        f"compared with it. The run stands for one with {count(wide.cohort)} of {count(wide.population)} clients a round. A "
+        f"run of that size would have ε = {epsilon(wide.epsilon)}, which protects nobody here."
     )
 
 
 def _not_from(privacy: PrivacyResult) -> str:
-    """Who is trusted, where somebody is."""
+    """Name the parties that are trusted; empty if the promise holds against the server."""
     if "server" in privacy.adversaries:
         return ""
     clients = (
         ""
         if "client" in privacy.adversaries
-        else " Clients of one cohort learn from the secure sum's roster who else was in it, so nothing is claimed against them."
+        else " The roster of secure aggregation tells clients who else is in their cohort, so nothing is promised against them."
     )
-    return f" The server is trusted: it adds the noise, and nothing is claimed against it.{clients}"
+    return f" The server is trusted: it adds the noise, and nothing is promised against it.{clients}"
 
 
 ADVERSARIES = {
-    "external": "whoever is given the final model",
+    "external": "anyone who is given the final model",
     "client": "the other clients",
-    "server": "the server, even if it looks at everything it is sent",
-    "malicious_server": "a server that also chooses what it sends",
+    "server": "the server, even if it reads every message that it receives",
+    "malicious_server": "a server that also chooses the messages that it sends",
 }
-"""Who each adversary is, in words."""
+"""A description of each adversary."""
 
 
 def _spread(privacy: PrivacyResult) -> str:
@@ -135,7 +137,7 @@ def _spread(privacy: PrivacyResult) -> str:
         return "No client took part, so no ε was spent."
     median = statistics.median(spent)
     idle = sum(value == 0 for value in spent)
-    ends = f"ε runs from {epsilon(spent[0])} through {epsilon(median)} (median) to {epsilon(spent[-1])}, the headline."
+    ends = f"ε ranges from {epsilon(spent[0])} through {epsilon(median)} (median) to {epsilon(spent[-1])}, the headline."
     return ends + (f" {plural(idle, 'client')} never took part." if idle else "")
 
 
@@ -145,13 +147,13 @@ def _sentence(words: str) -> str:
 
 def _limits(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
     limits = [
-        ("Tuning", "Settings that were chosen by looking at runs on the same data leak a little too, and are not priced.")
+        ("Tuning", "Settings that were chosen from runs on the same data leak a little too. That leakage is not part of ε.")
     ]
     if privacy.unit == "example":
         limits.append(
             (
                 "Several examples of one person",
-                "The promise is to each example. Whoever has many in the data is protected less.",
+                "The promise is to each example. A person with many examples in the data is protected less.",
             )
         )
     return [
@@ -162,22 +164,22 @@ def _limits(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
 
 
 _SEED = (
-    "Whoever knows it can compute who was drawn, and for any data that they guess the noise, and take it off: a right guess "
-    "shows. Keep config.toml from those it is against. The data and the members are part of what names the noise: a run on "
-    "other data with the same seed and settings draws other noise."
+    "Anyone who knows the seed can compute who was drawn. For any guess of the data they can also compute the noise and "
+    "subtract it, which shows whether the guess is right. Keep config.toml secret from the adversaries. The noise also depends "
+    "on the data and the members: a run on other data with the same seed and settings draws other noise."
 )
-"""What a seeded run rests on."""
+"""The assumption of a run with seeded noise."""
 
 
-def _always(run: Run) -> list[tuple[str, str]]:
+def _always(run: RunRecords) -> list[tuple[str, str]]:
     hiding = (
-        "Secure aggregation hides whose update is whose from the server. It bounds nothing about what their sum reveals."
+        "Secure aggregation hides from the server which client sent which update. It does not bound the leakage of their sum."
         if run.result.hides_updates
         else "Secure aggregation was off: the server saw every client's update."
     )
     weights = getattr(run.config.model, "weights", None)
     start = (
-        f"The run started from {weights.name}, which counts as public. Nothing here covers the data that it was trained on."
+        f"The run started from {weights.name}, which counts as public. No ε covers the data that it was trained on."
         if weights is not None
         else None
     )
@@ -187,30 +189,30 @@ def _always(run: Run) -> list[tuple[str, str]]:
         *_personal(run),
         (
             "Poisoned input",
-            "A client may train on whatever it likes. Nothing here detects or limits what that does to the model."
+            "A client may train on any data that it likes. Nothing here detects or limits the effect on the model."
             + _misbehaving(run),
         ),
         (
             "This page and its folder",
-            "Training loss, clipped gradients, the partition and who was a member are read from the raw data, for research. "
-            "Nothing covers their publication.",
+            "Training loss, clipped gradients, the partition and the list of members come from the raw data, for research. "
+            "No ε covers their publication.",
         ),
         (
-            "Facts about everybody",
-            "What is true with or without any one member, and can be learned from the model, is what it is for.",
+            "Facts about the population",
+            "A model is meant to reveal facts about the population that hold whether or not any one person took part.",
         ),
     ]
 
 
-def _personal(run: Run) -> list[tuple[str, str]]:
-    """Models that are in no promise, if clients have any of their own."""
+def _personal(run: RunRecords) -> list[tuple[str, str]]:
+    """Name the clients' personal models, which no promise covers; empty if the algorithm has none."""
     if not narrow(run.config.algorithm, Algorithm).personal:
         return []
     text = "Each client also has a model of its own, trained on its data without noise. It is sent to nobody. No ε covers it."
     return [("Personal models", text)]
 
 
-def _misbehaving(run: Run) -> str:
-    """How many clients departed from the protocol in this simulation."""
+def _misbehaving(run: RunRecords) -> str:
+    """Say how many clients departed from the protocol in this simulation; empty if none did."""
     who = run.partition.misbehaving
     return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({run.config.behaviour.kind})." if who else ""

@@ -1,16 +1,22 @@
-"""What a run cost: bytes and seconds."""
+"""The cost of a run in bytes and seconds."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from privfl.report.recorded import Run
-from privfl.report.wording import SPACE, amount, duration, factor, percent
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import NNBSP, byte_size, duration, factor, percent
 
 
 @dataclass(frozen=True)
 class Overhead:
-    """What secure aggregation added: all its bytes over the bytes in the clear, and mean seconds a round."""
+    """The overhead of secure aggregation.
+
+    Args:
+        bytes_ratio: all bytes that were sent, over the bytes of the same updates in the clear.
+        client: mean seconds of one client in a round.
+        server: mean seconds of the server in a round.
+    """
 
     bytes_ratio: float
     client: float
@@ -18,16 +24,16 @@ class Overhead:
 
     @property
     def extra(self) -> str:
-        """The bytes in words: +0.4 %, or 1.73 ×."""
+        """The additional bytes in words: +0.4 %, or 1.73 × if they are at least half as many again."""
         if self.bytes_ratio < 1.5:
             more = self.bytes_ratio - 1
             return f"{'+' if more >= 0 else '−'}{percent(abs(more))}"
-        return f"{factor(self.bytes_ratio)}{SPACE}×"
+        return f"{factor(self.bytes_ratio)}{NNBSP}×"
 
     @classmethod
-    def of(cls, run: Run) -> Overhead:
-        """Over the rounds in which somebody trained."""
-        skipped = {record.round for record in run.skipped}
+    def of(cls, run: RunRecords) -> Overhead:
+        """Compute the overhead of a run; rounds that were skipped do not count for the seconds."""
+        skipped = {record.round for record in run.skipped_rounds}
         counted = [timing for timing in run.timings if timing.round not in skipped]
         return cls(
             bytes_ratio=(run.result.bytes_up + run.result.bytes_down) / max(run.result.bytes_plain, 1),
@@ -37,15 +43,15 @@ class Overhead:
 
 
 @dataclass(frozen=True)
-class Row:
-    """One line of a table of costs."""
+class CostRow:
+    """A row of a table of costs: its label and its cells."""
 
     label: str
     cells: tuple[str, ...]
 
 
-def bytes_table(run: Run) -> list[Row]:
-    """Up, down and in the clear: in all, by rounds in which anything was sent, and by updates that reached a sum."""
+def bytes_table(run: RunRecords) -> list[CostRow]:
+    """Return the bytes sent by clients, in the clear, and to clients: total, per round with traffic, per update in a sum."""
     rounds = max(sum(record.bytes_up + record.bytes_down > 0 for record in run.rounds), 1)
     contributions = max(run.contributions, 1)
     rows = {
@@ -53,11 +59,14 @@ def bytes_table(run: Run) -> list[Row]:
         "the same in the clear": run.result.bytes_plain,
         "sent to clients, beside the model": run.result.bytes_down,
     }
-    return [Row(label, (amount(size), amount(size / rounds), amount(size / contributions))) for label, size in rows.items()]
+    return [
+        CostRow(label, (byte_size(size), byte_size(size / rounds), byte_size(size / contributions)))
+        for label, size in rows.items()
+    ]
 
 
-def seconds_table(run: Run) -> list[Row]:
-    """Where the time of this simulation went. Clients are simulated one after another on one machine."""
+def seconds_table(run: RunRecords) -> list[CostRow]:
+    """Return the seconds of each part of the simulation, with the sum; clients are simulated one after another."""
     cohorts = {record.round: len(record.cohort) for record in run.rounds}
     parts = {
         "training, all clients": sum(timing.train for timing in run.timings),
@@ -69,7 +78,7 @@ def seconds_table(run: Run) -> list[Row]:
     parts["records and the rest"] = max(total - sum(parts.values()), 0.0)
     rounds = max(len(run.timings), 1)
     rows = [
-        Row(label, (duration(seconds), duration(seconds / rounds), percent(seconds / total) if total > 0 else "–"))
+        CostRow(label, (duration(seconds), duration(seconds / rounds), percent(seconds / total) if total > 0 else "–"))
         for label, seconds in parts.items()
     ]
-    return [*rows, Row("in all", (duration(total), duration(total / rounds), ""))]
+    return [*rows, CostRow("in all", (duration(total), duration(total / rounds), ""))]

@@ -1,4 +1,4 @@
-"""Figures over rounds, one small figure to a question; they overlay any number of runs."""
+"""Figures over the rounds of a run: metric, loss, ε, clipping, bytes and seconds; metric and ε also of several runs."""
 
 from __future__ import annotations
 
@@ -9,77 +9,89 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from privfl.learning.tasks import Figure
-from privfl.report.drawing import INK, MARKERS, MUTED, SERIES, Drawing, blank, finish, labelled, marker, outside_legend, series
-from privfl.report.recorded import Run
-from privfl.report.wording import amount, axis_of, capital, count, duration, epsilon, measured, measured_range, percent
+from privfl.report.drawing import (
+    INK,
+    MARKERS,
+    MUTED,
+    SERIES,
+    Drawing,
+    empty_figure,
+    label_axes,
+    legend_below,
+    line_style,
+    marker,
+    to_drawing,
+)
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import axis_of, byte_size, capitalize, count, duration, epsilon, measured, measured_range, percent
 
 PERCENT: Final = FuncFormatter(lambda share, _: f"{share * 100:g}")
 
 
-def of_run(run: Run) -> list[Drawing]:
-    """All figures over the rounds of one run that its records can fill."""
+def run_drawings(run: RunRecords) -> list[Drawing]:
+    """Draw all figures over the rounds that the records of a run provide."""
     drawings = [_quality(run), _loss(run)]
     if run.result.privacy is not None:
         drawings.append(_epsilon(run))
     if any(record.clipped_share is not None for record in run.rounds):
         drawings.append(_clipped(run))
-    # A run may end before its first round.
+    # A run that ended before its first round has no bytes or seconds to draw.
     return [*drawings, _bytes(run), _seconds(run)] if run.rounds else drawings
 
 
-def of_runs(runs: Sequence[tuple[str, Run]]) -> list[Drawing]:
-    """The task's headline, if all runs have the same, and ε where somebody promised one, of several tagged runs."""
-    drawings = [_qualities(runs)] if one_headline(runs) is not None else []
+def comparison_drawings(runs: Sequence[tuple[str, RunRecords]]) -> list[Drawing]:
+    """Draw several runs: the headline metric if all runs share it, and ε if any run promises one."""
+    drawings = [_qualities(runs)] if shared_headline(runs) is not None else []
     if any(run.result.privacy is not None for _, run in runs):
         drawings.append(_epsilons(runs))
     return drawings
 
 
-def one_headline(runs: Sequence[tuple[str, Run]]) -> Figure | None:
-    """How the headline of all these runs is shown; None if they have several."""
-    found = {run.headline for _, run in runs}
+def shared_headline(runs: Sequence[tuple[str, RunRecords]]) -> Figure | None:
+    """Return the display of the runs' headline metric; None if the runs have different ones."""
+    found = {run.headline_metric for _, run in runs}
     return found.pop() if len(found) == 1 else None
 
 
-def scaled_by(axes: Axes, shown: Figure) -> None:
-    """Let the vertical axis say percent if a metric is a share."""
+def format_metric_axis(axes: Axes, shown: Figure) -> None:
+    """Label the vertical axis in percent if the metric is a share."""
     if shown.unit == "%":
         axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _qualities(runs: Sequence[tuple[str, Run]]) -> Drawing:
-    figure, axes = blank(height=250)
-    headline = runs[0][1].headline
+def _qualities(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
+    figure, axes = empty_figure(height=250)
+    headline = runs[0][1].headline_metric
     for index, (tag, run) in enumerate(runs):
-        points = run.evaluated
+        points = run.evaluations
         shown = [evaluation.headline.value for _, evaluation in points]
-        axes.plot([done for done, _ in points], shown, label=tag, **series(index), **_dots(points, index))
+        axes.plot([done for done, _ in points], shown, label=tag, **line_style(index), **_dots(points, index))
     rounds_axis(axes, f"test {axis_of(headline)}")
-    scaled_by(axes, headline)
-    outside_legend(axes, columns=5)
+    format_metric_axis(axes, headline)
+    legend_below(axes, columns=5)
     ends = "; ".join(f"{tag}: {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
     alt = f"Test {headline.title} of each run over its rounds. At the end, {ends}."
-    return finish(figure, "accuracies", f"{capital(headline.title)} over rounds", alt)
+    return to_drawing(figure, "accuracies", f"{capitalize(headline.title)} over rounds", alt)
 
 
-def _epsilons(runs: Sequence[tuple[str, Run]]) -> Drawing:
-    figure, axes = blank(height=250)
+def _epsilons(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
+    figure, axes = empty_figure(height=250)
     ends = []
     for index, (tag, run) in enumerate(runs):
         if run.result.privacy is not None:
-            axes.plot(*_spent(run), label=tag, **series(index))
+            axes.plot(*_spent(run), label=tag, **line_style(index))
             ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
     rounds_axis(axes, "ε so far")
     axes.set_ylim(bottom=0)
-    outside_legend(axes, columns=5)
+    legend_below(axes, columns=5)
     alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
-    return finish(figure, "epsilons", "ε over rounds", alt)
+    return to_drawing(figure, "epsilons", "ε over rounds", alt)
 
 
-def _quality(run: Run) -> Drawing:
-    figure, axes = blank()
-    headline = run.headline
-    points = run.evaluated
+def _quality(run: RunRecords) -> Drawing:
+    figure, axes = empty_figure()
+    headline = run.headline_metric
+    points = run.evaluations
     x = [done for done, _ in points]
     spread = [(done, evaluation.clients) for done, evaluation in points if evaluation.clients is not None]
     if spread:
@@ -89,16 +101,16 @@ def _quality(run: Run) -> Drawing:
             [clients.p90 for _, clients in spread],
             color=SERIES[1], alpha=0.16, linewidth=0, label="clients, 10th to 90th percentile",
         )  # fmt: skip
-        axes.plot([d for d, _ in spread], [c.median for _, c in spread], **series(1), label="median client")
+        axes.plot([d for d, _ in spread], [c.median for _, c in spread], **line_style(1), label="median client")
     own = [(done, evaluation.personal.median) for done, evaluation in points if evaluation.personal is not None]
     if own:
-        axes.plot([done for done, _ in own], [median for _, median in own], **series(2), label="median client, own model")
+        axes.plot([done for done, _ in own], [median for _, median in own], **line_style(2), label="median client, own model")
     axes.fill_between(
         x, [e.headline.low for _, e in points], [e.headline.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
-    axes.plot(x, [e.headline.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
+    axes.plot(x, [e.headline.value for _, e in points], **line_style(0), **_dots(points), label="test split, with interval")
     rounds_axis(axes, axis_of(headline))
-    scaled_by(axes, headline)
+    format_metric_axis(axes, headline)
     if headline.unit == "%":
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
     axes.legend(loc="lower right" if headline.higher_is_better else "upper right", reverse=True)
@@ -110,32 +122,32 @@ def _quality(run: Run) -> Drawing:
         alt += f" Over clients it ends between {low} (10th percentile) and {high}."
     if final.personal is not None:
         alt += f" The median client's own model ends at {measured(headline, final.personal.median)} on its own hold-out."
-    return finish(figure, "accuracy", capital(headline.title), alt)
+    return to_drawing(figure, "accuracy", capitalize(headline.title), alt)
 
 
-def _loss(run: Run) -> Drawing:
-    figure, axes = blank()
-    points = run.evaluated
+def _loss(run: RunRecords) -> Drawing:
+    figure, axes = empty_figure()
+    points = run.evaluations
     x = [done for done, _ in points]
     trained = [(record.round + 1, record.train_loss) for record in run.rounds if record.train_loss is not None]
-    axes.plot([done for done, _ in trained], [loss for _, loss in trained], **series(1), label="cohort, in training")
+    axes.plot([done for done, _ in trained], [loss for _, loss in trained], **line_style(1), label="cohort, in training")
     axes.fill_between(
         x, [e.loss.low for _, e in points], [e.loss.high for _, e in points], color=SERIES[0], alpha=0.3, linewidth=0
     )
-    axes.plot(x, [e.loss.value for _, e in points], **series(0), **_dots(points), label="test split, with interval")
+    axes.plot(x, [e.loss.value for _, e in points], **line_style(0), **_dots(points), label="test split, with interval")
     loss = run.task.figures["loss"]
     rounds_axis(axes, axis_of(loss))
     axes.legend(loc="upper right", reverse=True)
     final = run.result.evaluation.loss.value
     alt = f"Mean {loss.title} on the test split over rounds, ending at {measured(loss, final)}."
-    return finish(figure, "loss", "Loss", alt)
+    return to_drawing(figure, "loss", "Loss", alt)
 
 
-def _epsilon(run: Run) -> Drawing:
+def _epsilon(run: RunRecords) -> Drawing:
     privacy = run.result.privacy
     assert privacy is not None
-    figure, axes = blank()
-    axes.plot(*_spent(run), **series(0))
+    figure, axes = empty_figure()
+    axes.plot(*_spent(run), **line_style(0))
     alt = f"The largest ε over the clients after each round, ending at {epsilon(privacy.epsilon)}"
     if privacy.budget is not None:
         axes.axhline(privacy.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1)
@@ -145,41 +157,41 @@ def _epsilon(run: Run) -> Drawing:
         )  # fmt: skip
         alt += f", against a budget of {epsilon(privacy.budget)}"
     axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
-    rounds_axis(axes, "ε so far, the client with the most")
-    return finish(figure, "epsilon", "Privacy spent", alt + ".")
+    rounds_axis(axes, "ε so far, the largest over the clients")
+    return to_drawing(figure, "epsilon", "Privacy spent", alt + ".")
 
 
-def _clipped(run: Run) -> Drawing:
-    figure, axes = blank()
+def _clipped(run: RunRecords) -> Drawing:
+    figure, axes = empty_figure()
     points = [(record.round + 1, record.clipped_share) for record in run.rounds if record.clipped_share is not None]
-    axes.plot([done for done, _ in points], [share for _, share in points], **series(0))
-    what = "updates" if run.result.privacy is not None and run.result.privacy.unit == "client" else "gradients"
-    rounds_axis(axes, f"{what} that were clipped, %")
+    axes.plot([done for done, _ in points], [share for _, share in points], **line_style(0))
+    vectors = "updates" if run.result.privacy is not None and run.result.privacy.unit == "client" else "gradients"
+    rounds_axis(axes, f"clipped {vectors}, %")
     axes.yaxis.set_major_formatter(PERCENT)
     axes.set_ylim(0, 1.04)
-    each = what if what == "updates" else "per-example gradients"
-    alt = f"The share of {each} that were clipped, round by round; in the last, {percent(points[-1][1])}."
-    return finish(figure, "clipped", "Clipping", alt)
+    each = vectors if vectors == "updates" else "per-example gradients"
+    alt = f"The share of clipped {each} in each round; in the last, {percent(points[-1][1])}."
+    return to_drawing(figure, "clipped", "Clipping", alt)
 
 
-def _bytes(run: Run) -> Drawing:
-    figure, axes = blank()
+def _bytes(run: RunRecords) -> Drawing:
+    figure, axes = empty_figure()
     x = [record.round + 1 for record in run.rounds]
     up, down = ([size / 1e6 for size in sizes] for sizes in zip(*((r.bytes_up, r.bytes_down) for r in run.rounds), strict=True))
-    axes.plot(x, down, drawstyle="steps-mid", **series(1), label="down")
-    axes.plot(x, up, drawstyle="steps-mid", **series(0), label="up")
+    axes.plot(x, down, drawstyle="steps-mid", **line_style(1), label="down")
+    axes.plot(x, up, drawstyle="steps-mid", **line_style(0), label="up")
     rounds_axis(axes, "MB a round; down without the model")
     axes.set_ylim(0, max(*up, *down) * 1.3 or 1)
     axes.legend(loc="upper left", reverse=True, ncols=2, columnspacing=1, handlelength=1.7)
     alt = (
-        f"Megabytes sent in each round: up to {amount(max(up) * 1e6)} by all its clients, up to {amount(max(down) * 1e6)} to "
-        "them beside the model."
+        f"Megabytes sent in each round: at most {byte_size(max(up) * 1e6)} by all its clients, and at most "
+        f"{byte_size(max(down) * 1e6)} to them beside the model."
     )
-    return finish(figure, "bytes", "Bytes", alt)
+    return to_drawing(figure, "bytes", "Bytes", alt)
 
 
-def _seconds(run: Run) -> Drawing:
-    figure, axes = blank()
+def _seconds(run: RunRecords) -> Drawing:
+    figure, axes = empty_figure()
     cohorts = {record.round: len(record.cohort) for record in run.rounds}
     x = [timing.round + 1 for timing in run.timings]
     parts = {
@@ -190,27 +202,27 @@ def _seconds(run: Run) -> Drawing:
     for index, (label, seconds) in enumerate(parts.items()):
         sometimes = {"linestyle": "none", "marker": MARKERS[index], "markersize": 4} if 0 in seconds and any(seconds) else {}
         shown = [(done, taken) for done, taken in zip(x, seconds, strict=True) if taken > 0 or not sometimes]
-        axes.plot(*zip(*shown, strict=True), drawstyle="steps-mid", label=label, **{**series(index), **sometimes})
+        axes.plot(*zip(*shown, strict=True), drawstyle="steps-mid", label=label, **{**line_style(index), **sometimes})
     rounds_axis(axes, "seconds a round, in this simulation")
     axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
     axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
     means = "; ".join(f"{label} {duration(sum(seconds) / max(len(seconds), 1))}" for label, seconds in parts.items())
-    return finish(figure, "seconds", "Seconds", f"Seconds that each round took. On average: {means}.")
+    return to_drawing(figure, "seconds", "Seconds", f"Seconds that each round took. On average: {means}.")
 
 
-def _spent(run: Run) -> tuple[list[int], list[float]]:
+def _spent(run: RunRecords) -> tuple[list[int], list[float]]:
     spent = [(record.round + 1, record.epsilon) for record in run.rounds if record.epsilon is not None]
     return [0, *(done for done, _ in spent)], [0.0, *(value for _, value in spent)]
 
 
 def _dots(points: Sequence[object], index: int = 0) -> dict[str, Any]:
-    """Mark the single measurements where they are few enough to be told apart."""
+    """Return the style of markers for single measurements, if they are few enough to be told apart."""
     return {"marker": marker(index), "markersize": 4} if len(points) <= 12 else {}
 
 
 def rounds_axis(axes: Axes, y: str) -> None:
-    """Rounds along the bottom."""
-    labelled(axes, "round", y)
+    """Set the horizontal axis to rounds, and label the vertical axis."""
+    label_axes(axes, "round", y)
     axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True, min_n_ticks=1))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda done, _: count(round(done))))
     axes.grid(visible=False, axis="x")

@@ -1,7 +1,7 @@
-"""A figure as SVG whose colours follow the reader's light or dark page.
+"""Figures as SVG whose colours follow a light or dark page.
 
-Matplotlib draws with stand-in colours, one for each name of :data:`COLOURS`; in the SVG they become CSS variables. On
-the page the style sheet sets these; a figure that stands alone carries them itself. Text stays text.
+Matplotlib draws with placeholder colours, one for each name of :data:`COLOURS`. In the SVG they become CSS variables,
+which the style sheet of the page sets. A figure in a file of its own sets them itself. Text stays text, not outlines.
 """
 
 from __future__ import annotations
@@ -30,17 +30,17 @@ COLOURS: Final = {
     "series-3": ("#1f7350", "#78cfa6"),
     "series-4": ("#75429b", "#c7a5ec"),
 }
-"""Name -> colour on a light and on a dark page. All but ``rule`` have a contrast of at least 4.5 on ``paper``."""
+"""Each colour's value on a light and on a dark page. All but ``rule`` have a contrast of at least 4.5 on ``paper``."""
 
-_STANDINS: Final = {name: f"#0001{index:02x}" for index, name in enumerate(COLOURS, start=16)}
+_PLACEHOLDERS: Final = {name: f"#0001{index:02x}" for index, name in enumerate(COLOURS, start=16)}
 
-PAPER, INK, MUTED, RULE = (_STANDINS[name] for name in ("paper", "ink", "muted", "rule"))
-SERIES: Final = tuple(_STANDINS[f"series-{index}"] for index in (1, 2, 3, 4))
+PAPER, INK, MUTED, RULE = (_PLACEHOLDERS[name] for name in ("paper", "ink", "muted", "rule"))
+SERIES: Final = tuple(_PLACEHOLDERS[f"series-{index}"] for index in (1, 2, 3, 4))
 DASHES: Final[tuple[Any, ...]] = ("-", (0, (5, 1.8)), (0, (1.2, 1.4)), (0, (6, 1.5, 1.2, 1.5)))
 MARKERS: Final = ("o", "s", "^", "D", "v", "P", "X", "<")
 
 WIDTH, HEIGHT = 320, 228
-"""Pixels of a figure at its natural size: it fits a phone, so its text needs no shrinking."""
+"""Width and height of a figure in pixels; it fits the screen of a phone without shrinking its text."""
 
 _STYLE: Final[dict[Any, Any]] = {
     "svg.fonttype": "none",
@@ -87,14 +87,14 @@ _STYLE: Final[dict[Any, Any]] = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One figure.
+    """A finished figure as SVG, with its title and its alternative text.
 
     Args:
-        name: of its file, and the prefix of its ids.
-        title: a few words above it.
-        alt: what it shows, in a sentence or two, for who cannot see it.
-        svg: the element, with colours as CSS variables.
-        caption: how to read it.
+        name: the name of its file, and the prefix of the ids in the SVG.
+        title: a few words above the figure.
+        alt: one or two sentences that describe the figure for readers who cannot see it.
+        svg: the SVG element, with colours as CSS variables.
+        caption: sentences that explain how to read the figure.
     """
 
     name: str
@@ -103,8 +103,8 @@ class Drawing:
     svg: str
     caption: str = ""
 
-    def standing_alone(self) -> str:
-        """The figure as a file of its own."""
+    def standalone_svg(self) -> str:
+        """Return the figure as the text of an SVG file."""
         light, dark = (";".join(f"--{name}:{colours[index]}" for name, colours in COLOURS.items()) for index in (0, 1))
         style = (
             f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
@@ -118,49 +118,49 @@ class Drawing:
 
 
 def style() -> AbstractContextManager[None]:
-    """Matplotlib's settings while figures are drawn; the caller's own come back afterwards."""
+    """Return a context with matplotlib's settings for figures; the caller's settings are restored at its end."""
     return mpl.rc_context(_STYLE)
 
 
-def blank(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes]:
-    """An empty figure of one pair of axes; ``width`` and ``height`` in pixels. Only within :func:`style`."""
+def empty_figure(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes]:
+    """Return an empty figure with one pair of axes, ``width`` by ``height`` pixels; call it within :func:`style`."""
     figure = Figure(figsize=(width / 72, height / 72))
     return figure, figure.add_subplot()
 
 
-def finish(figure: Figure, name: str, title: str, alt: str, caption: str = "") -> Drawing:
-    """Render a figure that :func:`blank` began."""
+def to_drawing(figure: Figure, name: str, title: str, alt: str, caption: str = "") -> Drawing:
+    """Render a figure of matplotlib as a :class:`Drawing`."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
-        # A class name may hold letters that the measuring font lacks; the reader's own fonts draw them.
+        # A class name may hold letters that matplotlib's font lacks; the reader's browser draws them in its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
     return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption)
 
 
-def outside_legend(axes: Axes, columns: int = 2) -> None:
-    """A legend below the axes, where it covers no data."""
+def legend_below(axes: Axes, columns: int = 2) -> None:
+    """Place the legend below the axes, so that it covers no data."""
     axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=columns, columnspacing=1.4, handletextpad=0.5)
 
 
-def labelled(axes: Axes, x: str, y: str) -> None:
-    """Name both axes: x below, y lying above the axis, where it is read without turning one's head."""
+def label_axes(axes: Axes, x: str, y: str) -> None:
+    """Label both axes: x below; y above its axis and horizontal, so that it is easy to read."""
     axes.set_xlabel(x)
     axes.set_title(y, loc="left", fontsize=11, color=MUTED, pad=7)
 
 
-def series(index: int) -> dict[str, Any]:
-    """Colour and dashes of the ``index``-th line: no two of sixteen look alike, even without colour among four."""
+def line_style(index: int) -> dict[str, Any]:
+    """Return colour and dashes of the ``index``-th line: sixteen lines differ, and four differ even without colour."""
     return {"color": SERIES[index % 4], "linestyle": DASHES[(index + index // 4) % 4]}
 
 
 def marker(index: int) -> str:
-    """The marker of the ``index``-th run: no two of 32 have both its shape and its colour, of which there are four."""
+    """Return the marker of the ``index``-th run: no two of 32 runs share both marker and colour."""
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
 
 
-def run_marker(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
-    """One run of several: its metric with its interval at ``x``, beside its letter."""
+def draw_run(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
+    """Draw one of several runs at ``x``: its metric, the metric's interval, and the letter of the run."""
     colour = SERIES[index % 4]
     axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
     axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
@@ -168,15 +168,15 @@ def run_marker(axes: Axes, x: float, quality: Interval, tag: str, index: int) ->
 
 
 def _themed(svg: str, name: str, title: str, alt: str) -> str:
-    """Strip what a page needs no second time, prefix ids, and turn stand-ins into variables."""
+    """Return the SVG without metadata and fonts, with prefixed ids, and with CSS variables for the placeholder colours."""
     svg = svg[svg.index("<svg") :].strip()
     svg = re.sub(r"<metadata>.*?</metadata>|<defs>\s*<style.*?</style>\s*</defs>", "", svg, flags=re.DOTALL)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     svg = re.sub(r' transform="rotate\(-?0 [^)]*\)"', "", svg)
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'(href="|url\()#', rf"\1#{name}-", svg)
-    for colour, standin in _STANDINS.items():
-        svg = svg.replace(f": {standin}", f": var(--{colour})")
+    for colour, placeholder in _PLACEHOLDERS.items():
+        svg = svg.replace(f": {placeholder}", f": var(--{colour})")
     svg = re.sub(r"\s*\n\s*", " ", svg).replace("> <", "><")
     box = re.search(r'viewBox="([^"]*)"', svg)
     assert box is not None

@@ -1,4 +1,4 @@
-"""The five figures that a run comes down to, each with one sentence that says how to read it."""
+"""The headline figures of a run, each with a sentence on how to read it."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from privfl.auditing import tpr_bound
 from privfl.report.blocks import Headline, shown
 from privfl.report.blocks.membership import attack_label
 from privfl.report.cost import Overhead
-from privfl.report.recorded import Run
 from privfl.report.roc import LOW_FPR
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import (
-    HARD,
-    SPACE,
-    amount,
+    NBSP,
+    NNBSP,
+    byte_size,
+    capitalize,
     count,
     duration,
     epsilon,
@@ -27,44 +28,42 @@ from privfl.report.wording import (
 )
 
 
-def headlines(run: Run) -> list[Headline]:
-    """The task's metric, the ε that was promised, what each finding comes down to, what hiding cost."""
+def headlines(run: RunRecords) -> list[Headline]:
+    """Return the headline figures: the task's metric, the promised ε, those of each finding, the cost of secure aggregation."""
     found = [headline for block, one in shown(run.findings) for headline in block.headlines(one, run.promise(one.adversary))]
     return [_quality(run), _promise(run), *(found or _unmeasured(run)), _overhead(run)]
 
 
-def warnings(run: Run) -> list[str]:
-    """What a reader must know before any figure; empty where all is well."""
+def warnings(run: RunRecords) -> list[str]:
+    """Return the warnings that stand above all figures; empty if there are none."""
     found = []
     if run.result.stopped is not None:
         done = plural(run.result.rounds, "round")
         found.append(f"The run ended early, after {done} of {run.config.rounds}: {run.result.stopped.rstrip('.')}.")
-    if run.rounds and len(run.skipped) == len(run.rounds):
-        why = run.skipped[0].skipped
-        what = f"Nobody trained in any round ({why})"
-        if run.lost:
-            spent = ", and what they spent stays spent" if run.result.privacy is not None else ""
-            what = f"No round came to a sum ({why}): clients trained and sent{spent}"
-        found.append(f"{what}. Every figure is that of the untrained model.")
+    if run.rounds and len(run.skipped_rounds) == len(run.rounds):
+        why = run.skipped_rounds[0].skipped
+        cause = f"Nobody trained in any round ({why})"
+        if run.lost_rounds:
+            spent = ", and the ε that they spent stays spent" if run.result.privacy is not None else ""
+            cause = f"No round reached a sum ({why}): clients trained and sent their updates{spent}"
+        found.append(f"{cause}. Every figure is that of the untrained model.")
     return found + [
         warning for block, one in shown(run.findings) for warning in block.warnings(one, run.promise(one.adversary))
     ]
 
 
-def _quality(run: Run) -> Headline:
-    figure, found = run.headline, run.result.evaluation.headline
-    sentence = (
-        f"{figure.meaning.format(n=count(found.n))} On the examples it was trained on: {measured(figure, run.result.train)}."
-    )
-    terms = f"{measured_range(figure, found)} ({level(found.level)}{HARD}interval)"
+def _quality(run: RunRecords) -> Headline:
+    figure, found = run.headline_metric, run.result.evaluation.headline
+    sentence = f"{figure.meaning.format(n=count(found.n))} On its training examples: {measured(figure, run.result.train)}."
+    terms = f"{measured_range(figure, found)} ({level(found.level)}{NBSP}interval)"
     return Headline(f"Test {figure.title}", measured(figure, found.value), terms, sentence)
 
 
-def _promise(run: Run) -> Headline:
+def _promise(run: RunRecords) -> Headline:
     privacy = run.result.privacy
     if privacy is None:
         sentence = (
-            "This run was trained without differential privacy. What the attacks found is all that is known of its leakage."
+            "This run was trained without differential privacy. The results of attacks are all that is known of its leakage."
         )
         return Headline("Promised ε", "no promise", "ε is unbounded", sentence)
     allowed = float(tpr_bound(LOW_FPR, privacy.curve_epsilon, privacy.curve_delta))
@@ -75,29 +74,29 @@ def _promise(run: Run) -> Headline:
     if privacy.unit == "client" and privacy.sampler == "none":
         change = f"one client's update replaced by {'another' if privacy.relation == 'replace_one' else 'zeros'}"
     sentence = (
-        f"Whatever anyone concludes, {change} changes its probability at most {times}-fold (plus δ). "
-        f"No attack at 1{SPACE}% FPR can find more than {percent_at_most(allowed)} of the members."
+        f"{capitalize(change)} changes the probability of any conclusion at most {times}-fold (plus δ). "
+        f"No attack at 1{NNBSP}% FPR can find more than {percent_at_most(allowed)} of the members."
     )
     if privacy.unit == "client":
         sentence += (
-            f" One example in or out replaces its client's update, for which ε{HARD}={HARD}{epsilon(privacy.attack_epsilon)} "
-            "holds: with that attacks are compared."
+            " One example more or less replaces its client's update by another. For such a replacement "
+            f"ε{NBSP}={NBSP}{epsilon(privacy.attack_epsilon)} holds, and attacks are compared with that."
         )
-    terms = f"per {privacy.unit}, at δ{HARD}={HARD}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
+    terms = f"per {privacy.unit}, at δ{NBSP}={NBSP}{scientific(privacy.delta)}, against {listing(privacy.adversaries)}"
     if privacy.extrapolated is not None:
-        terms = f"executed, {terms}; the extrapolated ε{HARD}={HARD}{epsilon(privacy.extrapolated.epsilon)} is of no run"
+        terms = f"executed, {terms}; the extrapolated ε{NBSP}={NBSP}{epsilon(privacy.extrapolated.epsilon)} belongs to no run"
     return Headline("Promised ε", f"ε = {epsilon(privacy.epsilon)}", terms, sentence)
 
 
 def _at_most(factor: float) -> str:
-    """A bound in three digits, never below itself."""
+    """Format an upper bound in three digits, rounded up."""
     if factor >= 100:
         return f"{math.ceil(factor):,}"
     unit = 10.0 ** (math.floor(math.log10(factor)) - 2)
     return f"{math.ceil(round(factor / unit, 6)) * unit:.3g}"
 
 
-def _unmeasured(run: Run) -> list[Headline]:
+def _unmeasured(run: RunRecords) -> list[Headline]:
     if run.config.data.holdout == 0:
         why = Headline(attack_label(), "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
     else:
@@ -106,26 +105,29 @@ def _unmeasured(run: Run) -> list[Headline]:
     return [why, Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")]
 
 
-def _overhead(run: Run) -> Headline:
+def _overhead(run: RunRecords) -> Headline:
     label = "Secure aggregation adds"
     overhead = Overhead.of(run)
     if not run.result.hides_updates:
-        sentence = "Secure aggregation was off: the server saw the update of every single client."
-        return Headline("Secure aggregation", "off", f"{amount(run.result.bytes_up)} uploaded in the clear", sentence)
-    sent = amount(run.result.bytes_up + run.result.bytes_down)
-    if run.contributions == 0 and run.lost:
-        return Headline(label, "not measured", f"{sent} in lost rounds", "No round came to a sum: there is nothing to compare.")
+        sentence = "Secure aggregation was off: the server saw the update of every client."
+        return Headline("Secure aggregation", "off", f"{byte_size(run.result.bytes_up)} uploaded in the clear", sentence)
+    sent = byte_size(run.result.bytes_up + run.result.bytes_down)
+    if run.contributions == 0 and run.lost_rounds:
+        return Headline(
+            label, "not measured", f"{sent} in lost rounds", "No round reached a sum, so there is nothing to compare."
+        )
     if run.contributions == 0:
-        return Headline(label, "nothing", "no client sent anything", "No round came to an aggregation.")
+        return Headline(label, "nothing", "no client sent anything", "No round reached the aggregation.")
     never = "never the update of one client"
-    if run.alone:
-        never = f"but in {plural(run.alone, 'round')}, in which one client came, the update of that one, beside zeros"
-    lost = ", those of lost rounds and of repeats included" if run.lost else ""
+    if run.single_client_rounds:
+        rounds = plural(run.single_client_rounds, "round")
+        never = f"but in {rounds} with a single client, the update of that client beside zeros"
+    lost = ", including those of lost rounds and of repeats" if run.lost_rounds else ""
     sentence = (
-        f"Its messages add up to {sent}{lost}, against {amount(run.result.bytes_plain)} in the clear. In return the server saw "
-        f"sums over cohorts, {never}."
+        f"Its messages add up to {sent}{lost}, against {byte_size(run.result.bytes_plain)} in the clear. In return the server "
+        f"saw sums over cohorts, {never}."
     )
-    # The table of seconds has means over all rounds, in which those that were skipped took next to nothing.
-    each = "each round that moved the model" if run.skipped else "each round"
+    # The table of seconds averages over all rounds; skipped rounds take almost no time, so the two means differ.
+    each = "each round that moved the model" if run.skipped_rounds else "each round"
     terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, {each}"
     return Headline(label, overhead.extra, terms, sentence)

@@ -1,4 +1,4 @@
-"""Fill the templates: a page is one HTML file that needs nothing else, no script, no font, no network."""
+"""HTML pages from Jinja templates: each is one file without scripts, fonts or links to the network."""
 
 from __future__ import annotations
 
@@ -20,23 +20,23 @@ from privfl.report import adversaries, comparison, cost, curves, headline, pairi
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
-from privfl.report.recorded import Run
-from privfl.report.secure import Secure
+from privfl.report.run_records import RunRecords
+from privfl.report.secure import SecureSummary
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Page:
-    """A page and the figures in it."""
+    """An HTML page and the figures that it shows."""
 
     html: str
     drawings: list[Drawing]
 
 
-def of_run(run: Run) -> Page:
-    """The page of one run."""
+def run_page(run: RunRecords) -> Page:
+    """Render the page of one run."""
     with style():
-        over_rounds = curves.of_run(run)
+        over_rounds = curves.run_drawings(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
     html = _fill(
@@ -55,20 +55,20 @@ def of_run(run: Run) -> Page:
         partition_facts=partition_figure.facts(run.partition),
         bytes_table=cost.bytes_table(run),
         seconds_table=cost.seconds_table(run),
-        secure=Secure.of(run),
-        model_bytes=wording.amount(4 * run.result.parameters),
+        secure=SecureSummary.of(run),
+        model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
     return Page(html, [*over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
 
 
-def in_brief(run: Run) -> str:
-    """The page's headline row as a piece of HTML for a notebook: no style sheet, and colours of the page that it stands in."""
+def notebook_html(run: RunRecords) -> str:
+    """Render the headline figures as an HTML fragment for a notebook, in the notebook's own colours."""
     return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
 
 
-def of_outside(finding: OutsideFinding) -> Page:
-    """The page of a model that was trained elsewhere: what was found, and no run around it."""
+def outside_page(finding: OutsideFinding) -> Page:
+    """Render the page of a model trained outside privfl: the results of its attacks, without records of a run."""
     block = block_of(finding.question)
     assert block is not None
     with style():
@@ -89,18 +89,18 @@ def _area(auc: Interval | None) -> tuple[str, str]:
     return ("not measured", "") if auc is None else (f"{auc.value:.3f}", f"{auc.low:.3f} – {auc.high:.3f}")
 
 
-def of_runs(runs: Sequence[Run], out: Path) -> Page:
-    """The page that sets several runs side by side; links in it are relative to ``out``."""
-    tagged, asked = comparison.tagged(runs), comparison.asked(runs)
+def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
+    """Render the page that compares several runs; its links are relative to the page's own path ``out``."""
+    tagged, finding_kinds = comparison.tagged(runs), comparison.finding_kinds(runs)
     with style():
-        drawings = [*comparison.drawings(tagged), *curves.of_runs(tagged)]
-    titles = {run.headline.title for run in runs}
+        drawings = [*comparison.drawings(tagged), *curves.comparison_drawings(tagged)]
+    titles = {run.headline_metric.title for run in runs}
     html = _fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[
-            comparison.row(run, tag, _link(run, out), asked, paired)
+            comparison.row(run, tag, _link(run, out), finding_kinds, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
         quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
@@ -111,8 +111,8 @@ def of_runs(runs: Sequence[Run], out: Path) -> Page:
     return Page(html, drawings)
 
 
-def _link(run: Run, out: Path) -> str | None:
-    """From a page at ``out`` to the run's own page, where it has one."""
+def _link(run: RunRecords, out: Path) -> str | None:
+    """Return the link from a page at ``out`` to the run's own page; None if that page does not exist."""
     page = run.path / "report.html"
     return os.path.relpath(page, out.parent) if page.is_file() else None
 
@@ -135,7 +135,7 @@ def _fill(template: str, **parts: object) -> str:
     return _templates().get_template(template).render(**parts)
 
 
-def _lede(run: Run) -> str:
+def _lede(run: RunRecords) -> str:
     config, result = run.config, run.result
     promise = (
         "It promises nothing" if result.privacy is None else f"It promises {result.privacy.unit}-level differential privacy"
@@ -150,12 +150,12 @@ def _lede(run: Run) -> str:
     )
 
 
-def _round_notes(run: Run) -> list[str]:
+def _round_notes(run: RunRecords) -> list[str]:
     notes = []
     if run.config.evaluation.every > 1:
         notes.append(f"Evaluated every {run.config.evaluation.every} rounds and after the last.")
     reasons: dict[str, list[str]] = {}
-    for record in run.skipped:
+    for record in run.skipped_rounds:
         reasons.setdefault(record.skipped or "", []).append(str(record.round + 1))
     for reason, rounds in reasons.items():
         word = "Round" if len(rounds) == 1 else "Rounds"
@@ -168,15 +168,15 @@ def _round_notes(run: Run) -> list[str]:
     return notes
 
 
-def _metrics(run: Run) -> list[tuple[str, tuple[str, str], str]]:
-    """Title, figure with interval, and meaning of every metric, if the task has others than the two that are drawn."""
+def _metrics(run: RunRecords) -> list[tuple[str, tuple[str, str], str]]:
+    """Return title, value with interval, and meaning of each metric; empty if the two metrics with a figure are all."""
     found = run.result.evaluation.metrics
     shown = [(name, figure) for name, figure in run.task.figures.items() if name in found]
     if len(shown) <= 2:
         return []
     return [
         (
-            wording.capital(figure.title),
+            wording.capitalize(figure.title),
             (wording.measured(figure, found[name].value), wording.measured_range(figure, found[name])),
             figure.meaning.format(n=wording.count(found[name].n)),
         )

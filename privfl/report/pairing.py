@@ -1,4 +1,4 @@
-"""Whether runs that are compared had the same chance: then what they differ in is the settings' doing."""
+"""Paired runs: runs that drew the same cohorts, batches and noise, so that they differ only by their settings."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import takewhile
 
 from privfl.records import RoundRecord
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 
 
-def shared_rounds(one: Run, other: Run) -> int:
-    """How many rounds from the first on had the same cohort, and drew batches and noise from the same streams.
+def shared_rounds(one: RunRecords, other: RunRecords) -> int:
+    """Count the rounds, from the first on, in which two runs had the same cohort and the same random streams.
 
-    0 where the runs do not have the same data, owners and numbers of members.
+    The count is 0 if the runs differ in their data, in the owners of examples or in the numbers of members.
     """
     if one.partition != other.partition:
         return 0
@@ -21,8 +21,8 @@ def shared_rounds(one: Run, other: Run) -> int:
     return sum(1 for _ in alike)
 
 
-def pairings(runs: Sequence[tuple[str, Run]]) -> list[str]:
-    """Of each run, with which of those before it it is paired, and how far; nothing is said of the first."""
+def pairings(runs: Sequence[tuple[str, RunRecords]]) -> list[str]:
+    """Say for each run with which earlier run it is paired, and for how many rounds; the first run has an empty string."""
     said = [""] if runs else []
     for place, (_, run) in enumerate(runs[1:], 1):
         earlier = runs[:place]

@@ -1,4 +1,4 @@
-"""Who has how much of which class, as a picture of any number of clients."""
+"""The figure of a partition: the examples of each class that each client has, for any number of clients."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from numpy.typing import NDArray
 
 from privfl.records import PartitionRecord
-from privfl.report.drawing import INK, MUTED, PAPER, SERIES, Drawing, finish
+from privfl.report.drawing import INK, MUTED, PAPER, SERIES, Drawing, to_drawing
 from privfl.report.wording import count, percent, plural
 
 Counts = NDArray[np.float64]
 
 COLUMNS: Final = 120
-"""At most this many columns are drawn; of more clients, neighbours in size share one."""
+"""The most columns; if there are more clients, clients of similar size share a column."""
 
 SHADES: Final = (0.12, 0.3, 0.5, 0.82, 1.0)
-"""Opacities of the shades, from few examples to many; no example is no ink."""
+"""Opacities of the shades, from few examples to many; a cell without examples stays empty."""
 
 FEW: Final = 6
-"""Up to this many clients are named, and their counts written into the cells."""
+"""The most clients that are named and have their counts written into the cells."""
 
 
 def drawing(partition: PartitionRecord) -> Drawing:
-    """Columns are clients, the largest first; rows are classes; above them is each client's size."""
+    """Draw a partition: columns are clients, the largest first; rows are classes; bars above are the clients' sizes."""
     counts = np.asarray(partition.counts, dtype=float)
     order = np.argsort(-counts.sum(axis=1), kind="stable")
     ordered = counts[order]
@@ -52,11 +52,11 @@ def drawing(partition: PartitionRecord) -> Drawing:
     column = f"the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size" if len(ordered) > COLUMNS else "a client"
     row = " a row is a class;" if rows > 1 else ""
     caption = f"A column is {column}, the largest at the left;{row} the bars above are the clients' sizes."
-    return finish(figure, "partition", "Who has which class" if rows > 1 else "Who has how much", alt, caption)
+    return to_drawing(figure, "partition", "Classes of each client" if rows > 1 else "Examples of each client", alt, caption)
 
 
 def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
-    """The same in a few figures."""
+    """Return the partition's key figures: the numbers of examples, clients and classes, and the skew."""
     counts = np.asarray(partition.counts, dtype=float)
     sizes = counts.sum(axis=1)
     held = sizes > 0
@@ -75,7 +75,7 @@ def facts(partition: PartitionRecord) -> list[tuple[str, str]]:
 
 
 def _skew(counts: Counts, shares: Counts) -> list[tuple[str, str]]:
-    """How unlike each other the clients' classes are."""
+    """Return the skew of the labels: the classes of the median client, and the share of its largest class."""
     largest = shares.max(axis=1)
     return [
         ("classes of the median client", f"{np.median((counts > 0).sum(axis=1)):.0f}"),
@@ -94,10 +94,10 @@ def _sizes(axes: Axes, table: Counts) -> None:
 
 
 def _cells(axes: Axes, table: Counts) -> list[float]:
-    """Draw each shade as one path, which keeps a thousand cells small; returns the shades' edges."""
+    """Draw the cells and return the lower count of each shade; each shade is one path, which keeps the SVG small."""
     edges = _edges(float(table.max()))
     half = _width(table) / 2
-    # A mean over several clients may lie between none and one.
+    # The mean of several clients may lie between 0 and 1; it still gets the lightest shade.
     shade = np.maximum(np.digitize(table, edges), table > 0)
     for index, opacity in enumerate(SHADES, start=1):
         boxes = [_box(x - half, x + half, y - 0.46, y + 0.46) for x, y in np.argwhere(shade == index)]
@@ -124,7 +124,7 @@ def _name_classes(axes: Axes, classes: list[str]) -> None:
 
 
 def _name_clients(axes: Axes, clients: list[str]) -> None:
-    """By name where there is room, the largest first."""
+    """Label the columns with the clients' names if there are few, else with their order."""
     few = len(clients) <= FEW
     axes.set_xticks(range(len(clients)) if few else [], [_cut(name, 60 // len(clients)) for name in clients] if few else [])
     axes.tick_params(axis="x", length=0)
@@ -157,7 +157,7 @@ def _legend(figure: Figure, edges: list[float]) -> None:
 
 
 def _edges(largest: float) -> list[float]:
-    """Where each shade begins: 1, then round numbers, evenly spaced in the square root up to the largest count."""
+    """Return the lower count of each shade: 1, then round numbers, evenly spaced in the square root of the count."""
     raw = [(index / len(SHADES)) ** 2 * largest for index in range(1, len(SHADES))]
     rounded = [float(f"{edge:.1g}") if edge < 20 else float(f"{edge:.2g}") for edge in raw]
     edges = [1.0]

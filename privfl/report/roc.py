@@ -1,4 +1,4 @@
-"""The ROC of every attack on logarithmic axes, below the bound that the whole privacy curve draws."""
+"""The figure of all attacks' ROC curves, on logarithmic axes, with the bound that the privacy curve implies."""
 
 from __future__ import annotations
 
@@ -12,56 +12,56 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from privfl.auditing import tpr_bound
 from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
 from privfl.records import PrivacyResult
-from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, blank, finish, labelled, series
+from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, empty_figure, label_axes, line_style, to_drawing
 from privfl.report.wording import attack_name, percent, percent_at_most, rate
 
 EXPECTED_FALSE_POSITIVES: Final = 10
-"""Below this many, a false positive rate is not resolvable (the rule of :mod:`privfl.auditing.roc`)."""
+"""The fewest expected false positives at which a rate is resolvable, as in :mod:`privfl.auditing.roc`."""
 
 LOW_FPR: Final = 0.01
 """The false positive rate of the headline."""
 
 NAMED: Final = 9
-"""So many curves have names of their own; a legend of more would cover the figure."""
+"""The most curves in the legend; a longer legend would cover the figure."""
 
 LOWEST: Final = 1e-4
-"""Where both axes begin: the lowest rate that is reported."""
+"""The lower end of both axes: the lowest false positive rate that is reported."""
 
 
 @dataclass(frozen=True)
-class Found:
-    """What an attack found at one false positive rate.
+class ShownRate:
+    """The true positive rate that the page shows for an attack at one false positive rate.
 
     Args:
-        figure: the figure that stands for it. If the best attack was chosen from several, its figure is of those candidates
-            that did not choose it: a figure of all would be of its luck, too.
-        of_all: that of all candidates, if it is another.
+        rate: the rate to show. If the best attack was chosen from several, its rate is measured on the half of the
+            candidates that was not used to choose it; on all candidates, the choice would bias it upwards.
+        of_all: the rate on all candidates, if ``rate`` is measured on one half.
     """
 
-    figure: RateAt
+    rate: RateAt
     of_all: RateAt | None
 
 
-def found_by(attack: AttackRecord, at: RateAt, finding: MembershipFinding) -> Found:
-    """What that attack found at one of its rates: the one place that says which figure stands for it."""
+def shown_rate(attack: AttackRecord, at: RateAt, finding: MembershipFinding) -> ShownRate:
+    """Return the rate to show for an attack: for a best attack chosen from several, that of the half not used to choose it."""
     best = finding.best
     honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
-    return Found(at, None) if honest is None or len(finding.attacks) == 1 else Found(honest, at)
+    return ShownRate(at, None) if honest is None or len(finding.attacks) == 1 else ShownRate(honest, at)
 
 
 def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:
-    """The entry of a list of rates for one false positive rate."""
+    """Return the entry of a list of rates for one false positive rate; None if there is none."""
     return next((rate for rate in rates if abs(rate.fpr - fpr) < 1e-12), None)
 
 
 def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawing:
-    """The figure of one adversary's attacks.
+    """Draw the ROC curves of one adversary's attacks.
 
     Args:
-        finding: what they found.
-        promise: what is promised against that adversary; None: nothing.
+        finding: the results of the attacks.
+        promise: the differential privacy promised against that adversary; None if there is none.
     """
-    figure, axes = blank(width=380, height=412)
+    figure, axes = empty_figure(width=380, height=412)
     _unresolvable(axes, finding)
     axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate("guessing", (0.02, 0.02), (9, -9), textcoords="offset points", rotation=45, va="top", ha="center",
@@ -75,17 +75,18 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         _other(axes, attack, f"{len(others)} more, in the table" if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
-    return finish(figure, name, f"What each attack{by} finds", _alt(finding, promise), _caption(promise))
+    return to_drawing(figure, name, f"ROC of each attack{by}", _alt(finding, promise), _caption(promise))
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:
-    """The curves that have names, the best first, and the others.
+    """Split the curves into those named in the legend, the best first, and the others.
 
-    All have names if they are few. Else the best variant of each attack by area has one, of the best attacks.
+    All are named if there are at most :data:`NAMED`. Otherwise only the variant of each attack with the largest area
+    under the curve is named, for the attacks with the largest areas.
     """
     by_merit = sorted(finding.attacks, key=lambda attack: (not _is_best(attack, finding), -attack.auc.value))
     if len(by_merit) <= NAMED:
-        # The order of the table.
+        # The same order as in the table, apart from the best.
         return sorted(finding.attacks, key=lambda attack: not _is_best(attack, finding)), []
     firsts = {attack.attack: attack for attack in reversed(by_merit)}
     named = [attack for attack in by_merit if firsts[attack.attack] is attack][:NAMED]
@@ -115,13 +116,17 @@ def _bound(axes: Axes, privacy: PrivacyResult) -> None:
 
 
 def _curve(axes: Axes, attack: AttackRecord, index: int) -> None:
-    """One attack; number 0 is the best, and stands out."""
+    """Draw the curve of one attack; index 0 is the best attack, drawn with a heavier line."""
     chosen = index == 0
     fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
     shown = (fpr > 0) & (tpr > 0)
     name = attack_name(attack.attack, attack.variant) + (" (best)" if chosen else "")
     axes.plot(
-        fpr[shown], tpr[shown], **{**series(index), "linewidth": 2.6 if chosen else 1.3}, label=name, zorder=3 if chosen else 2
+        fpr[shown],
+        tpr[shown],
+        **{**line_style(index), "linewidth": 2.6 if chosen else 1.3},
+        label=name,
+        zorder=3 if chosen else 2,
     )
     for at in attack.rates if chosen else []:
         if at.tpr is not None and at.tpr.high > LOWEST:
@@ -129,7 +134,7 @@ def _curve(axes: Axes, attack: AttackRecord, index: int) -> None:
             axes.plot(
                 [at.fpr, at.fpr],
                 [low, at.tpr.high],
-                color=series(index)["color"],
+                color=line_style(index)["color"],
                 linewidth=1.2,
                 marker="_",
                 markersize=7,
@@ -144,7 +149,7 @@ def _decorate(axes: Axes) -> None:
         axis.set_major_formatter(FuncFormatter(lambda share, _: f"{share * 100:g}"))
         axis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
-    labelled(axes, "non-members accused (FPR), %", "members found (TPR), %")
+    label_axes(axes, "non-members accused (FPR), %", "members found (TPR), %")
     axes.legend(
         loc="lower right",
         fontsize=10,
@@ -165,10 +170,10 @@ def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
     found = []
     for attack in finding.attacks:
         at = rate_at(attack.rates, LOW_FPR)
-        what = found_by(attack, at, finding) if at else None
-        if what is not None and what.figure.tpr is not None:
-            half = " (of the half that did not choose it)" if what.of_all else ""
-            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(what.figure.tpr.value, 2)}{half}")
+        shown = shown_rate(attack, at, finding) if at else None
+        if shown is not None and shown.rate.tpr is not None:
+            half = " (on the half not used to choose it)" if shown.of_all else ""
+            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(shown.rate.tpr.value, 2)}{half}")
     text = "ROC of each attack on logarithmic axes"
     if promise is not None:
         allowed = float(tpr_bound(LOW_FPR, promise.curve_epsilon, promise.curve_delta))
@@ -178,23 +183,23 @@ def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
 
 def _caption(promise: PrivacyResult | None) -> str:
     lines = [
-        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone: that is where leakage "
-        "hurts, and where averages hide it.",
-        "On the dotted line an attack knows nothing: it finds as large a share of members as it accuses of non-members.",
+        "Both axes are logarithmic. Further left, an attack must be surer before it accuses anyone. Leakage there does the "
+        "most harm, and averages hide it.",
+        "The dotted line is guessing: the share of members found equals the share of non-members accused.",
     ]
     if promise is not None:
         lines.append(
-            "The solid line at the top is the most that the promise allows any attack, now or ever. It is the least over all "
-            "pairs (ε, δ) of the run's privacy curve, not only over the pair that is quoted; nothing may lie above it."
+            "The solid line at the top is the most that the promise allows any attack, now or later. It is the least over all "
+            "pairs (ε, δ) of the run's privacy curve, not only the bound of the quoted pair. No attack may lie above it."
         )
         if promise.unit == "client":
             lines.append(
-                "The attacks ask of single examples, and the promise is to whole clients: one example in or out replaces its "
-                "client's update by another. The curve is that of such a replacement."
+                "The attacks concern single examples, but the promise covers whole clients. One example more or less replaces "
+                "its client's update by another. The solid line is the bound for such a replacement."
             )
     lines += [
-        "Each line is of all candidates. The heavy one is the best attack, chosen on one half of them; bars on it, if a "
-        "rate can be resolved, are 95 % intervals.",
-        "In the hatched part fewer than ten false alarms are expected. Nothing there can be told from luck.",
+        "Each curve is measured on all candidates. The heavy one is the best attack, chosen on one half of them. Bars on it "
+        "are 95 % intervals of the rates that can be resolved.",
+        "In the hatched part fewer than ten false alarms are expected. No result there can be told from chance.",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""The short table that a run ends with."""
+"""Tables for the terminal: the summary of a run, and the results of its attacks."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from privfl.auditing.questions import Finding
 from privfl.errors import RunFolderError
 from privfl.report.blocks import shown
 from privfl.report.headline import headlines, warnings
-from privfl.report.recorded import Run
-from privfl.report.secure import certified, risks
+from privfl.report.run_records import RunRecords
+from privfl.report.secure import certified_numbers, risks
 from privfl.running.run_folder import RunFolder
 
 
 def summary_table(folder: RunFolder) -> Table:
-    """The page's headline row as a table, with whatever must be known first, and where the page is.
+    """Return the headline figures of a run as a table, with its warnings and the path of its page.
 
     Raises:
         RunFolderError: the run has not finished, or a record of it is damaged.
     """
-    run = Run.read(folder)
+    run = RunRecords.read(folder)
     table = Table(title=run.title, title_justify="left", box=box.SIMPLE_HEAD, show_header=False, pad_edge=False)
     table.add_column(style="dim", max_width=24)
     table.add_column(style="bold", no_wrap=True)
@@ -32,7 +32,7 @@ def summary_table(folder: RunFolder) -> Table:
     secure = [record.secure for record in run.rounds if record.secure and record.secure.clients]
     if secure:
         risk = "; ".join(f"{name}: {said}" for name, said in risks(secure))
-        table.add_row("Secure aggregation", secure[-1].adversary.replace("_", "-"), f"{certified(secure[-1])}; {risk}")
+        table.add_row("Secure aggregation", secure[-1].adversary.replace("_", "-"), f"{certified_numbers(secure[-1])}; {risk}")
     for warning in warnings(run):
         table.add_row("Note", "", warning, style="yellow")
     page = folder.path / "report.html"
@@ -42,7 +42,7 @@ def summary_table(folder: RunFolder) -> Table:
 
 
 def attacks_tables(folder: RunFolder) -> list[Table]:
-    """What each variant of each attack found, a table for each adversary and question, for a terminal.
+    """Return the results of a run's attacks, one table for each adversary and question.
 
     Raises:
         RunFolderError: no attack was run, or a record of it is damaged.
@@ -54,5 +54,5 @@ def attacks_tables(folder: RunFolder) -> list[Table]:
 
 
 def findings_tables(findings: Sequence[Finding]) -> list[Table]:
-    """A table for each finding that has a block."""
+    """Return a table for each finding that has a block."""
     return [block.table(one) for block, one in shown(findings)]

@@ -45,7 +45,7 @@ def compose(folders: Sequence[RunFolder]) -> list[ComposedRun]:
             total[charged] = total.get(charged, History()) + history
         shared = total.get("everybody", History())
         each = [shared, *(shared + history for charged, history in total.items() if charged != "everybody")]
-        worst = accounting.largest([one for one in each if one], ledger.delta)
+        worst = accounting.largest_epsilon([one for one in each if one], ledger.delta)
         rows.append(
             ComposedRun(str(folder.path), ledger.epsilon(), worst, ledger.unit or "example", ledger.relation, ledger.delta)
         )

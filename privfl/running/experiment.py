@@ -141,9 +141,9 @@ class Experiment:
         return PayloadLayout(self.algorithm.parts(self.layout))
 
     @property
-    def wire(self) -> Layout:
+    def message_layout(self) -> Layout:
         """Names and shapes of a client's message: its joined payload, and the plan's count beside it."""
-        return self.plan.wire(self.payload.joined)
+        return self.plan.message_layout(self.payload.joined)
 
     @property
     def terms(self) -> Terms:
@@ -487,4 +487,4 @@ def _require_possible(experiment: Experiment) -> None:
     plan, aggregator = experiment.plan, experiment.aggregator
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
-    plan.require_possible(rounding, plan.entry is None or aggregator.carries(plan.entry, context))
+    plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))

@@ -9,6 +9,7 @@ dimensions if the task needs them).
 from __future__ import annotations
 
 import copy
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Self
@@ -27,6 +28,7 @@ from privfl.learning.tasks import Task
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
+FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
 LabelArray = NDArray[np.int64] | NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
@@ -88,6 +90,11 @@ class Candidates(LabelledExamples):
     """
 
     client_N: IntArray
+
+    def places(self, clients: Sequence[int]) -> IntArray:
+        """The place of each candidate's client among some clients, of shape (N,); −1 if it is none of them."""
+        same_NK = self.client_N[:, None] == np.array(clients)
+        return np.where(same_NK.any(1), same_NK.argmax(1), -1)
 
 
 @dataclass(frozen=True)
@@ -201,6 +208,77 @@ class Protocol:
         return [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
 
 
+@dataclass(frozen=True)
+class OwnMeasured:
+    """One round, measured on N candidates beside the update of each one's own client; NaN if that did not arrive. In float64.
+
+    Args:
+        losses_N: the loss at the model that the round began with.
+        squares_N: ‖g‖² there, of the example's gradient.
+        local_losses_N: the loss at the client's local model, the global one plus its update.
+        inner_N: ⟨Δ, g⟩ with Δ minus the client's update.
+        norms_N: ‖Δ‖.
+    """
+
+    losses_N: FloatArray
+    squares_N: FloatArray
+    local_losses_N: FloatArray
+    inner_N: FloatArray
+    norms_N: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return 5 * self.losses_N.nbytes
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One round, measured on N candidates beside K updates; NaN if it was not measured. In float64.
+
+    Args:
+        losses_N, squares_N: as for :class:`OwnMeasured`.
+        local_losses_KN: the loss of each at the local model of each client.
+        inner_KN: ⟨Δ, g⟩ with Δ minus the update of each client.
+        norms_K: ‖Δ‖.
+    """
+
+    losses_N: FloatArray
+    squares_N: FloatArray
+    local_losses_KN: FloatArray
+    inner_KN: FloatArray
+    norms_K: FloatArray
+
+    @property
+    def nbytes(self) -> int:
+        """The memory that it takes."""
+        return 2 * (self.losses_N.nbytes + self.inner_KN.nbytes)
+
+    def own(self, place_N: IntArray) -> OwnMeasured:
+        """The figures of each candidate's own client, whose row is given; −1: its update did not arrive."""
+        there_N, columns = place_N >= 0, np.arange(len(place_N))
+
+        def of(values: FloatArray) -> FloatArray:
+            return np.where(there_N, values[place_N, columns] if values.ndim == 2 else values[place_N], np.nan)
+
+        return OwnMeasured(self.losses_N, self.squares_N, of(self.local_losses_KN), of(self.inner_KN), of(self.norms_K))
+
+
+class RoundMeasures(ABC):
+    """The measures of each round's updates on the candidates. They are computed once for all attacks of a call.
+
+    A caller gives the round's number, the K clients whose updates arrived, the model that it began with, and the updates.
+    """
+
+    @abstractmethod
+    def own(self, number: int, clients: list[int], model_D: Tensor, updates_KD: Tensor) -> OwnMeasured:
+        """Each candidate beside the update of its own client."""
+
+    @abstractmethod
+    def every(self, number: int, clients: list[int], model_D: Tensor, updates_KD: Tensor) -> Measured:
+        """Each candidate beside each update: as many times as expensive as there are updates."""
+
+
 @dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
     """The adversary's knowledge: candidates, fresh data and its own models. It does not include the truth about the candidates.
@@ -209,8 +287,9 @@ class Knowledge:
         network: the architecture.
         candidates: the N examples that the attack asks about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
-        shadows: models like the target, possibly none.
+            shadows: models like the target, possibly none.
         protocol: the settings of local training.
+        measures: the products of single updates with the candidates' gradients, and losses, round by round.
     """
 
     network: Network
@@ -218,6 +297,7 @@ class Knowledge:
     population: LabelledExamples
     shadows: Shadows
     protocol: Protocol
+    measures: RoundMeasures
 
     def without_owners(self) -> Self:
         """The same knowledge with the candidates' clients hidden: −1 for each."""

@@ -48,7 +48,7 @@ def prices(spent: Callable[[Relation], Sequence[History]], first: Relation, delt
 
 
 def _price(histories: Sequence[History], accountant: accounting.Accountant, relation: Relation, delta: float) -> Price:
-    epsilon = accounting.largest(histories, delta, accountant)
+    epsilon = accounting.largest_epsilon(histories, delta, accountant)
     if not math.isfinite(epsilon):
         raise ConfigError(
             f"privacy.noise_multiplier: ε by {ACCOUNTANTS[accountant]}, {RELATIONS[relation]}, is not finite at "
@@ -115,11 +115,11 @@ def privacy_result(experiment: Experiment, ledger: Ledger, state: ServerState, z
         epsilon=ledger.epsilon(),
         prices=prices(ledger.histories, plan.relation, plan.delta),
         extrapolated=extrapolated(plan, state.round),
-        epsilon_clients=ledger.clients(len(experiment.data.clients)),
+        epsilon_clients=ledger.client_epsilons(len(experiment.data.clients)),
         budget=plan.budget,
         zeroed=zeroed,
         attack_relation=asked,
-        attack_epsilon=accounting.largest(attackable, plan.delta),
+        attack_epsilon=accounting.largest_epsilon(attackable, plan.delta),
         curve_epsilon=GRID.tolist(),
         curve_delta=accounting.curve(attackable, GRID).tolist(),
     )
@@ -220,7 +220,7 @@ def account(config: ExperimentConfig) -> RunPrice:
     return RunPrice(
         experiment,
         tuple(prices(ledger.histories, plan.relation, plan.delta)),
-        tuple(ledger.clients(len(experiment.data.clients))),
+        tuple(ledger.client_epsilons(len(experiment.data.clients))),
         extrapolated(plan, rounds),
     )
 
@@ -237,4 +237,4 @@ def epsilon_by_round(experiment: Experiment) -> list[float]:
 def epsilon_under(plan: Plan, experiment: Experiment) -> float:
     """ε of the experiment under another plan with the same accounts and cohorts."""
     rounds = busiest_accounts(plan, experiment.data, experiment.cohorts, experiment.aggregator)
-    return accounting.largest(histories(plan, experiment.data, rounds), plan.delta)
+    return accounting.largest_epsilon(histories(plan, experiment.data, rounds), plan.delta)

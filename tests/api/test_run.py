@@ -94,7 +94,7 @@ def test_an_attack_s_findings_stay_with_the_run(plain: privfl.Run) -> None:
     found = plain.attack("membership/loss", shadow_models=0)
     assert found == plain.findings
     (one,) = found
-    assert one.made_by() == {"membership/loss": ()}
+    assert one.rounds_by_attack() == {"membership/loss": ()}
     assert plain.config.attacks.shadow_models == 0
     with pytest.raises(ConfigError, match="attack 'membership/nonsense'"):
         plain.attack("membership/nonsense")
@@ -116,7 +116,7 @@ def test_its_model_is_the_one_that_was_trained(run: privfl.Run) -> None:
 
 def test_a_view_is_that_of_an_adversary_of_the_run(run: privfl.Run) -> None:
     assert len(run.view("external").final_model()) == run.result.parameters
-    with pytest.raises(ViewError, match="is not part of this run"):
+    with pytest.raises(ViewError, match="has no part in a run"):
         run.view("nobody")  # type: ignore[arg-type]
 
 

@@ -67,7 +67,7 @@ def test_all_attacks_of_an_adversary_run(finished: RunFolder, privfl: Call) -> N
     assert code == 0
     assert "left out: membership/lira: attacks.shadow_models = 0" in err
     (found,) = finished.findings
-    assert {"membership/loss", "membership/entropy", "membership/attack_p"} == set(found.made_by())
+    assert {"membership/loss", "membership/entropy", "membership/attack_p"} == set(found.rounds_by_attack())
 
 
 def test_the_list_on_the_command_line(finished: RunFolder, privfl: Call) -> None:
@@ -89,4 +89,4 @@ def test_the_list_on_the_command_line(finished: RunFolder, privfl: Call) -> None
 def test_from_python(finished: RunFolder) -> None:
     run = package.Run(finished.path)
     found = {one.adversary: one for one in run.attack(adversary="client")}
-    assert set(found["client"].made_by()) == {"membership/loss_over_rounds"}
+    assert set(found["client"].rounds_by_attack()) == {"membership/loss_over_rounds"}

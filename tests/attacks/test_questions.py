@@ -20,7 +20,7 @@ from privfl.errors import ConfigError, ItemError, ViewError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
 from privfl.report.headline import warnings
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -77,7 +77,7 @@ def test_each_adversary_has_a_finding_of_its_own(seen: RunFolder) -> None:
     assert run_attacks(seen, SERVER[1:]) == seen.findings == tuple(found.values())
     page = write_report([seen], seen.path / "report.html").read_text(encoding="utf-8")
     assert page.count("<h3>By the server</h3>") == 1
-    assert "what the server saw (rounds 1 to 5)" in page
+    assert "all that the server saw (rounds 1 to 5)" in page
     assert (seen.path / "figures" / "roc_server.svg").is_file()
     ids = re.findall(r'\bid="([^"]+)"', page)
     assert len(ids) == len(set(ids))
@@ -106,7 +106,7 @@ def test_a_promise_counts_against_the_adversaries_that_it_names(tmp_path: Path) 
     )
     for finding, warned in ((leaky, 0), (leaky.model_copy(update={"adversary": "external"}), 1)):
         folder.write_findings([finding])
-        assert len(warnings(Run.read(folder))) == warned
+        assert len(warnings(RunRecords.read(folder))) == warned
 
 
 def test_single_updates_are_refused_under_secure_aggregation_and_sums_are_not(tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_single_updates_are_refused_under_secure_aggregation_and_sums_are_not(tm
     with pytest.raises(ConfigError, match=why):
         run_attacks(folder, SERVER[:1])
     (found,) = run_attacks(folder)
-    assert found.made_by() == {SERVER[1]: (0, 1)}
+    assert found.rounds_by_attack() == {SERVER[1]: (0, 1)}
 
 
 def test_an_attack_on_rounds_needs_that_they_are_kept(tmp_path: Path) -> None:

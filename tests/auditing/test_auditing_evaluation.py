@@ -19,24 +19,24 @@ PROMISE = PrivacyCurve((0.5, 1.0), (1e-3, 1e-5), 1.0, 1e-5)
 
 def test_every_variant_is_reported_in_order_and_the_best_is_found() -> None:
     found = evaluate(SCORES, MEMBER, None, np.random.default_rng(0))
-    names = [(leakage.attack, leakage.variant) for leakage in found.leakages]
+    names = [(one.attack, one.variant) for one in found.variants]
     assert names == [("membership/a", "x"), ("membership/a", "y"), ("membership/b", "x")]
     assert (found.best.attack, found.best.variant) == ("membership/a", "y")
     assert (found.members + found.nonmembers, found.best.chosen_on, found.best.measured_on) == (N, N // 2, N // 2)
     assert found.dp_bound is None
     assert found.best.contradicts_promise is None
-    weak, strong, flipped = (leakage.auc.value for leakage in found.leakages)
+    weak, strong, flipped = (one.auc.value for one in found.variants)
     assert flipped < 0.1 < 0.5 < weak < 0.9 < strong
 
 
 def test_a_broken_promise_shows_and_a_kept_one_does_not() -> None:
     broken = evaluate(SCORES, MEMBER, PROMISE, np.random.default_rng(0))
     assert broken.best.contradicts_promise is True
-    assert broken.leakages[1].operating_points[0].violated is True
-    assert broken.leakages[0].operating_points[0].violated is False
+    assert broken.variants[1].operating_points[0].violated is True
+    assert broken.variants[0].operating_points[0].violated is False
     kept = evaluate({"membership/a": {"x": WEAK}}, MEMBER, PROMISE, np.random.default_rng(0))
     assert kept.best.contradicts_promise is False
-    assert [point.violated for point in kept.leakages[0].operating_points] == [False, None, None]
+    assert [point.violated for point in kept.variants[0].operating_points] == [False, None, None]
 
 
 def test_many_attacks_must_not_find_a_violation_by_trying_often() -> None:
@@ -46,14 +46,14 @@ def test_many_attacks_must_not_find_a_violation_by_trying_often() -> None:
     promise = PrivacyCurve((1.0,), (0.0,), 1.0, 0.0)
     for attacks, expected in [(1, True), (100, False)]:
         found = evaluate({"a": {str(i): scores for i in range(attacks)}}, MEMBER, promise, np.random.default_rng(0))
-        assert found.leakages[0].operating_points[0].violated is expected
+        assert found.variants[0].operating_points[0].violated is expected
 
 
 def test_the_bound_is_drawn_and_stands_beside_each_rate() -> None:
     found = evaluate(SCORES, MEMBER, PROMISE, np.random.default_rng(0))
     assert found.dp_bound is not None
     assert len(found.dp_bound["fpr"]) == len(found.dp_bound["tpr"])
-    assert found.leakages[0].operating_points[0].allowed == pytest.approx(np.exp(0.5) * 0.01 + 1e-3)
+    assert found.variants[0].operating_points[0].allowed == pytest.approx(np.exp(0.5) * 0.01 + 1e-3)
 
 
 def test_json_is_plain_and_repeatable() -> None:
@@ -62,7 +62,7 @@ def test_json_is_plain_and_repeatable() -> None:
     )
     assert first == again
     table = json.loads(first)
-    points = table["leakages"][1]["operating_points"]
+    points = table["variants"][1]["operating_points"]
     assert points[0]["tpr"]["method"] == "binomial threshold, Beta TPR"
     assert points[2]["tpr"] is None
     assert points[2]["reason"].startswith("not resolvable")
@@ -88,8 +88,8 @@ def test_one_attack_alone_is_measured_on_all_since_nothing_was_chosen() -> None:
     found = evaluate({"a": {"x": STRONG}}, MEMBER, None, np.random.default_rng(0))
     assert (found.best.chosen_on, found.best.measured_on, found.best.members) == (0, N, found.members)
     # The headline's figure and the table's are one.
-    assert found.best.operating_point == found.leakages[0].operating_points[0]
-    assert found.best.auc == found.leakages[0].auc
+    assert found.best.operating_point == found.variants[0].operating_points[0]
+    assert found.best.auc == found.variants[0].auc
 
 
 def test_few_candidates_are_chosen_by_area() -> None:

@@ -169,11 +169,11 @@ def test_a_number_of_guesses_chosen_on_the_same_candidates_would_not_cover() -> 
 
 def test_guesses_by_hand() -> None:
     scores, member = np.arange(20.0), np.arange(20) >= 8
-    audit = one_run_audit(scores, member, guesses=Guesses(members=0.5, others=0.5))
+    audit = one_run_audit(scores, member, guesses=Guesses(members=0.5, nonmembers=0.5))
     assert (audit.guesses, audit.correct) == (20, 18)
-    audit = one_run_audit(scores, member, guesses=Guesses(members=0.0, others=0.35))
+    audit = one_run_audit(scores, member, guesses=Guesses(members=0.0, nonmembers=0.35))
     assert (audit.guesses, audit.correct) == (7, 7)
-    with pytest.raises(DataError, match="nobody may be both"):
+    with pytest.raises(DataError, match="lower the shares of members and nonmembers"):
         one_run_audit(scores, member, guesses=Guesses(0.9, 0.5))
     assert chosen_guesses(member.astype(float), np.arange(20) >= 10).members > 0
 

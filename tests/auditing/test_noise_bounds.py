@@ -126,7 +126,7 @@ def test_the_ceiling_is_the_bound_of_scores_that_tell_all(audit: Audit) -> None:
 
 def test_signals_without_noise_are_refused() -> None:
     member = np.arange(10) < 5
-    with pytest.raises(DataError, match="no noise"):
+    with pytest.raises(DataError, match="must have noise"):
         gaussian_pair_audit(member.astype(float), member)
     with pytest.raises(DataError, match="at least two finite"):
         gaussian_pair_audit(np.where(member, np.inf, 0.0), member)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from privfl.auditing.questions import Claimed, Claims, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.reconstruction import (
     Reconstructed,
     Reconstruction,
@@ -50,9 +50,9 @@ def truth_of(
 def judged(truth: Truth, *made: Reconstructed) -> ReconstructionRecord:
     claim = ReconstructionClaim({"one": made}).checked("mine", 80)
     arrays = claim.arrays("mine")
-    again = ReconstructionClaim.of_arrays("mine", arrays)
+    again = ReconstructionClaim.from_arrays("mine", arrays)
     assert again.arrays("mine").keys() == arrays.keys()
-    finding = Reconstruction().evaluate(Claims("server", 0, {"mine": Claimed(again, (0,))}), truth, None)
+    finding = Reconstruction().evaluate(Claims("server", 0, {"mine": AttackClaim(again, (0,))}), truth, None)
     assert type(finding).model_validate_json(finding.model_dump_json()) == finding
     return finding.attacks[0]
 
@@ -156,7 +156,12 @@ def test_labels_alone_are_a_collection(claimed: Sequence[int], right: int, of_al
     y = np.full(80, 3)
     y[:4] = [0, 1, 0, 2]
     own = Truth(
-        np.repeat([0, 1], [4, 76]), np.ones(80, bool), np.ones(80, bool), truth.halving, lambda: (x, y), truth.population
+        np.repeat([0, 1], [4, 76]),
+        np.ones(80, bool),
+        np.ones(80, bool),
+        truth.halves_generator,
+        lambda: (x, y),
+        truth.population,
     )
     found = judged(own, Reconstructed(0, (0,), None, np.array(claimed)))
     assert found.labels is not None
@@ -174,7 +179,7 @@ def test_nothing_found_and_nothing_trained_on() -> None:
     assert broken.measures[0].median.value == -100
     assert broken.recognised is not None
     assert broken.recognised.value == 0
-    nobody = Truth(OWNER, MEMBER, np.zeros(80, bool), truth.halving, truth.examples, truth.population)
+    nobody = Truth(OWNER, MEMBER, np.zeros(80, bool), truth.halves_generator, truth.examples, truth.population)
     found = judged(nobody, Reconstructed(0, (3,), (x[:1] / 255).astype(np.float32)))
     assert found.recognised is None
     with pytest.raises(DataError, match=r"no example is trained on; lower data\.holdout"):

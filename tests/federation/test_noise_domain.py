@@ -194,11 +194,11 @@ def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
     kinds = {answer.strip(): set(re.findall(r"`([\w.]+)`", settings)) for settings, answer in rows}
     assert kinds == {
         "never": NEVER,
-        "as it was found": AS_FOUND,
+        "as resolved": AS_FOUND,
         "refused with a promise": REFUSED,
         "with the fused engine": BY_ENGINE,
-        "as the noise that they come to": BY_NOISE,
-        "where the noise covers what comes of it": BY_PLAN,
+        "as the resulting noise": BY_NOISE,
+        "if the noise protects only its result": BY_PLAN,
         "always": set(ALWAYS),
     }
 

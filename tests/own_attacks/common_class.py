@@ -33,7 +33,7 @@ class Guesses(Claim):
         return self
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Mapping[str, NDArray[Any]]) -> Self:
+    def from_arrays(cls, attack: str, arrays: Mapping[str, NDArray[Any]]) -> Self:
         """From clients and classes."""
         return cls(dict(zip(arrays["clients"].tolist(), arrays["classes"].tolist(), strict=True)))
 
@@ -43,7 +43,7 @@ class RightGuesses(Finding):
 
     right: dict[str, Interval]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """The attacks; where they looked is not kept."""
         return dict.fromkeys(self.right, ())
 

@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 from privfl.errors import ConfigError, PrivacyError
 from privfl.privacy import accounting
-from privfl.privacy.accounting import accountants, calibrate, curve, dominating, epsilon, largest
+from privfl.privacy.accounting import accountants, calibrate, curve, dominating, epsilon, largest_epsilon
 from privfl.privacy.mechanisms import (
     DiscreteGaussianSum,
     FixedSizeGaussian,
@@ -214,7 +214,7 @@ def test_who_prices_what() -> None:
 def test_nothing_spent_costs_nothing() -> None:
     nothing = poisson(0.5, 1.0, 0)
     assert [epsilon(nothing, DELTA, who) for who in accountants(nothing)] == [0.0] * 4
-    assert largest([], DELTA) == 0.0
+    assert largest_epsilon([], DELTA) == 0.0
     assert curve([nothing], [0.0, 1.0]).tolist() == [0.0, 0.0]
 
 
@@ -241,7 +241,7 @@ histories = st.dictionaries(sampled, st.integers(0, 30), max_size=3).map(History
 @given(st.lists(histories, min_size=1, max_size=8))
 def test_front_holds_the_largest(parts: list[History]) -> None:
     brute = max(epsilon(one, DELTA) for one in parts)
-    assert largest(parts, DELTA) == pytest.approx(brute, rel=1e-4, abs=1e-9)
+    assert largest_epsilon(parts, DELTA) == pytest.approx(brute, rel=1e-4, abs=1e-9)
     assert set(dominating(parts)) <= set(parts)
 
 
@@ -250,7 +250,7 @@ def test_a_history_that_rdp_makes_look_dear_does_not_hide_another() -> None:
     loose = poisson(0.01, 1.1, 10_000)
     for noise in np.linspace(0.85, 1.05, 21):
         plain = History({Gaussian(float(noise)): 1})
-        assert largest([loose, plain], DELTA) == max(epsilon(loose, DELTA), epsilon(plain, DELTA))
+        assert largest_epsilon([loose, plain], DELTA) == max(epsilon(loose, DELTA), epsilon(plain, DELTA))
 
 
 def test_front_is_small_where_rates_and_steps_rise_together() -> None:
@@ -275,7 +275,7 @@ def test_calibrated_noise_is_the_smallest_that_suffices(target: float) -> None:
         return [poisson(32 / 200, noise, 21), poisson(32 / 480, noise, 90), poisson(32 / 1000, noise, 64)]
 
     noise = calibrate(parts, target, DELTA)
-    assert largest(parts(noise), DELTA) <= target < largest(parts(noise - 0.001), DELTA)
+    assert largest_epsilon(parts(noise), DELTA) <= target < largest_epsilon(parts(noise - 0.001), DELTA)
 
 
 @pytest.mark.parametrize(
@@ -295,7 +295,7 @@ def test_every_mechanism_can_be_calibrated(made: object) -> None:
         return [History({made(noise): 10})]  # type: ignore[operator]
 
     noise = calibrate(parts, 2.0, DELTA, digits=1)
-    assert largest(parts(noise), DELTA) <= 2.0 < largest(parts(noise - 0.1), DELTA)
+    assert largest_epsilon(parts(noise), DELTA) <= 2.0 < largest_epsilon(parts(noise - 0.1), DELTA)
 
 
 def test_calibration_that_cannot_succeed_says_so() -> None:

@@ -15,10 +15,10 @@ from scipy import fft
 from scipy.stats import norm
 
 from privfl.errors import ConfigError
-from privfl.privacy import accounting, loss
+from privfl.privacy import accounting, privacy_loss
 from privfl.privacy.accounting import calibrate, curve, epsilon
+from privfl.privacy.discretisation import ROUNDOFF
 from privfl.privacy.mechanisms import Gaussian, History, Mechanism, PoissonGaussian, Relation
-from privfl.privacy.releases import ROUNDOFF
 
 # Relative from ε = 1 on. Below, absolute: exp(ε) is then off by a factor of 1.0002, which no use of ε can tell.
 ABOVE = 2e-4
@@ -183,7 +183,7 @@ def test_the_curve_bounds_the_truth_at_every_price() -> None:
 @pytest.fixture
 def unpriced() -> Iterator[None]:
     """No price or spectrum that was found before, and none that is found here, is remembered."""
-    kept = (accounting.epsilon, loss._spectrum)
+    kept = (accounting.epsilon, privacy_loss._spectrum)
     for one in kept:
         one.cache_clear()
     yield
@@ -200,20 +200,20 @@ def test_a_transform_that_rounds_as_badly_as_is_assumed_stays_above_the_truth(mo
     def short(mass_L: NDArray[np.float64], size: int) -> NDArray[np.complex128]:
         return np.asarray(transform(mass_L, size) * (1 - stage * math.log2(size) * ROUNDOFF))
 
-    monkeypatch.setattr("privfl.privacy.loss._STAGE", stage)
+    monkeypatch.setattr("privfl.privacy.privacy_loss._STAGE", stage)
     monkeypatch.setattr(fft, "rfft", short)
     price = epsilon(history, delta)
     assert 0.3 * delta < true_delta(history, price) <= delta
     # Nobody else's tolerance hides it: were it not counted, the price would be below the truth.
     accounting.epsilon.cache_clear()
-    monkeypatch.setattr("privfl.privacy.loss._STAGE", 4.0)
+    monkeypatch.setattr("privfl.privacy.privacy_loss._STAGE", 4.0)
     assert true_delta(history, epsilon(history, delta)) > 1.01 * delta
 
 
 @pytest.mark.usefixtures("unpriced")
 def test_tails_that_are_cut_off_count_as_certain_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     """A third of δ lies beyond six standard deviations."""
-    monkeypatch.setattr("privfl.privacy.loss._CUT", 0.45)
+    monkeypatch.setattr("privfl.privacy.privacy_loss._CUT", 0.45)
     history, delta = History({PoissonGaussian(0.1, 1.0): 1}), 3e-10
     assert 0.5 * delta < true_delta(history, epsilon(history, delta)) <= delta
 
@@ -224,8 +224,8 @@ def test_errors_that_use_up_delta_leave_chernoffs_bound(monkeypatch: pytest.Monk
     history = History({PoissonGaussian(0.01, 1.0): 10**5})
     exact = epsilon(history, 1e-12)
     accounting.epsilon.cache_clear()
-    loss._spectrum.cache_clear()
-    monkeypatch.setattr("privfl.privacy.loss.ROUNDOFF", ROUNDOFF * 1e9)
+    privacy_loss._spectrum.cache_clear()
+    monkeypatch.setattr("privfl.privacy.privacy_loss.ROUNDOFF", ROUNDOFF * 1e9)
     assert exact < epsilon(history, 1e-12) < 1.2 * exact
 
 

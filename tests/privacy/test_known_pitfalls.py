@@ -236,7 +236,7 @@ def test_trap_11_one_accountant_for_all_clients() -> None:
         ledger.record(number, spent)
     alone = [accounting.epsilon(History({PoissonGaussian(10 / size, 1.0): 4}), 1e-5) for size in (100, 80, 50)]
     together = accounting.epsilon(History({PoissonGaussian(10 / size, 1.0): 4 for size in (100, 80, 50)}), 1e-5)
-    assert ledger.clients(3) == alone
+    assert ledger.client_epsilons(3) == alone
     assert ledger.epsilon() == max(alone) < together
 
 

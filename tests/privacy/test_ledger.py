@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from privfl.errors import PrivacyError, RunFolderError
-from privfl.privacy import accounting, loss
+from privfl.privacy import accounting, privacy_loss
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.events import Event, LocalTraining, NoisyUpdate
 from privfl.privacy.ledger import Account, Entry, Ledger
@@ -33,7 +33,7 @@ def test_clients_compose_apart_and_the_largest_counts() -> None:
         epsilon(History({PoissonGaussian(0.3, 1.0): 10}), DELTA),
     )
     assert ledger.epsilon() == max(first, second)
-    assert ledger.clients(6) == [0.0, 0.0, 0.0, first, 0.0, second]
+    assert ledger.client_epsilons(6) == [0.0, 0.0, 0.0, first, 0.0, second]
     # One accountant shared by all clients would have added them up.
     assert ledger.epsilon() < epsilon(History({PoissonGaussian(0.3, 1.0): 30}), DELTA)
 
@@ -127,7 +127,7 @@ def test_a_round_costs_no_more_as_rounds_go_by(monkeypatch: pytest.MonkeyPatch) 
     """
     handed_over: list[int] = []
     priced: list[History] = []
-    dominating, original = accounting.dominating, loss.epsilon
+    dominating, original = accounting.dominating, privacy_loss.epsilon
 
     def spied_dominating(histories: Iterable[History]) -> list[History]:
         found = list(histories)
@@ -139,7 +139,7 @@ def test_a_round_costs_no_more_as_rounds_go_by(monkeypatch: pytest.MonkeyPatch) 
         return original(history, delta)
 
     monkeypatch.setattr(accounting, "dominating", spied_dominating)
-    monkeypatch.setattr(loss, "epsilon", counted)
+    monkeypatch.setattr(privacy_loss, "epsilon", counted)
     draw = np.random.default_rng(0)
     each = [training(rate=32 / size, steps=-(-size // 32)) for size in draw.integers(40, 140, 1000).tolist()]
     ledger = Ledger(DELTA)
@@ -154,4 +154,4 @@ def test_a_round_costs_no_more_as_rounds_go_by(monkeypatch: pytest.MonkeyPatch) 
     assert len(priced) <= 5 * 3
     # No account was left out.
     everyone = list(ledger.accounts().values())
-    assert accounting.largest(everyone, DELTA) == ledger.epsilon()
+    assert accounting.largest_epsilon(everyone, DELTA) == ledger.epsilon()

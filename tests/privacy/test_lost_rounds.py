@@ -13,7 +13,7 @@ from small_runs import small
 from privfl.privacy.ledger import Entry
 from privfl.report import write_report
 from privfl.report.headline import warnings
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running import recording
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
@@ -99,5 +99,5 @@ def test_a_run_that_stops_where_too_few_are_left_has_its_end_and_its_page(
     assert [record.stopped for record in rounds] == [None, one.result.stopped]
     assert charges(one) == [charge for charge in charges(whole) if charge[0] < 2]
     assert [record.epsilon for record in rounds] == [record.epsilon for record in whole.rounds()][:2]
-    assert any("The run ended early, after 2 rounds of 3: round 1 was lost" in said for said in warnings(Run.read(one)))
+    assert any("The run ended early, after 2 rounds of 3: round 1 was lost" in said for said in warnings(RunRecords.read(one)))
     assert write_report([one], one.path / "report.html").is_file()

@@ -8,7 +8,7 @@ import torch
 from scipy import stats
 
 from privfl.errors import PrivacyError
-from privfl.privacy.noise import SecureNoise, grid_step, priced
+from privfl.privacy.noise import SecureNoise, grid_step, priced_noise_multiplier
 from privfl.privacy.streams import RandomStream
 
 N = 100_000
@@ -82,7 +82,7 @@ def test_price_allows_for_the_rounding(noise_multiplier: float) -> None:
     dimension, clip = 10_000, 2.0
     step = grid_step(noise_multiplier * clip)
     generator = np.random.default_rng(0)
-    priced_sensitivity = noise_multiplier * clip / priced(noise_multiplier, dimension)
+    priced_sensitivity = noise_multiplier * clip / priced_noise_multiplier(noise_multiplier, dimension)
     for _ in range(20):
         base = generator.normal(size=dimension)
         direction = generator.normal(size=dimension)
@@ -95,7 +95,7 @@ def test_price_allows_for_the_rounding(noise_multiplier: float) -> None:
     extra = base + math.ceil(entry / step) * step - entry
     moved = np.linalg.norm(np.rint((extra + entry) / step) - np.rint(base / step)) * step
     assert moved <= priced_sensitivity + 1e-9
-    assert priced(noise_multiplier, dimension) < noise_multiplier
+    assert priced_noise_multiplier(noise_multiplier, dimension) < noise_multiplier
 
 
 @pytest.mark.parametrize("value", [torch.tensor([1.0, math.nan]), torch.tensor([math.inf]), torch.tensor([1])])

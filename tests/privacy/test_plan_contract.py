@@ -113,7 +113,7 @@ def test_cohorts_are_of_the_size_that_is_said(kind: str) -> None:
     # 300 sums of at most 12 coins: a standard deviation of at most 0.1 of the mean, four of which are allowed.
     assert abs(sizes.mean() - sampler.expected(POPULATION)) <= (0.4 if sampler.accounted == "poisson" else 0)
     assert cohorts[:5] == draw_cohorts(sampler, POPULATION, 5, Seed(1))
-    if sampler.apart is not None:
+    if sampler.min_separation is not None:
         plan_of("client_dpftrl").require_cohorts(cohorts)
     assert sampler.words()
 
@@ -126,5 +126,5 @@ def test_cohorts_that_are_not_as_far_apart_as_they_say_end_the_run_before_it_beg
 
 def test_cohorts_of_one_s_own_are_counted_on_by_no_price() -> None:
     table = {**config_of("client_central").model_dump(exclude_none=True), "cohort": {"kind": "own_items.crowded"}}
-    with pytest.raises(ConfigError, match=r"cohort\.kind = 'own_items\.crowded': cohorts of .* are drawn in secret"):
+    with pytest.raises(ConfigError, match=r"cohort\.kind = 'own_items\.crowded': .* draws cohorts in secret"):
         small(**table)

@@ -28,7 +28,7 @@ from privfl.privacy.ledger import Ledger
 from privfl.privacy.mechanisms import FixedSizeGaussian, Gaussian, History, PoissonGaussian
 from privfl.report.card import as_json
 from privfl.report.headline import headlines
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running import views
 from privfl.running.composing import compose
 from privfl.running.determinism import deterministic
@@ -161,13 +161,13 @@ def test_attacks_are_held_against_the_replacement_of_a_client_s_update(finished:
     assert told is not None
     replaced = ledger.histories("replace_one")
     assert told.attack_relation == "replace_one"
-    assert told.attack_epsilon == accounting.largest(replaced, told.delta) > told.epsilon
+    assert told.attack_epsilon == accounting.largest_epsilon(replaced, told.delta) > told.epsilon
     assert told.curve_delta == accounting.curve(replaced, told.curve_epsilon).tolist()
     promised = _promised(finished, "external")
     assert promised is not None
     assert (promised.epsilon, list(promised.deltas)) == (told.attack_epsilon, told.curve_delta)
-    words = {one.label: one.sentence for one in headlines(Run.read(finished))}["Promised ε"]
-    assert "One example in or out replaces its client's update" in words
+    words = {one.label: one.sentence for one in headlines(RunRecords.read(finished))}["Promised ε"]
+    assert "One example more or less replaces its client's update" in words
 
 
 def test_the_best_attack_on_one_example_of_a_client_is_within_the_bound(tmp_path: Path) -> None:
@@ -256,7 +256,7 @@ def test_a_secure_run_without_its_key_does_not_go_on(tmp_path: Path) -> None:
     key = tmp_path / "run" / "noise.key"
     assert key.stat().st_mode & 0o777 == 0o600
     key.unlink()
-    with pytest.raises(RunFolderError, match=r"noise\.key is gone"):
+    with pytest.raises(RunFolderError, match=r"noise\.key is missing"):
         run(LOCAL, tmp_path / "run", resume=True)
 
 
@@ -319,7 +319,7 @@ def test_the_server_s_view_holds_the_count_apart_from_the_sum(aggregator: str, t
 
 
 def test_the_card_says_what_is_promised(finished: RunFolder) -> None:
-    told = as_json(Run.read(finished))
+    told = as_json(RunRecords.read(finished))
     promise = told["promise"]
     assert json.loads(json.dumps(told)) == told
     assert told["delta_against"] == "1/10"
@@ -341,7 +341,7 @@ def test_an_imagined_population_is_told_apart_on_every_page(tmp_path: Path) -> N
     assert told is not None
     assert told.extrapolated is not None
     assert told.extrapolated.epsilon < 1 < 1e5 < told.epsilon
-    (headline,) = [one for one in headlines(Run.read(folder)) if one.label == "Promised ε"]
+    (headline,) = [one for one in headlines(RunRecords.read(folder)) if one.label == "Promised ε"]
     assert "executed" in headline.terms
     assert "extrapolated" in headline.terms
     assert summary_table(folder).row_count
@@ -372,7 +372,7 @@ def test_runs_on_the_same_data_add_up(tmp_path: Path) -> None:
     with pytest.raises(RunFolderError, match="unit is example"):
         compose([folders[0], examples])
     other = run(small(seed=1, privacy=privacy("client_central")), tmp_path / "other")
-    with pytest.raises(RunFolderError, match="are not those of"):
+    with pytest.raises(RunFolderError, match="differ from those of"):
         compose([folders[0], other])
 
 

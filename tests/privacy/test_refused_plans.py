@@ -61,7 +61,7 @@ from privfl.running.recording import run
         ),
         (
             {"privacy": privacy("client_dpftrl", randomness="secure"), "cohort": DPFTRL.cohort.model_dump()},
-            r"randomness = 'secure'.*no grid",
+            r"randomness = 'secure'.*not on a grid",
         ),
         ({"cohort": {"kind": "separated", "size": 4, "separation": 3}}, r"separation = 3.*need 12 clients"),
         (
@@ -77,7 +77,7 @@ from privfl.running.recording import run
             {"privacy": privacy("client_central", imagined={"population": 9, "cohort": 10})},
             r"at most imagined\.population",
         ),
-        ({"privacy": privacy("client_central", imagined={"population": 9, "cohort": 4})}, r"stands for a smaller 'poisson'"),
+        ({"privacy": privacy("client_central", imagined={"population": 9, "cohort": 4})}, r"at least as large as a 'poisson'"),
     ],
 )
 def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any], words: str) -> None:
@@ -107,7 +107,7 @@ def test_an_impossible_plan_is_refused_when_it_is_loaded(changes: dict[str, Any]
                 "privacy": privacy("client_distributed", mechanism="discrete_gaussian", survivors=3, noise_multiplier=1e-6),
                 "cohort": {"kind": "all"},
             },
-            r"noise_multiplier = 1e-06: .*at least 0\.25 is needed; raise it or privacy\.bits",
+            r"noise_multiplier = 1e-06: .*must be at least 0\.25; raise it or privacy\.bits",
         ),
         (
             {"privacy": privacy("client_central", max_update_norm=0.01), "aggregator": {"kind": "secure_sum", "bits": 16}},

@@ -24,7 +24,7 @@ OF_A_SUM: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("plan", OF_A_SUM)
 def test_a_median_is_refused_when_it_is_loaded(plan: str) -> None:
     aggregator: dict[str, Any] = {"kind": "own_items.median"}
-    with pytest.raises(ConfigError, match=r"aggregator\.kind = .*(no weighted sum|inside a sum only)") as caught:
+    with pytest.raises(ConfigError, match=r"aggregator\.kind = .*(no weighted sum|only inside a secure sum)") as caught:
         small(**OF_A_SUM[plan], aggregator=aggregator)
     assert "\n" not in str(caught.value)
 

@@ -16,10 +16,10 @@ from small_runs import small
 
 from privfl.records import Extrapolated
 from privfl.report import write_report
-from privfl.report.comparison import asked, differences, drawings, row, tagged
-from privfl.report.drawing import SERIES, marker, series, style
+from privfl.report.comparison import differences, drawings, finding_kinds, row, tagged
+from privfl.report.drawing import SERIES, line_style, marker, style
 from privfl.report.pairing import pairings
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.recording import run as begin
 from privfl.running.run_folder import RunFolder
 
@@ -50,12 +50,12 @@ def test_runs_without_promise_or_attack_compare(tmp_path: Path) -> None:
     overrides = ["privacy.kind=none", "aggregator.kind=mean"]
     folders = [make(tmp_path / name, Made(name=name, overrides=overrides, attacked=False)) for name in ("one", "two")]
     text = Reader(write_report(folders, tmp_path / "sides.html").read_text()).text
-    assert "Nothing but the name" in text
+    assert "Only the names differ" in text
     assert "not measured" in text
 
 
 def test_differences(quickstart: RunFolder, none: RunFolder) -> None:
-    found = dict(differences([Run.read(quickstart), Run.read(none)]))
+    found = dict(differences([RunRecords.read(quickstart), RunRecords.read(none)]))
     assert found["privacy.kind"] == ["example", "none"]
     assert found["privacy.target_epsilon"] == ["8", "–"]
     assert found["aggregator.kind"] == ["secure_sum", "mean"]
@@ -63,18 +63,18 @@ def test_differences(quickstart: RunFolder, none: RunFolder) -> None:
 
 
 def test_tags_do_not_repeat(quickstart: RunFolder) -> None:
-    tags = [tag for tag, _ in tagged([Run.read(quickstart)] * 60)]
+    tags = [tag for tag, _ in tagged([RunRecords.read(quickstart)] * 60)]
     assert tags[:2] == ["A", "B"]
     assert len(set(tags)) == 60
 
 
 def test_no_two_of_many_runs_are_drawn_alike() -> None:
     assert len({(SERIES[index % 4], marker(index)) for index in range(32)}) == 32
-    assert len({(*series(index).values(), marker(index)) for index in range(32)}) == 32
+    assert len({(*line_style(index).values(), marker(index)) for index in range(32)}) == 32
 
 
 def test_an_axis_of_many_promises_marks_what_was_run(quickstart: RunFolder) -> None:
-    plain = Run.read(quickstart)
+    plain = RunRecords.read(quickstart)
     assert plain.result.privacy is not None
     promised = [0.5, 0.75, 1.5, 3.0, 3.1, 6.0, 12.0]
     runs = []
@@ -91,13 +91,13 @@ def test_an_axis_of_many_promises_marks_what_was_run(quickstart: RunFolder) -> N
 def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: Path) -> None:
     """The larger figure is the run's, in the table, in the figure and in its words; the other is said to be of no run."""
     wide = Extrapolated(population=10**6, cohort=5000, noise_multiplier=0.8, epsilon=2.04)
-    plain = Run.read(quickstart)
+    plain = RunRecords.read(quickstart)
     assert plain.result.privacy is not None
     privacy = plain.result.privacy.model_copy(update={"extrapolated": wide, "epsilon": 61_234.0})
     imagined = replace(plain, result=plain.result.model_copy(update={"privacy": privacy}))
-    (one, other) = (row(run, "A", None, asked([plain, imagined])) for run in (plain, imagined))
+    (one, other) = (row(run, "A", None, finding_kinds([plain, imagined])) for run in (plain, imagined))
     assert other.promised[0] == "61,234"
-    assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 is of no run"
+    assert other.promised[1] == f"executed, {one.promised[1]}; the extrapolated ε = 2.04 belongs to no run"
     assert "extrapolated" not in one.promised[1]
     with style():
         (promise, *_) = drawings([("A", plain), ("B", imagined)])
@@ -109,10 +109,10 @@ def test_executed_and_extrapolated_stand_apart(quickstart: RunFolder, tmp_path: 
     result = made / "result.json"
     result.write_text(imagined.result.model_dump_json())
     text = Reader(write_report([quickstart, RunFolder(made)], tmp_path / "sides.html").read_text()).text
-    assert "the extrapolated ε = 2.04 is of no run" in text
+    assert "the extrapolated ε = 2.04 belongs to no run" in text
 
 
-def with_streams(run: Run, names: Sequence[str | None]) -> Run:
+def with_streams(run: RunRecords, names: Sequence[str | None]) -> RunRecords:
     """The run's first rounds, with those names of their randomness and one cohort."""
     records = [
         record.model_copy(update={"streams": name, "cohort": [1, 2]}) for record, name in zip(run.rounds, names, strict=False)
@@ -132,7 +132,7 @@ def with_streams(run: Run, names: Sequence[str | None]) -> Run:
     ],
 )
 def test_runs_of_one_chance_are_said_to_be_paired(names: Sequence[str | None], said: str, quickstart: RunFolder) -> None:
-    run = Run.read(quickstart)
+    run = RunRecords.read(quickstart)
     first, other = with_streams(run, "abcd"), with_streams(run, names)
     assert pairings(tagged([first, other])) == ["", said]
     # Of several the one with which it has most in common, whatever comes between them.
@@ -141,7 +141,7 @@ def test_runs_of_one_chance_are_said_to_be_paired(names: Sequence[str | None], s
 
 
 def test_other_cohorts_or_other_data_are_no_pair(quickstart: RunFolder) -> None:
-    run = with_streams(Run.read(quickstart), "abcd")
+    run = with_streams(RunRecords.read(quickstart), "abcd")
     elsewhere = replace(run, rounds=[record.model_copy(update={"cohort": [3]}) for record in run.rounds])
     grown = replace(run, partition=run.partition.model_copy(update={"digest": "another"}))
     assert pairings(tagged([run, elsewhere, grown])) == ["", "unpaired", "unpaired"]
@@ -160,7 +160,7 @@ def test_the_page_says_which_runs_are_paired(tmp_path: Path) -> None:
     text = Reader(write_report(folders, tmp_path / "sides.html").read_text()).text
     for said in ("paired with A", "paired with A in the first round of 2, unpaired from there", "unpaired"):
         assert said in text
-    assert pairings(tagged([Run.read(folder) for folder in folders]))[1:] == [
+    assert pairings(tagged([RunRecords.read(folder) for folder in folders]))[1:] == [
         "paired with A",
         "paired with A in the first round of 2, unpaired from there",
         "unpaired",

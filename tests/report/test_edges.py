@@ -12,7 +12,7 @@ from small_runs import SMALL, small
 
 from privfl.errors import ConfigError, RunFolderError
 from privfl.report import write_report
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.composing import compose
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
@@ -36,10 +36,10 @@ def losing(share: float) -> dict[str, Any]:
 
 def test_of_rounds_that_were_all_lost_the_page_says_that_clients_trained(tmp_path: Path) -> None:
     folder = run(small(cohort={"kind": "fixed", "size": 4}, aggregator=losing(0.97)), tmp_path / "run")
-    assert len(Run.read(folder).lost) == folder.result.rounds == 4
+    assert len(RunRecords.read(folder).lost_rounds) == folder.result.rounds == 4
     said = words(folder)
-    assert "No round came to a sum" in said
-    assert "what they spent stays spent" in said
+    assert "No round reached a sum" in said
+    assert "the ε that they spent stays spent" in said
     assert "there is nothing to compare" in said
     assert "Nobody trained" not in said
     assert "no client sent anything" not in said
@@ -47,19 +47,19 @@ def test_of_rounds_that_were_all_lost_the_page_says_that_clients_trained(tmp_pat
 
 def test_bytes_a_round_are_of_the_rounds_that_sent_them(tmp_path: Path) -> None:
     folder = run(small(rounds=12, cohort={"kind": "fixed", "size": 4}, aggregator=losing(0.5)), tmp_path / "run")
-    found = Run.read(folder)
-    assert 0 < len(found.skipped) < 12
+    found = RunRecords.read(folder)
+    assert 0 < len(found.skipped_rounds) < 12
     assert f"{folder.result.bytes_up / 12 / 1000:.3g} kB" in words(folder)
-    assert "those of lost rounds and of repeats included" in words(folder)
+    assert "including those of lost rounds and of repeats" in words(folder)
 
 
 def test_a_sum_of_one_client_and_zeros_is_called_so(tmp_path: Path) -> None:
     config = small(rounds=8, seed=1, cohort={"kind": "poisson", "size": 1}, privacy=client("client_central"))
     folder = run(config, tmp_path / "run")
     alone = sum(len(record.cohort) == 1 for record in folder.rounds())
-    assert 0 < alone == Run.read(folder).alone
+    assert 0 < alone == RunRecords.read(folder).single_client_rounds
     said = words(folder)
-    assert "in which one client came, the update of that one, beside zeros" in said
+    assert "with a single client, the update of that client beside zeros" in said
     assert "never the update of one client" not in said
     assert f"of one client alone in {alone} round" in said
 
@@ -73,10 +73,10 @@ def test_a_run_that_ends_before_its_first_round_has_a_page(tmp_path: Path) -> No
 def test_where_who_takes_part_is_public_nothing_else_is_claimed(tmp_path: Path) -> None:
     folder = run(small(rounds=2, cohort={"kind": "all"}, privacy=client("client_local")), tmp_path / "run")
     said = words(folder)
-    assert "Protected What any one client sent" in said
-    assert "one client's update replaced by zeros" in said
-    assert "Whether any one client was used" not in said
-    assert "updates that were clipped" in (folder.path / "report.html").read_text(encoding="utf-8")
+    assert "Protected The content of any one client's updates" in said
+    assert "One client's update replaced by zeros changes the probability" in said
+    assert "The use of any one client" not in said
+    assert "clipped updates" in (folder.path / "report.html").read_text(encoding="utf-8")
     assert "per-example gradients" not in said
 
 
@@ -113,9 +113,7 @@ def test_a_run_without_a_promise_has_no_price(tmp_path: Path) -> None:
 
 def test_cohorts_that_nobody_would_train_in_are_named() -> None:
     privacy = {"kind": "example", "target_epsilon": 2.0, "delta": 1e-4, "max_grad_norm": 1.0}
-    with pytest.raises(
-        ConfigError, match=r"no round would train anybody \(a cohort of [012], where secure_sum needs at least 3\)"
-    ):
+    with pytest.raises(ConfigError, match=r"no round would train anybody \(a cohort of [012]; secure_sum needs at least 3\)"):
         assemble(small(rounds=1, cohort={"kind": "poisson", "size": 1}, privacy=privacy))
 
 

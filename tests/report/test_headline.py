@@ -9,14 +9,14 @@ from made_runs import Made, make
 from privfl.auditing.questions.membership import BestAttack, MembershipFinding, RateAt
 from privfl.records import Interval
 from privfl.report.headline import headlines
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.report.wording import epsilon
 
 
 @pytest.mark.parametrize(
     ("low", "value", "high", "said"),
     [
-        (0.0068, 0.0090, 0.0117, "The interval holds that figure: no leak is shown."),
+        (0.0068, 0.0090, 0.0117, "The interval contains that figure: no leak is shown."),
         # A threshold set for 1 % on 6,000 non-members may be one for 1.29 %: 1.06 % is not beyond chance.
         (0.0106, 0.0133, 0.0165, "the threshold itself may be off by as much: no leak is shown."),
         (0.0140, 0.0170, 0.0204, "the model leaks who was a member."),
@@ -24,7 +24,7 @@ from privfl.report.wording import epsilon
     ],
 )
 def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Path) -> None:
-    run = Run.read(make(tmp_path / "run", Made()))
+    run = RunRecords.read(make(tmp_path / "run", Made()))
     (finding,) = run.findings
     rate = RateAt(fpr=0.01, tpr=Interval(value=value, low=low, high=high, n=6000))
     best = BestAttack(
@@ -43,7 +43,7 @@ def test_verdict(low: float, value: float, high: float, said: str, tmp_path: Pat
 
 
 def test_the_measured_epsilon_comes_with_the_most_that_could_be_shown(tmp_path: Path) -> None:
-    run = Run.read(make(tmp_path / "run", Made()))
+    run = RunRecords.read(make(tmp_path / "run", Made()))
     (finding,) = run.findings
     assert isinstance(finding, MembershipFinding)
     assert run.result.privacy is not None

@@ -101,9 +101,9 @@ def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
     figure, of_all = (f"{one.value * 100:.2f} %" for one in (honest, lucky))
     assert figure != of_all
     text = Reader(html).text
-    (row,) = re.findall(r"\(best\).*?best on the choosing half(.*?)lira", text)
+    (row,) = re.findall(r"\(best\).*?best on the half used to choose it(.*?)lira", text)
     assert (
-        f"{figure} {honest.low * 100:.2f} – {honest.high * 100:.2f} % on the half that did not choose it; on all: {of_all}"
+        f"{figure} {honest.low * 100:.2f} – {honest.high * 100:.2f} % on the half not used to choose it; on all: {of_all}"
         in row
     )
     assert text.count(of_all) == 1
@@ -169,7 +169,7 @@ def test_nothing_promised_nothing_attacked(tmp_path: Path) -> None:
     text = Reader(page(folder)).text
     for phrase in (
         "no promise",
-        "nothing was promised: what this model leaks is unknown",
+        "nothing was promised. The leakage of this model is unknown",
         "Secure aggregation off",
         "the update of every client in every round",
         "Evaluated every 5 rounds and after the last.",

@@ -13,9 +13,9 @@ from attacks._run import run_attacks
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import DataError, ModelError
 from privfl.learning.tasks import Task
-from privfl.report.page import of_run
-from privfl.report.recorded import Run
-from privfl.report.wording import capital
+from privfl.report.page import run_page
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import capitalize
 from privfl.running import recording
 from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
@@ -60,10 +60,10 @@ def test_a_run_of_each_task(task: str, tmp_path: Path) -> None:
     again = RunFolder.open(folder.path)
     figures = narrow(again.config.task, Task).figures
     assert next(iter(figures)) == name
-    html = of_run(Run.read(again)).html
+    html = run_page(RunRecords.read(again)).html
     assert f"Test {figures[name].title}" in html
-    assert all(f">{capital(figure.title)}<span" in html for figure in figures.values())
-    assert ("Who has which class" in html) == (task == "binary")
+    assert all(f">{capitalize(figure.title)}<span" in html for figure in figures.values())
+    assert ("Classes of each client" in html) == (task == "binary")
 
 
 def test_a_run_that_names_plain_classification_is_the_run_that_names_no_task(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_a_run_of_several_inputs(tmp_path: Path) -> None:
     config = small(**settings("binary", **changes, model={"kind": "own_tasks.two_inputs"}, rounds=8))
     folder = recording.run(config, tmp_path / "run")
     assert folder.result.evaluation.headline.value > 0.7
-    assert {attack for found in run_attacks(folder) for attack in found.made_by()} == set(ATTACKS)
+    assert {attack for found in run_attacks(folder) for attack in found.rounds_by_attack()} == set(ATTACKS)
     assert assemble(config).noise_domain == assemble(config).noise_domain
     inputs = {
         "measured": torch.randn(5, 2, 2, generator=torch.Generator().manual_seed(0)),

@@ -43,12 +43,12 @@ class Claim(ABC):
 
     @classmethod
     @abstractmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim from the arrays that :meth:`arrays` gave."""
 
 
 @dataclass(frozen=True)
-class Claimed:
+class AttackClaim:
     """One attack's claim, and the rounds that it took.
 
     Args:
@@ -74,7 +74,7 @@ class Claims:
 
     adversary: Adversary
     shadow_models: int
-    by_attack: Mapping[str, Claimed]
+    by_attack: Mapping[str, AttackClaim]
 
 
 @dataclass(frozen=True)
@@ -85,8 +85,8 @@ class Truth:
         owner_N: the client that owns each of the N examples of the pool.
         candidate_N: whether the membership of each example was drawn by a fair coin.
         member_N: whether each example was trained on.
-        halving: makes the generator that splits the candidates into a half to choose attacks on and a half to measure them
-            on; a generator in the same state at each call.
+        halves_generator: makes the generator that splits the candidates into a half to choose attacks on and a half to measure
+            them on; a generator in the same state at each call.
         examples: reads the pool's inputs and labels, of shapes (N, ...) and (N,).
         population: reads those of the test part, which nobody trained on.
     """
@@ -94,7 +94,7 @@ class Truth:
     owner_N: NDArray[np.int64]
     candidate_N: NDArray[np.bool_]
     member_N: NDArray[np.bool_]
-    halving: Callable[[], np.random.Generator]
+    halves_generator: Callable[[], np.random.Generator]
     examples: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
     population: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
 
@@ -114,7 +114,7 @@ class Finding(Frozen):
     adversary: Adversary
     shadow_models: int
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """The attacks whose claims were judged, each with the rounds whose views it used."""
         raise NotImplementedError
 

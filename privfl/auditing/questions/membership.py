@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 
 from privfl.adversaries import Adversary
 from privfl.auditing.bound import PrivacyCurve
-from privfl.auditing.evaluation import Evaluation, by_group, evaluate, require_both_kinds
-from privfl.auditing.questions import Arrays, Claim, Claimed, Claims, Finding, Question, Truth
+from privfl.auditing.evaluation import AttackEvaluation, by_group, evaluate, require_both_kinds
+from privfl.auditing.questions import Arrays, AttackClaim, Claim, Claims, Finding, Question, Truth
 from privfl.auditing.roc import Estimate, OperatingPoint
 from privfl.errors import ItemError, first_line
 from privfl.records import Curve, Interval
@@ -37,7 +37,7 @@ class MembershipClaim(Claim):
         return {f"{attack}: {variant}": scores_N for variant, scores_N in self.scores.items()}
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): scores_N for name, scores_N in arrays.items()})
 
@@ -107,7 +107,7 @@ class MembershipFinding(Finding):
     attacks: list[AttackRecord]
     best: BestAttack
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 
@@ -148,15 +148,15 @@ class Membership(Question):
 
     def require_possible(self, truth: Truth) -> None:
         """See :class:`privfl.auditing.questions.Question`: each half of the candidates has members and others."""
-        require_both_kinds(truth.candidate_members, truth.halving())
+        require_both_kinds(truth.candidate_members, truth.halves_generator())
 
     def evaluate(self, claims: Claims, truth: Truth, promise: PrivacyCurve | None) -> MembershipFinding:
         """See :class:`privfl.auditing.questions.Question`."""
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.by_attack.items())}
-        return self._finding(claims, evaluate(scores, member_N, promise, truth.halving()))
+        return self._finding(claims, evaluate(scores, member_N, promise, truth.halves_generator()))
 
-    def by_group(self, claims: Mapping[str, Claimed], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
+    def by_group(self, claims: Mapping[str, AttackClaim], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
         """The AUC of the best attack in each group.
 
         Args:
@@ -166,7 +166,7 @@ class Membership(Question):
         """
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.items())}
-        found = by_group(scores, member_N, group_N, truth.halving())
+        found = by_group(scores, member_N, group_N, truth.halves_generator())
         return [
             GroupRecord(
                 group=str(one.group),
@@ -177,7 +177,7 @@ class Membership(Question):
             for one in found
         ]
 
-    def _finding(self, claims: Claims, found: Evaluation) -> MembershipFinding:
+    def _finding(self, claims: Claims, found: AttackEvaluation) -> MembershipFinding:
         best = found.best
         return MembershipFinding(
             question=self.kind,
@@ -200,7 +200,7 @@ class Membership(Question):
                     roc_tpr=one.curve["tpr"],
                     exceeds_bound=_exceeds(one.operating_points),
                 )
-                for one in found.leakages
+                for one in found.variants
             ],
             best=BestAttack(
                 attack=best.attack,
@@ -215,7 +215,7 @@ class Membership(Question):
         )
 
 
-def _scores(made: Claimed) -> Mapping[str, FloatArray]:
+def _scores(made: AttackClaim) -> Mapping[str, FloatArray]:
     assert isinstance(made.claim, MembershipClaim)
     return made.claim.scores
 

@@ -65,7 +65,7 @@ class ReconstructionClaim(Claim):
         return found
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim that :meth:`arrays` gave."""
         found: dict[str, dict[int, dict[str, NDArray[Any]]]] = {}
         for name, array in arrays.items():
@@ -141,7 +141,7 @@ class ReconstructionFinding(Finding):
     fresh: int
     attacks: list[ReconstructionRecord]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 
@@ -255,7 +255,7 @@ class _Judge:
             of = len(true_m)
             same = np.array([(self.fresh_y == label).mean() for label in true_m])
             return int((labels_n == true_m).sum()), of, float(same.sum())
-        generator = self.truth.halving()
+        generator = self.truth.halves_generator()
         drawn = (generator.choice(self.fresh_y, len(labels_n)) for _ in range(_DRAWS))
         chance = float(np.mean([_common(one, true_m) for one in drawn]))
         # Labels that are claimed beyond those that there are count as wrong.

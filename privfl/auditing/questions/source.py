@@ -34,7 +34,7 @@ class SourceClaim(Claim):
         return {f"{attack}: {variant}": client_N for variant, client_N in self.clients.items()}
 
     @classmethod
-    def of_arrays(cls, attack: str, arrays: Arrays) -> Self:
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
         """The claim from the arrays that :meth:`arrays` gave."""
         return cls({name.removeprefix(f"{attack}: "): client_N for name, client_N in arrays.items()})
 
@@ -46,9 +46,13 @@ class SourceClaim(Claim):
         """
         for variant, client_N in self.clients.items():
             if np.shape(client_N) != (candidates,) or not np.issubdtype(np.asarray(client_N).dtype, np.integer):
-                raise ItemError(f"attack {attack!r}, {variant!r}: must name a client for each of {candidates} candidates")
+                raise ItemError(
+                    f"attack {attack!r}, {variant!r}: must name one client for each of {candidates} candidates; return integers"
+                )
         if not self.clients:
-            raise ItemError(f"attack {attack!r}: named no clients; the claim is {{name: clients}}, one for each candidate")
+            raise ItemError(
+                f"attack {attack!r}: named no clients: must be {{name: clients}}; name one client for each candidate"
+            )
         return self
 
 
@@ -72,7 +76,7 @@ class SourceFinding(Finding):
     chance: float
     attacks: list[SourceRecord]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
 

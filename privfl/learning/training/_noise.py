@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from privfl.errors import PrivacyError
-from privfl.privacy.gaussian import widened
+from privfl.privacy.gaussian import drawn_noise_multiplier
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
@@ -100,7 +100,7 @@ class CohortNoise:
         if not self._secure:
             return sums_KD
         for k, sum_D in enumerate(sums_KD):
-            deviation = widened(self.noise_multipliers[k], len(sum_D)) * self.max_grad_norm
+            deviation = drawn_noise_multiplier(self.noise_multipliers[k], len(sum_D)) * self.max_grad_norm
             before_D = sum_D.clone()
             for part in torch.split(sum_D, self._numels):
                 part.copy_(self._secure[k].added(part, deviation))

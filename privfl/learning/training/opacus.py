@@ -52,7 +52,7 @@ from privfl.learning.training._probes import probe_for
 from privfl.learning.training._rules.products import square_lengths
 from privfl.learning.training._work import require_shapes
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.gaussian import widened
+from privfl.privacy.gaussian import drawn_noise_multiplier
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.plans import DpSgdPlan, Plan
 from privfl.privacy.sampling import private_batches, shuffled_batches
@@ -314,7 +314,7 @@ class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]
         """Add the step's noise and measure it."""
         numels = [parameter.numel() for parameter in self.params]
         if self.secure is not None:
-            deviation = widened(self.noise_multiplier, sum(numels)) * self.max_grad_norm
+            deviation = drawn_noise_multiplier(self.noise_multiplier, sum(numels)) * self.max_grad_norm
             for parameter in self.params:
                 parameter.grad = self.secure.added(parameter.summed_grad, deviation)
                 _mark_as_processed(parameter.summed_grad)

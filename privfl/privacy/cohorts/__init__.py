@@ -1,4 +1,4 @@
-"""SHELF of cohort samplers: who takes part in which round. The file's name is its name in a configuration.
+"""SHELF of cohort samplers, which draw the clients of each round. An item's name in a configuration is that of its file.
 
 An item is one module with one class that derives from :class:`CohortSampler`.
 """
@@ -15,44 +15,46 @@ from privfl.config import CohortConfig
 from privfl.seeding import Seed
 
 Drawn = tuple[int, ...]
-"""The clients of one round, ascending."""
+"""The clients of one round, in ascending order."""
 
 
 class CohortSampler(CohortConfig, ABC):
-    """The contract of this shelf."""
+    """Base class of cohort samplers: the settings, and the draw of one round's cohort."""
 
     accounted: ClassVar[Literal["poisson", "fixed", "all"] | None] = None
-    """How a price may count on the draws: each client independently with one probability, a fixed number without replacement,
-    or everybody, each round independent of all others. None: nothing may be gained from them."""
+    """The sampling that a price may assume, if each round is drawn independently of all others.
+
+    ``poisson``: each client enters independently with one probability. ``fixed``: a fixed number is drawn without
+    replacement. ``all``: everybody takes part. None: a price may assume nothing."""
 
     @property
-    def apart(self) -> int | None:
-        """Rounds in a row within which no client takes part twice; None: nothing of the kind is kept."""
+    def min_separation(self) -> int | None:
+        """Number of rounds in a row within which no client takes part twice; None if the sampler keeps no such limit."""
         return None
 
     @abstractmethod
     def draw(self, clients: int, before: Sequence[Drawn], generator: np.random.Generator) -> Drawn:
-        """The cohort of one round, ascending; it may be empty, and depends on no data.
+        """The cohort of one round, in ascending order; it may be empty, and must not depend on the data.
 
         Args:
-            clients: K, how many there are.
+            clients: K, the number of clients.
             before: the cohorts of all earlier rounds.
-            generator: this round's own randomness.
+            generator: random generator of this round alone.
         """
 
     @abstractmethod
     def words(self) -> str:
-        """Who takes part in a round, for the page."""
+        """Description of the sampling for the page."""
 
 
 def draw_cohorts(sampler: CohortSampler, clients: int, rounds: int, seed: Seed) -> tuple[Drawn, ...]:
     """The cohorts of all rounds.
 
     Args:
-        sampler: how they are drawn.
-        clients: K, how many clients there are.
-        rounds: how many cohorts.
-        seed: round r draws from ``seed / r``.
+        sampler: draws the cohorts.
+        clients: K, the number of clients.
+        rounds: number of cohorts.
+        seed: root of the randomness; round r draws from ``seed / r``.
     """
     drawn: list[Drawn] = []
     for number in range(rounds):

@@ -1,4 +1,4 @@
-"""Cohorts of everybody."""
+"""Full participation: every cohort holds all clients."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class All(CohortSampler):
     accounted: ClassVar[Literal["all"]] = "all"
 
     def expected(self, clients: int) -> int:
-        """All of them."""
+        """The number of all clients."""
         return clients
 
     def draw(self, clients: int, before: Sequence[Drawn], generator: np.random.Generator) -> Drawn:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""Cohorts of a fixed size."""
+"""Fixed-size sampling of cohorts, without replacement."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Fixed(CohortSampler):
     size: PositiveInt
 
     def expected(self, clients: int) -> int:  # noqa: ARG002
-        """The same number every time."""
+        """The fixed size of a cohort."""
         return self.size
 
     def draw(self, clients: int, before: Sequence[Drawn], generator: np.random.Generator) -> Drawn:  # noqa: ARG002

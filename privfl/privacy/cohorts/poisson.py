@@ -1,4 +1,4 @@
-"""Poisson cohorts."""
+"""Poisson sampling of cohorts."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from privfl.privacy.cohorts import CohortSampler, Drawn
 
 
 class Poisson(CohortSampler):
-    """A Poisson sample: every client takes part independently; ``size`` is the expected number. A cohort may be empty."""
+    """Poisson sampling: every client takes part independently; ``size`` is the expected number. A cohort may be empty."""
 
     accounted: ClassVar[Literal["poisson"]] = "poisson"
 
     size: PositiveInt
 
     def expected(self, clients: int) -> int:  # noqa: ARG002
-        """On average."""
+        """The expected size of a cohort."""
         return self.size
 
     def largest(self, clients: int) -> int:
-        """Everybody may come."""
+        """The number of all clients, since all of them may come."""
         return clients
 
     def draw(self, clients: int, before: Sequence[Drawn], generator: np.random.Generator) -> Drawn:  # noqa: ARG002

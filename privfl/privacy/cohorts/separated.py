@@ -1,4 +1,4 @@
-"""Cohorts in which no client takes part twice within so many rounds."""
+"""Cohorts with a minimum separation: no client takes part twice within a number of rounds in a row."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ class Separated(CohortSampler):
     separation: PositiveInt
 
     @property
-    def apart(self) -> int:
-        """The separation."""
+    def min_separation(self) -> int:
+        """The separation of the settings."""
         return self.separation
 
     def expected(self, clients: int) -> int:  # noqa: ARG002
-        """The same number every time."""
+        """The fixed size of a cohort."""
         return self.size
 
     def check(self, clients: int) -> None:

@@ -66,7 +66,7 @@ class Contribution:
     """A client's message of one round, and facts about it.
 
     Args:
-        delta_D: the message, a vector in the layout of :meth:`Plan.wire`.
+        delta_D: the message, a vector in the layout of :meth:`Plan.message_layout`.
         within: whether the update was within the norm; known to the simulation only.
         event: the event that the plan spent on it; None if it spent none.
     """
@@ -246,17 +246,17 @@ class Plan(ABC):
         return {}
 
     @property
-    def entry(self) -> float | None:
+    def count_entry(self) -> float | None:
         """Size of the entry that every client appends to its update, and that must arrive unchanged; None: there is none."""
         return None
 
-    def wire(self, layout: Layout) -> Layout:
-        """Names and shapes of a client's message: the update, and the count if there is an :attr:`entry`."""
-        return layout if self.entry is None else layout.followed_by("count")
+    def message_layout(self, layout: Layout) -> Layout:
+        """Names and shapes of a client's message: the update, and the count if there is an :attr:`count_entry`."""
+        return layout if self.count_entry is None else layout.followed_by("count")
 
     def seen(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         """The server's view of the messages, by name, split into updates of length D and counts."""
-        if self.entry is None:
+        if self.count_entry is None:
             return seen
         apart = {"sum_D": "count", "updates_KD": "counts_K"}
         found = {name: value[..., :-1] if name in apart else value for name, value in seen.items()}
@@ -285,7 +285,7 @@ class Plan(ABC):
 
         Args:
             rounding: largest L2 distance by which the aggregator's encoding may move an update.
-            carried: whether the sum keeps :attr:`entry` unchanged.
+            carried: whether the sum keeps :attr:`count_entry` unchanged.
 
         Raises:
             ConfigError: names the setting, and the change to make.
@@ -433,6 +433,6 @@ def require_planned(done: Event | None, planned: Event | None, whose: str) -> No
     Raises:
         PrivacyError: the two events differ.
     """
-    same = done.but_for_norm() == planned.but_for_norm() if done is not None and planned is not None else done is planned
+    same = done.without_norm() == planned.without_norm() if done is not None and planned is not None else done is planned
     if not same:
         raise PrivacyError(f"{whose}: {done} was done, but {planned} was planned; nothing was sent")

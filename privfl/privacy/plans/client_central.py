@@ -23,10 +23,10 @@ from privfl.seeding import Seed
 from privfl.tables import Frozen, contradiction, narrow
 from privfl.vectors import Layout
 
-_FEWEST_COUNTED = 20
+_COUNT_NOISE_DIVISOR = 20
 """The standard deviation of the noise on the count is the cohort over this (Andrew 2021, section 3.1)."""
 
-_COUNTED = 0.5
+_COUNT_ENTRY = 0.5
 """Largest absolute entry of a client in the count, which is b_k − 1/2 (Andrew 2021, section 3.1)."""
 
 
@@ -84,10 +84,10 @@ class CentralPlan(ClientPlan):
     trusts_server: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if self.noise_multiplier is not None and self.adaptive is not None and self.noise_multiplier >= 2 * self._wide_count:
+        if self.noise_multiplier is not None and self.adaptive is not None and self.noise_multiplier >= 2 * self._count_noise:
             raise ConfigError(
-                f"privacy.noise_multiplier = {self.noise_multiplier:g}: the count of an adaptive norm alone spends more; "
-                f"must be below {2 * self._wide_count:g}, a tenth of the cohort: allow a larger ε or cohort, or clip 'flat'"
+                f"privacy.noise_multiplier = {self.noise_multiplier:g}: must be below {2 * self._count_noise:g}, a tenth of "
+                "the cohort, since the count of an adaptive norm alone spends more; allow a larger ε or cohort, or clip 'flat'"
             )
 
     @property
@@ -120,9 +120,9 @@ class CentralPlan(ClientPlan):
         return replace(self, adaptive=None).calibrated(noise_multiplier)
 
     @property
-    def _wide_count(self) -> float:
+    def _count_noise(self) -> float:
         """σ_b, noise on the count, for the cohort for which the noise is chosen."""
-        return (self.imagined.cohort if self.imagined is not None else self.size) / _FEWEST_COUNTED
+        return (self.imagined.cohort if self.imagined is not None else self.size) / _COUNT_NOISE_DIVISOR
 
     def planned(self, size: int = 0) -> CohortSum:  # noqa: ARG002
         """The event of a round, with the norm of the first round."""
@@ -142,16 +142,16 @@ class CentralPlan(ClientPlan):
         return {"norm": torch.tensor(self.max_update_norm, dtype=torch.float64, device=device)}
 
     @property
-    def entry(self) -> float | None:
+    def count_entry(self) -> float | None:
         """1/2 if the norm adapts, which is the largest absolute entry of a client in the count; else None."""
-        return None if self.adaptive is None else _COUNTED
+        return None if self.adaptive is None else _COUNT_ENTRY
 
     def at_client(self, delta_D: Tensor, layout: Layout, state: PlanState, stream: Seed, rounding: float = 0.0) -> Contribution:
         """One client's clipped update; if the norm adapts, followed by ±1/2 for within the norm or not."""
         clipped = super().at_client(delta_D, layout, state, stream, rounding)
-        if self.entry is None:
+        if self.count_entry is None:
             return clipped
-        counted = clipped.delta_D.new_tensor([self.entry if clipped.within else -self.entry])
+        counted = clipped.delta_D.new_tensor([self.count_entry if clipped.within else -self.count_entry])
         return replace(clipped, delta_D=torch.cat([clipped.delta_D, counted]))
 
     def at_server(
@@ -162,7 +162,7 @@ class CentralPlan(ClientPlan):
         stream: Seed,
     ) -> Release:
         """See :class:`Plan`."""
-        norm, sum_D = self._norm(state), total.sum_D if self.entry is None else total.sum_D[:-1]
+        norm, sum_D = self._norm(state), total.sum_D if self.count_entry is None else total.sum_D[:-1]
         event = self._event(norm)
         noised_D = noised(sum_D, self._update_noise() * self.scale, norm, stream / "noise", self.randomness)
         require_noise(noised_D - sum_D, event.noise_multiplier * event.max_update_norm)
@@ -172,8 +172,8 @@ class CentralPlan(ClientPlan):
         if self.adaptive is None:
             return state
         # The clipping norm of the count is the largest absolute entry of one client.
-        multiplier = self._wide_count / _COUNTED * self.scale
-        noisy = noised(count_1, multiplier, _COUNTED, stream / "count", self.randomness)[0]
+        multiplier = self._count_noise / _COUNT_ENTRY * self.scale
+        noisy = noised(count_1, multiplier, _COUNT_ENTRY, stream / "count", self.randomness)[0]
         # b̃ = (Σ (b_k − 1/2) + N(0, σ_b²)) / m + 1/2;  C ← C exp(−η (b̃ − γ))
         share = noisy / self.size + 0.5
         return {"norm": state["norm"] * torch.exp(-self.adaptive.lr * (share - self.adaptive.quantile))}
@@ -186,7 +186,7 @@ class CentralPlan(ClientPlan):
             noise_multiplier=self._update_noise() * self.scale,
             max_update_norm=norm,
             denominator=self.size,
-            count_noise=self._wide_count * self.scale if self.adaptive is not None else None,
+            count_noise=self._count_noise * self.scale if self.adaptive is not None else None,
         )
 
     def _update_noise(self) -> float:
@@ -194,7 +194,7 @@ class CentralPlan(ClientPlan):
         if self.adaptive is None:
             return self._noise()
         # z_Δ = (z⁻² − (2σ_b)⁻²)^(−1/2)
-        return float((self._noise() ** -2 - (2 * self._wide_count) ** -2) ** -0.5)
+        return float((self._noise() ** -2 - (2 * self._count_noise) ** -2) ** -0.5)
 
 
 class ImaginedPopulation(Frozen):
@@ -234,7 +234,7 @@ class ClientCentral(ClientSettings):
         cohort = config.cohort
         if getattr(cohort, "accounted", None) is None:
             raise contradiction(
-                "cohort.kind", cohort.kind, "cohorts of 'client_central' are drawn in secret: set 'poisson', 'fixed' or 'all'"
+                "cohort.kind", cohort.kind, "'client_central' draws cohorts in secret; set 'poisson', 'fixed' or 'all'"
             )
         if self.imagined is None:
             return
@@ -243,7 +243,7 @@ class ClientCentral(ClientSettings):
             raise contradiction(
                 "privacy.imagined.cohort",
                 self.imagined.cohort,
-                "an imagined cohort stands for a smaller 'poisson' one; set cohort.kind and cohort.size so",
+                "must be at least as large as a 'poisson' cohort; set cohort.kind = 'poisson', or lower cohort.size",
             )
 
     def check_clients(self, config: ExperimentConfig, clients: int) -> None:
@@ -270,18 +270,18 @@ class ClientCentral(ClientSettings):
 
     def words(self, sampler: str) -> PlanWords:
         """See :class:`PlanSettings`."""
-        public = "How many clients there are, and the settings of the run. Who took part in which round is not: keep it secret."
+        public = "The number of clients, and the settings of the run. The cohort of each round is not public: keep it secret."
         if sampler == "all":
-            public = "How many clients there are, that all of them take part in every round, and the settings of the run."
+            public = "The number of clients, that all of them take part in every round, and the settings of the run."
         if self.clipping.kind == "adaptive":
             return PlanWords(
-                noise="Each client's whole update is clipped to an L2 norm that begins at {clip}; the server adds Gaussian "
-                "noise to their sum and to the count that moves the norm, which cost as much together as noise of standard "
-                "deviation {noise} × the norm would on the sum alone, and divides by a fixed number.",
+                noise="Each client's whole update is clipped to an L2 norm that begins at {clip}. The server adds Gaussian "
+                "noise to their sum and to the count that moves the norm, and divides by a fixed number. Together the two "
+                "cost as much as noise of standard deviation {noise} × the norm on the sum alone.",
                 public=public,
             )
         return PlanWords(
-            noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise of standard "
+            noise="Each client's whole update is clipped to L2 norm {clip}. The server adds Gaussian noise of standard "
             "deviation {noise} × {clip} to their sum, and divides by a fixed number.",
             public=public,
         )

@@ -98,8 +98,8 @@ class DistributedPlan(PublicCohortPlan):
                 renyi.tau(event.variance, event.survivors)
             except PrivacyError:
                 raise ConfigError(
-                    f"privacy.noise_multiplier = {self.noise_multiplier:g}: a share of discrete Gaussian noise has a variance "
-                    f"of {event.variance:.3g} on the grid, at least 0.25 is needed; raise it or privacy.bits, or take 'skellam'"
+                    f"privacy.noise_multiplier = {self.noise_multiplier:g}: a share of discrete Gaussian noise has variance "
+                    f"{event.variance:.3g} on the grid, must be at least 0.25; raise it or privacy.bits, or set 'skellam'"
                 ) from None
         super().require_possible(rounding, carried)
 
@@ -123,7 +123,7 @@ class ClientDistributed(ClientSettings):
             raise contradiction(
                 "aggregator.kind",
                 config.aggregator.kind,
-                "a share of the noise protects inside a sum only; set aggregator.kind = 'secure_sum', "
+                "a share of noise protects only inside a secure sum; set aggregator.kind = 'secure_sum', "
                 "or privacy.kind = 'client_local'",
             )
         super().check(config)
@@ -155,6 +155,6 @@ class ClientDistributed(ClientSettings):
         """See :class:`PlanSettings`."""
         return PlanWords(
             noise="Each client clips its whole update to L2 norm {clip} and adds a share of integer noise, inside "
-            "secure aggregation; the shares that are certain add up to {noise} × {clip}.",
+            "secure aggregation. The shares that are certain to be added have standard deviation {noise} × {clip} together.",
             public=PUBLIC_COHORT,
         )

@@ -138,40 +138,40 @@ class ClientDpftrl(ClientSettings):
     def check(self, config: ExperimentConfig) -> None:
         """See :class:`PlanSettings`."""
         super().check(config)
-        apart: int | None = getattr(config.cohort, "apart", None)
-        if apart is None:
+        min_separation: int | None = getattr(config.cohort, "min_separation", None)
+        if min_separation is None:
             raise contradiction(
                 "cohort.kind",
                 config.cohort.kind,
                 "'client_dpftrl' needs a minimum separation: set cohort.kind = 'separated'",
             )
         if self.randomness == "secure":
-            allowed = "correlated noise lies on no grid; set 'seeded', or take 'client_central'"
+            allowed = "correlated noise is not on a grid; set 'seeded', or privacy.kind = 'client_central'"
             raise contradiction("privacy.randomness", "secure", allowed)
-        if self.bands is not None and (self.factorization == "tree" or self.bands > apart):
+        if self.bands is not None and (self.factorization == "tree" or self.bands > min_separation):
             raise contradiction(
                 "privacy.bands",
                 self.bands,
-                f"must be at most cohort.separation = {apart}, and absent with factorization = 'tree'",
+                f"must be at most cohort.separation = {min_separation}, and absent with factorization = 'tree'; lower it",
             )
 
     def plan(self, config: ExperimentConfig, federation: Federation) -> DpftrlPlan:
         """See :class:`PlanSettings`."""
         cohort = narrow(config.cohort, CohortSampler)
-        assert cohort.apart is not None, "check() sees to it"
+        assert cohort.min_separation is not None, "check() sees to it"
         return DpftrlPlan(
             **self.shared(),
             factorization=self.factorization,
-            bands=self.bands or cohort.apart,
+            bands=self.bands or cohort.min_separation,
             rounds=config.rounds,
-            separation=cohort.apart,
+            separation=cohort.min_separation,
             size=cohort.expected(federation.clients),
         )
 
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
         """See :class:`PlanSettings`."""
         return PlanWords(
-            noise="Each client's whole update is clipped to L2 norm {clip}; the server adds Gaussian noise to their sum "
-            "that is correlated over rounds, made from independent noise of standard deviation {noise} × {clip}.",
+            noise="Each client's whole update is clipped to L2 norm {clip}. The server adds Gaussian noise to their sum. "
+            "It is correlated over rounds, and made from independent noise of standard deviation {noise} × {clip}.",
             public=PUBLIC_COHORT,
         )

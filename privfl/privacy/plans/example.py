@@ -129,7 +129,7 @@ class Example(PromiseSettings):
             raise contradiction(
                 "training.max_grad_norm",
                 norm,
-                "privacy.kind = 'example' clips each example's gradient to privacy.max_grad_norm already; take it away",
+                "must be absent, as privacy.kind = 'example' clips each example's gradient to privacy.max_grad_norm; remove it",
             )
 
     def check_data(self, clients: int, examples: int) -> None:  # noqa: ARG002
@@ -158,7 +158,7 @@ class Example(PromiseSettings):
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
         """See :class:`PlanSettings`."""
         return PlanWords(
-            noise="Each example's gradient is clipped to L2 norm {clip}; Gaussian noise of standard deviation {noise} × {clip} "
-            "is added to each step's sum, by the client itself.",
-            public="How many examples each client has, who takes part in which round, and the settings of the run.",
+            noise="Each example's gradient is clipped to L2 norm {clip}. The client adds Gaussian noise of standard deviation "
+            "{noise} × {clip} to the sum of each step.",
+            public="The number of examples of each client, the cohort of each round, and the settings of the run.",
         )

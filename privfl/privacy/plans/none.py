@@ -37,7 +37,7 @@ class NoPlan(Plan):
         Raises:
             PrivacyError: always.
         """
-        raise PrivacyError("privacy.kind = 'none': nothing is promised, so no round spends anything")
+        raise PrivacyError("privacy.kind = 'none': nothing is promised, so no round has an event; set privacy.kind = 'example'")
 
     def accounts(self, cohort: object) -> tuple[Account, ...]:  # noqa: ARG002
         """No accounts."""

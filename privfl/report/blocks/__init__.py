@@ -1,7 +1,7 @@
-"""SHELF of blocks: what each kind of finding shows on the page, in a comparison and on a terminal.
+"""SHELF of blocks: each shows one kind of finding on the page, in a comparison and on a terminal.
 
 A block has the name of the question whose findings it shows: ``membership`` for
-:mod:`privfl.auditing.questions.membership`. The block of a question of your own is a class in the question's module.
+:mod:`privfl.auditing.questions.membership`. If you add a question in your own module, put its block there too.
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from privfl.auditing.questions import Finding
 from privfl.errors import ConfigError
 from privfl.records import PrivacyResult
 from privfl.report.drawing import Drawing
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 
-Tagged = Sequence[tuple[str, Run]]
-"""Runs, each with the letter by which figures and tables speak of it."""
+TaggedRuns = Sequence[tuple[str, RunRecords]]
+"""Runs, each with the letter that names it in figures and tables."""
 
 Cell = tuple[str, str]
-"""A figure, and the interval or terms beneath it."""
+"""The value in a cell of a table, and the interval or terms beneath it."""
 
 
 @dataclass(frozen=True)
 class Headline:
-    """One figure: what it is called, its value, its interval or terms, and how to read it."""
+    """A headline figure: its label, its value, its interval or terms, and a sentence on how to read it."""
 
     label: str
     value: str
@@ -41,7 +41,10 @@ class Headline:
 
 @dataclass(frozen=True)
 class Section:
-    """A finding's part of a page: a Jinja template that may use the macros of ``parts.html.j2``, and what it is filled with."""
+    """A finding's section of the page: a Jinja template, its variables, and its figures.
+
+    The template may import the macros of ``parts.html.j2``.
+    """
 
     template: str
     parts: Mapping[str, Any]
@@ -50,7 +53,7 @@ class Section:
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a comparison: its heading, its shorter heading on a small screen, and the cell of one run."""
+    """A column of a comparison: its heading, its short label for a small screen, and the cell of one run."""
 
     heading: str
     label: str
@@ -58,39 +61,42 @@ class Column:
 
 
 class Block(Item, ABC):
-    """The contract. ``promise`` is what the run promises against the finding's adversary; None if it promises nothing."""
+    """The contract of blocks.
+
+    ``promise`` is the differential privacy that the run promises against the finding's adversary; None if there is none.
+    """
 
     @abstractmethod
     def headlines(self, finding: Finding, promise: PrivacyResult | None) -> list[Headline]:
-        """The figures that the finding comes down to."""
+        """Return the headline figures of the finding."""
 
     @abstractmethod
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
-        """What a reader must know before any figure; empty if all is well."""
+        """Return the warnings that stand above all figures; empty if there are none."""
 
     @abstractmethod
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:
-        """Its part of the page."""
+        """Return the finding's section of the page."""
 
     @abstractmethod
     def measured(self, finding: Finding) -> str:
-        """One or two sentences for the table of adversaries."""
+        """Return the result in one or two sentences, for the table of adversaries."""
 
     @abstractmethod
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
-        """Its cells in the row of a run; None: in that run nothing was found, but another run has such a finding."""
+        """Return the columns of a run in a comparison; ``finding`` is None if only other runs have such a finding."""
 
     @abstractmethod
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:
-        """Its figures in a comparison of runs, not all of which need have such a finding."""
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
+        """Return the figures in a comparison of runs; some of the runs may lack such a finding."""
 
     @abstractmethod
     def table(self, finding: Finding) -> Table:
-        """All of it, for a terminal."""
+        """Return the complete finding as a table for a terminal."""
 
 
 def block_of(question: str) -> Block | None:
-    """The block of that question's findings; None if the question is somebody's own and has none, or is not here."""
+    """Return the block for a question's findings; None if its module defines none or is not installed."""
     try:
         found: Block = SHELVES["block"].find(question)(kind=question)
     except ConfigError:
@@ -99,6 +105,6 @@ def block_of(question: str) -> Block | None:
 
 
 def shown(findings: Sequence[Finding]) -> list[tuple[Block, Finding]]:
-    """The findings that have a block, each with it."""
+    """Return the findings that have a block, each with its block."""
     pairs = [(block_of(finding.question), finding) for finding in findings]
     return [(found, finding) for found, finding in pairs if found is not None]

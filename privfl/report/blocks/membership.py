@@ -1,4 +1,4 @@
-"""What membership attacks found: the ROC, the best attack at 1 % FPR, and the ε that its guesses refute."""
+"""Block for membership inference: the ROC, the best attack's TPR at 1 % FPR, and the ε that its guesses refute."""
 
 from __future__ import annotations
 
@@ -13,18 +13,20 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
-from privfl.report.curves import PERCENT, scaled_by
-from privfl.report.drawing import MUTED, SERIES, Drawing, blank, finish, labelled, run_marker
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.curves import PERCENT, format_metric_axis
+from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
 from privfl.report.wording import (
-    HARD,
-    SPACE,
+    NBSP,
+    NNBSP,
+    adversary_name,
     attack_name,
     axis_of,
-    better,
-    capital,
+    better_direction,
+    capitalize,
     count,
     epsilon,
+    interval_and_level,
     level,
     listing,
     measured,
@@ -35,7 +37,6 @@ from privfl.report.wording import (
     rounds_read,
     scientific,
 )
-from privfl.report.wording import interval as both_ends
 
 LOW_FPR: Final = roc.LOW_FPR
 
@@ -50,7 +51,7 @@ class Membership(Block):
         return [_attack(_narrow(finding)), _measured(_narrow(finding), promise)]
 
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
-        """See :class:`privfl.report.blocks.Block`: a promise that the finding contradicts."""
+        """See :class:`privfl.report.blocks.Block`: warns if the finding contradicts the promise."""
         finding = _narrow(finding)
         if promise is None:
             return []
@@ -70,7 +71,7 @@ class Membership(Block):
         return found
 
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:
-        """See :class:`privfl.report.blocks.Block`: the ROC and a table of all variants."""
+        """See :class:`privfl.report.blocks.Block`: the ROC, and a table of all variants."""
         finding = _narrow(finding)
         drawing = roc.drawing(finding, promise)
         parts = {
@@ -78,7 +79,7 @@ class Membership(Block):
             "roc": drawing,
             "attacks": _rows(finding),
             "rates": [rate(at.fpr) for at in finding.attacks[0].rates],
-            "title": "" if finding.adversary == "external" else f"By the {_who(finding.adversary)}",
+            "title": "" if finding.adversary == "external" else f"By the {adversary_name(finding.adversary)}",
             "has": _has(finding),
             "prose": _prose(finding),
         }
@@ -97,7 +98,8 @@ class Membership(Block):
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """See :class:`privfl.report.blocks.Block`: the best attack's TPR, and the ε that it refutes."""
-        by, against = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f" against the {_who(adversary)}")
+        name = adversary_name(adversary)
+        by, against = ("", "") if adversary == "external" else (f" by the {name}", f" against the {name}")
         found: Cell = ("not measured", "")
         measured: Cell = ("not measured", "")
         if finding is not None:
@@ -111,8 +113,8 @@ class Membership(Block):
             Column(f"measured ε{against}", f"measured ε{against}", measured),
         ]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:
-        """See :class:`privfl.report.blocks.Block`: the runs' metric against what the best attack found, if any was resolved."""
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
+        """See :class:`privfl.report.blocks.Block`: the metric against the best attack's TPR; none if no TPR is resolvable."""
         found = {}
         for tag, run in runs:
             finding = run.finding(self.kind, adversary)
@@ -124,16 +126,17 @@ class Membership(Block):
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
-        rounds = finding.made_by().get(finding.best.attack, ())
-        title = f"{finding.question}, by the {_who(finding.adversary)}, from {rounds_read(rounds)}{_further(finding)}"
+        rounds = finding.rounds_by_attack().get(finding.best.attack, ())
+        name = adversary_name(finding.adversary)
+        title = f"{finding.question}, by the {name}, from {rounds_read(rounds)}{_further_rounds(finding)}"
         table = Table(
             "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
         )
         for attack in finding.attacks:
             at = roc.rate_at(attack.rates, LOW_FPR)
-            found = roc.found_by(attack, at, finding) if at else None
-            tpr = found.figure.tpr if found else None
-            half = " (best; of the half that did not choose it)" if found and found.of_all else ""
+            found = roc.shown_rate(attack, at, finding) if at else None
+            tpr = found.rate.tpr if found else None
+            half = " (best; on the half not used to choose it)" if found and found.of_all else ""
             table.add_row(
                 attack_name(attack.attack, attack.variant),
                 f"{attack.auc.value:.3f}",
@@ -149,10 +152,6 @@ def _narrow(finding: Finding) -> MembershipFinding:
     return finding
 
 
-def _who(adversary: Adversary) -> str:
-    return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
-
-
 def _best_rate(finding: MembershipFinding) -> RateAt | None:
     return roc.rate_at(finding.best.rates, LOW_FPR)
 
@@ -166,27 +165,28 @@ def _tpr(finding: MembershipFinding) -> Interval | None:
 
 
 def attack_label(adversary: Adversary = "external") -> str:
-    """The label of the best attack's headline."""
-    by = "" if adversary == "external" else f" by the {_who(adversary)}"
-    return f"Best attack{by}: TPR at 1{SPACE}%{HARD}FPR"
+    """Return the label of the best attack's headline."""
+    by = "" if adversary == "external" else f" by the {adversary_name(adversary)}"
+    return f"Best attack{by}: TPR at 1{NNBSP}%{NBSP}FPR"
 
 
 def _attack(finding: MembershipFinding) -> Headline:
     label, best = attack_label(finding.adversary), finding.best
     name = attack_name(best.attack, best.variant)
     origin = (
-        f"By {name}: chosen on one half of the candidates and measured on the other, {count(best.candidates)} examples."
+        f"The attack is {name}, chosen on one half of the candidates and measured on the other, "
+        f"{count(best.candidates)} examples."
         if len(finding.attacks) > 1
-        else f"By {name}, on {count(best.candidates)} examples."
+        else f"The attack is {name}, measured on {count(best.candidates)} examples."
     )
     found = _best_rate(finding)
     if found is None or found.tpr is None:
         reason = (found.reason if found else None) or "that rate was not measured"
         return Headline(
-            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} Too few non-members to tell."
+            label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} There are too few non-members to tell."
         )
     if found.tpr.low > _highest_fpr(best.candidates - found.tpr.n):
-        verdict = "The interval lies above that, by more than the threshold's own error: the model leaks who was a member."
+        verdict = "The interval lies above that by more than the threshold's own error: the model leaks who was a member."
         if finding.adversary != "external":
             verdict = verdict.replace("the model leaks", "the rounds leak")
     elif found.tpr.low > LOW_FPR:
@@ -194,70 +194,71 @@ def _attack(finding: MembershipFinding) -> Headline:
     elif found.tpr.high < LOW_FPR:
         verdict = "This attack does worse than guessing."
     else:
-        verdict = "The interval holds that figure: no leak is shown."
+        verdict = "The interval contains that figure: no leak is shown."
     sentence = (
-        f"The share of members it finds when it accuses 1 non-member in 100 falsely; guessing finds 1{SPACE}%. {verdict} "
+        f"The share of members that it finds if it falsely accuses 1 non-member in 100; guessing finds 1{NNBSP}%. {verdict} "
         f"{origin}"
     )
-    return Headline(label, percent(found.tpr.value, 2), both_ends(found.tpr, 2), sentence)
+    return Headline(label, percent(found.tpr.value, 2), interval_and_level(found.tpr, 2), sentence)
 
 
 def _highest_fpr(nonmembers: int) -> float:
-    """The upper limit of the rate of false accusations at a threshold that was set for 1 % on so many non-members."""
+    """Return the upper confidence limit of the FPR at a threshold set for 1 % on that many non-members."""
     return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
 
 
 def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Headline:
-    label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {_who(finding.adversary)}"
+    label = "Measured ε" if finding.adversary == "external" else f"Measured ε against the {adversary_name(finding.adversary)}"
     best = finding.best
-    terms = f"with {level(best.level)} confidence, at δ{HARD}={HARD}{scientific(best.delta) if best.delta else 0}"
+    terms = f"with {level(best.level)} confidence, at δ{NBSP}={NBSP}{scientific(best.delta) if best.delta else 0}"
     if best.epsilon_lower <= 0:
         sentence = "The best attack's guesses refute no ε at all. That is no proof of privacy: a better attack may find more."
         return Headline(label, "ε ≥ 0", terms, f"{sentence} {_ceiling(finding, promise)}")
-    sentence = f"From the best attack's guesses: a promise of any ε below {epsilon(best.epsilon_lower)} is refuted."
+    sentence = f"The best attack's guesses refute a promise of any ε below {epsilon(best.epsilon_lower)}."
     if promise is not None:
         against = f" of {epsilon(promise.attack_epsilon)}{_of_replacement(promise)}" if _of_replacement(promise) else ""
         sentence += (
             f" That contradicts the promise{against}."
             if best.epsilon_lower > promise.attack_epsilon
-            else f" What lies between it and the promised ε{against}, stronger attacks might find."
+            else f" A stronger attack might find any value up to the promised ε{against}."
         )
     return Headline(label, f"ε ≥ {epsilon(best.epsilon_lower)}", terms, f"{sentence} {_ceiling(finding, promise)}")
 
 
 def _ceiling(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
-    """The most that so many guesses could have shown, and whether that reaches the promise."""
+    """Say which ε the audit would show if all guesses were right, and whether it could contradict the promise."""
     most = finding.best.epsilon_ceiling
-    sentence = f"Had every guess been right, the audit would show ε{HARD}≥{HARD}{epsilon(most)}"
+    sentence = f"If every guess were right, the audit would show ε{NBSP}≥{NBSP}{epsilon(most)}"
     if promise is not None and most <= promise.attack_epsilon:
         return f"{sentence}: so few candidates cannot contradict the promise."
     return f"{sentence}, and never more."
 
 
 def _of_replacement(promise: PrivacyResult) -> str:
-    """The change that attacks are compared under, if it is not that of the headline."""
-    return "" if promise.attack_relation == promise.relation else " for a client's update that is replaced by another"
+    """Name the neighbouring relation that attacks are compared under, if the headline uses another."""
+    return "" if promise.attack_relation == promise.relation else " for the replacement of a client's update by another"
 
 
 # --- the section ------------------------------------------------------------------------------------------------------
 
 
 def _has(finding: MembershipFinding) -> str:
-    """What an attack was given, as half a sentence."""
+    """Name the information that the attacks had, as a part of a sentence."""
     if finding.adversary == "external":
         return "the final\nmodel"
     rounds = sorted({number for attack in finding.attacks for number in attack.rounds})
-    return f"what the {_who(finding.adversary)} saw ({rounds_read(tuple(rounds))}){_further(finding)}"
+    name = adversary_name(finding.adversary)
+    return f"all that the {name} saw ({rounds_read(tuple(rounds))}){_further_rounds(finding)}"
 
 
-def _further(finding: MembershipFinding) -> str:
-    """The rounds that a malicious server asked for, as the end of a sentence; nothing if there were none."""
+def _further_rounds(finding: MembershipFinding) -> str:
+    """Name the additional rounds that a malicious server requested, as the end of a sentence; empty if there were none."""
     most = max((attack.asked for attack in finding.attacks), default=0)
     return f" and from up to {plural(most, 'round')} more that it asked for, which the ledger does not price" if most else ""
 
 
 def _prose(finding: MembershipFinding) -> str:
-    """What was judged, if it was no run."""
+    """Describe the candidates of a model trained outside privfl; empty for a run."""
     if not isinstance(finding, OutsideFinding):
         return ""
     shadows = f", beside the outputs of {plural(finding.shadow_models, 'shadow model')}" if finding.shadow_models else ""
@@ -268,7 +269,7 @@ def _prose(finding: MembershipFinding) -> str:
 
 
 def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
-    """One row for each variant, as (figure, what it stands on) pairs."""
+    """Return a row for each variant; most of its cells are pairs of a value and its interval."""
     best = (finding.best.attack, finding.best.variant)
     return [
         {
@@ -278,19 +279,19 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
             "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
             "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
             "balanced": (percent(attack.balanced_accuracy), ""),
-            "rates": [_cell(roc.found_by(attack, at, finding)) for at in attack.rates],
+            "rates": [_cell(roc.shown_rate(attack, at, finding)) for at in attack.rates],
         }
         for attack in sorted(finding.attacks, key=lambda attack: attack.attack)
     ]
 
 
-def _cell(found: roc.Found) -> Cell:
-    value, under = _share(found.figure)
+def _cell(found: roc.ShownRate) -> Cell:
+    value, under = _share(found.rate)
     if found.of_all is None:
         return value, under
     everybody, interval = _share(found.of_all)
-    # Line by line: in one the table would be wider than the page.
-    lines = (under, "on the half that", "did not choose it;", f"on all: {everybody}", interval)
+    # Several short lines, since one long line would make the table wider than the page.
+    lines = (under, "on the half not used", "to choose it;", f"on all: {everybody}", interval)
     return value, "\n".join(line for line in lines if line)
 
 
@@ -306,9 +307,9 @@ _TEMPLATE: Final = """\
 {% if prose %}
 <p class="prose">{{ prose }}</p>
 {% else %}
-<p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples, for each of which a fair coin
-decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. It has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
-trained in the same way{% endif %}, and says who was a member.</p>
+<p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples. For each of them a fair coin
+decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. The attack has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
+trained in the same way{% endif %}, and says which examples were members.</p>
 {% endif %}
 <div class="beside">
 {{ figure(roc, captioned=false) }}
@@ -329,17 +330,17 @@ trained in the same way{% endif %}, and says who was a member.</p>
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the choosing half{% endif %}</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the half used to choose it{% endif %}</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
 {% endfor %}
 </tbody>
 </table>
-<p class="note">On all candidates, with 95 % intervals{% if attacks | length > 1 %}, but for the best attack's
-figure in the headline: it was chosen on one half of the candidates, and what it finds is measured on the other{% endif %}. The balanced
-accuracy is of one half, at the threshold that was best on the other, and has no interval. Knowing nothing gives an AUC of 0.5, a balanced
-accuracy of 50 %, and finds as large a share of members as it accuses of non-members.</p>
+<p class="note">Rates are measured on all candidates, with 95 % intervals.{% if attacks | length > 1 %} The best attack is an exception: it was
+chosen on one half of the candidates, and its rate in the headline is measured on the other.{% endif %} The balanced accuracy is measured on
+one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
+equal to the FPR.</p>
 </div>
 """  # noqa: E501
 
@@ -347,9 +348,9 @@ accuracy of 50 %, and finds as large a share of members as it accuses of non-mem
 # --- several runs -----------------------------------------------------------------------------------------------------
 
 
-def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adversary) -> Drawing:
-    figure, axes = blank(height=250)
-    headline = runs[0][1].headline
+def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: Adversary) -> Drawing:
+    figure, axes = empty_figure(height=250)
+    headline = runs[0][1].headline_metric
     shown = []
     for index, (tag, run) in enumerate(runs):
         if tag not in found:
@@ -357,17 +358,19 @@ def _against_accuracy(runs: Tagged, found: dict[str, Interval], adversary: Adver
         tpr, quality = found[tag], run.result.evaluation.headline
         shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
         axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
-        run_marker(axes, tpr.value, quality, tag, index)
+        draw_run(axes, tpr.value, quality, tag, index)
     axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.set_xlim(left=0)
     axes.annotate(
         "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
         color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
     )  # fmt: skip
-    labelled(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
+    label_axes(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
     axes.xaxis.set_major_formatter(PERCENT)
-    scaled_by(axes, headline)
-    by, suffix = ("", "") if adversary == "external" else (f" by the {_who(adversary)}", f"_{adversary}")
-    alt = f"Test {headline.title} against what the best attack{by} found. {'; '.join(shown)}."
-    caption = f"{better(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    return finish(figure, f"leakage{suffix}", f"{capital(headline.title)} and what was found{by}", alt, caption)
+    format_metric_axis(axes, headline)
+    by, suffix = ("", "") if adversary == "external" else (f" by the {adversary_name(adversary)}", f"_{adversary}")
+    alt = f"Test {headline.title} against the TPR of the best attack{by}. {'; '.join(shown)}."
+    caption = (
+        f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
+    )
+    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and leakage{by}", alt, caption)

@@ -1,4 +1,4 @@
-"""The finding of reconstruction attacks: true and reconstructed inputs side by side, how like they are, and chance."""
+"""Block for reconstruction: true and reconstructed inputs side by side, their similarity, and that of chance."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions._compared import Measure
 from privfl.auditing.questions.reconstruction import ReconstructionFinding, ReconstructionRecord
 from privfl.records import Interval, PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, Tagged
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
 from privfl.report.drawing import Drawing
-from privfl.report.wording import SPACE, attack_name, count, percent, percent_range, plural, rounds_read
+from privfl.report.wording import NNBSP, adversary_name, attack_name, count, percent, percent_range, plural, rounds_read
 
 
 class Reconstruction(Block):
@@ -23,7 +23,7 @@ class Reconstruction(Block):
     kind: str = "reconstruction"
 
     def headlines(self, finding: Finding, promise: PrivacyResult | None) -> list[Headline]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none, since nothing is promised about it."""
+        """See :class:`privfl.report.blocks.Block`: none, since no promise covers reconstruction."""
         return []
 
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:  # noqa: ARG002
@@ -38,7 +38,7 @@ class Reconstruction(Block):
             {
                 "name": _name(record),
                 "sentence": _sentence(record),
-                "pictures": [(one, f"{one.psnr:.1f}{SPACE}dB") for one in record.pictures],
+                "pictures": [(one, f"{one.psnr:.1f}{NNBSP}dB") for one in record.pictures],
                 "measures": [_measure_cell(one) for one in record.measures] or [("–", "")] * len(measures),
                 "recognised": _share_cell(record.recognised),
                 "exact": _share_cell(record.exact),
@@ -46,7 +46,7 @@ class Reconstruction(Block):
             }
             for record in finding.attacks
         ]
-        parts = {"finding": finding, "attacks": attacks, "measures": measures, "by": _who(finding.adversary)}
+        parts = {"finding": finding, "attacks": attacks, "measures": measures, "by": adversary_name(finding.adversary)}
         return Section(_TEMPLATE, parts, [])
 
     def measured(self, finding: Finding) -> str:
@@ -54,16 +54,16 @@ class Reconstruction(Block):
         return " ".join(_sentence(record) for record in _narrow(finding).attacks)
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
-        """See :class:`privfl.report.blocks.Block`: the attack that recognised most, with its first measure."""
+        """See :class:`privfl.report.blocks.Block`: the attack that recognised the most inputs, with its first measure."""
         found: Cell = ("not measured", "")
         if finding is not None:
             best = max(_narrow(finding).attacks, key=lambda record: record.recognised.value if record.recognised else -1.0)
             share, _ = _share_cell(best.recognised)
             found = (share, _terms(best))
-        title = f"inputs recognised by the {_who(adversary)}"
+        title = f"inputs recognised by the {adversary_name(adversary)}"
         return [Column(title, title, found)]
 
-    def drawings(self, runs: Tagged, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
+    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none."""
         return []
 
@@ -73,13 +73,13 @@ class Reconstruction(Block):
         rounds = tuple(sorted({number for record in finding.attacks for number in record.rounds}))
         asked = max((record.asked for record in finding.attacks), default=0)
         source = f"up to {plural(asked, 'round')} that it asked for" if asked else rounds_read(rounds)
-        title = f"reconstruction, by the {_who(finding.adversary)}, from {source}"
+        title = f"reconstruction, by the {adversary_name(finding.adversary)}, from {source}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
-        for heading in ("attack", "inputs recognised", "", "likeness", "labels right"):
+        for heading in ("attack", "inputs recognised", "", "similarity", "labels correct"):
             table.add_column(heading)
         for record in finding.attacks:
             labels = ", ".join(part for part in _labels_cell(record) if part)
-            table.add_row(_name(record), *_share_cell(record.recognised), _likeness(record), labels)
+            table.add_row(_name(record), *_share_cell(record.recognised), _similarity(record), labels)
         return table
 
 
@@ -88,16 +88,12 @@ def _narrow(finding: Finding) -> ReconstructionFinding:
     return finding
 
 
-def _who(adversary: Adversary) -> str:
-    return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
-
-
 def _name(record: ReconstructionRecord) -> str:
     return attack_name(record.attack, record.variant)
 
 
 def _sentence(record: ReconstructionRecord) -> str:
-    """The finding about one variant, in plain words."""
+    """Return the result of one variant in one sentence."""
     clients, rounds = plural(len(record.clients), "client"), rounds_read(tuple(record.rounds))
     if record.asked:
         rounds = f"{plural(record.asked, 'round')} that it asked for, which the ledger does not price"
@@ -111,11 +107,11 @@ def _sentence(record: ReconstructionRecord) -> str:
         sentence += f"recovered {count(hits)} of {plural(record.trained_on, 'input')} recognisably"
         if not hits:
             sentence = sentence.replace("recovered 0 of", "recovered none of")
-        if likeness := _likeness(record):
-            sentence += f" (median {likeness})"
+        if similarity := _similarity(record):
+            sentence += f" (median {similarity})"
     if record.labels is not None:
         joined = ", and named " if record.recognised is not None else "named "
-        sentence += f"{joined}{percent(record.labels.right.value)} of the labels rightly"
+        sentence += f"{joined}{percent(record.labels.right.value)} of the labels correctly"
         sentence += f" (guessing: {percent(record.labels.chance)})"
     return f"{sentence}."
 
@@ -123,11 +119,11 @@ def _sentence(record: ReconstructionRecord) -> str:
 def _number(measure: Measure, value: float) -> str:
     if measure.unit == "%":
         return percent(value)
-    return f"{value:.1f}{SPACE}{measure.unit}" if measure.unit else f"{value:.3f}"
+    return f"{value:.1f}{NNBSP}{measure.unit}" if measure.unit else f"{value:.3f}"
 
 
-def _likeness(record: ReconstructionRecord) -> str:
-    """The first measure beside chance."""
+def _similarity(record: ReconstructionRecord) -> str:
+    """Return the first measure, with its value for chance; empty if there is none."""
     if not record.measures:
         return ""
     first = record.measures[0]
@@ -152,15 +148,15 @@ def _labels_cell(record: ReconstructionRecord) -> Cell:
 
 
 def _terms(record: ReconstructionRecord) -> str:
-    return f"by {_name(record)}; {_likeness(record)}" if record.measures else f"by {_name(record)}"
+    return f"by {_name(record)}; {_similarity(record)}" if record.measures else f"by {_name(record)}"
 
 
 _TEMPLATE: Final = """\
 {% from "parts.html.j2" import cell with context %}
 <h3>Reconstruction, by the {{ by }}</h3>
-<p class="prose">Each attack claims to know the examples that clients trained on. Its claims are matched one to one with the true
+<p class="prose">Each attack reconstructs the examples that clients trained on. The reconstructions are matched one to one with the true
 examples. Chance is the most similar of {{ finding.fresh | count }} inputs that nobody trained on. An input is recognised if its
-reconstruction is more like it than 95{{ "\u00a0" }}% of the true inputs are like their nearest such input.</p>
+reconstruction is more similar to it than 95{{ "\u00a0" }}% of the true inputs are to their nearest such input.</p>
 {% for attack in attacks %}
 <p class="prose">{{ attack.sentence }}</p>
 {% if attack.pictures %}
@@ -169,22 +165,22 @@ reconstruction is more like it than 95{{ "\u00a0" }}% of the true inputs are lik
 <figure class="pair"><img src="data:image/png;base64,{{ one.original }}" alt="true input {{ loop.index }}"><img src="data:image/png;base64,{{ one.reconstruction }}" alt="its reconstruction, PSNR {{ decibels }}"><figcaption>{{ decibels }}</figcaption></figure>
 {% endfor %}
 </div>
-<p class="note">Left the true image, right its reconstruction, with their PSNR; from the most to the least like, evenly over all
-pairs.</p>
+<p class="note">Each pair shows the true image at the left and its reconstruction at the right, with their PSNR. The pairs
+are taken evenly over all pairs, from the most to the least similar.</p>
 {% endif %}
 {% endfor %}
 <div class="scroll" role="region" aria-label="Reconstructions by each attack" tabindex="0">
 <table class="stacked">
 <thead><tr><th scope="col">attack</th><th scope="col">inputs recognised</th><th scope="col">exact</th>
-{% for name in measures %}<th scope="col">{{ name }}, median</th>{% endfor %}<th scope="col">labels right</th></tr></thead>
+{% for name in measures %}<th scope="col">{{ name }}, median</th>{% endfor %}<th scope="col">labels correct</th></tr></thead>
 <tbody>
 {% for attack in attacks %}
 <tr><th scope="row">{{ attack.name }}</th>{{ cell(attack.recognised, "inputs recognised") }}{{ cell(attack.exact, "exact") }}
-{% for pair in attack.measures %}{{ cell(pair, measures[loop.index0]) }}{% endfor %}{{ cell(attack.labels, "labels right") }}</tr>
+{% for pair in attack.measures %}{{ cell(pair, measures[loop.index0]) }}{% endfor %}{{ cell(attack.labels, "labels correct") }}</tr>
 {% endfor %}
 </tbody>
 </table>
-<p class="note">Shares are of all examples that these clients trained on, medians of the matched pairs; with 95 % intervals, as if the
-examples were independent (of fewer than six pairs: the range). Exact: a root mean squared error below a thousandth of the range.</p>
+<p class="note">Shares are over all examples that these clients trained on, medians over the matched pairs. The 95 % intervals treat the
+examples as independent; for fewer than six pairs the range is shown. An exact reconstruction has a root mean squared error below a thousandth of the range.</p>
 </div>
 """  # noqa: E501

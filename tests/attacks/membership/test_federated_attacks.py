@@ -12,6 +12,8 @@ from scipy import stats
 from torch import nn
 from torch.nn.functional import cross_entropy
 
+from attacks import _rounds
+from attacks._rounds import SharedMeasures
 from attacks._run import run_attacks
 from attacks.inference.source import Source
 from attacks.membership import _gradients
@@ -22,7 +24,7 @@ from attacks.membership.fedmia import FedMIA, against_others
 from attacks.membership.gradient_difference import GradientDifference
 from attacks.membership.inner_product import InnerProduct
 from attacks.membership.loss_drop import LossDrop
-from privfl.auditing.questions import Claimed, Claims, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.auditing.questions.source import Source as SourceQuestion
 from privfl.auditing.questions.source import SourceClaim, SourceFinding
@@ -126,9 +128,9 @@ def test_products_are_those_of_autograd(module: Any, by_layers: bool, monkeypatc
 def knowledge_of(network: Network, candidates: Candidates, training: TrainingConfig) -> Knowledge:
     nobody = np.zeros((0, len(candidates)), bool)
     shadows = Shadows.of(nobody, [], 0, (5,))
-    return Knowledge(
-        network, candidates, LabelledExamples(torch.zeros(0, 2, 3), np.zeros(0, np.int64)), shadows, Protocol(training, 4, 3, 6)
-    )
+    population, protocol = LabelledExamples(torch.zeros(0, 2, 3), np.zeros(0, np.int64)), Protocol(training, 4, 3, 6)
+    measures = SharedMeasures(network, candidates, every=False)
+    return Knowledge(network, candidates, population, shadows, protocol, measures)
 
 
 def seen_round(clients: list[int]) -> SeenRound:
@@ -138,6 +140,58 @@ def seen_round(clients: list[int]) -> SeenRound:
     updates_KD = 0.1 * torch.randn(len(clients), network.layout.size)
     weights_K = torch.linspace(0.5, 1, len(clients))
     return SeenRound(1, clients, to_vector(network.module), updates_KD, weights_K, knowledge_of(network, candidates, training))
+
+
+@pytest.mark.parametrize("module", [perceptron, Tied, Twice, lambda: nn.Sequential(nn.Flatten(), nn.Linear(6, 5))])
+def test_measures_are_those_of_autograd_and_of_the_local_models(module: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    network, candidates = made(module().double(), examples=9)
+    monkeypatch.setattr(_gradients, "_AT_ONCE", 2)
+    model_D, updates_KD = to_vector(network.module), 0.1 * torch.randn(2, network.layout.size)
+    clients = [2, 0]
+    found = SharedMeasures(network, candidates, every=True).every(0, clients, model_D, updates_KD)
+    gradients_ND = autograd(network, candidates)
+    assert found.inner_KN == pytest.approx((-updates_KD.double() @ gradients_ND.T).numpy(), abs=1e-10)
+    assert found.squares_N == pytest.approx(gradients_ND.square().sum(1).numpy(), abs=1e-10)
+    assert found.norms_K == pytest.approx(updates_KD.double().norm(dim=1).numpy())
+    labels = torch.from_numpy(candidates.y_N)
+    for vector_D, losses_N in [(model_D, found.losses_N), *zip(model_D + updates_KD, found.local_losses_KN, strict=True)]:
+        expected = cross_entropy(network.at(vector_D)(candidates.x[:]), labels, reduction="none")
+        assert losses_N == pytest.approx(expected.detach().numpy(), abs=1e-6)
+    own = SharedMeasures(network, candidates, every=False).own(0, clients, model_D, updates_KD)
+    same = found.own(candidates.places(clients))
+    for name in ("losses_N", "squares_N", "local_losses_N", "inner_N", "norms_N"):
+        # To the bit: an attack's scores do not depend on those that are run beside it.
+        assert np.array_equal(getattr(own, name)[candidates.client_N != 1], getattr(same, name)[candidates.client_N != 1]), name
+    assert np.isnan(own.inner_N[candidates.client_N == 1]).all()
+
+
+def test_measures_are_computed_once_for_all_attacks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    original = Gradients.measured
+
+    def counted(self: Gradients, *given: Any, every: bool) -> Any:
+        asked.append(every)
+        return original(self, *given, every=every)
+
+    monkeypatch.setattr(Gradients, "measured", counted)
+    training = {**OVERFITTED["training"], "local_epochs": 1}
+    folder = run(loads({**OVERFITTED, "rounds": 2, "training": training}), tmp_path / "run")
+
+    def scores(*names: str) -> dict[str, bytes]:
+        asked.clear()
+        run_attacks(folder, names)
+        return {name: (folder.path / "attacks" / f"{name}.npz").read_bytes() for name in names}
+
+    together = scores(*ON_UPDATES, "membership/gradient_cosine", "inference/source")
+    assert asked == [True, True]
+    alone = scores("membership/loss_drop")
+    assert asked == [False, False]
+    assert alone.items() <= together.items()
+    # Where memory is short, each attack computes what it asks for.
+    monkeypatch.setattr(_rounds, "_KEEP", 0)
+    assert scores("membership/loss_drop", "membership/fedmia").items() <= together.items()
+    assert asked == [False, False, True, True]
 
 
 def test_scores_on_updates_are_their_formulas() -> None:
@@ -207,7 +261,7 @@ def test_fedmia_s_scores_are_nothing_for_who_was_absent() -> None:
     absent_N = seen.knowledge.candidates.client_N == 1
     for scores_N in scores.values():
         assert (np.isnan(scores_N) == absent_N).all()
-    losses_KN = np.stack([seen.local_losses(k) for k in range(3)])
+    losses_KN = seen.every.local_losses_KN
     others = losses_KN[[0, 2], 2]
     assert seen.knowledge.candidates.client_N[2] == 2
     assert scores["I, z"][2] == pytest.approx(-(losses_KN[1, 2] - others.mean()) / others.std(ddof=1))
@@ -321,7 +375,7 @@ def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatc
     findings = run_attacks(folder)
     (found,) = [one for one in findings if isinstance(one, SourceFinding)]
     assert (told[0] == -1).all()
-    assert (found.clients, found.adversary, found.made_by()) == (4, "server", {"inference/source": (0, 1, 2, 3, 4)})
+    assert (found.clients, found.adversary, found.rounds_by_attack()) == (4, "server", {"inference/source": (0, 1, 2, 3, 4)})
     assert 0.2 < found.chance < 0.35
     shares = {one.variant: one.right for one in found.attacks}
     assert list(shares) == ["averaged", "last round"]
@@ -330,7 +384,7 @@ def test_the_client_that_trained_on_a_member_is_named(tmp_path: Path, monkeypatc
     assert RunFolder.open(folder.path).findings == findings
     page = write_report([folder], folder.path / "report.html").read_text(encoding="utf-8")
     assert "<h3>Source, by the server</h3>" in page
-    assert "client of a member named rightly" in write_report([folder, folder], folder.path.parent / "two.html").read_text(
+    assert "client of a member named correctly" in write_report([folder, folder], folder.path.parent / "two.html").read_text(
         encoding="utf-8"
     )
     assert "guessing" in str(attacks_tables(folder)[1].title)
@@ -340,11 +394,11 @@ def test_a_source_that_nobody_knows_is_named_by_chance() -> None:
     generator = np.random.default_rng(0)
     owner_N, everybody_N = generator.integers(0, 5, 4000), np.ones(4000, bool)
     truth = Truth(owner_N, everybody_N, generator.random(4000) < 0.5, lambda: generator, *[lambda: (owner_N, owner_N)] * 2)
-    made = Claimed(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
+    made = AttackClaim(SourceClaim({"guess": generator.integers(0, 5, 4000)}))
     found = SourceQuestion(kind="source").evaluate(Claims("server", 0, {"x": made}), truth, None)
     assert found.attacks[0].right.low < 0.2 < found.attacks[0].right.high
     assert found.chance == np.bincount(owner_N[truth.member_N]).max() / truth.member_N.sum()
-    with pytest.raises(ItemError, match="must name a client for each of 3"):
+    with pytest.raises(ItemError, match="must name one client for each of 3"):
         SourceClaim({"short": np.zeros(2, np.int64)}).checked("x", 3)
     with pytest.raises(ItemError, match="named no clients"):
         SourceClaim({}).checked("x", 3)

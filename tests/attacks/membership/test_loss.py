@@ -46,7 +46,7 @@ def test_a_smaller_loss_speaks_for_membership() -> None:
 
 def test_the_stable_logit_is_the_logit_of_the_probability_and_does_not_saturate() -> None:
     evidence = random_evidence(3)
-    p = probability(CLASSIFICATION, evidence.shadow_logits_SNC, evidence.labels_N)
+    p = probability(CLASSIFICATION.confidence(evidence.shadow_logits_SNC, evidence.labels_N))
     np.testing.assert_allclose(
         CLASSIFICATION.confidence(evidence.shadow_logits_SNC, evidence.labels_N), np.log(p / (1 - p)), atol=1e-9
     )

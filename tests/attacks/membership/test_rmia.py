@@ -1,16 +1,19 @@
-import functools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
 from pool_of_models import overfitted, random_evidence
 from pydantic import ValidationError
 
+from attacks.membership import FloatArray
 from attacks.membership.rmia import Rmia, dominated_share, probability
 from privfl.auditing import auc
 from privfl.learning.tasks.classification import CLASSIFICATION
 
-p_of = functools.partial(probability, CLASSIFICATION)
+
+def p_of(outputs: np.ndarray[Any, Any], labels: np.ndarray[Any, Any]) -> FloatArray:
+    return probability(CLASSIFICATION.confidence(outputs, labels))
 
 
 def test_equals_the_pairwise_definition() -> None:

@@ -56,6 +56,6 @@ def test_a_claim_is_kept_under_the_names_of_its_variants() -> None:
     claim = MembershipClaim({"loss": np.arange(3.0), "modified entropy": np.ones(3)})
     arrays = claim.arrays("membership/loss")
     assert list(arrays) == ["membership/loss: loss", "membership/loss: modified entropy"]
-    again = MembershipClaim.of_arrays("membership/loss", arrays)
+    again = MembershipClaim.from_arrays("membership/loss", arrays)
     assert list(again.scores) == ["loss", "modified entropy"]
     np.testing.assert_array_equal(again.scores["loss"], claim.scores["loss"])

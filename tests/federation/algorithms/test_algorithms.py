@@ -187,8 +187,8 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
         # Rounding in more dimensions costs a little; the noise is sized for it.
         assert outcome.events == experiment.planned(1)
         return
-    assert {who: event.but_for_norm() for who, event in outcome.events.items()} == {
-        who: event.but_for_norm() for who, event in planned.items()
+    assert {who: event.without_norm() for who, event in outcome.events.items()} == {
+        who: event.without_norm() for who, event in planned.items()
     }
     assert outcome.aggregate is not None
     seen, parts = outcome.aggregate.seen, list(experiment.payload.parts)
@@ -198,7 +198,7 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
     assert {key: value.shape[-1] for key, value in seen.items() if key.endswith(name)} == {
         name if part == "update" else f"{part}:{name}": lengths[part] for part in parts
     }
-    assert experiment.wire.size == sum(lengths.values())
+    assert experiment.message_layout.size == sum(lengths.values())
     assert bool(outcome.state.global_D.isfinite().all())
 
 

@@ -23,7 +23,7 @@ from privfl.loading import dump, loads
 from privfl.privacy.plans import Plan
 from privfl.privacy.plans.none import NoPlan
 from privfl.report.card import as_json
-from privfl.report.recorded import Run
+from privfl.report.run_records import RunRecords
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
@@ -199,7 +199,7 @@ def test_a_run_starts_from_the_weights_of_a_file(file: Path) -> None:
 def test_the_card_says_that_these_weights_count_as_public(file: Path, tmp_path: Path) -> None:
     for weights in ({}, {"weights": str(file)}):
         folder = run(small(model={"kind": "mlp", "hidden": [12, 11], **weights}, rounds=1), tmp_path / f"run{len(weights)}")
-        said = as_json(Run.read(folder))["not_covered"]
+        said = as_json(RunRecords.read(folder))["not_covered"]
         assert ("start.safetensors, which counts as public" in said.get("Initial weights", "")) == bool(weights)
 
 

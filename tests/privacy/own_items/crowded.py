@@ -13,7 +13,7 @@ class Crowded(CohortSampler):
     """The same three clients in every round."""
 
     @property
-    def apart(self) -> int:
+    def min_separation(self) -> int:
         return 3
 
     def expected(self, clients: int) -> int:

@@ -1,4 +1,4 @@
-"""What a run will have spent after each round, before it is run: in a terminal, and as a figure."""
+"""The curve of a run's ε over the rounds, computed before the run, for a terminal and as a figure."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from privfl.report.curves import rounds_axis
-from privfl.report.drawing import Drawing, blank, finish, series, style
+from privfl.report.drawing import Drawing, empty_figure, line_style, style, to_drawing
 from privfl.report.wording import epsilon, plural
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -15,7 +15,7 @@ _WIDTH, _HEIGHT = 64, 8
 
 
 def curve_text(spent: Sequence[float]) -> Text:
-    """Bars of ε over the rounds, for a terminal of 80 columns.
+    """Draw ε over the rounds as bars, for a terminal of 80 columns.
 
     Args:
         spent: ε after 0, 1, 2, ... rounds.
@@ -36,12 +36,16 @@ def curve_text(spent: Sequence[float]) -> Text:
 
 
 def drawing(spent: Sequence[float]) -> Drawing:
-    """The same as a figure."""
+    """Draw ε over the rounds as a figure.
+
+    Args:
+        spent: ε after 0, 1, 2, ... rounds.
+    """
     with style():
-        figure, axes = blank(height=250)
-        axes.plot(range(len(spent)), spent, **series(0))
+        figure, axes = empty_figure(height=250)
+        axes.plot(range(len(spent)), spent, **line_style(0))
         axes.set_ylim(bottom=0)
         rounds_axis(axes, "ε so far, the largest over the clients")
         rounds = plural(len(spent) - 1, "round")
         alt = f"The ε that the run will have spent after each of {rounds}, {epsilon(spent[-1])} at the end."
-        return finish(figure, "spending", "ε over the rounds", alt)
+        return to_drawing(figure, "spending", "ε over the rounds", alt)

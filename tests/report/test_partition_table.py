@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 from rich.console import Console
 
-from privfl.report.terminal import effective_classes, partition_table
+from privfl.report.partition_table import effective_classes, partition_table
 
 
 def drawn(

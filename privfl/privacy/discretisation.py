@@ -68,7 +68,7 @@ class Masses:
 
 
 @dataclass(frozen=True)
-class Release:
+class SampledGaussian:
     """A sampled Gaussian release: noise of deviation ``noise`` on a sum that one unit, entering at ``rate``, moves by 1."""
 
     rate: float
@@ -176,7 +176,7 @@ def _between(z_L: Floats) -> tuple[Floats, Floats]:
 
 
 @functools.lru_cache(maxsize=128)
-def discretised(release: Release, exponent: int, direction: Direction, deviations: int) -> Masses:
+def discretised(release: SampledGaussian, exponent: int, direction: Direction, deviations: int) -> Masses:
     """One release's loss on a grid of interval 2^exponent; a loss above those kept counts as infinite."""
     interval = 2.0**exponent
     least, most = release.bounds(direction, deviations)
@@ -202,14 +202,16 @@ def discretised(release: Release, exponent: int, direction: Direction, deviation
 
 
 @functools.lru_cache(maxsize=8)
-def _buckets(release: Release, exponent: int, direction: Direction, lowest: int, highest: int) -> tuple[Floats, ...]:
-    """Masses and rounding as in :meth:`Release.masses`: below the first grid point, between points, above the last."""
+def _buckets(release: SampledGaussian, exponent: int, direction: Direction, lowest: int, highest: int) -> tuple[Floats, ...]:
+    """Masses and rounding as in :meth:`SampledGaussian.masses`: below the first grid point, between points, above the last."""
     x_L = release.place(np.arange(lowest, highest + 1, dtype=np.float64) * 2.0**exponent, direction)
     return release.masses(np.concatenate(([-np.inf], x_L, [np.inf])), replaced=direction == "replace")
 
 
 @functools.lru_cache(maxsize=8192)
-def log_mgf(release: Release, exponent: int, direction: Direction, deviations: int, order: float, coarser: int) -> float:
+def log_mgf(
+    release: SampledGaussian, exponent: int, direction: Direction, deviations: int, order: float, coarser: int
+) -> float:
     """The logarithm of E[exp(order · loss)] of one release, on the grid made eight times coarser ``coarser`` times."""
     part = discretised(release, exponent, direction, deviations)
     for _ in range(coarser):

@@ -1,4 +1,4 @@
-"""A partition drawn in the terminal: who has how much of which class."""
+"""A table of a partition for the terminal: the examples of each class that each client has, as shades."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ _MOST_ROWS = 120
 
 
 def partition_table(counts_KC: NDArray[np.int64], classes: Sequence[str], clients: Sequence[str]) -> RenderableType:
-    """Draw a partition, as wide as the terminal; it is readable from 80 columns on, also for 100 clients.
+    """Draw a partition as a table of shades, as wide as the terminal; it needs 80 columns for 100 clients.
 
-    One short row a client, in as many columns of rows as fit: its name, one shaded cell a class, its size. The shade
-    grows with the square root of the count, relative to the largest count of all, so that small shares are still seen.
-    Of more than 120 clients, 120 are drawn, evenly spaced by size; of too many classes, neighbours share a cell. A summary
-    of all of them follows.
+    Each client has a short row: its name, one shaded cell for each class, and its size. The rows fill as many columns as
+    fit. The shade grows with the square root of the count, relative to the largest count, so that small counts stay
+    visible. At most 120 clients are drawn, evenly spaced by size. If there are too many classes, neighbouring classes share
+    a cell. A summary of all clients follows.
 
     Args:
-        counts_KC: how many examples of each class each client has.
-        classes: the C classes' names.
-        clients: the K clients' names.
+        counts_KC: the number of examples of each class that each client has.
+        classes: the names of the C classes.
+        clients: the names of the K clients.
     """
     return _Partition(counts_KC, tuple(classes), tuple(clients))
 
@@ -54,7 +54,7 @@ class _Partition:
         yield Text(f"examples in a cell: {levels}", style="dim")
 
     def _fitted(self, width: int) -> _Partition:
-        """The same with neighbouring classes put into one cell, where there are more than a row or the keys can hold."""
+        """Return the partition with neighbouring classes merged, if a row or the keys cannot hold all of them."""
         room = max(1, min(len(_KEYS), width - _NAME_WIDTH - len(f"{self.counts_KC.sum(axis=1).max():,}") - 2))
         if len(self.classes) <= room:
             return self
@@ -107,10 +107,10 @@ class _Partition:
         present_K = (self.counts_KC > 0).sum(axis=1)
         left_out = len(self.clients) - len(self._shown())
         if left_out:
-            yield Text(f"{left_out} of {len(self.clients)} clients are not drawn; those that are stand in order of size", "dim")
+            yield Text(f"{left_out} of {len(self.clients)} clients are not drawn; the others are in order of size", "dim")
         by_class = len(self.classes) > 1
-        what = f", {len(self.classes)} classes" if by_class else ""
-        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples{what}")
+        classes = f", {len(self.classes)} classes" if by_class else ""
+        yield Text(f"{len(self.clients)} clients, {sizes_K.sum():,} examples{classes}")
         yield Text(f"examples per client   {_spread(sizes_K, ',.0f')}")
         if not by_class:
             return
@@ -119,7 +119,7 @@ class _Partition:
 
 
 def effective_classes(counts_KC: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The exponential of the entropy of each client's labels (Hill 1973, order 1): 1 for one class, C for C equal ones."""
+    """Return the exponential of each client's label entropy (Hill 1973, order 1): 1 for one class, C for C equal ones."""
     shares_KC = counts_KC / np.maximum(counts_KC.sum(axis=1, keepdims=True), 1)
     logs_KC = np.log(shares_KC, where=shares_KC > 0, out=np.zeros_like(shares_KC))
     effective_K: NDArray[np.float64] = np.exp(-(shares_KC * logs_KC).sum(axis=1))
@@ -127,12 +127,12 @@ def effective_classes(counts_KC: NDArray[np.int64]) -> NDArray[np.float64]:
 
 
 def _levels(counts: NDArray[np.int64], most: int) -> list[int]:
-    """0 for none, then the square root of the share of ``most``, in as many steps as there are shades."""
+    """Return the shade of each count: 0 if it is 0, else a step that grows with the square root of its share of ``most``."""
     return [math.ceil((len(_SHADES) - 1) * math.sqrt(count / most)) if count else 0 for count in counts.tolist()]
 
 
 def _bounds(most: int) -> list[tuple[str, int]]:
-    """Each shade and the largest count that has it; shades that no count can have are left out."""
+    """Return each shade with the largest count drawn in it; shades that no count can have are left out."""
     steps = len(_SHADES) - 1
     bounds = [most * level**2 // steps**2 for level in range(steps + 1)]
     return [(_SHADES[level], bounds[level]) for level in range(1, steps + 1) if bounds[level] > bounds[level - 1]]

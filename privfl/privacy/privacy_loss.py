@@ -2,7 +2,7 @@
 
 P and Q are the output distributions on two neighbours. For x drawn from P the privacy loss is log(P(x)/Q(x)). Losses of
 independent releases add, and δ(ε) = E[max(0, 1 − exp(ε − loss))] (Sommer, Meiser & Mohammadi 2019).
-:mod:`privfl.privacy.releases` puts the loss of one release on a grid.
+:mod:`privfl.privacy.discretisation` puts the loss of one release on a grid.
 
 A Fourier transform rounds relative to the largest masses, but a small δ lies in the tail. Therefore losses are tilted first:
 with K(t) = log E[exp(t · loss)], each mass is multiplied by exp(t · loss − K(t)), and is divided by the same after the
@@ -38,8 +38,8 @@ from scipy import fft
 from scipy.signal import lfilter
 
 from privfl.errors import PrivacyError
+from privfl.privacy.discretisation import ROUNDOFF, Direction, Floats, Masses, SampledGaussian, discretised, log_mgf
 from privfl.privacy.mechanisms import Gaussian, MatrixGaussian, Mechanism, PoissonGaussian, ShuffledEpoch
-from privfl.privacy.releases import ROUNDOFF, Direction, Floats, Masses, Release, discretised, log_mgf
 
 # Largest share of δ in the tails of the noise that are cut off; fewest and most standard deviations of noise kept.
 _CUT, _SHORTEST, _LONGEST = 1e-5, 6, 38
@@ -80,7 +80,7 @@ _CURVE: Final = (1e-3, 1e-9)
 
 
 @dataclass(frozen=True)
-class Loss:
+class PrivacyLossDistribution:
     """Tilted privacy loss distribution of a composition in one direction.
 
     Args:
@@ -113,7 +113,7 @@ class Loss:
     def _lost(self) -> float:
         """Bound on the error of δ(ε) exp(t ε − K) by errors of the masses and of their sums."""
         steps = min(float(len(self.mass_L)), 1 / (self.tilt * self.interval))
-        return self.off * math.exp(_log_dearest(self.tilt)) + 4 * ROUNDOFF * (steps + 2)
+        return self.off * math.exp(_log_largest_weight(self.tilt)) + 4 * ROUNDOFF * (steps + 2)
 
     def hidden(self, epsilon: float) -> float:
         """Bound on the error that is part of δ(ε)."""
@@ -134,7 +134,7 @@ class Loss:
         loss = (self.lowest + at) * self.interval
         found = np.where(inside, above_L[at] - np.exp(np.minimum(0.0, grid - loss)) * weighted_L[at], 0.0)
         # Chernoff's bound: all of the mass counts as much as a unit of it can at most.
-        chernoff = np.exp(np.minimum(self.log_mgf + self.off - self.tilt * grid + _log_dearest(self.tilt), 0.0))
+        chernoff = np.exp(np.minimum(self.log_mgf + self.off - self.tilt * grid + _log_largest_weight(self.tilt), 0.0))
         summed = self._scale(loss) * found + self._scale(grid) * self._lost
         return np.clip(np.minimum(summed, chernoff) + self.infinite, 0.0, 1.0)
 
@@ -143,7 +143,7 @@ class Loss:
         room = delta - self.infinite
         if room <= 0:
             return math.inf
-        chernoff = (self.log_mgf + self.off + _log_dearest(self.tilt) - math.log(room)) / self.tilt
+        chernoff = (self.log_mgf + self.off + _log_largest_weight(self.tilt) - math.log(room)) / self.tilt
         return max(0.0, min(chernoff, self._epsilon_on_grid(room)))
 
     def _epsilon_on_grid(self, room: float) -> float:
@@ -190,20 +190,20 @@ def curve(history: Mapping[Mechanism, int], epsilons: ArrayLike) -> Floats:
     Raises:
         PrivacyError: a mechanism has no privacy loss distribution here.
     """
-    found = [[one.loss().delta(epsilons) for one in _compositions(history, delta)] for delta in _CURVE]
+    found = [[one.distribution().delta(epsilons) for one in _compositions(history, delta)] for delta in _CURVE]
     return np.asarray(np.minimum.reduce([np.maximum.reduce(each) for each in found]))
 
 
 def _compositions(history: Mapping[Mechanism, int], delta: float) -> list[_Composition]:
     """The composition in each direction, of sampled Gaussians; unsampled ones merge into one, of Σ times · (Δ/σ)²."""
-    steps: dict[Release, int] = {}
+    steps: dict[SampledGaussian, int] = {}
     unsampled, replaced = 0.0, False
     for mechanism, times in history.items():
         replaced = mechanism.relation == "replace_one"
         match mechanism:
             case PoissonGaussian(sample_rate=rate, noise_multiplier=noise) if rate < 1:
                 # A rate is only ever rounded up, because a larger rate costs more.
-                steps[Release(max(rate, _LEAST_RATE), noise)] = times
+                steps[SampledGaussian(max(rate, _LEAST_RATE), noise)] = times
             case PoissonGaussian() | Gaussian() | ShuffledEpoch():
                 unsampled += times / mechanism.noise_multiplier**2
             case MatrixGaussian():
@@ -211,7 +211,7 @@ def _compositions(history: Mapping[Mechanism, int], delta: float) -> list[_Compo
             case _:
                 raise PrivacyError(f"{type(mechanism).__name__} has no privacy loss distribution; price it by accountant 'rdp'")
     if unsampled:
-        steps[Release(1.0, unsampled**-0.5)] = 1
+        steps[SampledGaussian(1.0, unsampled**-0.5)] = 1
     directions: tuple[Direction, ...] = ("replace",) if replaced else ("remove", "add")
     return [_Composition(steps, direction, delta) for direction in directions]
 
@@ -222,7 +222,7 @@ class _Composition:
     ``bound`` is Chernoff's bound on ε, which needs no transform.
     """
 
-    def __init__(self, steps: Mapping[Release, int], direction: Direction, delta: float) -> None:
+    def __init__(self, steps: Mapping[SampledGaussian, int], direction: Direction, delta: float) -> None:
         self.steps, self.direction, self.delta = steps, direction, delta
         self.times = sum(steps.values())
         self.deviations = {step: self._kept(step) for step in steps}
@@ -231,7 +231,7 @@ class _Composition:
         self.longest_window = False
         self.place, self.bound = self._chernoff()
 
-    def _kept(self, step: Release) -> int:
+    def _kept(self, step: SampledGaussian) -> int:
         """Number of standard deviations of noise that are kept."""
         allowed = _CUT * self.delta / (len(self.steps) * self.steps[step])
         return next((kept for kept in range(_SHORTEST, _LONGEST) if step.tail(kept) <= allowed), _LONGEST)
@@ -243,7 +243,7 @@ class _Composition:
         finest = min(_COARSEST, fineness * math.sqrt(self.variance / self.times))
         return math.floor(math.log2(max(finest, max(most - least for least, most in ends) / _POINTS)))
 
-    def masses(self, step: Release) -> Masses:
+    def masses(self, step: SampledGaussian) -> Masses:
         """The discretised privacy loss of one release."""
         return discretised(step, self.exponent, self.direction, self.deviations[step])
 
@@ -260,7 +260,7 @@ class _Composition:
         room = math.log(self.delta * (1 - 2 * _CUT))
 
         def bound(place: int) -> float:
-            return (self.log_mgf(_tilt(place), 1) + _log_dearest(_tilt(place)) - room) / _tilt(place)
+            return (self.log_mgf(_tilt(place), 1) + _log_largest_weight(_tilt(place)) - room) / _tilt(place)
 
         return _first_minimum(bound, round(start / _TILTS))
 
@@ -293,7 +293,7 @@ class _Composition:
         """ε of the composition at its δ; the least over several tilts and grids."""
         best = math.inf
         for _ in range(_PASSES):
-            loss = self.loss()
+            loss = self.distribution()
             found = loss.epsilon(self.delta)
             best = min(best, found)
             points = max(len(self.masses(step).mass_L) for step in self.steps)
@@ -312,7 +312,7 @@ class _Composition:
 
         def bound(place: int) -> float:
             t = _tilt(place)
-            return self.log_mgf(t, 1) + _log_dearest(t) - t * epsilon
+            return self.log_mgf(t, 1) + _log_largest_weight(t) - t * epsilon
 
         before, self.place = self.place, _first_minimum(bound, self.place)[0]
         return self.place != before
@@ -322,7 +322,7 @@ class _Composition:
         exact, near, far = (self.log_mgf(self.tilt, power) for power in (0, 1, 2))
         return (near - exact) / self.tilt / max((far - near) / max(near - exact, 1e-300) - 1, 7.0)
 
-    def loss(self) -> Loss:
+    def distribution(self) -> PrivacyLossDistribution:
         """Privacy loss distribution of all releases together, at the present tilt."""
         tilt = self.tilt
         lowest, highest = self.window()
@@ -349,7 +349,9 @@ class _Composition:
         mass_L = np.roll(fft.irfft(spectrum, size), (start - first) % size)[: highest - first + 1]
         off += self._rounded(float(np.linalg.norm(spectrum)), size)
         log_mgf_ = self.log_mgf(tilt)
-        return Loss(2.0**self.exponent, first, np.maximum(mass_L, 0.0), -math.expm1(finite), tilt, log_mgf_, off)
+        return PrivacyLossDistribution(
+            2.0**self.exponent, first, np.maximum(mass_L, 0.0), -math.expm1(finite), tilt, log_mgf_, off
+        )
 
     def _rounded(self, norm: float, size: int) -> float:
         """Bound on the rounding of the tilted masses, in their sum: √n times its root mean square over the frequencies.
@@ -363,7 +365,7 @@ class _Composition:
         weights = (times * min(math.exp(min(-_NOTHING / times, _LARGEST)) * norm, root) for times in self.steps.values())
         return unit * (sum(weights) + root) + root * math.exp(_NOTHING)
 
-    def _spectrum(self, step: Release, tilt: float, size: int) -> tuple[NDArray[np.complex128], Floats, float]:
+    def _spectrum(self, step: SampledGaussian, tilt: float, size: int) -> tuple[NDArray[np.complex128], Floats, float]:
         return _spectrum(step, self.exponent, self.direction, self.deviations[step], tilt, size)
 
 
@@ -371,7 +373,7 @@ def _tilt(place: int) -> float:
     return float(2.0 ** (place * _TILTS))
 
 
-def _log_dearest(tilt: float) -> float:
+def _log_largest_weight(tilt: float) -> float:
     """Log of the largest weight of a tilted mass in δ(ε) exp(t ε − K): max over u ≥ 0 of exp(−t u) (1 − exp(−u))."""
     return tilt * math.log(tilt) - (1 + tilt) * math.log1p(tilt)
 
@@ -384,7 +386,7 @@ def _quick_size(least: int) -> int:
 
 @functools.lru_cache(maxsize=32)
 def _spectrum(
-    step: Release, exponent: int, direction: Direction, deviations: int, tilt: float, size: int
+    step: SampledGaussian, exponent: int, direction: Direction, deviations: int, tilt: float, size: int
 ) -> tuple[NDArray[np.complex128], Floats, float]:
     """Fourier transform of one release's tilted masses, the log of its absolute value, and a bound on the masses' error.
 

@@ -1,4 +1,4 @@
-"""One run, read from its folder once: everything that the page may draw on, and nothing else."""
+"""The records of one finished run, read once from its folder; a report uses nothing else."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
-class Run:
+class RunRecords:
     """The typed records of one finished run."""
 
     path: Path
@@ -38,8 +38,8 @@ class Run:
     timings: list[TimingRecord]
 
     @classmethod
-    def read(cls, folder: RunFolder) -> Run:
-        """All records of a folder.
+    def read(cls, folder: RunFolder) -> RunRecords:
+        """Read all records of a folder.
 
         Raises:
             RunFolderError: the run has not finished, or a record is damaged.
@@ -56,59 +56,59 @@ class Run:
         )
 
     def promise(self, adversary: Adversary) -> PrivacyResult | None:
-        """What the run promises against that adversary; None: nothing."""
+        """Return the differential privacy promised against an adversary; None if the run promises none."""
         privacy = self.result.privacy
         return privacy if privacy is not None and adversary in privacy.adversaries else None
 
     def finding(self, question: str, adversary: Adversary) -> Finding | None:
-        """What was found about that question by that adversary's attacks; None if none was run."""
+        """Return the finding about a question by an adversary's attacks; None if no such attack was run."""
         return next((one for one in self.findings if (one.question, one.adversary) == (question, adversary)), None)
 
     @property
     def task(self) -> Task:
-        """What the run learned."""
+        """The learning task of the run."""
         return narrow(self.config.task, Task)
 
     @property
-    def headline(self) -> Figure:
-        """How the headline of its task is shown."""
+    def headline_metric(self) -> Figure:
+        """The display of the task's headline metric: its title, unit and meaning."""
         return next(iter(self.task.figures.values()))
 
     @property
     def title(self) -> str:
-        """The run's name, and its folder's where that is another: runs of one configuration are told apart by it."""
+        """The run's name, with the folder's name if it differs, so that runs of one configuration have different titles."""
         name, folder = self.config.name, self.path.resolve().name
         return name if folder == name else f"{name} ({folder})"
 
     @property
-    def evaluated(self) -> list[tuple[int, Evaluation]]:
-        """(rounds done, evaluation) for each round that was evaluated."""
+    def evaluations(self) -> list[tuple[int, Evaluation]]:
+        """The evaluations, each with the number of rounds done by then."""
         return [(record.round + 1, record.evaluation) for record in self.rounds if record.evaluation is not None]
 
     @property
-    def skipped(self) -> list[RoundRecord]:
-        """The rounds in which the model did not move: nobody trained, or too few clients survived the aggregation."""
+    def skipped_rounds(self) -> list[RoundRecord]:
+        """The rounds that left the model unchanged: no client trained, or too few survived the aggregation."""
         return [record for record in self.rounds if record.skipped is not None]
 
     @property
-    def lost(self) -> list[RoundRecord]:
-        """Of those, the rounds in which clients trained and sent, but no sum was made."""
-        return [record for record in self.skipped if record.train_loss is not None]
+    def lost_rounds(self) -> list[RoundRecord]:
+        """The skipped rounds in which clients trained and sent messages, but no sum was computed."""
+        return [record for record in self.skipped_rounds if record.train_loss is not None]
 
     @property
-    def alone(self) -> int:
-        """In how many rounds the sum was of one client, and of zeros that others sent in its company."""
+    def single_client_rounds(self) -> int:
+        """The number of rounds whose secure sum holds the update of one client only; other clients sent zeros, if any."""
         came = [set(record.survivors) & set(record.cohort) for record in self.rounds if record.secure is not None]
         return sum(len(one) == 1 for one in came)
 
     @property
     def contributions(self) -> int:
-        """How often a client's update reached the model, over all rounds."""
+        """The number of updates that reached the model, over all rounds."""
         return sum(len(record.survivors) for record in self.rounds)
 
 
 def _config(folder: RunFolder) -> ExperimentConfig:
-    """The run's configuration; without its attacks where one is a module of somebody else's that is not here."""
+    """Return the run's configuration; its attacks are left out if one is a module that is not installed here."""
     try:
         return folder.config
     except ConfigError:
