@@ -20,21 +20,34 @@ from numpy.typing import NDArray
 from attacks import Attack, _shadows
 from attacks._coins import Coins
 from attacks._malicious import MaliciousServerAttack
+from attacks._queries import answered
 from attacks._rounds import SharedMeasures
 from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.auditing import PrivacyCurve
+from privfl.auditing.bound import NoiseFamily
 from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
+from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.asking import Federation
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
-from privfl.running.knowledge import Candidates, Knowledge, LabelledExamples, Network, Prospect, Protocol, Shadows
+from privfl.running.knowledge import (
+    Candidates,
+    Knowledge,
+    KnownDirections,
+    LabelledExamples,
+    Network,
+    Prospect,
+    Protocol,
+    Shadows,
+)
+from privfl.running.pricing import noise_family
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import MaliciousServerView, open_view
 from privfl.seeding import Seed
@@ -77,7 +90,7 @@ def run_attacks(
             knowledge = _prepared(folder, config, chosen, observer)
             claims = [(attack, _claim(folder, config, attack, knowledge)) for attack in chosen]
             truth = _opened_truth(folder, config)
-            return _judged(folder, config, claims, truth)
+            return _judged(folder, config, claims, truth, _noise(folder, config))
 
 
 def require_possible(experiment: Experiment, chosen: Iterable[object] | None = None) -> None:
@@ -106,6 +119,8 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 cohorts=experiment.cohorts,
                 protocol=_protocol(experiment),
                 network=_network(experiment),
+                canaries=config.canaries,
+                input_shape=tuple(experiment.x[:1].shape[1:]),
             )
         )
 
@@ -178,27 +193,57 @@ def _prepared(
     require_possible(experiment, chosen)
     try:
         # Asked before any shadow model is trained: an unfinished run has none. A view does not know its folder.
-        open_view(folder, "external", experiment.layout).final_model()
+        final_D = open_view(folder, "external", experiment.layout).final_model()
     except ViewError as error:
         raise ViewError(f"{folder.path}: {error}") from None
     folder.change_attacks(config)
     coins, data = Coins.of(experiment), experiment.data
-    member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
+    queries = max((one.wanted_queries for one in chosen), default=1)
+    member_SN, outputs = _shadows.trained(folder, experiment, coins, observer, models=queries > 1)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
     network = _network(experiment)
     candidates = Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N])
+    every = any(isinstance(one, OnUpdates) and one.compares for one in chosen)
+    shadows = _shadows.models(folder, len(outputs))
     return Knowledge(
         network=network,
         candidates=candidates,
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
-        measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
+        measures=SharedMeasures(network, candidates, every=every),
+        directions=_directions(experiment),
+        queries=answered(folder, network, candidates, final_D, shadows, queries) if queries > 1 else None,
     )
 
 
 def _network(experiment: Experiment) -> Network:
     return Network(experiment.model, experiment.layout, experiment.task, experiment.outputs)
+
+
+def _directions(experiment: Experiment) -> KnownDirections | None:
+    """The directions of the candidates, if these are canaries that are directions."""
+    canaries = experiment.canaries
+    if canaries is None or canaries.directions is None:
+        return None
+    # Updates go against gradients.
+    sign = 1.0 if canaries.item.whole_clients else -1.0
+    return KnownDirections(canaries.directions, experiment.initial_D, sign)
+
+
+def _whole_clients(config: ExperimentConfig) -> bool:
+    """Whether the candidates are canaries that are clients."""
+    return config.canaries is not None and narrow(config.canaries, Canaries).whole_clients
+
+
+def _noise(folder: RunFolder, config: ExperimentConfig) -> NoiseFamily | None:
+    """The mechanism of a run with canaries; None if it has none, or promises nothing."""
+    if config.canaries is None or not config.privacy.promises:
+        return None
+    experiment = assemble(config)
+    # A canary client hands in its direction or a zero; any other candidate makes another of its client's update.
+    relation = experiment.plan.relation if _whole_clients(config) else experiment.plan.attack_relation
+    return noise_family(experiment, folder.result.rounds, relation)
 
 
 def _protocol(experiment: Experiment) -> Protocol:
@@ -292,6 +337,7 @@ def _judged(
     config: ExperimentConfig,
     claims: Sequence[tuple[Attack, AttackClaim]],
     truth: Truth,
+    noise: NoiseFamily | None,
 ) -> tuple[Finding, ...]:
     """Judge all claims, the earlier ones too, and write everything down."""
     groups: dict[_Group, dict[str, AttackClaim]] = {}
@@ -301,7 +347,7 @@ def _judged(
         groups.setdefault(group, {}).update(before)
     findings = [
         _question(group.question).evaluate(
-            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary)
+            Claims(group.adversary, config.attacks.shadow_models, made), truth, _promised(folder, group.adversary, noise)
         )
         for group, made in sorted(groups.items(), key=lambda item: (item[0].question, ADVERSARIES.index(item[0].adversary)))
     ]
@@ -341,9 +387,12 @@ def _found_before(folder: RunFolder, but: set[str], truth: Truth) -> Iterable[tu
             yield _Group(finding.question, finding.adversary), made
 
 
-def _promised(folder: RunFolder, adversary: Adversary) -> PrivacyCurve | None:
+def _promised(folder: RunFolder, adversary: Adversary, noise: NoiseFamily | None = None) -> PrivacyCurve | None:
     """The privacy curve that the run promises against that adversary for one example in or out; None: it promises nothing."""
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None
-    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta)
+    if noise is not None and _whole_clients(folder.config):
+        epsilons, deltas = noise.curve(noise.promised)
+        return PrivacyCurve(tuple(epsilons), tuple(deltas), privacy.epsilon, privacy.delta, noise)
+    return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta, noise)

@@ -131,6 +131,22 @@ class AlgorithmConfig(Item):
         """
 
 
+class CanariesConfig(Item):
+    """Canaries, planted into a run for an audit; the contract of their shelf is :class:`privfl.federation.canaries.Canaries`.
+
+    ``count`` is M, how many canaries there are; about half of them are trained on.
+    """
+
+    count: Annotated[int, Field(ge=10)] = 1000
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless such canaries can be planted into such a run.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 def _default(at: str, kind: str) -> Any:
     """A field for an item of a shelf that is written to TOML only if it differs from the default item."""
 
@@ -249,7 +265,7 @@ class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
     ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
-    does the noise domain depend on them.
+    does the noise domain depend on them. ``canaries`` are for an audit, and usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -269,6 +285,9 @@ class ExperimentConfig(Frozen):
     evaluation: EvaluationConfig = EvaluationConfig()
     records: RecordsConfig = RecordsConfig()
     attacks: AttacksConfig = AttacksConfig()
+    canaries: Annotated[
+        SerializeAsAny[CanariesConfig] | None, on_shelf("canaries"), Field(exclude_if=lambda item: item is None)
+    ] = None
 
     @model_validator(mode="after")
     def _no_contradictions(self) -> Self:
@@ -282,7 +301,9 @@ class ExperimentConfig(Frozen):
             )
         if clients is not None:
             require_clients(self, clients)
-        if self.data.holdout == 0 and self.attacks.run:
+        if self.canaries is not None:
+            self.canaries.check(self)
+        elif self.data.holdout == 0 and self.attacks.run:
             raise contradiction(
                 "attacks.run",
                 [item.kind for item in self.attacks.run],

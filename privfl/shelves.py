@@ -103,6 +103,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "training.optimizer": Shelf("privfl.learning.optimizers", "LocalOptimizer"),
     "training.round_schedule": Shelf("privfl.learning.schedules", "Schedule"),
     "training.step_schedule": Shelf("privfl.learning.schedules", "Schedule"),
+    "canaries": Shelf("privfl.federation.canaries", "Canaries"),
     "attacks.run": Shelf("attacks", "Attack"),
     "question": Shelf("privfl.auditing.questions", "Question"),
     "block": Shelf("privfl.report.blocks", "Block"),

@@ -5,6 +5,7 @@ Suffixes: E points of the privacy curve, F false-positive rates.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -43,6 +44,40 @@ def tpr_bound(fpr: ArrayLike, epsilons: ArrayLike, deltas: ArrayLike) -> FloatAr
     return np.asarray(np.clip(least, 0.0, 1.0))
 
 
+def fpr_bound(tpr: float, epsilons: ArrayLike, deltas: ArrayLike) -> float:
+    """The lowest FPR at a TPR that a mechanism with this privacy curve allows any attack: the inverse of :func:`tpr_bound`.
+
+        FPR ≥ max(e^−ε·(TPR − δ), 1 − δ − e^ε·(1 − TPR))
+
+    Args:
+        tpr: in [0, 1].
+        epsilons: E values, each at least 0.
+        deltas: E values in [0, 1], δ(ε) for each.
+
+    Returns:
+        a number in [0, 1].
+    """
+    eps_E, delta_E = np.asarray(epsilons, dtype=float), np.asarray(deltas, dtype=float)
+    with np.errstate(over="ignore", invalid="ignore"):
+        rising = np.nan_to_num(1 - delta_E - np.exp(eps_E) * (1 - tpr), nan=0.0, neginf=0.0)
+    return float(np.clip(np.maximum(np.exp(-eps_E) * (tpr - delta_E), rising).max(), 0.0, 1.0))
+
+
+@dataclass(frozen=True)
+class NoiseFamily:
+    """The mechanism that a run used, with its noise left open: what a lower bound on the noise refutes.
+
+    Args:
+        promised: the noise multiplier of the run.
+        curve: noise multiplier -> ε and δ(ε) of the whole run with that noise, two sequences of E values.
+        samples: sample rate and number of steps of each client's history of Gaussian releases; empty for other mechanisms.
+    """
+
+    promised: float
+    curve: Callable[[float], tuple[Sequence[float], Sequence[float]]]
+    samples: tuple[tuple[float, int], ...] = ()
+
+
 @dataclass(frozen=True)
 class PrivacyCurve:
     """The privacy curve δ(ε) that a run promises for one candidate in or out, and the quoted pair (ε, δ) on it.
@@ -52,12 +87,14 @@ class PrivacyCurve:
         deltas: δ(ε) at each of them.
         epsilon: the promised ε at ``delta``.
         delta: the promised δ; the audits use it too.
+        noise: the mechanism with its noise left open; None if it is not known.
     """
 
     epsilons: tuple[float, ...]
     deltas: tuple[float, ...]
     epsilon: float
     delta: float
+    noise: NoiseFamily | None = None
 
     def tpr(self, fpr: ArrayLike) -> FloatArray:
         """:func:`tpr_bound` of this curve."""

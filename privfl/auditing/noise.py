@@ -13,7 +13,9 @@ the true trade-off curve lower than the Gaussian one of the same µ; a bound for
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -102,20 +104,34 @@ def gdp_audit(scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, le
     Raises:
         DataError: a score is NaN, or a part lacks members or non-members.
     """
-    curve = roc(scores_N[chosen_N], member_N[chosen_N])
-    measured = roc(scores_N[~chosen_N], member_N[~chosen_N])
-    threshold = float(curve.thresholds_T[np.argmax(_mu_along(curve, level))])
-    said_N, truth_N = scores_N[~chosen_N] >= threshold, member_N[~chosen_N]
-    found = two_sided_mu(
-        np.count_nonzero(said_N & truth_N), measured.members, np.count_nonzero(said_N & ~truth_N), measured.nonmembers, level
-    )
+    found = Counted.of(scores_N, member_N, chosen_N, level)
     return NoiseBound(
-        mu=float(found),
+        mu=float(two_sided_mu(found.true_positives, found.members, found.false_positives, found.nonmembers, level)),
         level=level,
         method="Gaussian noise, Clopper–Pearson, threshold from other candidates",
-        candidates=len(truth_N),
-        ceiling=float(two_sided_mu(measured.members, measured.members, 0, measured.nonmembers, level)),
+        candidates=found.members + found.nonmembers,
+        ceiling=float(two_sided_mu(found.members, found.members, 0, found.nonmembers, level)),
     )
+
+
+@dataclass(frozen=True)
+class Counted:
+    """Right and wrong positives of one threshold, among candidates that did not choose it."""
+
+    true_positives: int
+    members: int
+    false_positives: int
+    nonmembers: int
+
+    @classmethod
+    def of(cls, scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, level: float) -> Self:
+        """The counts at the threshold with the highest bound on µ among those that choose; see :func:`gdp_audit`."""
+        curve = roc(scores_N[chosen_N], member_N[chosen_N])
+        measured = roc(scores_N[~chosen_N], member_N[~chosen_N])
+        threshold = float(curve.thresholds_T[np.argmax(_mu_along(curve, level))])
+        said_N, truth_N = scores_N[~chosen_N] >= threshold, member_N[~chosen_N]
+        right, wrong = int(np.count_nonzero(said_N & truth_N)), int(np.count_nonzero(said_N & ~truth_N))
+        return cls(right, measured.members, wrong, measured.nonmembers)
 
 
 def _mu_along(curve: Roc, level: float) -> FloatArray:
@@ -151,11 +167,26 @@ def one_run_mu(correct: int, guesses: int, candidates: int, level: float = 0.95)
 
 
 def _refuted(mu: float, correct: int, guesses: int, candidates: int, alpha: float) -> bool:
-    """Whether µ is refuted, at an error rate of ``alpha``, by the number of right guesses; by recursion over the guesses."""
+    """Whether µ is refuted, at an error rate of ``alpha``, by the number of right guesses."""
+    return too_many(lambda r: float(special.ndtr(special.ndtri(r) - mu)), correct, guesses, candidates, alpha)
+
+
+def too_many(lowest_fpr: Callable[[float], float], correct: int, guesses: int, candidates: int, alpha: float) -> bool:
+    """Whether a trade-off curve is refuted, at an error rate of ``alpha``, by the number of right guesses.
+
+    By recursion over the guesses (Mahloujifar et al. 2024, algorithm 2).
+
+    Args:
+        lowest_fpr: TPR -> the lowest FPR that the curve allows.
+        correct: the number of right guesses.
+        guesses: the number of guesses.
+        candidates: the number of candidates, guessed or not.
+        alpha: the error rate.
+    """
     r, h = alpha * correct / candidates, alpha * (guesses - correct) / candidates
     i_C = np.arange(correct - 1, -1, -1)
     for weight in (i_C / (guesses - i_C)).tolist():
-        lowest = max(h, float(special.ndtr(special.ndtri(r) - mu)))
+        lowest = max(h, lowest_fpr(r))
         r, h = r + weight * (lowest - h), lowest
     return r + h > guesses / candidates
 
@@ -169,8 +200,7 @@ def one_run_noise_audit(scores_N: FloatArray, member_N: BoolArray, level: float 
         level: confidence level of the one-sided bound.
         share: share of the candidates to guess, fixed beforehand.
     """
-    guesses = max(1, int(len(scores_N) * share))
-    correct = int(np.count_nonzero(member_N[np.argsort(-scores_N, kind="stable")[:guesses]]))
+    correct, guesses = highest(scores_N, member_N, share)
     return NoiseBound(
         mu=one_run_mu(correct, guesses, len(scores_N), level),
         level=level,
@@ -178,6 +208,12 @@ def one_run_noise_audit(scores_N: FloatArray, member_N: BoolArray, level: float 
         candidates=len(scores_N),
         ceiling=one_run_mu(guesses, guesses, len(scores_N), level),
     )
+
+
+def highest(scores_N: FloatArray, member_N: BoolArray, share: float) -> tuple[int, int]:
+    """How many of that share of the candidates with the highest scores are members, and how many they are, at least one."""
+    guesses = max(1, int(len(scores_N) * share))
+    return int(np.count_nonzero(member_N[np.argsort(-scores_N, kind="stable")[:guesses]])), guesses
 
 
 def gaussian_pair_audit(signals_N: FloatArray, member_N: BoolArray, level: float = 0.95) -> NoiseBound:

@@ -14,6 +14,7 @@ from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms, Trained
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.payload import PayloadLayout
@@ -183,6 +184,7 @@ class Round:
         stream: the server's own randomness in this round.
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
+        canaries: the uploads of canary clients; None if there are none.
     """
 
     plan: Plan
@@ -199,6 +201,7 @@ class Round:
     stream: Seed
     noise_domain: str
     personal: Trainer | None = None
+    canaries: CanaryClients | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -406,6 +409,8 @@ class Round:
         joined_D = self.payload.join(payload)
         if task.client in self.misbehaving:
             joined_D = self.behaviour.upload(joined_D)
+        if self.canaries is not None:
+            joined_D = self.canaries.upload(task.client, joined_D)
         if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
             return joined_D, before
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})

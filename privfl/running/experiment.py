@@ -22,6 +22,7 @@ from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
+from privfl.federation.canaries._planted import Planted, plant
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import (
@@ -94,6 +95,7 @@ class Experiment:
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
         processes: the processes that carry out the run together.
+        canaries: the canaries, if there are any.
         is_shadow: whether it is a shadow model of another run.
     """
 
@@ -122,6 +124,7 @@ class Experiment:
     cohorts: tuple[tuple[int, ...], ...]
     noise_domain: str
     processes: Processes = ALONE
+    canaries: Planted | None = None
     is_shadow: bool = False
 
     def __repr__(self) -> str:
@@ -185,6 +188,8 @@ class Experiment:
         number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
         scale = schedule_of(self.config.training.round_schedule).factor(number, rounds)
 
+        gradients = None if self.canaries is None else self.canaries.gradients(self.data, self.plan)
+
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
             kept = state_of_client(self.algorithm, state, client).kept
@@ -193,7 +198,7 @@ class Experiment:
             # Only an identical query gets the same noise, and the client's state is a part of the query.
             own = own / state_digest(kept) if kept and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
-            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale)
+            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
 
         return CohortTasks(self.cohorts[state.round], task, self.x[:1])
 
@@ -306,6 +311,7 @@ class Experiment:
             terms=self.terms,
             behaviour=self.behaviour,
             misbehaving=self.misbehaving,
+            canaries=None if self.canaries is None else self.canaries.clients(self.data, self.plan),
             aggregator=self.aggregator,
             server=self.server,
             largest_client=int(self.data.sizes().max()),
@@ -407,6 +413,8 @@ def assemble(
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
+    data, canaries = plant(config, data, task, module, seed)
+    training = config.training if canaries is None else canaries.training(config.training)
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm = narrow(config.algorithm, Algorithm)
     dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
@@ -419,7 +427,7 @@ def assemble(
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's
     # training data.
-    choice = choose(config.training, plan, module, test_x, task)
+    choice = choose(training, plan, module, test_x, task)
     facts = RunFacts(choice.engine, device.type, constants(module))
     name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:
@@ -454,6 +462,7 @@ def assemble(
         cohorts=cohorts,
         noise_domain=name,
         processes=processes,
+        canaries=canaries,
     )
     _require_possible(experiment)
     return experiment

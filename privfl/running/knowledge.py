@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from privfl.config import TrainingConfig
+from privfl.config import CanariesConfig, TrainingConfig
 from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.learning import evaluation
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
+from privfl.learning.training._directions import Directions
+from privfl.running.queries import QuerySignals
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
@@ -200,12 +202,14 @@ class Protocol:
         total = optimizer_of(training).gradient_weight(training, self.rates(round_number), 0.0)
         return None if total is None else training.lr * total
 
-    def rates(self, round_number: int) -> list[float]:
-        """The learning rate of each local step of a round; after the last one it stays."""
-        training, step = self.training, schedule_of(self.training.step_schedule)
+    def rates(self, round_number: int, steps: int | None = None) -> list[float]:
+        """The learning rate of each local step of a round, of a client that takes so many; None: the largest client.
+
+        After the last round it stays.
+        """
+        training, step, steps = self.training, schedule_of(self.training.step_schedule), steps or self.steps
         factor = schedule_of(training.round_schedule).factor(min(round_number, self.rounds - 1), self.rounds)
-        scale = training.lr * factor
-        return [scale * step.factor(taken, self.steps) for taken in range(self.steps)]
+        return [training.lr * factor * step.factor(taken, steps) for taken in range(steps)]
 
 
 @dataclass(frozen=True)
@@ -280,6 +284,26 @@ class RoundMeasures(ABC):
 
 
 @dataclass(frozen=True, eq=False, repr=False)
+class KnownDirections:
+    """The directions of the candidates of a run whose canaries are directions.
+
+    Args:
+        directions: that of each of the N candidates.
+        initial_D: the model before the first round, which is public.
+        sign: 1 if a canary moves an update along its direction; −1 if it moves a gradient, which updates go against.
+    """
+
+    directions: Directions
+    initial_D: Tensor
+    sign: float
+
+    def signals(self, updates_TD: Tensor, rows_n: IntArray | None = None) -> NDArray[np.float64]:
+        """How far each update goes the way of some candidates, or of all, of shape (T, n)."""
+        products = self.directions.products(updates_TD, rows_n)
+        return self.sign * products
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Knowledge:
     """The adversary's knowledge: candidates, fresh data and its own models. It does not include the truth about the candidates.
 
@@ -287,9 +311,11 @@ class Knowledge:
         network: the architecture.
         candidates: the N examples that the attack asks about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
-            shadows: models like the target, possibly none.
+        shadows: models like the target, possibly none.
         protocol: the settings of local training.
         measures: the products of single updates with the candidates' gradients, and losses, round by round.
+        directions: the directions of the candidates, if these are canaries that are directions.
+        queries: the answers of all models to several queries of each candidate; None if no attack wants more than one.
     """
 
     network: Network
@@ -298,6 +324,8 @@ class Knowledge:
     shadows: Shadows
     protocol: Protocol
     measures: RoundMeasures
+    directions: KnownDirections | None = None
+    queries: QuerySignals | None = None
 
     def without_owners(self) -> Self:
         """The same knowledge with the candidates' clients hidden: −1 for each."""
@@ -317,6 +345,8 @@ class Prospect:
         cohorts: the clients that will take part, round by round.
         protocol: the settings of local training.
         network: the architecture.
+        canaries: the canaries that will be planted; None: there are none.
+        input_shape: the shape of one input.
     """
 
     hides_updates: bool
@@ -326,3 +356,5 @@ class Prospect:
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
     network: Network
+    input_shape: tuple[int, ...]
+    canaries: CanariesConfig | None = None

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, get_args
 
 import numpy as np
 
+from privfl.auditing.bound import NoiseFamily
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.rounds import ServerState
 from privfl.learning import evaluation
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger
-from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.mechanisms import Gaussian, History, PoissonGaussian, Relation, ShuffledEpoch
 from privfl.privacy.plans import Plan
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, Price, PrivacyResult
@@ -232,6 +234,44 @@ def epsilon_by_round(experiment: Experiment) -> list[float]:
         ledger.record(number, experiment.planned(number))
         spent.append(ledger.epsilon())
     return spent
+
+
+def noise_family(experiment: Experiment, rounds: int, relation: Relation) -> NoiseFamily | None:
+    """The mechanism of a whole run with its noise left open; None if nothing is promised.
+
+    Args:
+        experiment: the run.
+        rounds: how many it had.
+        relation: how two runs differ of which one has a certain canary.
+    """
+    plan = experiment.plan
+    if not plan.promises or plan.noise_multiplier is None:
+        return None
+    per_executed = plan.noise_multiplier / plan.executed_noise
+
+    def spent(noise: float) -> list[History]:
+        return replace(experiment, plan=plan.calibrated(noise * per_executed)).ledger(rounds).histories(relation)
+
+    @functools.cache
+    def curve(noise: float) -> tuple[list[float], list[float]]:
+        return GRID.tolist(), accounting.curve(spent(noise), GRID).tolist()
+
+    samples = [_sample(history) for history in accounting.dominating(spent(plan.executed_noise))]
+    known = () if None in samples else tuple(one for one in samples if one is not None)
+    return NoiseFamily(plan.executed_noise, curve, known)
+
+
+def _sample(history: History) -> tuple[float, int] | None:
+    """Sample rate and number of steps of a history of Gaussian releases under addition or removal; None if it is none."""
+    uses = list(history.items())
+    if len(uses) != 1:
+        return None
+    ((mechanism, steps),) = uses
+    if mechanism.relation != "add_or_remove_one":
+        return None
+    if isinstance(mechanism, PoissonGaussian):
+        return mechanism.sample_rate, steps
+    return (1.0, steps) if isinstance(mechanism, Gaussian | ShuffledEpoch) else None
 
 
 def epsilon_under(plan: Plan, experiment: Experiment) -> float:

@@ -72,7 +72,8 @@ COMMANDS = commands(cli.app)
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    names = {"run", "sweep", "attack", "report", "export", "account", "doctor", "data list", "data show", "data fetch"}
+    names = {"run", "sweep", "attack", "audit", "report", "export", "account", "doctor"}
+    names |= {"data list", "data show", "data fetch"}
     assert {" ".join(words) for words in COMMANDS} == names
 
 

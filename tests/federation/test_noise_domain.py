@@ -142,6 +142,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
+    "canaries": ("example", {"canaries": {"kind": "mislabelled", "count": 20}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
     "cohort.size": ("example", {"cohort__size": 6}),
     "cohort.separation": ("client_dpftrl", {"cohort__separation": 2}),

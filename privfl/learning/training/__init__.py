@@ -18,6 +18,7 @@ from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.learning.training._directions import PlantedGradients
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans import Plan
 from privfl.seeding import Seed
@@ -82,6 +83,7 @@ class LocalTask:
             noise would differ by nothing but the data.
         work: the terms beyond the settings.
         lr_scale: the round's factor of the learning rate.
+        planted: gradients in the place of those of some of its examples, for an audit; only DP-SGD by Opacus takes them.
     """
 
     client: int
@@ -92,6 +94,7 @@ class LocalTask:
     seed: Seed
     work: LocalWork = LocalWork()
     lr_scale: float = 1.0
+    planted: PlantedGradients | None = None
 
     def examples(self, batch_B: Tensor) -> tuple[Tensor, Tensor]:
         """A batch's inputs and labels; ``batch_B`` are places among the client's n examples, on the CPU."""

@@ -146,6 +146,8 @@ class Opacus(Trainer):
             optimizer.zero_grad()
             unwritten = Unwritten(self.model)
             loss_sum += self._accumulate(*task.examples(batch))
+            if task.planted is not None:
+                plant(self._private, task.planted.among(task.rows_n[batch]))
             unwritten.require()
             optimizer.step()
         optimizer.require_noise(todo.steps)
@@ -219,6 +221,17 @@ class Opacus(Trainer):
 
     def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> WorkOptimizer:
         return WorkOptimizer(self.model, task.work, global_D, self.config, self.rates(task, steps))
+
+
+@torch.no_grad()
+def plant(private: GradSampleModule, gradients: Sequence[tuple[int, Tensor]]) -> None:
+    """Put gradients, each of shape (D,), in the place of those that examples of a batch have, before any is clipped."""
+    for place, gradient_D in gradients:
+        begin = 0
+        for parameter in trained(private).values():
+            part = gradient_D[begin : begin + parameter.numel()].to(parameter.device)
+            parameter.grad_sample[place] = part.view_as(parameter)  # type: ignore[attr-defined]
+            begin += parameter.numel()
 
 
 class WorkOptimizer(torch.optim.Optimizer):

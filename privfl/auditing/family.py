@@ -1,0 +1,104 @@
+"""Lower bounds on the noise of a known mechanism: which noise multipliers do the guesses of an attack refute?
+
+**A noise multiplier is refuted, never an ε.** Each bound takes for granted that the run did what it says but for the noise:
+sampling, number of steps, clipping norm. Held against the promised noise it says that the noise is too small. A run that
+clips wrongly, or samples otherwise, is flagged by the same figure. It says nothing about other mechanisms: on Laplace noise
+it is wrong most of the time (:mod:`privfl.auditing.noise`).
+"""
+
+from __future__ import annotations
+
+import bisect
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from privfl.auditing.bound import NoiseFamily, fpr_bound, tpr_bound
+from privfl.auditing.noise import Counted, highest, too_many
+from privfl.auditing.roc import clopper_pearson
+
+FloatArray = NDArray[np.float64]
+BoolArray = NDArray[np.bool_]
+
+FACTORS: Final = tuple(2 ** (step / 16) for step in range(-48, 49))
+"""The noise multipliers that are tried, as multiples of the promised one: 1/8 to 8, in steps of 4.4 %."""
+
+SHARE: Final = 0.1
+"""The share of the candidates that are guessed to be members in one run, fixed beforehand."""
+
+
+@dataclass(frozen=True)
+class RefutedNoise:
+    """The noise multiplier of the mechanism is below ``below``, at that confidence level; None: nothing was refuted.
+
+    Args:
+        below: the least of the noise multipliers tried that the guesses refute.
+        level: of the one-sided bound.
+        method: how it was computed.
+        candidates: how many were counted.
+    """
+
+    below: float | None
+    level: float
+    method: str
+    candidates: int
+
+
+def clopper_pearson_noise(
+    scores_N: FloatArray, member_N: BoolArray, chosen_N: BoolArray, family: NoiseFamily, level: float = 0.95
+) -> RefutedNoise:
+    """The noise that TPR and FPR of one threshold refute, for candidates that count as independent trials.
+
+    TPR is at its lower and FPR at its upper Clopper–Pearson limit, each one-sided at (1 − level) / 2. A noise multiplier is
+    refuted if its trade-off curve allows no such TPR. For one release of Gaussian noise it is :func:`gdp_audit` of
+    :mod:`privfl.auditing.noise`.
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth, drawn by independent fair coins.
+        chosen_N: those on which the threshold is chosen.
+        family: the mechanism.
+        level: of the one-sided bound.
+
+    Raises:
+        DataError: a score is NaN, or a part lacks members or non-members.
+    """
+    found = Counted.of(scores_N, member_N, chosen_N, level)
+    tpr_low, _ = clopper_pearson(found.true_positives, found.members, level)
+    _, fpr_high = clopper_pearson(found.false_positives, found.nonmembers, level)
+
+    def refuted(noise: float) -> bool:
+        return float(tpr_low) > float(tpr_bound(float(fpr_high), *family.curve(noise)))
+
+    method = "Clopper–Pearson, threshold from other candidates"
+    return RefutedNoise(_least(refuted, family), level, method, found.members + found.nonmembers)
+
+
+def one_run_noise(scores_N: FloatArray, member_N: BoolArray, family: NoiseFamily, level: float = 0.95) -> RefutedNoise:
+    """The noise that the guesses of one training run refute: the tenth with the highest scores are guessed to be members.
+
+    It is the f-DP audit of Mahloujifar et al. 2024 with the trade-off curve of the mechanism. Candidates need not be
+    independent trials.
+
+    Args:
+        scores_N: higher means member.
+        member_N: the truth, drawn by independent fair coins.
+        family: the mechanism.
+        level: of the one-sided bound.
+    """
+    correct, guesses = highest(scores_N, member_N, SHARE)
+
+    def refuted(noise: float) -> bool:
+        epsilons, deltas = family.curve(noise)
+        return too_many(lambda tpr: fpr_bound(tpr, epsilons, deltas), correct, guesses, len(scores_N), 1 - level)
+
+    return RefutedNoise(_least(refuted, family), level, "one run, guesses fixed beforehand", len(scores_N))
+
+
+def _least(refuted: Callable[[float], bool], family: NoiseFamily) -> float | None:
+    """The least noise multiplier that is refuted: what refutes a noise refutes every larger one."""
+    place = bisect.bisect_left(FACTORS, True, key=lambda factor: refuted(factor * family.promised))
+    return None if place == len(FACTORS) else FACTORS[place] * family.promised

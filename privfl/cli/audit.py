@@ -1,0 +1,62 @@
+"""``privfl audit``: train a configuration with canaries, and hold what they give away against the promise."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from privfl.cli import follow_up, interruption, progress
+from privfl.cli.arguments import Config, Overrides
+from privfl.cli.console import err, out
+from privfl.loading import load
+
+EXAMPLE: Final = "privfl audit paper_configs/quickstart.toml --canaries 500 --out runs/audit"
+
+
+def audit(
+    config: Config,
+    overrides: Overrides = None,
+    canaries: Annotated[
+        int | None, typer.Option("--canaries", metavar="M", min=10, help="How many are planted; 1000 unless it is given.")
+    ] = None,
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            "--kind", help="gradient, client, mislabelled, random, blank; the strongest that the plan allows unless given."
+        ),
+    ] = None,
+    out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME-audit unless it is given.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Train with canaries planted, each in or out by a fair coin, and say what they refute of the promise.
+
+    Lower bounds on ε hold for any mechanism. Bounds on the noise take the rest of the mechanism to be as configured. Estimates
+    are no bounds. docs/auditing.md says how to read them.
+    """
+    from privfl.report import attacks_tables
+    from privfl.running import recording
+    from privfl.running.auditing import audited
+    from privfl.running.default_folder import default_folder
+
+    settings = audited(load(config, *overrides or ()), canaries, kind)
+    path = out_dir or default_folder(settings, resume=resume, overwrite=overwrite)
+    interruption.way_on.set(f"go on with `{interruption.program()} {_same(config, overrides, canaries, kind, path)}`")
+    with progress.training(err, settings, path, 1) as observer:
+        folder = recording.run(settings, path, resume=resume, overwrite=overwrite, observer=observer)
+    if not folder.findings:
+        follow_up.attack(folder, (), ())
+    for table in attacks_tables(folder):
+        out.print(table)
+    follow_up.write_page([folder], None)
+
+
+def _same(config: Path, overrides: Sequence[str] | None, canaries: int | None, kind: str | None, path: Path) -> str:
+    """The command that goes on with this one."""
+    words = ["audit", str(config), *(overrides or ()), "--out", str(path), "--resume"]
+    words += [] if canaries is None else ["--canaries", str(canaries)]
+    return shlex.join(words + ([] if kind is None else ["--kind", kind]))

@@ -1,0 +1,223 @@
+"""Audits of small real training runs: a build that keeps its promise passes, one that breaks it is flagged.
+
+A bound on a run that keeps its promise is above it in at most 5 % of seeds, for all audits of one adversary together; the seed
+here is fixed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from small_runs import SMALL, small
+
+from attacks._run import run_attacks
+from privfl.auditing import Roc, roc
+from privfl.auditing.questions import Finding
+from privfl.auditing.questions.epsilon import EpsilonFinding
+from privfl.auditing.questions.estimate import EstimateFinding
+from privfl.auditing.questions.noise import NoiseFinding
+from privfl.errors import ConfigError
+from privfl.learning.training.opacus import CountingDPOptimizer
+from privfl.report import write_report
+from privfl.running.auditing import audited
+from privfl.running.recording import run
+from privfl.running.run_folder import RunFolder
+from privfl.storage import read_npz
+
+AUDITED: dict[str, Any] = {
+    "data": {"kind": "digits", "clients": 2},
+    "model": {"kind": "mlp", "hidden": [32]},
+    "cohort": {"kind": "all"},
+    "training": {"local_steps": 1, "batch_size": 2000, "lr": 0.1},
+    "privacy": {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0},
+    "aggregator": {"kind": "mean"},
+    "server": {"kind": "fedavg"},
+}
+Audit = dict[tuple[str, str], Finding]
+
+
+def audit(path: Path, canaries: int = 800, kind: str | None = None, **changes: Any) -> tuple[RunFolder, Audit]:
+    """The folder, and the findings by question and adversary."""
+    folder = run(audited(small(**{**AUDITED, **changes}), canaries, kind), path)
+    return folder, {(one.question, one.adversary): one for one in run_attacks(folder)}
+
+
+def noise_of(findings: Audit, adversary: str = "server") -> NoiseFinding:
+    found = findings["noise", adversary]
+    assert isinstance(found, NoiseFinding)
+    return found
+
+
+def epsilon_of(findings: Audit, adversary: str = "server") -> EpsilonFinding:
+    found = findings["epsilon", adversary]
+    assert isinstance(found, EpsilonFinding)
+    return found
+
+
+def curve(folder: RunFolder, audit: str, variant: str) -> Roc:
+    arrays = read_npz(folder.path / "attacks" / "auditing" / f"{audit}.npz")
+    return roc(arrays[f"auditing/{audit}: {variant}"], arrays["member"])
+
+
+# --- mechanisms, right and broken ------------------------------------------------------------------------------------------
+
+
+def noise_times(factor: float) -> Callable[[pytest.MonkeyPatch], None]:
+    """A build that draws other noise than it promises, and whose own measurement of it is broken as well."""
+
+    def apply(patch: pytest.MonkeyPatch) -> None:
+        original = CountingDPOptimizer.add_noise
+
+        def other(self: Any) -> None:
+            promised, self.noise_multiplier = self.noise_multiplier, self.noise_multiplier * factor
+            original(self)
+            self.noise_multiplier = promised
+
+        patch.setattr(CountingDPOptimizer, "add_noise", other)
+        patch.setattr(CountingDPOptimizer, "require_noise", lambda self, steps: None)
+
+    return apply
+
+
+def no_clip(patch: pytest.MonkeyPatch) -> None:
+    original = CountingDPOptimizer.clip_and_accumulate
+
+    def unclipped(self: Any) -> None:
+        promised, self.max_grad_norm = self.max_grad_norm, 1e6
+        original(self)
+        self.max_grad_norm = promised
+
+    patch.setattr(CountingDPOptimizer, "clip_and_accumulate", unclipped)
+
+
+@pytest.fixture(scope="module")
+def right(tmp_path_factory: pytest.TempPathFactory) -> tuple[RunFolder, Audit]:
+    return audit(tmp_path_factory.mktemp("audits") / "right")
+
+
+def test_a_run_that_keeps_its_promise_is_not_flagged_and_its_bounds_say_something(right: tuple[RunFolder, Audit]) -> None:
+    _, findings = right
+    assert set(findings) == {
+        *(("epsilon", one) for one in ("external", "server")),
+        *(("noise", one) for one in ("external", "server")),
+        ("estimate", "external"),
+    }
+    for adversary in ("external", "server"):
+        assert noise_of(findings, adversary).contradicts() == []
+        assert epsilon_of(findings, adversary).contradicts() == []
+    update = [one.below for one in noise_of(findings).audits if one.variant == "update"]
+    assert all(below is not None and 1.0 < below < 4.0 for below in update)
+    best = max(epsilon_of(findings).audits, key=lambda one: one.epsilon_lower)
+    assert 0.5 < best.epsilon_lower < best.ceiling < 8
+    estimate = findings["estimate", "external"]
+    assert isinstance(estimate, EstimateFinding)
+    # One step a round with everybody in it: the last model tells as much as all of them.
+    assert estimate.last_iterate == pytest.approx(epsilon_of(findings).promised, rel=1e-3)
+
+
+@pytest.mark.parametrize("broken", [noise_times(0.5), noise_times(0.0), no_clip], ids=["halved", "omitted", "unclipped"])
+def test_a_broken_mechanism_is_flagged(
+    broken: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken(monkeypatch)
+    folder, findings = audit(tmp_path / "run")
+    found = noise_of(findings)
+    assert {one.method for one in found.contradicts()} >= {"clopper_pearson"}
+    page = write_report([folder], folder.path / "report.html").read_text(encoding="utf-8")
+    assert "Canaries refute the promised noise multiplier of 1" in page
+
+
+def test_canaries_are_all_found_where_there_is_no_noise(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's sum of one client's update without noise: each canary shows, but for what real examples do there."""
+    noise_times(0.0)(monkeypatch)
+    folder, findings = audit(tmp_path / "run", data={"kind": "digits", "clients": 1})
+    found = curve(folder, "noise_rounds", "update")
+    assert found.tpr_T[np.searchsorted(found.fpr_T, 0.0, "right") - 1] > 0.95
+    best = max(epsilon_of(findings).audits, key=lambda one: one.epsilon_lower)
+    assert best.epsilon_lower > 0.9 * best.ceiling > 3.5
+
+
+def test_the_page_keeps_the_kinds_apart(right: tuple[RunFolder, Audit]) -> None:
+    folder, _ = right
+    page = " ".join(write_report([folder], folder.path / "report.html").read_text(encoding="utf-8").split())
+    for title in ("Lower bounds on ε, by the server", "Noise, by the server", "Estimates of ε, by the external adversary"):
+        assert title in page
+    assert "no bounds on ε" in page
+    assert "Canaries refute" not in page
+
+
+# --- other canaries ------------------------------------------------------------------------------------------------------
+
+
+def test_without_a_promise_mislabelled_canaries_are_found_and_nothing_is_compared(tmp_path: Path) -> None:
+    training = {"local_epochs": 25, "batch_size": 32, "lr": 0.4}
+    _, findings = audit(
+        tmp_path / "run", 400, data={"kind": "digits", "clients": 1}, privacy={"kind": "none"}, training=training
+    )
+    assert epsilon_of(findings).promised is None
+    assert max(one.epsilon_lower for one in epsilon_of(findings, "external").audits) > 0.5
+    assert noise_of(findings).audits == []
+    assert not noise_of(findings).contradicts()
+    assert not epsilon_of(findings).contradicts()
+
+
+CLIENTS: dict[str, Any] = {
+    "data": {"kind": "digits", "clients": 300},
+    "privacy": {"kind": "client_central", "noise_multiplier": 1.0, "delta": 1e-3, "max_update_norm": 0.5},
+    "training": {"local_steps": 1, "batch_size": 8, "lr": 0.1},
+}
+
+
+def test_canary_clients_audit_a_plan_that_protects_clients(tmp_path: Path) -> None:
+    folder, findings = audit(tmp_path / "run", 200, **CLIENTS)
+    assert folder.config.canaries is not None
+    assert folder.config.canaries.kind == "client"
+    assert noise_of(findings, "external").contradicts() == []
+    assert noise_of(findings, "external").promised == pytest.approx(1.0)
+    # The server is trusted with the exact sums, and nothing is promised against it.
+    assert noise_of(findings).promised is None
+    assert max(one.epsilon_lower for one in epsilon_of(findings).audits) > 1.5
+    estimate = findings["estimate", "external"]
+    assert isinstance(estimate, EstimateFinding)
+    assert {one.method for one in estimate.estimates} == {"two_gaussians", "one_shot"}
+
+
+# --- what cannot be audited ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "why"),
+    [
+        ("gradient", {"privacy": {"kind": "none"}}, "set canaries.kind = 'mislabelled'"),
+        ("gradient", {"privacy": CLIENTS["privacy"]}, "set canaries.kind = 'client'"),
+        ("gradient", {"training": {**AUDITED["training"], "engine": "fused"}}, r"training\.engine = 'fused'.*opacus"),
+        ("client", {}, "protects single examples; set canaries.kind = 'gradient'"),
+        ("cuckoo", {}, "canaries.*allowed: blank, client"),
+    ],
+)
+def test_canaries_that_do_not_suit_the_plan_are_refused(kind: str, changes: Any, why: str) -> None:
+    with pytest.raises(ConfigError, match=why) as caught:
+        audited(small(**{**AUDITED, **changes}), 100, kind)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("canaries", "kind", "why"),
+    [
+        (5000, None, "must be at most 143"),
+        (10, "client", "must be at most 2, of 2 clients, the number"),
+        (65, "blank", "at most 64, one mark"),
+    ],
+)
+def test_too_many_canaries_do_not_begin(canaries: int, kind: str | None, why: str, tmp_path: Path) -> None:
+    plan = {"privacy": {"kind": "none"}} if kind == "client" else {}
+    with pytest.raises(ConfigError, match=why):
+        audit(tmp_path / "run", canaries, kind, **plan)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_audit_of_a_run_without_canaries_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="the run has none; train one that has by `privfl audit CONFIG`"):
+        run(small(**{**SMALL, "attacks": {"run": ["auditing/one_run"], "shadow_models": 0}}), tmp_path / "run")
