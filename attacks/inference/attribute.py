@@ -58,11 +58,11 @@ class Attribute(Attack):
 
     def require_possible(self, prospect: Prospect) -> None:
         """See :class:`attacks.Attack`: the data are a table that has these columns."""
-        if len(prospect.inputs) != 1:
+        if len(prospect.input_shape) != 1:
             raise ConfigError(
-                f"data: {self.kind!r} needs a table, and these inputs have the shape {prospect.inputs}; take this attack away"
+                f"data: {self.kind!r} needs a table, and these inputs have the shape {prospect.input_shape}; take this attack away"
             )
-        width = prospect.inputs[0]
+        width = prospect.input_shape[0]
         if not self.columns or max(self.columns) >= width or len(set(self.columns)) < len(self.columns):
             raise ConfigError(
                 f"attacks.run: {self.kind!r} has columns = {list(self.columns)}, must be different places among "
@@ -76,12 +76,14 @@ class Attribute(Attack):
         x[:, list(self.columns)] = 0.0
         candidates, network = replace(knowledge.candidates, x=x), knowledge.network
         nobody = np.zeros((0, len(candidates)), np.bool_)
-        return replace(
-            knowledge,
+        # All else that is known of the candidates was computed from whole records.
+        return Knowledge(
+            network=network,
             candidates=candidates,
+            population=knowledge.population,
             shadows=Shadows.of(nobody, [], len(knowledge.population), network.outputs),
+            protocol=knowledge.protocol,
             measures=SharedMeasures(network, candidates, every=False),
-            directions=None,
         )
 
     def run(self, view: View, knowledge: Knowledge) -> AttributeClaim:
