@@ -25,7 +25,8 @@ def audit(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", help="gradient, client, mislabelled, random, blank; the strongest that the plan allows unless given."
+            "--kind",
+            help="gradient, client, crafted, mislabelled, random, blank; the strongest that the plan allows unless given.",
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME-audit unless it is given.")] = None,
