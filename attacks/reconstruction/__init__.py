@@ -54,6 +54,13 @@ class Target:
         assert scale, "require_possible refuses such an optimizer"
         return -self.update_D / scale - knowledge.protocol.training.weight_decay * self.model_D
 
+    def size(self, knowledge: Knowledge) -> int:
+        """The number of examples behind it at most: clients' sizes are public, and so are batches and local steps."""
+        training, owned = knowledge.protocol.training, max(1, round(knowledge.protocol.largest * self.weight))
+        if training.local_steps is None:
+            return owned
+        return min(owned, training.local_steps * training.batch_size * len(self.clients))
+
 
 @dataclass(frozen=True, eq=False, repr=False)
 class Found:
