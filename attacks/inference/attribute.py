@@ -60,7 +60,8 @@ class Attribute(Attack):
         """See :class:`attacks.Attack`: the data are a table that has these columns."""
         if len(prospect.input_shape) != 1:
             raise ConfigError(
-                f"data: {self.kind!r} needs a table, and these inputs have the shape {prospect.input_shape}; take this attack away"
+                f"data: {self.kind!r} needs a table, and these inputs have the shape {prospect.input_shape}; take this attack "
+                "away"
             )
         width = prospect.input_shape[0]
         if not self.columns or max(self.columns) >= width or len(set(self.columns)) < len(self.columns):
