@@ -27,10 +27,11 @@ class FirstLayer(ReconstructionAttack):
 
     With output gradients d_i of row j, the row's quotient is Σ d_ij x_i / Σ d_ij, a mean of the inputs that activate it. It is
     the input itself if only one does, be it over several local steps. A batch of one is always reconstructed; of a larger batch
-    those inputs are that have a ReLU for themselves. Among equal quotients that with the largest gradient of the bias is kept.
+    those inputs are that have a ReLU for themselves. Rows with nearly equal quotients give one input, by least squares.
 
     Variants:
         ``quotients``: the distinct quotients, those that most rows agree on first.
+        ``one input``: the least squares of all rows, which stands more noise; only if a target has one example.
     """
 
     threat: ClassVar[str] = "A server that sees updates wants the inputs behind them, and the model begins with a linear layer."
@@ -57,7 +58,15 @@ class FirstLayer(ReconstructionAttack):
         name, _ = trained_layers(network.module)[0]
         require_takes_inputs(network, name, target.model_D, x_n, self.kind)
         weight_HF, bias_H = parts(network, name, target.gradient(knowledge).double())
-        return {"quotients": Found(quotients(weight_HF, bias_H).to(x_n.dtype).reshape(-1, *x_n.shape[1:]))}
+        found = {"quotients": quotients(weight_HF, bias_H)}
+        if target.size(knowledge) == 1:
+            found["one input"] = least_squares(weight_HF, bias_H)[None]
+        return {name: Found(rows_RF.to(x_n.dtype).reshape(-1, *x_n.shape[1:])) for name, rows_RF in found.items()}
+
+
+def least_squares(weight_HF: Tensor, bias_H: Tensor) -> Tensor:
+    """The input x of shape (F,) for which the rows b_j x are nearest to the rows of a weight's gradient: Σ b_j W_j / Σ b_j²."""
+    return bias_H @ weight_HF / bias_H.square().sum().clamp(min=1e-300)
 
 
 def quotients(weight_HF: Tensor, bias_H: Tensor) -> Tensor:
@@ -65,18 +74,19 @@ def quotients(weight_HF: Tensor, bias_H: Tensor) -> Tensor:
     size_H = bias_H.abs()
     order_R = size_H.argsort(descending=True, stable=True)
     order_R = order_R[size_H[order_R] > _SMALL * size_H.max()]
-    rows_RF = weight_HF[order_R] / bias_H[order_R, None]
-    rows_RF = rows_RF[rows_RF.isfinite().all(1)]
+    order_R = order_R[(weight_HF[order_R] / bias_H[order_R, None]).isfinite().all(1)]
+    weight_RF, bias_R = weight_HF[order_R], bias_H[order_R]
+    rows_RF = weight_RF / bias_R[:, None]
     off_RR = torch.cdist(rows_RF, rows_RF, compute_mode="donot_use_mm_for_euclid_dist")
     same_RR = off_RR <= _SAME * rows_RF.norm(dim=1)[:, None]
-    kept, agreeing = list[int](), list[int]()
     left_R = torch.ones(len(rows_RF), dtype=torch.bool)
+    groups = list[Tensor]()
     for row in range(len(rows_RF)):
         if left_R[row]:
-            group_R = same_RR[row].cpu() & left_R
+            group_R = same_RR[row] & left_R
             group_R[row] = True
             left_R &= ~group_R
-            kept.append(row)
-            agreeing.append(int(group_R.sum()))
-    best = torch.tensor(agreeing).argsort(descending=True, stable=True) if kept else torch.zeros(0, dtype=torch.int64)
-    return rows_RF[torch.tensor(kept, dtype=torch.int64)[best]]
+            groups.append(group_R)
+    groups.sort(key=lambda group_R: -int(group_R.sum()))
+    found = [least_squares(weight_RF[group_R], bias_R[group_R]) for group_R in groups]
+    return torch.stack(found) if found else rows_RF
