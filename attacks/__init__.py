@@ -17,6 +17,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Claim
 from privfl.errors import ConfigError, ViewError
 from privfl.running.knowledge import Knowledge, Prospect
+from privfl.running.queries import require_images
 from privfl.running.views import VIEWS, View
 from privfl.tables import Item
 
@@ -57,6 +58,7 @@ class Attack(Item, ABC):
                 "set it to 'sums' or 'all'"
             )
         self.require_shadows(prospect.shadow_member_SN)
+        require_images(prospect.input_shape, self.wanted_queries, f"attacks.run: {self.kind!r}")
 
     def require_shadows(self, member_SN: NDArray[np.bool_]) -> None:
         """Refuse shadow models that are too few for the attack.
@@ -71,6 +73,14 @@ class Attack(Item, ABC):
             raise ConfigError(
                 f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
             )
+
+    @property
+    def wanted_queries(self) -> int:
+        """How many queries of each candidate it wants to see answered by the final model and by every shadow model.
+
+        1: the candidate alone. More: its mirror image and shifts too (:mod:`privfl.running.queries`), as ``knowledge.queries``.
+        """
+        return 1
 
     @abstractmethod
     def run(self, view: View, knowledge: Knowledge) -> Claim:

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from attacks import Attack, _shadows
 from attacks._coins import Coins
 from attacks._malicious import MaliciousServerAttack
+from attacks._queries import answered
 from attacks._rounds import SharedMeasures
 from attacks.membership._updates import OnUpdates
 from privfl.adversaries import ADVERSARIES, Adversary
@@ -119,6 +120,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 protocol=_protocol(experiment),
                 network=_network(experiment),
                 canaries=config.canaries,
+                input_shape=tuple(experiment.x[:1].shape[1:]),
             )
         )
 
@@ -191,23 +193,27 @@ def _prepared(
     require_possible(experiment, chosen)
     try:
         # Asked before any shadow model is trained: an unfinished run has none. A view does not know its folder.
-        open_view(folder, "external", experiment.layout).final_model()
+        final_D = open_view(folder, "external", experiment.layout).final_model()
     except ViewError as error:
         raise ViewError(f"{folder.path}: {error}") from None
     folder.change_attacks(config)
     coins, data = Coins.of(experiment), experiment.data
-    member_SN, outputs = _shadows.trained(folder, experiment, coins, observer)
+    queries = max((one.wanted_queries for one in chosen), default=1)
+    member_SN, outputs = _shadows.trained(folder, experiment, coins, observer, models=queries > 1)
     rows_N = torch.from_numpy(coins.rows_N).to(experiment.x.device)
     network = _network(experiment)
     candidates = Candidates(experiment.x[rows_N], data.pool.y[coins.rows_N], data.owner_N[coins.rows_N])
+    every = any(isinstance(one, OnUpdates) and one.compares for one in chosen)
+    shadows = _shadows.models(folder, len(outputs))
     return Knowledge(
         network=network,
         candidates=candidates,
         population=LabelledExamples(experiment.test_x, data.test.y),
         shadows=Shadows.of(member_SN, outputs, len(data.test), experiment.outputs),
         protocol=_protocol(experiment),
-        measures=SharedMeasures(network, candidates, every=any(isinstance(one, OnUpdates) and one.compares for one in chosen)),
+        measures=SharedMeasures(network, candidates, every=every),
         directions=_directions(experiment),
+        queries=answered(folder, network, candidates, final_D, shadows, queries) if queries > 1 else None,
     )
 
 

@@ -4,8 +4,8 @@
 
     attacks/shadows/members.npz        member_SN, the candidates that each shadow model is trained on, and group_S, the models
                                        that are trained together; more rows may join them
-    attacks/shadows/shadow_000.npz     the members and the outputs of one shadow model; kept, so that neither a crash nor
-                                       another attack later, of more shadow models perhaps, trains it again
+    attacks/shadows/shadow_000.npz     the members, the outputs and the parameters of one shadow model; kept, so that neither a
+                                       crash nor another attack later, of more shadow models perhaps, trains it again
 
 On a CPU the groups are spread over processes.
 """
@@ -47,7 +47,7 @@ from privfl.storage import npz, read_npz, write_atomic
 
 
 def trained(
-    folder: RunFolder, experiment: Experiment, coins: Coins, observer: ShadowObserver | None
+    folder: RunFolder, experiment: Experiment, coins: Coins, observer: ShadowObserver | None, *, models: bool = False
 ) -> tuple[BoolArray, list[ModelOutputs]]:
     """The shadow models that the run's configuration asks for: members of shape (S, N), and each one's outputs.
 
@@ -56,7 +56,16 @@ def trained(
         PrivflError: a process died.
     """
     drawn, count = _drawn(folder, experiment, coins), experiment.config.attacks.shadow_models
-    return drawn.member_SN[:count], _train_shadows(folder, experiment, drawn, count, observer)
+    return drawn.member_SN[:count], _train_shadows(folder, experiment, drawn, count, observer, models)
+
+
+def models(folder: RunFolder, count: int) -> Iterator[torch.Tensor]:
+    """The parameters of shadow models that are kept, one at a time."""
+    return (torch.from_numpy(read_npz(_path(folder, index))["model_D"]) for index in range(count))
+
+
+def _path(folder: RunFolder, index: int) -> Path:
+    return folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz"
 
 
 @dataclass(frozen=True)
@@ -65,6 +74,14 @@ class _Drawn:
 
     member_SN: BoolArray
     group_S: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class _Trained:
+    """A shadow model and its outputs."""
+
+    model_D: NDArray[np.float32]
+    outputs: ModelOutputs
 
 
 @dataclass(frozen=True)
@@ -78,7 +95,7 @@ class _Job:
     """The target's noise domain."""
 
 
-def _train_group(experiment: Experiment, job: _Job) -> list[ModelOutputs]:
+def _train_group(experiment: Experiment, job: _Job) -> list[_Trained]:
     """Train shadows by the target's own procedure: same code, same plan, other members, other randomness.
 
     Raises:
@@ -95,7 +112,8 @@ def _train_group(experiment: Experiment, job: _Job) -> list[ModelOutputs]:
         members = experiment.data.member_N.copy()
         members[candidates] = member_N
         shadows.append(experiment.shadow(index, members))
-    return [_outputs(experiment, vector_D, candidates) for vector_D in side_by_side.trained(shadows)]
+    models = side_by_side.trained(shadows)
+    return [_Trained(model_D.cpu().numpy(), _outputs(experiment, model_D, candidates)) for model_D in models]
 
 
 def _outputs(experiment: Experiment, vector_D: torch.Tensor, candidates: NDArray[np.int64]) -> ModelOutputs:
@@ -143,10 +161,11 @@ def _groups(experiment: Experiment, count: int) -> NDArray[np.int64]:
 
 
 def _train_shadows(
-    folder: RunFolder, experiment: Experiment, drawn: _Drawn, count: int, observer: ShadowObserver | None
+    folder: RunFolder, experiment: Experiment, drawn: _Drawn, count: int, observer: ShadowObserver | None, models: bool
 ) -> list[ModelOutputs]:
-    paths = [folder.path / "attacks" / "shadows" / f"shadow_{index:03d}.npz" for index in range(len(drawn.member_SN))]
-    done = {index: found for index in range(count) if (found := _kept(paths[index], drawn.member_SN[index])) is not None}
+    paths = [_path(folder, index) for index in range(len(drawn.member_SN))]
+    kept = {index: _kept(paths[index], drawn.member_SN[index], models) for index in range(count)}
+    done = {index: outputs for index, outputs in kept.items() if outputs is not None}
     if observer is not None:
         observer(len(done), count)
     jobs = list[_Job]()
@@ -154,29 +173,37 @@ def _train_shadows(
         # The whole group, so that the bytes are those of an attack that was never interrupted.
         indices = np.flatnonzero(drawn.group_S == group)
         jobs.append(_Job(tuple(map(int, indices)), drawn.member_SN[indices], experiment.noise_domain))
-    for job, models in _carry_out(experiment, jobs):
-        for index, member_N, outputs in zip(job.indices, job.member_SN, models, strict=True):
+    for job, found in _carry_out(experiment, jobs):
+        for index, member_N, one in zip(job.indices, job.member_SN, found, strict=True):
             if index in done:
                 continue
-            content = {"member_N": member_N, "candidates_NC": outputs.candidates_NC, "population_PC": outputs.population_PC}
-            write_atomic(paths[index], npz(content))
+            outputs = {"candidates_NC": one.outputs.candidates_NC, "population_PC": one.outputs.population_PC}
+            write_atomic(paths[index], npz({"member_N": member_N, **outputs, "model_D": one.model_D}))
             if index < count:
-                done[index] = outputs
+                done[index] = one.outputs
         if observer is not None:
             observer(len(done), count)
     return [done[index] for index in range(count)]
 
 
-def _kept(path: Path, member_N: BoolArray) -> ModelOutputs | None:
-    """A shadow model's outputs from an earlier call, where they are whole and for the same members."""
+def _kept(path: Path, member_N: BoolArray, model: bool) -> ModelOutputs | None:
+    """A shadow model's outputs from an earlier call, if they are whole and for the same members.
+
+    Args:
+        path: its file.
+        member_N: its members.
+        model: whether its parameters must be there too, which older versions did not keep.
+    """
     try:
         kept = read_npz(path)
     except RunFolderError:
         return None
-    return ModelOutputs(kept["candidates_NC"], kept["population_PC"]) if np.array_equal(kept["member_N"], member_N) else None
+    if not np.array_equal(kept["member_N"], member_N) or (model and "model_D" not in kept):
+        return None
+    return ModelOutputs(kept["candidates_NC"], kept["population_PC"])
 
 
-def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, list[ModelOutputs]]]:
+def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_Job, list[_Trained]]]:
     """On a CPU one process a core, each with one thread; on a GPU one after another."""
     workers = min(len(jobs), cores())
     if workers <= 1 or experiment.x.device.type != "cpu":
@@ -190,7 +217,7 @@ def _carry_out(experiment: Experiment, jobs: Sequence[_Job]) -> Iterator[tuple[_
         initargs=(experiment.config, experiment.plan),
     )
     begun: dict[int, BaseProcess] = {}
-    waiting: dict[Future[list[ModelOutputs]], _Job] = {}
+    waiting: dict[Future[list[_Trained]], _Job] = {}
     try:
         with _interrupts_are_ours(), _script_is_ours():
             for job in jobs:
@@ -267,7 +294,7 @@ def _begin_worker(config: ExperimentConfig, plan: Plan) -> None:
     _assembled = functools.cache(lambda: assemble(config, plan))
 
 
-def _work(job: _Job) -> list[ModelOutputs]:
+def _work(job: _Job) -> list[_Trained]:
     assert _assembled is not None
     # An exception goes to the parent without its traceback.
     with telling(), deterministic():

@@ -83,12 +83,12 @@ class Sides:
             target_N = evidence.signals.target_N
         if shadow_SN is None:
             shadow_SN = evidence.signals.shadow_SN
-        return cls(
-            target_N=target_N,
-            shadow_SN=shadow_SN,
-            inside=Side.of(shadow_SN, evidence.shadow_member_SN),
-            outside=Side.of(shadow_SN, ~evidence.shadow_member_SN),
-        )
+        return cls.beside(evidence.shadow_member_SN, target_N, shadow_SN)
+
+    @classmethod
+    def beside(cls, member_SN: BoolArray, target_N: FloatArray, shadow_SN: FloatArray) -> Sides:
+        """The statistics of any signals, beside which shadow trained on which candidate."""
+        return cls(target_N, shadow_SN, Side.of(shadow_SN, member_SN), Side.of(shadow_SN, ~member_SN))
 
     def means(self) -> tuple[FloatArray, FloatArray]:
         """Both sides' means per example; one without shadows takes the other's, moved by the average gap."""

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
-import numpy as np
+from typing import Annotated
 
-from attacks.membership import Evidence, FloatArray
+import numpy as np
+from pydantic import Field
+
+from attacks.membership import BoolArray, Evidence, FloatArray
 from attacks.membership._sides import Sides, TwoSidedAttack
+from privfl.auditing.questions.membership import MembershipClaim
+from privfl.running.knowledge import Knowledge
+from privfl.running.queries import MOST, QuerySignals
+from privfl.running.views import View
 
 
 class Lira(TwoSidedAttack):
@@ -20,6 +27,12 @@ class Lira(TwoSidedAttack):
         membership (section VI.C).
         ``offline, fixed variance``: the same with one σ_out, that is, the order of φ − µ_out.
 
+    If ``queries`` is above 1, all models also answer for the example's mirror image and for both shifted by a pixel; the paper
+    queries the augmentations that were trained with. A variant is then the mean over queries, each with its own means and
+    variances, as in the authors' code. There is one more:
+        ``multivariate, fixed covariance``: the log-ratio of two normal distributions of the vector of φ, with one covariance
+        within examples for each side.
+
     Below 32 shadows a variance per example is unreliable (with 4 of them the online AUC of the reference pool is .512):
     it is computed all the same; read the fixed variance, or RMIA.
 
@@ -28,20 +41,82 @@ class Lira(TwoSidedAttack):
     within examples cannot be known and the spread over all examples stands in. No score is ever NaN.
     """
 
+    queries: Annotated[int, Field(ge=1, le=MOST)] = 1
+
+    @property
+    def wanted_queries(self) -> int:
+        """See :class:`attacks.Attack`."""
+        return self.queries
+
+    def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
+        """See :class:`attacks.Attack`."""
+        if self.queries == 1:
+            return super().run(view, knowledge)
+        self.require_shadows(knowledge.shadows.member_SN)
+        assert knowledge.queries is not None, "they were asked for"
+        return MembershipClaim(over_queries(knowledge.queries, knowledge.shadows.member_SN, self.queries))
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        sides = Sides.of(evidence)
-        target_N, inside, outside = sides.target_N, sides.inside, sides.outside
-        in_N, out_N = sides.means()
-        ratio_N = _log_normal(target_N, in_N, inside.variance_N) - _log_normal(target_N, out_N, outside.variance_N)
-        fixed_N = _log_normal(target_N, in_N, inside.variance) - _log_normal(target_N, out_N, outside.variance)
-        return {
-            "online": ratio_N,
-            "online, fixed variance": fixed_N,
-            "offline": (target_N - out_N) / np.sqrt(outside.variance_N),
-            "offline, fixed variance": (target_N - out_N) / np.sqrt(outside.variance),
-        }
+        return ratios(Sides.of(evidence))
+
+
+def ratios(sides: Sides) -> dict[str, FloatArray]:
+    """The scores of each variant, from one query."""
+    target_N, inside, outside = sides.target_N, sides.inside, sides.outside
+    in_N, out_N = sides.means()
+    ratio_N = _log_normal(target_N, in_N, inside.variance_N) - _log_normal(target_N, out_N, outside.variance_N)
+    fixed_N = _log_normal(target_N, in_N, inside.variance) - _log_normal(target_N, out_N, outside.variance)
+    return {
+        "online": ratio_N,
+        "online, fixed variance": fixed_N,
+        "offline": (target_N - out_N) / np.sqrt(outside.variance_N),
+        "offline, fixed variance": (target_N - out_N) / np.sqrt(outside.variance),
+    }
+
+
+def over_queries(signals: QuerySignals, member_SN: BoolArray, queries: int) -> dict[str, FloatArray]:
+    """The scores of each variant, from several queries; one query of all candidates is in memory at a time."""
+    totals: dict[str, FloatArray] = {}
+    in_QN, out_QN = (np.empty((queries, member_SN.shape[1])) for _ in range(2))
+    for number in range(queries):
+        sides = Sides.beside(member_SN, *signals.at(number))
+        in_QN[number], out_QN[number] = sides.means()
+        for variant, scores_N in ratios(sides).items():
+            totals[variant] = totals.get(variant, 0.0) + scores_N / queries
+    return {**totals, "multivariate, fixed covariance": _multivariate(signals, member_SN, in_QN, out_QN)}
+
+
+def _multivariate(signals: QuerySignals, member_SN: BoolArray, in_QN: FloatArray, out_QN: FloatArray) -> FloatArray:
+    """Log N(φ; µ_in, Σ_in) − log N(φ; µ_out, Σ_out), with Σ pooled within examples; an identity where nothing was pooled."""
+    queries = len(in_QN)
+    sums, freedoms = np.zeros((2, queries, queries)), np.zeros(2)
+    for here, _, shadow_SQn in signals.parts(queries):
+        for side, (taken_SN, mean_QN) in enumerate(((member_SN, in_QN), (~member_SN, out_QN))):
+            taken_Sn = taken_SN[:, here]
+            away_SQn = np.where(taken_Sn[:, None], shadow_SQn - mean_QN[:, here], 0.0)
+            sums[side] += np.einsum("sqn,srn->qr", away_SQn, away_SQn, optimize=True)
+            freedoms[side] += np.maximum(taken_Sn.sum(0) - 1, 0).sum()
+    covariances = [
+        total / freedom + _RIDGE * np.trace(total) / freedom / queries * np.eye(queries) if freedom else np.eye(queries)
+        for total, freedom in zip(sums, freedoms, strict=True)
+    ]
+    target_QN = np.stack([signals.target[number, :] for number in range(queries)])
+    inside_N, outside_N = (
+        _log_normals(target_QN - mean_QN, covariance) for mean_QN, covariance in zip((in_QN, out_QN), covariances, strict=True)
+    )
+    return inside_N - outside_N
+
+
+_RIDGE = 1e-6
+"""Share of the mean variance that is added to each: queries of a symmetric image are one query."""
+
+
+def _log_normals(away_QN: FloatArray, covariance: FloatArray) -> FloatArray:
+    """The log-likelihood of each vector, up to the constant −Q log(2π)/2."""
+    root = np.linalg.cholesky(covariance)
+    return np.asarray(-(np.linalg.solve(root, away_QN) ** 2).sum(0) / 2 - np.log(np.diag(root)).sum())
 
 
 def _log_normal(value_N: FloatArray, mean_N: FloatArray, variance: FloatArray | float) -> FloatArray:

@@ -26,6 +26,7 @@ from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training._directions import Directions
+from privfl.running.queries import QuerySignals
 from privfl.vectors import Layout, load_vector
 
 LogitArray = NDArray[np.float32]
@@ -307,10 +308,11 @@ class Knowledge:
         network: the architecture.
         candidates: the N examples that the attack asks about, with their labels.
         population: P fresh examples of the same distribution, which no model was trained on.
-            shadows: models like the target, possibly none.
+        shadows: models like the target, possibly none.
         protocol: the settings of local training.
         measures: the products of single updates with the candidates' gradients, and losses, round by round.
         directions: the directions of the candidates, if these are canaries that are directions.
+        queries: the answers of all models to several queries of each candidate; None if no attack wants more than one.
     """
 
     network: Network
@@ -320,6 +322,7 @@ class Knowledge:
     protocol: Protocol
     measures: RoundMeasures
     directions: KnownDirections | None = None
+    queries: QuerySignals | None = None
 
     def without_owners(self) -> Self:
         """The same knowledge with the candidates' clients hidden: −1 for each."""
@@ -340,6 +343,7 @@ class Prospect:
         protocol: the settings of local training.
         network: the architecture.
         canaries: the canaries that will be planted; None: there are none.
+        input_shape: the shape of one input.
     """
 
     hides_updates: bool
@@ -349,4 +353,5 @@ class Prospect:
     cohorts: Sequence[Sequence[int]]
     protocol: Protocol
     network: Network
+    input_shape: tuple[int, ...]
     canaries: CanariesConfig | None = None

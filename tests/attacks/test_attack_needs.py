@@ -83,11 +83,12 @@ def test_rows_that_join_others_make_each_column_even_and_are_fair_coins(before: 
 def test_more_shadow_models_join_those_that_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     trained: list[int] = []
 
-    def train(_: Any, job: Any) -> list[ModelOutputs]:
+    def train(_: Any, job: Any) -> list[_shadows._Trained]:
         trained.extend(job.indices)
         noise, candidates = np.random.default_rng(job.indices), job.member_SN.shape[1]
         sizes = [(candidates, 359)] * len(job.indices)
-        return [ModelOutputs(*(noise.standard_normal((size, 10), np.float32) for size in both)) for both in sizes]
+        outputs = [ModelOutputs(*(noise.standard_normal((size, 10), np.float32) for size in both)) for both in sizes]
+        return [_shadows._Trained(np.zeros(650, np.float32), one) for one in outputs]
 
     monkeypatch.setattr(_shadows, "_train_group", train)
     monkeypatch.setattr(_shadows, "cores", lambda: 1)

@@ -1,5 +1,6 @@
 import math
 from dataclasses import replace
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -8,9 +9,10 @@ from pool_of_models import random_evidence
 from scipy import stats
 
 from attacks.membership import Evidence
-from attacks.membership.lira import Lira
+from attacks.membership.lira import Lira, over_queries
 from privfl.errors import ConfigError
 from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.running.queries import Answers, QuerySignals
 
 FloatArray = NDArray[np.float64]
 LIRA = Lira(kind="membership/lira")
@@ -115,3 +117,62 @@ def test_shadows_of_one_side_only_are_refused() -> None:
     evidence = two_class([1.0, 4.0], [[1, 9], [3, 11]], [[True, True], [True, True]])
     with pytest.raises(ConfigError, match=r"attacks\.shadow_models"):
         LIRA.score(evidence)
+
+
+# --- several queries of each example ----------------------------------------------------------------------------------
+
+
+class Held:
+    """Answers in memory, as those of a file."""
+
+    def __init__(self, answers_QN: FloatArray) -> None:
+        self.answers_QN, self.shape = answers_QN, answers_QN.shape
+
+    def __getitem__(self, where: Any) -> FloatArray:
+        return np.asarray(self.answers_QN[where])
+
+
+def held(target_QN: FloatArray, shadow_SQN: FloatArray) -> QuerySignals:
+    return QuerySignals(cast("Answers", Held(target_QN)), [cast("Answers", Held(one)) for one in shadow_SQN])
+
+
+def test_one_query_is_the_example_itself_and_several_are_averaged() -> None:
+    evidence = random_evidence(8)
+    target_N, shadow_SN = evidence.signals.target_N, evidence.signals.shadow_SN
+    plain = Lira(kind="membership/lira").score(evidence)
+    once = over_queries(held(target_N[None], shadow_SN[:, None]), evidence.shadow_member_SN, 1)
+    draw = np.random.default_rng(0)
+    other_N, others_SN = (values + draw.normal(size=values.shape) for values in (target_N, shadow_SN))
+    second = over_queries(held(other_N[None], others_SN[:, None]), evidence.shadow_member_SN, 1)
+    signals = held(np.stack([target_N, other_N]), np.stack([shadow_SN, others_SN], 1))
+    both = over_queries(signals, evidence.shadow_member_SN, 2)
+    assert list(both) == [*plain, "multivariate, fixed covariance"]
+    for variant, scores_N in plain.items():
+        assert once[variant] == pytest.approx(scores_N, rel=1e-12)
+        assert both[variant] == pytest.approx((once[variant] + second[variant]) / 2, rel=1e-9)
+    assert once["multivariate, fixed covariance"] == pytest.approx(plain["online, fixed variance"], rel=1e-4, abs=1e-4)
+
+
+def test_the_multivariate_ratio_is_that_of_two_normal_vectors() -> None:
+    """One covariance for each side, pooled within examples; the reference loops over them."""
+    draw = np.random.default_rng(3)
+    shadows, candidates, queries = 12, 40, 3
+    shadow_SQN, target_QN = draw.normal(size=(shadows, queries, candidates)), draw.normal(size=(queries, candidates))
+    shadow_SQN[:, 1] += shadow_SQN[:, 0]
+    member_SN = draw.random((shadows, candidates)) < 0.5
+    found = over_queries(held(target_QN, shadow_SQN), member_SN, queries)["multivariate, fixed covariance"]
+    logs = []
+    for taken_SN in (member_SN, ~member_SN):
+        away, freedom, means = [], 0, []
+        for n in range(candidates):
+            own_SQ = shadow_SQN[taken_SN[:, n], :, n]
+            means.append(own_SQ.mean(0))
+            away.append(own_SQ - means[-1])
+            freedom += len(own_SQ) - 1
+        together = np.concatenate(away)
+        covariance = together.T @ together / freedom
+        logs.append([stats.multivariate_normal.logpdf(target_QN[:, n], means[n], covariance) for n in range(candidates)])
+    assert found == pytest.approx(np.array(logs[0]) - logs[1], rel=1e-4, abs=1e-4)
+    # Queries that are one and the same are no division by zero.
+    same = over_queries(held(target_QN[[0, 0]], shadow_SQN[:, [0, 0]]), member_SN, 2)
+    assert np.isfinite(same["multivariate, fixed covariance"]).all()
