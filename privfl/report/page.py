@@ -39,7 +39,7 @@ def run_page(run: RunRecords) -> Page:
         over_rounds = curves.run_drawings(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
-    html = _fill(
+    html = fill(
         "run.html.j2",
         run=run,
         lede=_lede(run),
@@ -64,7 +64,7 @@ def run_page(run: RunRecords) -> Page:
 
 def notebook_html(run: RunRecords) -> str:
     """Render the headline figures as an HTML fragment for a notebook, in the notebook's own colours."""
-    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+    return fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
 
 
 def outside_page(finding: OutsideFinding) -> Page:
@@ -74,7 +74,7 @@ def outside_page(finding: OutsideFinding) -> Page:
     with style():
         section = block.section(finding, None)
     groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
-    html = _fill(
+    html = fill(
         "outside.html.j2",
         finding=finding,
         headlines=block.headlines(finding, None),
@@ -95,12 +95,12 @@ def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     with style():
         drawings = [*comparison.drawings(tagged), *curves.comparison_drawings(tagged)]
     titles = {run.headline_metric.title for run in runs}
-    html = _fill(
+    html = fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[
-            comparison.row(run, tag, _link(run, out), finding_kinds, paired)
+            comparison.row(run, tag, link(run, out), finding_kinds, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
         quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
@@ -111,7 +111,7 @@ def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     return Page(html, drawings)
 
 
-def _link(run: RunRecords, out: Path) -> str | None:
+def link(run: RunRecords, out: Path) -> str | None:
     """Return the link from a page at ``out`` to the run's own page; None if that page does not exist."""
     page = run.path / "report.html"
     return os.path.relpath(page, out.parent) if page.is_file() else None
@@ -131,7 +131,8 @@ def _section(section: Section) -> Markup:
     return Markup(_templates().from_string(section.template).render(**section.parts))
 
 
-def _fill(template: str, **parts: object) -> str:
+def fill(template: str, **parts: object) -> str:
+    """Render a template with its parts."""
     return _templates().get_template(template).render(**parts)
 
 
