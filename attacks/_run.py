@@ -268,7 +268,7 @@ def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledg
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
-    asked = 0
+    knowledge, asked = attack.blinded(knowledge), 0
     if isinstance(attack, MaliciousServerAttack):
         assert isinstance(view, MaliciousServerView)
         view = _answered(folder, config, attack, view, knowledge)
@@ -392,7 +392,7 @@ def _promised(folder: RunFolder, adversary: Adversary, noise: NoiseFamily | None
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None
-    if noise is not None and _whole_clients(folder.config):
-        epsilons, deltas = noise.curve(noise.promised)
+    if noise is not None and (curve := noise.curve(noise.promised)) is not None and _whole_clients(folder.config):
+        epsilons, deltas = curve
         return PrivacyCurve(tuple(epsilons), tuple(deltas), privacy.epsilon, privacy.delta, noise)
     return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta, noise)

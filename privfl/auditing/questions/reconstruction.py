@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from privfl.auditing.bound import PrivacyCurve
 from privfl.auditing.questions import Arrays, Claim, Claims, Finding, Question, Truth
 from privfl.auditing.questions._compared import Inputs, Kind, Measure, Pairs, Picture, flat
-from privfl.auditing.roc import clopper_pearson
+from privfl.auditing.questions._shares import share
 from privfl.auditing.similarity import IntArray, assigned
 from privfl.errors import DataError, ItemError
 from privfl.records import Interval
@@ -114,12 +114,14 @@ class ReconstructionRecord(Frozen):
     ``measures`` are of the pairs that an assignment makes within each target, and ``threshold`` is the 95 % quantile of chance
     in the first of them (of a normalised error e: −20 log10 e). ``recognised`` is the share of the true inputs whose pair is
     more like them than that; ``exact`` is the share with a PSNR of at least 60 dB (tokens: all of them right). If labels alone
-    are claimed, these are None and there are no measures.
+    are claimed, these are None and there are no measures. ``asked`` is the number of further rounds that a malicious server
+    asked for, which the ledger does not price.
     """
 
     attack: str
     variant: str
     rounds: list[int]
+    asked: int = 0
     clients: list[int]
     targets: int
     claimed: int
@@ -142,6 +144,10 @@ class ReconstructionFinding(Finding):
     def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
+
+    def asked_by(self) -> dict[str, int]:
+        """See :class:`privfl.auditing.questions.Finding`."""
+        return {one.attack: one.asked for one in self.attacks if one.asked}
 
 
 class Reconstruction(Question):
@@ -185,7 +191,9 @@ class Reconstruction(Question):
             inputs=inputs.kind,
             fresh=len(inputs.fresh_MD),
             attacks=[
-                judge.record(attack, variant, list(claimed.rounds), targets)
+                judge.record(attack, variant, targets).model_copy(
+                    update={"rounds": list(claimed.rounds), "asked": claimed.asked}
+                )
                 for attack, claimed in made.items()
                 for variant, targets in _narrow(claimed.claim).by_variant.items()
             ],
@@ -202,7 +210,7 @@ class _Judge:
     y_N: NDArray[Any]
     fresh_y: NDArray[Any]
 
-    def record(self, attack: str, variant: str, rounds: list[int], targets: Sequence[Reconstructed]) -> ReconstructionRecord:
+    def record(self, attack: str, variant: str, targets: Sequence[Reconstructed]) -> ReconstructionRecord:
         """Judge one variant."""
         rows = [np.flatnonzero(np.isin(self.truth.owner_N, one.clients) & self.truth.member_N) for one in targets]
         total = sum(map(len, rows))
@@ -223,12 +231,12 @@ class _Judge:
         recognised = exact = None
         if threshold is not None:
             like_n = found.likeness_n
-            recognised = _share((like_n > threshold).sum(), total)
-            exact = _share((like_n >= self.inputs.exact).sum(), total)
+            recognised = share(int((like_n > threshold).sum()), total)
+            exact = share(int((like_n >= self.inputs.exact).sum()), total)
         return ReconstructionRecord(
             attack=attack,
             variant=variant,
-            rounds=rounds,
+            rounds=[],
             clients=sorted({client for one in targets for client in one.clients}),
             targets=len(targets),
             claimed=sum(map(len, targets)),
@@ -237,7 +245,7 @@ class _Judge:
             threshold=threshold,
             recognised=recognised,
             exact=exact,
-            labels=LabelShare(right=_share(right, compared), chance=chance / compared) if compared else None,
+            labels=LabelShare(right=share(right, compared), chance=chance / compared) if compared else None,
             pictures=found.pictures(),
         )
 
@@ -266,10 +274,3 @@ def _narrow(claim: Claim) -> ReconstructionClaim:
 
 def _all(claim: Claim) -> list[Reconstructed]:
     return [one for targets in _narrow(claim).by_variant.values() for one in targets]
-
-
-def _share(successes: int, trials: int) -> Interval:
-    if not trials:
-        return Interval(value=0.0, low=0.0, high=1.0, n=0)
-    low, high = clopper_pearson(successes, trials)
-    return Interval(value=int(successes) / trials, low=float(low), high=float(high), n=trials)
