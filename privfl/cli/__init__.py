@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from privfl import own_code
-from privfl.cli import account, attack, audit, data, doctor, export, interruption, report, run, sweep
+from privfl.cli import account, attack, audit, data, doctor, export, frontier, interruption, report, run, sweep
 from privfl.cli.mistakes import OneLineGroup, end_with
 from privfl.errors import PrivflError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 app.command(epilog=f"Example: {run.EXAMPLE}")(run.run)
 app.command(epilog=f"Example: {sweep.EXAMPLE}")(sweep.sweep)
+app.command(epilog=f"Example: {frontier.EXAMPLE}")(frontier.frontier)
 app.command(epilog=f"Example: {attack.EXAMPLE}")(attack.attack)
 app.command(epilog=f"Example: {audit.EXAMPLE}")(audit.audit)
 app.command(epilog=f"Example: {report.EXAMPLE}")(report.report)

@@ -52,7 +52,9 @@ def sweep(
         for one in ended:
             _ended(one)
     else:
-        ended = sweeping.run_locally(config, chosen, out_path, jobs=jobs, gpus=_gpus(), overwrite=overwrite, observer=_ended)
+        ended = sweeping.run_locally(
+            config, chosen, out_path, jobs=jobs, gpus=sweeping.gpus(), overwrite=overwrite, observer=_ended
+        )
     done = [RunFolder.open(one.folder) for one in ended if one.code == 0]
     if done:
         follow_up.write_page(done, out_path / "comparison.html")
@@ -65,12 +67,6 @@ def sweep(
 def _ended(one: EndedRun) -> None:
     said = "done" if one.code == 0 else f"exit code {one.code}: {one.words}"
     err.print(f"{one.variant.name}: {said}", highlight=False, soft_wrap=True, markup=False)
-
-
-def _gpus() -> int:
-    import torch
-
-    return torch.cuda.device_count()
 
 
 def _parameters(asked: Sequence[str]) -> dict[str, str | int]:

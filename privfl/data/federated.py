@@ -118,6 +118,11 @@ class LoadedData:
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
 
+    def first(self, count: int) -> LoadedData:
+        """The same with the first ``count`` examples of the pool alone; clients without an example keep their names."""
+        train = replace(self.train, x=self.train.x[:count], y=self.train.y[:count])
+        return replace(self, train=train, natural_N=None if self.natural_N is None else self.natural_N[:count])
+
     @property
     def nbytes(self) -> int:
         """The memory that its arrays take, in bytes."""

@@ -6,16 +6,21 @@ which the style sheet of the page sets. A figure in a file of its own sets them 
 
 from __future__ import annotations
 
+import csv
 import io
 import re
 import warnings
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from html import escape
 from typing import Any, Final
 
 import matplotlib as mpl
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.collections import Collection
+from matplotlib.colors import to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 
 from privfl.records import Interval
@@ -95,6 +100,8 @@ class Drawing:
         alt: one or two sentences that describe the figure for readers who cannot see it.
         svg: the SVG element, with colours as CSS variables.
         caption: sentences that explain how to read the figure.
+        rows: the numbers that the figure shows, header first; empty if they are not given.
+        figure: the figure of matplotlib, from which files for papers are made.
     """
 
     name: str
@@ -102,6 +109,8 @@ class Drawing:
     alt: str
     svg: str
     caption: str = ""
+    rows: Sequence[Sequence[str]] = ()
+    figure: Figure | None = field(default=None, compare=False, repr=False)
 
     def standalone_svg(self) -> str:
         """Return the figure as the text of an SVG file."""
@@ -116,6 +125,23 @@ class Drawing:
         named = self.svg.replace("<svg", f"<svg{names}", 1).replace("</desc>", f"</desc>{style}", 1)
         return f'<?xml version="1.0" encoding="utf-8"?>\n{named}\n'
 
+    def for_papers(self) -> dict[str, bytes]:
+        """Suffix -> content of its files for a paper: SVG and PDF in light colours, PNG at 300 dpi, CSV of its numbers."""
+        files: dict[str, bytes] = {}
+        if self.figure is not None:
+            _colour(self.figure)
+            with style():
+                for kind in ("svg", "pdf", "png"):
+                    buffer = io.BytesIO()
+                    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                    self.figure.savefig(buffer, format=kind, dpi=300, facecolor="white", metadata=metadata)
+                    files[kind] = buffer.getvalue()
+        if self.rows:
+            out = io.StringIO()
+            csv.writer(out, lineterminator="\n").writerows(self.rows)
+            files["csv"] = out.getvalue().encode()
+        return files
+
 
 def style() -> AbstractContextManager[None]:
     """Return a context with matplotlib's settings for figures; the caller's settings are restored at its end."""
@@ -128,14 +154,16 @@ def empty_figure(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes
     return figure, figure.add_subplot()
 
 
-def to_drawing(figure: Figure, name: str, title: str, alt: str, caption: str = "") -> Drawing:
+def to_drawing(
+    figure: Figure, name: str, title: str, alt: str, caption: str = "", rows: Sequence[Sequence[str]] = ()
+) -> Drawing:
     """Render a figure of matplotlib as a :class:`Drawing`."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # A class name may hold letters that matplotlib's font lacks; the reader's browser draws them in its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption)
+    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption, rows, figure)
 
 
 def legend_below(axes: Axes, columns: int = 2) -> None:
@@ -165,6 +193,27 @@ def draw_run(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> N
     axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
     axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
     axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
+
+
+def _colour(figure: Figure) -> None:
+    """Give every part of a figure the light page's colour in place of its placeholder."""
+    real = {to_rgba(placeholder)[:3]: to_rgba(COLOURS[name][0])[:3] for name, placeholder in _PLACEHOLDERS.items()}
+    for part in figure.findobj(match=Artist):
+        for name in _COLOURED:
+            get, give = getattr(part, f"get_{name}", None), getattr(part, f"set_{name}", None)
+            if get is None or give is None:
+                continue
+            found = get()
+            if isinstance(found, str) and found in ("none", "auto"):
+                continue
+            rgba_N4 = to_rgba_array(found)
+            if len(rgba_N4):
+                shown = [(*real.get(tuple(rgba[:3]), tuple(rgba[:3])), rgba[3]) for rgba in rgba_N4]
+                give(shown if isinstance(part, Collection) else shown[0])
+
+
+_COLOURED: Final = ("color", "facecolor", "edgecolor", "markerfacecolor", "markeredgecolor")
+"""The properties of Matplotlib's parts that hold colours."""
 
 
 def _themed(svg: str, name: str, title: str, alt: str) -> str:

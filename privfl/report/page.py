@@ -36,16 +36,19 @@ class Page:
 def run_page(run: RunRecords) -> Page:
     """Render the page of one run."""
     with style():
-        over_rounds = curves.run_drawings(run)
+        over_rounds, costs_over_rounds = curves.run_drawings(run), curves.cost_drawings(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
-    html = _fill(
+    html = fill(
         "run.html.j2",
         run=run,
+        verdict=headline.verdict(run),
         lede=_lede(run),
         warnings=headline.warnings(run),
         headlines=headline.headlines(run),
+        overhead=headline.overhead(run),
         over_rounds=over_rounds,
+        costs_over_rounds=costs_over_rounds,
         metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
@@ -59,12 +62,12 @@ def run_page(run: RunRecords) -> Page:
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+    return Page(html, [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
 
 
 def notebook_html(run: RunRecords) -> str:
     """Render the headline figures as an HTML fragment for a notebook, in the notebook's own colours."""
-    return _fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
+    return fill("brief.html.j2", run=run, lede=_lede(run), warnings=headline.warnings(run), headlines=headline.headlines(run))
 
 
 def outside_page(finding: OutsideFinding) -> Page:
@@ -74,7 +77,7 @@ def outside_page(finding: OutsideFinding) -> Page:
     with style():
         section = block.section(finding, None)
     groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
-    html = _fill(
+    html = fill(
         "outside.html.j2",
         finding=finding,
         headlines=block.headlines(finding, None),
@@ -95,12 +98,12 @@ def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     with style():
         drawings = [*comparison.drawings(tagged), *curves.comparison_drawings(tagged)]
     titles = {run.headline_metric.title for run in runs}
-    html = _fill(
+    html = fill(
         "comparison.html.j2",
         names=[run.title for run in runs],
         tags=[tag for tag, _ in tagged],
         rows=[
-            comparison.row(run, tag, _link(run, out), finding_kinds, paired)
+            comparison.row(run, tag, link(run, out), finding_kinds, paired)
             for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
         ],
         quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
@@ -111,7 +114,7 @@ def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     return Page(html, drawings)
 
 
-def _link(run: RunRecords, out: Path) -> str | None:
+def link(run: RunRecords, out: Path) -> str | None:
     """Return the link from a page at ``out`` to the run's own page; None if that page does not exist."""
     page = run.path / "report.html"
     return os.path.relpath(page, out.parent) if page.is_file() else None
@@ -123,7 +126,12 @@ def _templates() -> Environment:
         loader=PackageLoader("privfl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"colours": COLOURS, "absent": wording.ABSENT}
-    environment.filters |= {"count": wording.count, "percent": wording.percent, "safe_svg": lambda drawing: Markup(drawing.svg)}
+    environment.filters |= {
+        "count": wording.count,
+        "percent": wording.percent,
+        "first_small": wording.lower_first,
+        "safe_svg": lambda drawing: Markup(drawing.svg),
+    }
     return environment
 
 
@@ -131,22 +139,20 @@ def _section(section: Section) -> Markup:
     return Markup(_templates().from_string(section.template).render(**section.parts))
 
 
-def _fill(template: str, **parts: object) -> str:
+def fill(template: str, **parts: object) -> str:
+    """Render a template with its parts."""
     return _templates().get_template(template).render(**parts)
 
 
 def _lede(run: RunRecords) -> str:
     config, result = run.config, run.result
-    promise = (
-        "It promises nothing" if result.privacy is None else f"It promises {result.privacy.unit}-level differential privacy"
-    )
-    if result.privacy is not None and result.privacy.randomness == "seeded":
-        promise += " (seeded: not private against someone who knows the seed)"
+    seeded = result.privacy is not None and result.privacy.randomness == "seeded"
+    promise = " Its noise is seeded: not private against someone who knows the seed." if seeded else ""
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
         f"{wording.plural(len(run.partition.clients), 'client')} ({narrow(config.data.partition, Partition).words()}) in "
-        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}. {promise}; {hiding}."
+        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}; {hiding}.{promise}"
     )
 
 

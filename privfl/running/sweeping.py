@@ -15,10 +15,14 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from privfl.errors import ConfigError, first_line
 from privfl.loading import load
 from privfl.storage import storing
+
+TARGET: Final = "privacy.target_epsilon"
+"""The setting of the promised ε; ``inf`` stands for no promise."""
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
 _OPENING, _CLOSING = "[{(", "]})"
@@ -27,10 +31,26 @@ _CARDS = "CUDA_VISIBLE_DEVICES"
 
 @dataclass(frozen=True)
 class Variant:
-    """One run of a sweep: its settings, ``key=value``, and the name of its folder."""
+    """One run of a sweep.
+
+    Args:
+        overrides: its settings, ``key=value``.
+        name: its folder's name.
+        attacks: the words of a ``privfl attack`` that follows the run and replaces the configuration's attacks; None: those of
+            the configuration are run.
+    """
 
     overrides: tuple[str, ...]
     name: str
+    attacks: tuple[str, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A combination of settings that cannot be run: its folder's name if it could, and the error in one line."""
+
+    name: str
+    error: str
 
 
 @dataclass(frozen=True)
@@ -52,10 +72,50 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
     Args:
         config: a TOML file.
         settings: ``key=value`` as for a run. ``key=a,b,c`` tries each value, and ``key=0..4`` each integer from 0 to 4. Commas
-            within brackets or quotes do not separate values.
+            within brackets or quotes do not separate values. ``privacy.target_epsilon=inf`` is no promise: ``privacy=none``,
+            without other settings of ``privacy``.
 
     Raises:
         ConfigError: a combination is not a valid configuration, or a key is given twice.
+    """
+    found = []
+    for one in combinations(settings):
+        load(config, *one.overrides)
+        found.append(one)
+    return found
+
+
+def possible(config: Path, settings: Sequence[str]) -> tuple[list[Variant], list[Refused]]:
+    """The combinations that can be run, and those that cannot.
+
+    Args:
+        config: a TOML file.
+        settings: as :func:`variants` takes them.
+
+    Raises:
+        ConfigError: no combination can be run, or a key is given twice.
+    """
+    found, refused = [], []
+    for one in combinations(settings):
+        try:
+            load(config, *one.overrides)
+        except ConfigError as error:
+            refused.append(Refused(one.name, str(error)))
+        else:
+            found.append(one)
+    if not found:
+        raise ConfigError(refused[0].error)
+    return found, refused
+
+
+def combinations(settings: Sequence[str]) -> list[Variant]:
+    """Every combination of the settings' values, whether it can be run or not.
+
+    Args:
+        settings: as :func:`variants` takes them.
+
+    Raises:
+        ConfigError: a setting without a value, or a key that is given twice.
     """
     choices: list[tuple[str, list[str]]] = []
     for setting in settings:
@@ -68,10 +128,16 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
     found = []
     for combination in itertools.product(*(values for _, values in choices)):
         overrides = tuple(f"{key}={value}" for (key, _), value in zip(choices, combination, strict=True))
-        load(config, *overrides)
         moving = (text for text, (_, values) in zip(overrides, choices, strict=True) if len(values) > 1)
-        found.append(Variant(overrides, re.sub(r"[^\w.,=+-]+", "_", ",".join(moving)) or "run"))
+        found.append(Variant(_unpromised(overrides), re.sub(r"[^\w.,=+-]+", "_", ",".join(moving)) or "run"))
     return found
+
+
+def _unpromised(overrides: tuple[str, ...]) -> tuple[str, ...]:
+    """An infinite target is no promise, and settings of a promise mean nothing then."""
+    if f"{TARGET}=inf" not in overrides:
+        return overrides
+    return (*(one for one in overrides if not re.match(r"privacy[.=]", one)), "privacy=none")
 
 
 def _values(text: str) -> list[str]:
@@ -93,6 +159,13 @@ def _values(text: str) -> list[str]:
         else:
             parts[-1] += letter
     return parts
+
+
+def gpus() -> int:
+    """The number of GPUs that this process may use."""
+    import torch
+
+    return torch.cuda.device_count()
 
 
 def run_locally(
@@ -188,10 +261,22 @@ def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str,
     with storing(out):
         out.mkdir(parents=True, exist_ok=True)
     again = "--overwrite" if overwrite else "--resume"
-    command = [sys.executable, "-m", "privfl", "run", str(config), *variant.overrides, "--out", str(folder), again]
+    without = [] if variant.attacks is None else ["attacks.run=[]"]
+    commands = [["run", str(config), *variant.overrides, *without, "--out", str(folder), again]]
+    if variant.attacks is not None and (overwrite or not (folder / "attacks" / "summary.json").exists()):
+        commands.append(["attack", str(folder), *variant.attacks])
+    code = 0
     with log.open("w") as file:
-        code = subprocess.run(
-            command, stdout=file, stderr=subprocess.STDOUT, env={**os.environ, **environment}, check=False
-        ).returncode
+        for command in commands:
+            code = (
+                code
+                or subprocess.run(
+                    [sys.executable, "-m", "privfl", *command],
+                    stdout=file,
+                    stderr=subprocess.STDOUT,
+                    env={**os.environ, **environment},
+                    check=False,
+                ).returncode
+            )
     lines = log.read_text(errors="replace").strip().splitlines()
     return EndedRun(variant, folder, code, lines[-1] if lines else f"exit code {code}")

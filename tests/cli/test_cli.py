@@ -72,7 +72,7 @@ COMMANDS = commands(cli.app)
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    names = {"run", "sweep", "attack", "audit", "report", "export", "account", "doctor"}
+    names = {"run", "sweep", "frontier", "attack", "audit", "report", "export", "account", "doctor"}
     names |= {"data list", "data show", "data fetch"}
     assert {" ".join(words) for words in COMMANDS} == names
 

@@ -1,13 +1,14 @@
 """Sweeps: every combination once, a failing run takes no other with it, and what is done is not done again."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from small_runs import small
 
 from privfl.errors import ConfigError
-from privfl.loading import dump
+from privfl.loading import dump, load
 from privfl.running import sweeping
 from privfl.running.run_folder import RunFolder
 from privfl.running.sweeping import EndedRun, Variant, run_locally, run_on_cluster, run_one, variants
@@ -104,3 +105,34 @@ def test_a_job_array(config: Path, tmp_path: Path) -> None:
     assert RunFolder.open(ended[0].folder).finished
     with pytest.raises(ConfigError, match="submitit refuses"):
         run_on_cluster(config, chosen, tmp_path / "sweep", cluster="debug", parameters={"nonesuch": 5})
+
+
+def test_an_infinite_target_is_no_promise(config: Path) -> None:
+    settings = ["privacy.target_epsilon=inf,8", "privacy.noise_multiplier=", "privacy.max_grad_norm=2", "rounds=1"]
+    bare, private = variants(config, settings)
+    assert bare.name == "privacy.target_epsilon=inf"
+    assert set(bare.overrides) == {"rounds=1", "privacy=none"}
+    assert load(config, *bare.overrides).privacy.kind == "none"
+    assert "privacy.target_epsilon=8" in private.overrides
+
+
+def test_impossible_combinations_are_named_and_the_others_stay(config: Path) -> None:
+    found, refused = sweeping.possible(config, ["training.lr=0.1,-1", "seed=0..1"])
+    assert [one.name for one in found] == ["training.lr=0.1,seed=0", "training.lr=0.1,seed=1"]
+    assert [one.name for one in refused] == ["training.lr=-1,seed=0", "training.lr=-1,seed=1"]
+    assert all("training.lr = -1" in one.error for one in refused)
+    with pytest.raises(ConfigError, match=r"training\.lr = -1"):
+        sweeping.possible(config, ["training.lr=-1,-2"])
+
+
+def test_attacks_follow_a_run_in_place_of_its_own_and_are_not_repeated(config: Path, tmp_path: Path) -> None:
+    (variant,) = variants(config, ["attacks.shadow_models=0"])
+    ended = run_one(config, replace(variant, attacks=("membership/loss", "membership/entropy")), tmp_path, {})
+    assert ended.code == 0, ended.words
+    folder = RunFolder.open(ended.folder)
+    (found,) = folder.findings
+    assert set(found.rounds_by_attack()) == {"membership/loss", "membership/entropy"}
+    assert folder.config.attacks.run == ()
+    before = (folder.path / "attacks" / "summary.json").stat().st_mtime_ns
+    assert run_one(config, replace(variant, attacks=("all",)), tmp_path, {}).code == 0
+    assert (folder.path / "attacks" / "summary.json").stat().st_mtime_ns == before

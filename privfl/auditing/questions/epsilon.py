@@ -41,7 +41,7 @@ class EpsilonFinding(Finding):
     delta: float
     audits: list[EpsilonRecord]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.audits}
 

@@ -70,7 +70,7 @@ class EstimateFinding(Finding):
     last_iterate: float | None
     estimates: list[EstimateRecord]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.estimates}
 

@@ -42,7 +42,7 @@ class NoiseFinding(Finding):
     audits: list[NoiseRecord]
     attacks: dict[str, list[int]]
 
-    def made_by(self) -> dict[str, tuple[int, ...]]:
+    def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {attack: tuple(rounds) for attack, rounds in self.attacks.items()}
 

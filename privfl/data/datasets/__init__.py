@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import ClassVar
 
+from pydantic import PositiveInt
+
 from privfl.config import DataConfig, Fraction
 from privfl.data.datasets._sources import Apt, Npm, Pip, Source, Url
 from privfl.data.datasets._store import Contents, File, Form, Found, find, folders
@@ -136,7 +138,13 @@ class OwnFiles(Dataset, ABC):
 
 
 class FileDataset(Dataset, ABC):
-    """A data set that is read from files."""
+    """A data set that is read from files.
+
+    Args:
+        train_size: number of training examples, the first ones of the files; None: all. Few examples are memorised sooner.
+    """
+
+    train_size: PositiveInt | None = None
 
     forms: ClassVar[tuple[Form, ...]]
     """The forms in which it is published, each a complete set of files. The first one found is read."""
@@ -158,6 +166,22 @@ class FileDataset(Dataset, ABC):
     def find(self) -> Found | None:
         """The folder of its files; None if they are missing."""
         return find(folders(self.name, self.system), self.forms)
+
+    def load(self) -> LoadedData:
+        """See :class:`Dataset`; the examples after ``train_size`` are left out once the whole data set is checked.
+
+        Raises:
+            DataError: as :class:`Dataset`, or the data set has fewer examples.
+        """
+        loaded = super().load()
+        if self.train_size is None:
+            return loaded
+        if self.train_size > len(loaded.train):
+            raise DataError(
+                f"data.train_size = {self.train_size}: {self.name} has {len(loaded.train)} training examples; "
+                "set no more than that, or leave it out"
+            )
+        return loaded.first(self.train_size)
 
     @property
     def remedy(self) -> str:

@@ -71,7 +71,9 @@ class Reconstruction(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         rounds = tuple(sorted({number for record in finding.attacks for number in record.rounds}))
-        title = f"reconstruction, by the {adversary_name(finding.adversary)}, from {rounds_read(rounds)}"
+        asked = max((record.asked for record in finding.attacks), default=0)
+        source = f"up to {plural(asked, 'round')} that it asked for" if asked else rounds_read(rounds)
+        title = f"reconstruction, by the {adversary_name(finding.adversary)}, from {source}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("attack", "inputs recognised", "", "similarity", "labels correct"):
             table.add_column(heading)
@@ -93,6 +95,8 @@ def _name(record: ReconstructionRecord) -> str:
 def _sentence(record: ReconstructionRecord) -> str:
     """Return the result of one variant in one sentence."""
     clients, rounds = plural(len(record.clients), "client"), rounds_read(tuple(record.rounds))
+    if record.asked:
+        rounds = f"{plural(record.asked, 'round')} that it asked for, which the ledger does not price"
     if record.targets > 1 or len(record.clients) == 1:
         origin = f"the {plural(record.targets, 'update')} of {clients}"
     else:
@@ -161,10 +165,12 @@ reconstruction is more similar to it than 95{{ "\u00a0" }}% of the true inputs a
 <figure class="pair"><img src="data:image/png;base64,{{ one.original }}" alt="true input {{ loop.index }}"><img src="data:image/png;base64,{{ one.reconstruction }}" alt="its reconstruction, PSNR {{ decibels }}"><figcaption>{{ decibels }}</figcaption></figure>
 {% endfor %}
 </div>
-<p class="note">Each pair shows the true image at the left and its reconstruction at the right, with their PSNR. The pairs
-are taken evenly over all pairs, from the most to the least similar.</p>
 {% endif %}
 {% endfor %}
+{% if attacks | map(attribute="pictures") | select | list %}
+<p class="note">Each pair shows the true image at the left and its reconstruction at the right, with their PSNR. The pairs
+are taken evenly over all pairs, from the most to the least similar. They are training data: keep this page as private as those.</p>
+{% endif %}
 <div class="scroll" role="region" aria-label="Reconstructions by each attack" tabindex="0">
 <table class="stacked">
 <thead><tr><th scope="col">attack</th><th scope="col">inputs recognised</th><th scope="col">exact</th>

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attacks._run import run_attacks
-from attacks.reconstruction.first_layer import quotients
+from attacks.reconstruction._quotients import quotients
 from privfl.auditing.questions.reconstruction import ReconstructionFinding, ReconstructionRecord
 from privfl.errors import ConfigError, ViewError
 from privfl.loading import loads
@@ -111,6 +111,15 @@ def test_several_local_steps_leave_a_batch_of_one_exact(tmp_path: Path) -> None:
     _, found = attacked(tmp_path / "run", training=training, **SINGLE)
     assert found.exact is not None
     assert found.exact.value == 1
+
+
+def test_all_rows_together_stand_more_noise_than_each(tmp_path: Path) -> None:
+    little = {"kind": "example", "noise_multiplier": 1e-3, "delta": 1e-4, "max_grad_norm": 1.0}
+    folder, each = attacked(tmp_path / "run", privacy=little, **SINGLE)
+    together = folder.findings[0].attacks[1]  # type: ignore[attr-defined]
+    assert (each.variant, together.variant) == ("quotients", "one input")
+    assert together.measures[0].median.value > each.measures[0].median.value > each.measures[0].chance
+    assert together.recognised.value == 1
 
 
 def test_noise_on_examples_leaves_chance(tmp_path: Path) -> None:

@@ -296,3 +296,13 @@ def test_a_batch_that_is_none_is_refused_and_not_executed(content: bytes, capsys
 
 def test_examples_know_their_number() -> None:
     assert len(Examples(np.zeros((3, 2), np.float32), np.zeros(3, np.int64))) == 3
+
+
+def test_the_first_examples_alone_are_taken() -> None:
+    whole, few = loaded("fashion_mnist"), dataset("fashion_mnist").model_copy(update={"train_size": 400}).load()
+    assert (len(few.train), len(few.test)) == (400, len(whole.test))
+    assert np.array_equal(few.train.x, whole.train.x[:400])
+    assert np.array_equal(few.train.y, whole.train.y[:400])
+    assert few.digest() != whole.digest()
+    with pytest.raises(DataError, match=r"data\.train_size = 60001: fashion_mnist has 60000 training examples; set no more"):
+        dataset("fashion_mnist").model_copy(update={"train_size": 60_001}).load()
