@@ -4,22 +4,15 @@ additively homomorphic encryption", section III; batches: Boenisch et al. 2023, 
 
 from __future__ import annotations
 
-from typing import ClassVar, Final
+from typing import ClassVar
 
-import torch
 from pydantic import PositiveInt
-from torch import Tensor
 
 from attacks.reconstruction import Found, ReconstructionAttack, Target
 from attacks.reconstruction._layers import is_linear, parts, require_takes_inputs, trained_layers
+from attacks.reconstruction._quotients import quotients
 from privfl.errors import ConfigError
 from privfl.running.knowledge import Knowledge, Prospect
-
-_SMALL: Final = 1e-4
-"""A gradient of the bias that is smaller than this share of the largest is left out: its quotient is rounding."""
-
-_SAME: Final = 1e-2
-"""Quotients that differ by at most this share of their length are one input."""
 
 
 class FirstLayer(ReconstructionAttack):
@@ -58,25 +51,3 @@ class FirstLayer(ReconstructionAttack):
         require_takes_inputs(network, name, target.model_D, x_n, self.kind)
         weight_HF, bias_H = parts(network, name, target.gradient(knowledge).double())
         return {"quotients": Found(quotients(weight_HF, bias_H).to(x_n.dtype).reshape(-1, *x_n.shape[1:]))}
-
-
-def quotients(weight_HF: Tensor, bias_H: Tensor) -> Tensor:
-    """The distinct quotients of rows of a weight's gradient by the gradient of the bias, of shape (R, F)."""
-    size_H = bias_H.abs()
-    order_R = size_H.argsort(descending=True, stable=True)
-    order_R = order_R[size_H[order_R] > _SMALL * size_H.max()]
-    rows_RF = weight_HF[order_R] / bias_H[order_R, None]
-    rows_RF = rows_RF[rows_RF.isfinite().all(1)]
-    off_RR = torch.cdist(rows_RF, rows_RF, compute_mode="donot_use_mm_for_euclid_dist")
-    same_RR = off_RR <= _SAME * rows_RF.norm(dim=1)[:, None]
-    kept, agreeing = list[int](), list[int]()
-    left_R = torch.ones(len(rows_RF), dtype=torch.bool)
-    for row in range(len(rows_RF)):
-        if left_R[row]:
-            group_R = same_RR[row].cpu() & left_R
-            group_R[row] = True
-            left_R &= ~group_R
-            kept.append(row)
-            agreeing.append(int(group_R.sum()))
-    best = torch.tensor(agreeing).argsort(descending=True, stable=True) if kept else torch.zeros(0, dtype=torch.int64)
-    return rows_RF[torch.tensor(kept, dtype=torch.int64)[best]]

@@ -179,8 +179,7 @@ class Experiment:
             return stream
         if self.is_shadow:
             return stream / self.noise_domain
-        told = {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
-        return stream / with_model(self.noise_domain, state.global_D, told)
+        return stream / with_model(self.noise_domain, state.global_D, self._told(state))
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
@@ -295,7 +294,12 @@ class Experiment:
             processes=self.processes,
             codec=codec,
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
+            told=self._told(state),
         )
+
+    def _told(self, state: ServerState) -> dict[str, Tensor]:
+        """Everything that the server sends to clients beside the model."""
+        return {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
 
     def _round(self, state: ServerState) -> Round:
         return Round(

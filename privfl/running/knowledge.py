@@ -203,10 +203,13 @@ class Protocol:
         return None if total is None else training.lr * total
 
     def rates(self, round_number: int, steps: int | None = None) -> list[float]:
-        """The learning rate of each local step of a round, of a client that takes so many; None: the largest client."""
-        training, step = self.training, schedule_of(self.training.step_schedule)
-        scale, steps = training.lr * schedule_of(training.round_schedule).factor(round_number, self.rounds), steps or self.steps
-        return [scale * step.factor(taken, steps) for taken in range(steps)]
+        """The learning rate of each local step of a round, of a client that takes so many; None: the largest client.
+
+        After the last round it stays.
+        """
+        training, step, steps = self.training, schedule_of(self.training.step_schedule), steps or self.steps
+        factor = schedule_of(training.round_schedule).factor(min(round_number, self.rounds - 1), self.rounds)
+        return [training.lr * factor * step.factor(taken, steps) for taken in range(steps)]
 
 
 @dataclass(frozen=True)

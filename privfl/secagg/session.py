@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Final
@@ -29,6 +30,7 @@ _LABEL: Final = b"privfl secagg session"
 _PARAMETERS_LABEL: Final = b"privfl secagg parameters"
 _ROSTER_LABEL: Final = b"privfl secagg roster"
 _SHARERS_LABEL: Final = b"privfl secagg sharers"
+_TOLD_LABEL: Final = b"privfl secagg told"
 _RUN_LABEL: Final = b"privfl secagg run"
 _PARAMETERS: Final = struct.Struct("<B32sIIQBQQQ32s")
 _POLICY: Final = struct.Struct("<BBdddIIQQ")
@@ -166,6 +168,27 @@ def roster_digest(members: Table) -> bytes:
     for name in MEMBER.names or ():
         plain[name] = members[name]
     return hashlib.sha256(_ROSTER_LABEL + plain.tobytes()).digest()
+
+
+def round_context(layout: bytes, encoding: bytes, told: Mapping[str, NDArray[Any]]) -> bytes:
+    """SHA-256 over the meaning of the words, and over everything that the server tells clients beside the model; 32 bytes.
+
+    A server that told clients different things, such as a clipping norm of zero to all clients but one, could isolate one
+    client's vector in the sum as with different models.
+
+    Args:
+        layout: digest of the model's names and shapes.
+        encoding: digest of the encoding.
+        told: by name, the numbers that the server sends to clients beside the model, as this party has them.
+    """
+    digests = layout + encoding
+    if told:
+        content = hashlib.sha256(_TOLD_LABEL)
+        for name in sorted(told):
+            octets, values = name.encode(), np.ascontiguousarray(told[name], "<f8").reshape(-1)
+            content.update(struct.pack("<I", len(octets)) + octets + struct.pack("<Q", len(values)) + values.tobytes())
+        digests += content.digest()
+    return hashlib.sha256(digests).digest()
 
 
 def session_id(parameters: Parameters, clients: int, digest: bytes, global_D: NDArray[np.float32]) -> bytes:

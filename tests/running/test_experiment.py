@@ -12,6 +12,7 @@ from small_runs import SMALL, small
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.federation.aggregators.mean import Mean
+from privfl.federation.aggregators.secure_sum import SecureSum
 from privfl.federation.rounds import Round, RoundOrder
 from privfl.learning.training import LocalTask, _choice
 from privfl.privacy.accounting import epsilon
@@ -24,6 +25,14 @@ from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 from privfl.running.pricing import account, format_epsilon
 from privfl.vectors import to_vector
+
+ADAPTIVE: dict[str, Any] = {
+    "kind": "client_central",
+    "noise_multiplier": 0.4,
+    "delta": 1e-4,
+    "max_update_norm": 1.0,
+    "clipping": {"kind": "adaptive"},
+}
 
 
 def test_target_epsilon_fixes_the_noise_for_the_very_cohorts_that_will_be_drawn() -> None:
@@ -78,6 +87,28 @@ def test_a_shadow_is_the_same_procedure_with_other_members_and_other_randomness(
     assert torch.equal(first_D, again_D)
     assert not torch.equal(first_D, second_D)
     assert not torch.equal(first_D, target_D)
+
+
+@pytest.mark.parametrize(
+    ("changes", "names"),
+    [
+        ({"algorithm": {"kind": "scaffold"}, "server": {"kind": "fedavg"}}, {"control"}),
+        ({"privacy": ADAPTIVE}, {"norm"}),
+        ({}, set()),
+    ],
+)
+def test_whatever_clients_are_told_beside_the_model_is_in_what_their_keys_are_derived_from(
+    changes: dict[str, Any], names: set[str]
+) -> None:
+    experiment = assemble(small(**changes))
+    state = experiment.initial_state()
+    context = experiment._context(state, observed=False, transcript=None)
+    assert set(context.told) == names
+    assert isinstance(experiment.aggregator, SecureSum)
+    found = experiment.aggregator.parameters(context, 5).context
+    for name in names:
+        other = replace(context, told={**context.told, name: context.told[name] + 1})
+        assert experiment.aggregator.parameters(other, 5).context != found
 
 
 def test_training_reads_members_only() -> None:

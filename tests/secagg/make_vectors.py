@@ -25,7 +25,7 @@ from privfl.secagg.identity import SURVIVORS
 from privfl.secagg.messages import Consents, Delivery, Roster, survivors_statement
 from privfl.secagg.packing import TYPES, Bits, pack
 from privfl.secagg.prg import Keystream, Words
-from privfl.secagg.session import Stage, roster_digest
+from privfl.secagg.session import Stage, roster_digest, round_context
 from privfl.secagg.sharing import tags
 from privfl.vectors import Layout
 
@@ -312,9 +312,20 @@ def numbers() -> dict[str, Any]:
         "packing": [_packed(bits, count) for bits in get_args(Bits) for count in (1, 2, 3)],
         "encoding": [_encoded(*row, key) for row in ENCODED],
         "layout": _layout(Layout(("1.weight", "1.bias", "größe"), ((10, 64), (10,), ()))),
+        "context": [_context(told) for told in TOLD],
         "distributed_noise": [_codec(noise, key) for noise in get_args(Noise)],
         "certificates": [_certified(*row) for row in CERTIFIED],
     }
+
+
+TOLD: list[dict[str, list[float]]] = [{}, {"norm": [0.1]}, {"control": [0.0, -1.5, 2.25], "außer": []}]
+
+
+def _context(told: dict[str, list[float]]) -> dict[str, Any]:
+    """The context of a layout and an encoding with these numbers beside the model."""
+    layout, encoding = bytes(range(32)), bytes(range(32, 64))
+    digest = round_context(layout, encoding, {name: np.array(values) for name, values in told.items()})
+    return {"layout": layout.hex(), "encoding": encoding.hex(), "told": told, "digest": digest.hex()}
 
 
 def _packed(bits: Bits, count: int) -> dict[str, Any]:

@@ -220,6 +220,20 @@ def layout_digest(names: Sequence[str], shapes: Sequence[Sequence[int]]) -> byte
     return hashlib.sha256(json.dumps([names, shapes]).encode()).digest()
 
 
+def told_digest(told: Mapping[str, Sequence[float]]) -> bytes:
+    """Return the digest of the numbers that clients are sent beside the model."""
+    parts = [b"privfl secagg told"]
+    for name, numbers in sorted(told.items()):
+        parts += [struct.pack("<I", len(name.encode())), name.encode(), struct.pack("<Q", len(numbers))]
+        parts += [struct.pack("<d", number) for number in numbers]
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def context_digest(layout: bytes, encoding: bytes, told: Mapping[str, Sequence[float]]) -> bytes:
+    """Return the context of a round's parameters."""
+    return hashlib.sha256(layout + encoding + (told_digest(told) if told else b"")).digest()
+
+
 def encoding_digest(clip: float, population: int, bits: int) -> bytes:
     """Return the digest of the fixed point encoding."""
     scales = scale(clip, population, bits), 1.0, scale(1.0, population, bits)

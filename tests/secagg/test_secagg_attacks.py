@@ -28,6 +28,7 @@ from secagg_cohort import (
 )
 
 from privfl.errors import ThresholdError
+from privfl.secagg import session
 from privfl.secagg.agreement import MASK, self_mask_key
 from privfl.secagg.identity import SURVIVORS
 from privfl.secagg.messages import (
@@ -326,6 +327,18 @@ def check_models_are_bound_into_masks() -> None:
     assert keys[0] != keys[1]
 
 
+def check_whatever_clients_are_told_is_bound_into_the_parameters() -> None:
+    """A norm, or a control variate, that differs between clients, or that only some are sent, makes another context."""
+    told: list[dict[str, NDArray[Any]]] = [
+        *({}, {"norm": np.array(1.0)}, {"norm": np.array(1.0 + 1e-15)}),
+        *({"a": np.array([1.0, 2.0]), "b": np.array([3.0])}, {"a": np.array([1.0]), "b": np.array([2.0, 3.0])}),
+        *({"a": np.array([1.0, 2.0])}, {"ab": np.array([1.0, 2.0])}),
+    ]
+    found = [session.round_context(bytes(32), bytes(32), one) for one in told]
+    assert len(set(found)) == len(told)
+    assert found[3] == session.round_context(bytes(32), bytes(32), dict(reversed(told[3].items())))
+
+
 def whole_of(made: Group, client: int) -> bytes:
     """What the server would honestly send to a client."""
     request = made.server.request(client)
@@ -355,6 +368,17 @@ def test_a_split_view_of_the_model_is_noise() -> None:
 
 def test_models_are_bound_into_masks() -> None:
     check_models_are_bound_into_masks()
+
+
+def test_whatever_clients_are_told_is_bound_into_the_parameters() -> None:
+    check_whatever_clients_are_told_is_bound_into_the_parameters()
+
+
+def test_clients_that_were_told_different_things_do_not_take_part_together() -> None:
+    """Against an active server an advert is signed for the parameters; a client refuses a roster with another's."""
+    context = session.round_context(bytes(32), bytes(32), {"norm": np.array(0.0)})
+    made, other = Group(parameters(COMPLETE_ACTIVE)), Group(parameters(COMPLETE_ACTIVE, context=context))
+    refused(made.receive, other.answer(3, None), match="did not sign this", peer="client 3")
 
 
 def test_sharers_are_bound_into_masks() -> None:

@@ -68,6 +68,11 @@ MAJORITY = "if len(consents.signatures) <= self._certificate.clients // 2:"
 C, S = client.Client, server.Server
 MUTANTS: list[tuple[str, Check, tuple[Edit, ...]]] = [
     (
+        "the numbers that clients are told beside the model are not in the context",
+        of_attacks.check_whatever_clients_are_told_is_bound_into_the_parameters,
+        (Edit(session, "round_context", "    if told:", "    if False:"),),
+    ),
+    (
         "no mask at all",
         of_protocol.check_masked_vectors_are_uniform,
         (Edit(C, "_mask_vector", "prg.mask(", "(lambda *_, **__: None)("),),

@@ -14,6 +14,7 @@ from second_client import LABELS, Client, Draws, Memory, Parameters, Refused, u3
 from second_numbers import (
     Malformed,
     certificate,
+    context_digest,
     encode,
     encoding_digest,
     keystream,
@@ -187,6 +188,9 @@ def test_it_packs_and_encodes_as_the_page_says() -> None:
     for golden in numbers["distributed_noise"]:
         fields = {key: value for key, value in golden.items() if key not in ("bytes", "digest")}
         assert noise_digest(**{**fields, "rotation_key": bytes.fromhex(golden["rotation_key"])}).hex() == golden["digest"]
+    for golden in numbers["context"]:
+        layout, encoding = (bytes.fromhex(golden[name]) for name in ("layout", "encoding"))
+        assert context_digest(layout, encoding, golden["told"]).hex() == golden["digest"]
     assert layout_digest(numbers["layout"]["names"], numbers["layout"]["shapes"]).hex() == numbers["layout"]["digest"]
 
 

@@ -114,12 +114,14 @@ class ReconstructionRecord(Frozen):
     ``measures`` are of the pairs that an assignment makes within each target, and ``threshold`` is the 95 % quantile of chance
     in the first of them (of a normalised error e: −20 log10 e). ``recognised`` is the share of the true inputs whose pair is
     more like them than that; ``exact`` is the share with a PSNR of at least 60 dB (tokens: all of them right). If labels alone
-    are claimed, these are None and there are no measures.
+    are claimed, these are None and there are no measures. ``asked`` is the number of further rounds that a malicious server
+    asked for, which the ledger does not price.
     """
 
     attack: str
     variant: str
     rounds: list[int]
+    asked: int = 0
     clients: list[int]
     targets: int
     claimed: int
@@ -142,6 +144,10 @@ class ReconstructionFinding(Finding):
     def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
         return {one.attack: tuple(one.rounds) for one in self.attacks}
+
+    def asked_by(self) -> dict[str, int]:
+        """See :class:`privfl.auditing.questions.Finding`."""
+        return {one.attack: one.asked for one in self.attacks if one.asked}
 
 
 class Reconstruction(Question):
@@ -185,7 +191,9 @@ class Reconstruction(Question):
             inputs=inputs.kind,
             fresh=len(inputs.fresh_MD),
             attacks=[
-                judge.record(attack, variant, list(claimed.rounds), targets)
+                judge.record(attack, variant, targets).model_copy(
+                    update={"rounds": list(claimed.rounds), "asked": claimed.asked}
+                )
                 for attack, claimed in made.items()
                 for variant, targets in _narrow(claimed.claim).by_variant.items()
             ],
@@ -202,7 +210,7 @@ class _Judge:
     y_N: NDArray[Any]
     fresh_y: NDArray[Any]
 
-    def record(self, attack: str, variant: str, rounds: list[int], targets: Sequence[Reconstructed]) -> ReconstructionRecord:
+    def record(self, attack: str, variant: str, targets: Sequence[Reconstructed]) -> ReconstructionRecord:
         """Judge one variant."""
         rows = [np.flatnonzero(np.isin(self.truth.owner_N, one.clients) & self.truth.member_N) for one in targets]
         total = sum(map(len, rows))
@@ -228,7 +236,7 @@ class _Judge:
         return ReconstructionRecord(
             attack=attack,
             variant=variant,
-            rounds=rounds,
+            rounds=[],
             clients=sorted({client for one in targets for client in one.clients}),
             targets=len(targets),
             claimed=sum(map(len, targets)),

@@ -50,6 +50,7 @@ class RoundContext:
         codec: the clients' encoding with noise if the noise is distributed, else None. The encoded words are summed modulo
             2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
         noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
+        told: by name, the tensors that clients are sent beside the model: of the algorithm's state, and a norm that adapts.
         models: by client, the model that each was sent, if a malicious server sent different ones; else empty.
     """
 
@@ -64,6 +65,7 @@ class RoundContext:
     processes: Processes = ALONE
     codec: DistributedCodec | None = None
     noise_key: bytes = b""
+    told: Mapping[str, Tensor] = field(default_factory=dict)
     models: Mapping[int, Tensor] = field(default_factory=dict)
 
 

@@ -2,39 +2,36 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol
+from typing import Annotated, Any, Literal
 
-import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt, model_validator
 from torch import Tensor
 
 from privfl.errors import ConfigError, ProtocolError, ThresholdError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
+from privfl.federation.aggregators._codes import Code, FixedPointCode, NoisedCode
 from privfl.federation.aggregators._cohort import in_order
-from privfl.federation.aggregators._encoded import as_array, encoded, rounding_key
-from privfl.privacy.distributed import DistributedCodec
-from privfl.privacy.streams import RandomStream
+from privfl.federation.aggregators._encoded import as_array
 from privfl.records import SecureRecord, StageBytes, StageSeconds
 from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
 from privfl.secagg.dropout import drawn_losses
-from privfl.secagg.encoding import Encoding, WeightedSum, signed
+from privfl.secagg.encoding import Encoding, WeightedSum
 from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.memory import Memory
-from privfl.secagg.packing import TYPES, Bits, narrow_bits
 from privfl.secagg.prg import Words
 from privfl.secagg.server import Server, Unmasked
-from privfl.secagg.session import Parameters, Stage
+from privfl.secagg.session import Parameters, Stage, round_context
 from privfl.secagg.simulation import Meter, play
 from privfl.secagg.transcript import Transcript
 from privfl.secagg.two_faced import TwoFacedServer
@@ -208,7 +205,7 @@ class SecureSum(Aggregator):
             bits=code.bits,
             population=max(context.population, least),
             cohort=invited,
-            context=hashlib.sha256(context.layout.digest() + code.digest()).digest(),
+            context=round_context(context.layout.digest(), code.digest(), _told(context)),
             minimum_clients=least,
             policy=self.policy,
         )
@@ -232,85 +229,14 @@ class SecureSum(Aggregator):
         return replace(played.given_up(str(failed)), ends_run=self.below_threshold == "stop")
 
 
-class _Code(Protocol):
-    """An encoding: it turns updates into words, and a sum of words into the sum that the server learns."""
-
-    @property
-    def length(self) -> int: ...
-    @property
-    def bits(self) -> Bits: ...
-    def digest(self) -> bytes: ...
-    def encode(self, update: ClientUpdate) -> tuple[Words, int]: ...
-    def decode(self, sum_: Words, clients: int) -> WeightedSum: ...
-    def noise(self, words: Words) -> WeightedSum: ...
+def _told(context: RoundContext) -> dict[str, NDArray[Any]]:
+    return {name: value.detach().cpu().numpy() for name, value in context.told.items()}
 
 
-@dataclass(frozen=True)
-class _FixedPointCode:
-    """The fixed-point encoding of weight · update, followed by the weight."""
-
-    encoding: Encoding
-    context: RoundContext
-
-    @property
-    def length(self) -> int:
-        return self.context.layout.size + 1
-
-    @property
-    def bits(self) -> Bits:
-        return self.encoding.bits
-
-    def digest(self) -> bytes:
-        return self.encoding.digest()
-
-    def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        return encoded(self.encoding, update, self.context)
-
-    def decode(self, sum_: Words, clients: int) -> WeightedSum:
-        return self.encoding.decode(sum_, clients)
-
-    def noise(self, words: Words) -> WeightedSum:
-        """Words that are no sum, read as one."""
-        values, bits = self.encoding, self.bits
-        weight = signed(words[-1:], bits)[0] / np.float64(values.weight.scale)
-        return WeightedSum(signed(words[:-1], bits) / np.float64(values.update.scale), float(weight))
-
-
-@dataclass(frozen=True)
-class _NoisedCode:
-    """The encoding of a clipped, rotated and rounded update with its share of the noise. Every client has the same weight."""
-
-    codec: DistributedCodec
-    context: RoundContext
-
-    @property
-    def length(self) -> int:
-        return self.codec.length
-
-    @property
-    def bits(self) -> Bits:
-        return narrow_bits(self.codec.bits)
-
-    def digest(self) -> bytes:
-        return hashlib.sha256(self.codec.to_bytes()).digest()
-
-    def encode(self, update: ClientUpdate) -> tuple[Words, int]:
-        rounding = RandomStream(rounding_key(self.context, update.client))
-        share = hkdf(self.context.noise_key, salt=b"privfl noise share", info=update.client.to_bytes(4, "little"))
-        words = self.codec.encode(as_array(update.delta_D), rounding, RandomStream(share))
-        return words.astype(TYPES[self.bits], copy=False), 0
-
-    def decode(self, sum_: Words, clients: int) -> WeightedSum:
-        return WeightedSum(self.codec.decode(sum_.astype(np.uint32, copy=False)), float(clients))
-
-    def noise(self, words: Words) -> WeightedSum:
-        return self.decode(words, 1)
-
-
-def _code(settings: SecureSum, context: RoundContext) -> _Code:
+def _code(settings: SecureSum, context: RoundContext) -> Code:
     if context.codec is not None:
-        return _NoisedCode(context.codec, context)
-    return _FixedPointCode(settings.encoding(context), context)
+        return NoisedCode(context.codec, context)
+    return FixedPointCode(settings.encoding(context), context)
 
 
 class _Attempts:

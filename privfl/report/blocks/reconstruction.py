@@ -71,7 +71,9 @@ class Reconstruction(Block):
         """See :class:`privfl.report.blocks.Block`."""
         finding = _narrow(finding)
         rounds = tuple(sorted({number for record in finding.attacks for number in record.rounds}))
-        title = f"reconstruction, by the {adversary_name(finding.adversary)}, from {rounds_read(rounds)}"
+        asked = max((record.asked for record in finding.attacks), default=0)
+        source = f"up to {plural(asked, 'round')} that it asked for" if asked else rounds_read(rounds)
+        title = f"reconstruction, by the {adversary_name(finding.adversary)}, from {source}"
         table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for heading in ("attack", "inputs recognised", "", "similarity", "labels correct"):
             table.add_column(heading)
@@ -93,6 +95,8 @@ def _name(record: ReconstructionRecord) -> str:
 def _sentence(record: ReconstructionRecord) -> str:
     """Return the result of one variant in one sentence."""
     clients, rounds = plural(len(record.clients), "client"), rounds_read(tuple(record.rounds))
+    if record.asked:
+        rounds = f"{plural(record.asked, 'round')} that it asked for, which the ledger does not price"
     if record.targets > 1 or len(record.clients) == 1:
         origin = f"the {plural(record.targets, 'update')} of {clients}"
     else:

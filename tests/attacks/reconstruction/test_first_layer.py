@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from attacks._run import run_attacks
-from attacks.reconstruction.first_layer import quotients
+from attacks.reconstruction._quotients import quotients
 from privfl.auditing.questions.reconstruction import ReconstructionFinding, ReconstructionRecord
 from privfl.errors import ConfigError, ViewError
 from privfl.loading import loads

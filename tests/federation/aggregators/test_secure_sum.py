@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
@@ -54,6 +55,21 @@ def test_the_result_repeats_and_follows_the_rounding_key() -> None:
     other = SECURE.aggregate(updates(), context(key=b"q" * 32))
     assert torch.equal(one.seen["sum_D"], again.seen["sum_D"])
     assert not torch.equal(one.seen["sum_D"], other.seen["sum_D"])
+
+
+def test_whatever_clients_are_told_is_in_the_parameters() -> None:
+    """As docs/secagg.md has it: a server that tells one client another norm agrees on no keys between it and the others."""
+    given = context()
+    told = {"norm": torch.tensor(0.5, dtype=torch.float64), "control": torch.ones(12)}
+    plain, with_told = (SECURE.parameters(one, 4).context for one in (given, replace(given, told=told)))
+    digests = given.layout.digest() + SECURE.encoding(given).digest()
+    assert plain == hashlib.sha256(digests).digest()
+    parts = [b"privfl secagg told"]
+    for name, numbers in (("control", [1.0] * 12), ("norm", [0.5])):
+        parts.append(struct.pack("<I", len(name)) + name.encode() + struct.pack(f"<Q{len(numbers)}d", len(numbers), *numbers))
+    assert with_told == hashlib.sha256(digests + hashlib.sha256(b"".join(parts)).digest()).digest()
+    other = replace(given, told=told | {"norm": torch.tensor(0.0, dtype=torch.float64)})
+    assert SECURE.parameters(other, 4).context != with_told
 
 
 def test_clients_round_independently() -> None:
