@@ -221,7 +221,9 @@ def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoi
 
 def best_threshold(curve: Roc) -> float:
     """The threshold that maximises TPR − FPR; of equal ones the highest."""
-    return float(curve.thresholds_T[np.argmax(curve.tpr_T - curve.fpr_T)])
+    positives_T, negatives_T = np.rint(curve.tpr_T * curve.members), np.rint(curve.fpr_T * curve.nonmembers)
+    # Whole numbers: the rounding of a difference of two shares would decide between thresholds that are equally good.
+    return float(curve.thresholds_T[np.argmax(positives_T * curve.nonmembers - negatives_T * curve.members)])
 
 
 def best_balanced_accuracy(curve: Roc) -> float:

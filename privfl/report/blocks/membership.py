@@ -279,8 +279,8 @@ def _resolution(finding: MembershipFinding) -> str:
     """Say which false positive rates are shown, and why no others."""
     resolved = roc.resolved(finding)
     sentence = (
-        f"Of the rates {listing([rate(fpr) for fpr in FPRS])} those are shown at which {count(finding.nonmembers)} non-members "
-        f"give at least {RESOLVABLE} false alarms on average"
+        f"The rates shown are those, among {listing([rate(fpr) for fpr in FPRS])}, at which {count(finding.nonmembers)} "
+        f"non-members give at least {RESOLVABLE} false alarms on average"
     )
     missing = [fpr for fpr in FPRS if fpr not in resolved]
     return f"{sentence}; {rate(missing[0])} needs {count(round(RESOLVABLE / missing[0]))}." if missing else f"{sentence}: all."
@@ -348,8 +348,8 @@ trained in the same way{% endif %}, and says which examples were members.</p>
 </tbody>
 </table>
 <p class="note">{% if half %}The best attack was chosen on one half of the candidates. Its row, its curve and its headline are measured on the
-other half, {{ half }} candidates; all other rows are measured on all candidates. {% endif %}Intervals are at 95 %. {{ resolution }} The balanced accuracy is
-measured on one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
+other half, {{ half }} candidates; all other rows are measured on all candidates. {% endif %}Intervals are at 95 %. {{ resolution }}
+The balanced accuracy is measured on one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
 equal to the FPR.</p>
 </div>
 """  # noqa: E501
