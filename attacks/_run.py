@@ -392,7 +392,7 @@ def _promised(folder: RunFolder, adversary: Adversary, noise: NoiseFamily | None
     privacy = folder.result.privacy
     if privacy is None or adversary not in privacy.adversaries:
         return None
-    if noise is not None and _whole_clients(folder.config):
-        epsilons, deltas = noise.curve(noise.promised)
+    if noise is not None and (curve := noise.curve(noise.promised)) is not None and _whole_clients(folder.config):
+        epsilons, deltas = curve
         return PrivacyCurve(tuple(epsilons), tuple(deltas), privacy.epsilon, privacy.delta, noise)
     return PrivacyCurve(tuple(privacy.curve_epsilon), tuple(privacy.curve_delta), privacy.attack_epsilon, privacy.delta, noise)

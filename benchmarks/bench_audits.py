@@ -10,13 +10,23 @@ cover if they were taken for bounds on ε: hardly ever.
 promised µ of .5, 1 and 2, in which the bound is above the promise. ``correct_noise_flagged.METHOD`` is the largest
 share with the noise that was promised.
 
+The last two bounds on the noise know the mechanism with its noise left open, as the audit of a run does
+(:mod:`privfl.auditing.family`); for the subsampled Gaussian they are the only ones.
+
+``audited_runs.flagged.KIND`` trains small models on digits with 800 gradient canaries, with the promised noise, half of it,
+none, and without the clip: the share of runs in which an audit of the rounds refutes the promised noise.
+
     python benchmarks/bench_audits.py [--quick] [--json FILE]
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import functools
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -28,7 +38,17 @@ from rich.table import Table
 from scipy import special
 
 from privfl.auditing import chosen_guesses, clopper_pearson_audit, one_run_audit
+from privfl.auditing.bound import NoiseFamily
+from privfl.auditing.family import clopper_pearson_noise, one_run_noise
 from privfl.auditing.noise import gaussian_epsilon, gaussian_pair_audit, gdp_audit, one_run_noise_audit
+from privfl.auditing.questions.noise import NoiseFinding
+from privfl.learning.training.opacus import CountingDPOptimizer
+from privfl.loading import loads
+from privfl.privacy import accounting
+from privfl.privacy.mechanisms import Gaussian, History, PoissonGaussian
+from privfl.running.attacking import attack
+from privfl.running.auditing import audited
+from privfl.running.recording import run
 
 FloatArray = NDArray[np.float64]
 BoolArray = NDArray[np.bool_]
@@ -36,6 +56,8 @@ IntArray = NDArray[np.int64]
 
 CANDIDATES: Final = 1000
 DELTA: Final = 1e-5
+GRID: Final = np.linspace(0, 20, 401)
+Release = Gaussian | PoissonGaussian
 ROUNDS, RATE = 60, 0.1  # of the subsampled Gaussian
 
 
@@ -48,16 +70,29 @@ class Mechanism:
         epsilon: at ``delta``.
         delta: 0 if the mechanism has none.
         mu: of Gaussian noise, else None.
+        family: the mechanism with its noise left open; None if it has no Gaussian noise.
     """
 
     scores: Callable[[BoolArray, np.random.Generator], FloatArray]
     epsilon: float
     delta: float = 0.0
     mu: float | None = None
+    family: NoiseFamily | None = None
 
 
-def _gaussian(mu: float) -> Mechanism:
-    return Mechanism(lambda member, rng: mu * member + rng.normal(size=member.shape), gaussian_epsilon(mu, DELTA), DELTA, mu)
+def _family(promised: float, release: Callable[[float], Release], times: int) -> NoiseFamily:
+    @functools.cache
+    def curve(noise: float) -> tuple[list[float], list[float]]:
+        return GRID.tolist(), accounting.curve([History({release(noise): times})], GRID).tolist()
+
+    return NoiseFamily(promised, curve)
+
+
+def _gaussian(mu: float, promised: float | None = None) -> Mechanism:
+    """Gaussian noise of that µ, and the family of a promise, the same unless it is given."""
+    family = _family(1 / (promised or mu), Gaussian, 1)
+    epsilon = gaussian_epsilon(mu, DELTA)
+    return Mechanism(lambda member, rng: mu * member + rng.normal(size=member.shape), epsilon, DELTA, mu, family)
 
 
 def _laplace(epsilon: float) -> Mechanism:
@@ -81,7 +116,10 @@ MECHANISMS: Final = {
     "randomised_response": Mechanism(_randomised_response, 1.0),
     "gaussian_1": _gaussian(1.0),
     "gaussian_2": _gaussian(2.0),
-    "subsampled_gaussian": Mechanism(_subsampled, 5.573, DELTA),  # by privacy loss distributions
+    # ε by privacy loss distributions.
+    "subsampled_gaussian": Mechanism(
+        _subsampled, 5.573, DELTA, family=_family(1.0, functools.partial(PoissonGaussian, RATE), ROUNDS)
+    ),
 }
 
 
@@ -118,6 +156,23 @@ def _bounds(mechanism: Mechanism, methods: dict[str, Bound], runs: int, candidat
     return {name: np.array(values) for name, values in found.items()}
 
 
+def _noise_by_mechanism(mechanism: Mechanism, runs: int, candidates: int) -> dict[str, float]:
+    """The share of runs in which each bound that knows the mechanism refutes the promised noise."""
+    rng, family = np.random.default_rng(1), mechanism.family
+    assert family is not None
+    refuted: dict[str, list[bool]] = {}
+    for _ in range(runs):
+        member = rng.random(candidates) < 0.5
+        scores, chosen = mechanism.scores(member, rng), rng.permutation(candidates) < candidates // 3
+        bounds = {
+            "clopper_pearson_noise_of_mechanism": clopper_pearson_noise(scores, member, chosen, family),
+            "one_run_noise_of_mechanism": one_run_noise(scores, member, family),
+        }
+        for method, found in bounds.items():
+            refuted.setdefault(method, []).append(found.below is not None and found.below <= family.promised)
+    return {method: float(np.mean(shares)) for method, shares in refuted.items()}
+
+
 def coverage(runs: int) -> Figures:
     """How often each bound is at most the truth, and its mean."""
     flat: Figures = {}
@@ -125,6 +180,9 @@ def coverage(runs: int) -> Figures:
         for method, found in _bounds(mechanism, EPSILON, runs, CANDIDATES).items():
             flat[f"coverage.{method}.{name}"] = float(np.mean(found <= mechanism.epsilon))
             flat[f"mean.{method}.{name}"] = float(found.mean())
+        if mechanism.family is not None:
+            for method, share in _noise_by_mechanism(mechanism, runs, CANDIDATES).items():
+                flat[f"coverage.{method}.{name}"] = 1 - share
         if mechanism.mu is None and name != "laplace_2":
             continue
         for method, found in _bounds(mechanism, NOISE, runs, CANDIDATES).items():
@@ -143,7 +201,9 @@ def flagged(runs: int) -> Figures:
     correct: dict[str, list[float]] = {}
     for promised in track((0.5, 1.0, 2.0), "halved noise", console=Console(stderr=True)):
         for actual, shares in ((2 * promised, halved), (promised, correct)):
-            mechanism = _gaussian(actual)
+            mechanism = _gaussian(actual, promised)
+            for method, share in _noise_by_mechanism(mechanism, runs, 2 * CANDIDATES).items():
+                shares.setdefault(method, []).append(share)
             for method, found in _bounds(mechanism, NOISE, runs, 2 * CANDIDATES).items():
                 shares.setdefault(method, []).append(float(np.mean(found > promised)))
             (one_run,) = _bounds(mechanism, {"one_run": EPSILON["one_run"]}, runs, 2 * CANDIDATES).values()
@@ -152,10 +212,68 @@ def flagged(runs: int) -> Figures:
     return flat | {f"correct_noise_flagged.{method}": max(shares) for method, shares in correct.items()}
 
 
+# --- real training runs -------------------------------------------------------------------------------------------------
+
+AUDITED: Final = {
+    "name": "audited",
+    "rounds": 4,
+    "data": {"kind": "digits", "clients": 2},
+    "model": {"kind": "mlp", "hidden": [32]},
+    "cohort": {"kind": "all"},
+    "training": {"local_steps": 1, "batch_size": 2000, "lr": 0.1},
+    "privacy": {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0},
+    "aggregator": {"kind": "mean"},
+    "server": {"kind": "fedavg"},
+}
+
+
+@contextmanager
+def _build(noise: float, clip: float) -> Iterator[None]:
+    """An engine that draws so many times the noise and clips to so many times the norm, and reports what was planned."""
+    kept = {name: getattr(CountingDPOptimizer, name) for name in ("add_noise", "clip_and_accumulate", "require_noise")}
+
+    def add_noise(self: CountingDPOptimizer) -> None:
+        promised, self.noise_multiplier = self.noise_multiplier, self.noise_multiplier * noise
+        kept["add_noise"](self)
+        self.noise_multiplier = promised
+
+    def clip_and_accumulate(self: CountingDPOptimizer) -> None:
+        promised, self.max_grad_norm = self.max_grad_norm, self.max_grad_norm * clip
+        kept["clip_and_accumulate"](self)
+        self.max_grad_norm = promised
+
+    broken = {"add_noise": add_noise, "clip_and_accumulate": clip_and_accumulate, "require_noise": lambda *_: None}
+    if (noise, clip) == (1.0, 1.0):
+        broken = kept
+    try:
+        for name, method in broken.items():
+            setattr(CountingDPOptimizer, name, method)
+        yield
+    finally:
+        for name, method in kept.items():
+            setattr(CountingDPOptimizer, name, method)
+
+
+def audited_runs(runs: int) -> Figures:
+    """How often the audit of a whole run refutes the promised noise, right builds and broken ones."""
+    flat: Figures = {}
+    builds = {"correct": (1.0, 1.0), "halved_noise": (0.5, 1.0), "no_noise": (0.0, 1.0), "no_clip": (1.0, 1e6)}
+    for kind, build in track(builds.items(), "audited runs", console=Console(stderr=True)):
+        flags = []
+        for seed in range(runs):
+            with tempfile.TemporaryDirectory() as place, _build(*build):
+                folder = run(audited(loads({**AUDITED, "seed": seed}), 800), Path(place) / "run")
+                findings = [one for one in attack(folder) if isinstance(one, NoiseFinding) and one.adversary == "server"]
+                flags.append(any(one.contradicts() for one in findings))
+        flat[f"audited_runs.flagged.{kind}"] = float(np.mean(flags))
+    return flat
+
+
 def main() -> None:
     """Measure, and print or write."""
     asked = options("Do the lower bounds of an audit hold?")
     flat = coverage(20 if asked.quick else 600) | flagged(5 if asked.quick else 180)
+    flat |= audited_runs(1 if asked.quick else 20)
     if asked.json:
         write_json(asked.json, flat)
         return

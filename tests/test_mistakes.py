@@ -119,6 +119,15 @@ MISTAKES = {
     "run p.toml privacy.kind=client_dpftrl privacy.max_update_norm=1": "'client_dpftrl' needs a minimum separation",
     "run p.toml aggregator.max_corrupt=0.9": "max_corrupt + max_dropout = 1: must be below 1; lower one of them",
     "account p.toml privacy.delta=0.5": "privacy.delta = 0.5: must be below 1/N = 1/1438, one over all examples; lower it",
+    # Audits.
+    "audit c.toml --kind cuckoo": "canaries.kind = 'cuckoo': allowed: blank, client, ",
+    "audit c.toml --canaries 5": "Invalid value for '--canaries': Input should be greater than or equal to 10",
+    "audit c.toml --canaries 2000": "canaries.count = 2000: must be at most 1428, of 1438 examples; lower it, or",
+    "audit c.toml --kind gradient": "privacy.kind is 'none'; set canaries.kind = 'mislabelled'",
+    "audit p.toml --kind client": "protects single examples; set canaries.kind = 'gradient'",
+    "audit p.toml training.engine=fused": "takes no canaries.kind = 'gradient'; set 'auto' or 'opacus', or canaries.kind",
+    "audit p.toml --canaries 10 --out done": "holds a run; continue it with --resume, replace it with --overwrite, or",
+    "attack done auditing/one_run": "scores canaries, and the run has none; train one that has by `privfl audit",
     "account c.toml": "privacy.kind = 'none': nothing is promised",
     "run c.toml model=cnn --out new": "model.kind = 'cnn' takes images",
     "run c.toml data.clients=5000 --out new": "is left with no example",
@@ -177,7 +186,9 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     finally:
         shutil.rmtree(place / "new", ignore_errors=True)
     # What was begun before the mistake was found may have been said.
-    lines = [line for line in err.splitlines() if not re.match(r"(small: )?\d+ (runs|rounds of digits) into |round ", line)]
+    lines = [
+        line for line in err.splitlines() if not re.match(r"(small(-audit)?: )?\d+ (runs|rounds of digits) into |round ", line)
+    ]
     assert (code, out, len(lines)) == (2, "", 1), out + err
     assert lines[0].startswith("privfl: ")
     assert MISTAKES[typed] in lines[0]

@@ -69,12 +69,13 @@ class NoiseFamily:
 
     Args:
         promised: the noise multiplier of the run.
-        curve: noise multiplier -> ε and δ(ε) of the whole run with that noise, two sequences of E values.
+        curve: noise multiplier -> ε and δ(ε) of the whole run with that noise, two sequences of E values; None if the
+            mechanism takes no noise that large.
         samples: sample rate and number of steps of each client's history of Gaussian releases; empty for other mechanisms.
     """
 
     promised: float
-    curve: Callable[[float], tuple[Sequence[float], Sequence[float]]]
+    curve: Callable[[float], tuple[Sequence[float], Sequence[float]] | None]
     samples: tuple[tuple[float, int], ...] = ()
 
 

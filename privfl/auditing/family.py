@@ -9,7 +9,7 @@ it is wrong most of the time (:mod:`privfl.auditing.noise`).
 from __future__ import annotations
 
 import bisect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -70,8 +70,8 @@ def clopper_pearson_noise(
     tpr_low, _ = clopper_pearson(found.true_positives, found.members, level)
     _, fpr_high = clopper_pearson(found.false_positives, found.nonmembers, level)
 
-    def refuted(noise: float) -> bool:
-        return float(tpr_low) > float(tpr_bound(float(fpr_high), *family.curve(noise)))
+    def refuted(epsilons: Sequence[float], deltas: Sequence[float]) -> bool:
+        return float(tpr_low) > float(tpr_bound(float(fpr_high), epsilons, deltas))
 
     method = "Clopper–Pearson, threshold from other candidates"
     return RefutedNoise(_least(refuted, family), level, method, found.members + found.nonmembers)
@@ -91,14 +91,20 @@ def one_run_noise(scores_N: FloatArray, member_N: BoolArray, family: NoiseFamily
     """
     correct, guesses = highest(scores_N, member_N, SHARE)
 
-    def refuted(noise: float) -> bool:
-        epsilons, deltas = family.curve(noise)
+    def refuted(epsilons: Sequence[float], deltas: Sequence[float]) -> bool:
         return too_many(lambda tpr: fpr_bound(tpr, epsilons, deltas), correct, guesses, len(scores_N), 1 - level)
 
     return RefutedNoise(_least(refuted, family), level, "one run, guesses fixed beforehand", len(scores_N))
 
 
-def _least(refuted: Callable[[float], bool], family: NoiseFamily) -> float | None:
-    """The least noise multiplier that is refuted: what refutes a noise refutes every larger one."""
-    place = bisect.bisect_left(FACTORS, True, key=lambda factor: refuted(factor * family.promised))
-    return None if place == len(FACTORS) else FACTORS[place] * family.promised
+def _least(refuted: Callable[[Sequence[float], Sequence[float]], bool], family: NoiseFamily) -> float | None:
+    """The least noise multiplier whose privacy curve is refuted: what refutes a noise refutes every larger one."""
+
+    def above(factor: float) -> bool:
+        curve = family.curve(factor * family.promised)
+        return curve is None or refuted(*curve)
+
+    place = bisect.bisect_left(FACTORS, True, key=above)
+    if place == len(FACTORS) or family.curve(FACTORS[place] * family.promised) is None:
+        return None
+    return FACTORS[place] * family.promised

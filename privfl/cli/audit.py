@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import shlex
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from privfl.cli import follow_up, interruption, progress
+from privfl.cli import follow_up
 from privfl.cli.arguments import Config, Overrides
-from privfl.cli.console import err, out
+from privfl.cli.console import out
+from privfl.cli.training import train
 from privfl.loading import load
 
 EXAMPLE: Final = "privfl audit paper_configs/quickstart.toml --canaries 500 --out runs/audit"
@@ -26,7 +25,8 @@ def audit(
     kind: Annotated[
         str | None,
         typer.Option(
-            "--kind", help="gradient, client, mislabelled, random, blank; the strongest that the plan allows unless given."
+            "--kind",
+            help="gradient, client, crafted, mislabelled, random, blank; the strongest that the plan allows unless given.",
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME-audit unless it is given.")] = None,
@@ -39,24 +39,20 @@ def audit(
     are no bounds. docs/auditing.md says how to read them.
     """
     from privfl.report import attacks_tables
-    from privfl.running import recording
     from privfl.running.auditing import audited
-    from privfl.running.default_folder import default_folder
 
     settings = audited(load(config, *overrides or ()), canaries, kind)
-    path = out_dir or default_folder(settings, resume=resume, overwrite=overwrite)
-    interruption.way_on.set(f"go on with `{interruption.program()} {_same(config, overrides, canaries, kind, path)}`")
-    with progress.training(err, settings, path, 1) as observer:
-        folder = recording.run(settings, path, resume=resume, overwrite=overwrite, observer=observer)
+
+    def command(path: Path) -> list[str]:
+        words = ["audit", str(config), *(overrides or ()), "--out", str(path), "--resume"]
+        words += [] if canaries is None else ["--canaries", str(canaries)]
+        return words + ([] if kind is None else ["--kind", kind])
+
+    folder = train(settings, command, out_dir, resume=resume, overwrite=overwrite)
+    if folder is None:
+        return
     if not folder.findings:
         follow_up.attack(folder, (), ())
     for table in attacks_tables(folder):
         out.print(table)
     follow_up.write_page([folder], None)
-
-
-def _same(config: Path, overrides: Sequence[str] | None, canaries: int | None, kind: str | None, path: Path) -> str:
-    """The command that goes on with this one."""
-    words = ["audit", str(config), *(overrides or ()), "--out", str(path), "--resume"]
-    words += [] if canaries is None else ["--canaries", str(canaries)]
-    return shlex.join(words + ([] if kind is None else ["--kind", kind]))

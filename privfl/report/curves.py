@@ -29,14 +29,18 @@ PERCENT: Final = FuncFormatter(lambda share, _: f"{share * 100:g}")
 
 
 def run_drawings(run: RunRecords) -> list[Drawing]:
-    """Draw all figures over the rounds that the records of a run provide."""
+    """Draw the figures over rounds that the records of a run provide, apart from those of its cost."""
     drawings = [_quality(run), _loss(run)]
     if run.result.privacy is not None:
         drawings.append(_epsilon(run))
     if any(record.clipped_share is not None for record in run.rounds):
         drawings.append(_clipped(run))
-    # A run that ended before its first round has no bytes or seconds to draw.
-    return [*drawings, _bytes(run), _seconds(run)] if run.rounds else drawings
+    return drawings
+
+
+def cost_drawings(run: RunRecords) -> list[Drawing]:
+    """Draw the bytes and the seconds of each round; none if the run ended before its first round."""
+    return [_bytes(run), _seconds(run)] if run.rounds else []
 
 
 def comparison_drawings(runs: Sequence[tuple[str, RunRecords]]) -> list[Drawing]:

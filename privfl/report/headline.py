@@ -29,9 +29,27 @@ from privfl.report.wording import (
 
 
 def headlines(run: RunRecords) -> list[Headline]:
-    """Return the headline figures: the task's metric, the promised ε, those of each finding, the cost of secure aggregation."""
+    """Return the headline figures: the task's metric, the promised ε, and those of each finding."""
     found = [headline for block, one in shown(run.findings) for headline in block.headlines(one, run.promise(one.adversary))]
-    return [_quality(run), _promise(run), *(found or _unmeasured(run)), _overhead(run)]
+    return [_quality(run), _promise(run), *(found or _unmeasured(run))]
+
+
+def verdict(run: RunRecords) -> list[str]:
+    """Return the run in two sentences: its metric and its promise; the most that an attack found, and the leakage measured."""
+    figure, privacy = run.headline_metric, run.result.privacy
+    promised = "nothing is promised"
+    if privacy is not None:
+        promised = f"ε{NBSP}={NBSP}{epsilon(privacy.epsilon)} is promised for each {privacy.unit}"
+    first = f"The test {figure.title} is {measured(figure, run.result.evaluation.headline.value)}, and {promised}."
+    pairs = [(block.verdict(one, run.promise(one.adversary)), one.adversary) for block, one in shown(run.findings)]
+    found = [(said, adversary) for said, adversary in pairs if said is not None]
+    if not found:
+        unknown = "No attack measured the leakage" if run.findings else "No attack was run"
+        return [first, f"{unknown}{', so the promise is all that is known of it' if privacy is not None else ''}."]
+    worst, by = max(found, key=lambda pair: (pair[0].leaks, pair[0].epsilon))
+    others = len({adversary for _, adversary in found} - {by})
+    more = f" The {'other adversary' if others == 1 else 'other adversaries'} found no more." if others else ""
+    return [first, f"{worst.text}.{more}"]
 
 
 def warnings(run: RunRecords) -> list[str]:
@@ -97,17 +115,19 @@ def _at_most(factor: float) -> str:
 
 
 def _unmeasured(run: RunRecords) -> list[Headline]:
+    none = "no membership attack was run" if run.findings else "no attack was run"
     if run.config.data.holdout == 0:
         why = Headline(attack_label(), "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
     else:
         sentence = "Run privfl attack on this folder to measure what leaked."
-        why = Headline(attack_label(), "not measured", "no attack was run", sentence)
-    return [why, Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")]
+        why = Headline(attack_label(), "not measured", none, sentence)
+    return [why, Headline("Measured ε", "not measured", none, "A lower bound on ε needs an attack's guesses.")]
 
 
-def _overhead(run: RunRecords) -> Headline:
+def overhead(run: RunRecords) -> Headline:
+    """Return the cost of secure aggregation in bytes and seconds."""
     label = "Secure aggregation adds"
-    overhead = Overhead.of(run)
+    spent = Overhead.of(run)
     if not run.result.hides_updates:
         sentence = "Secure aggregation was off: the server saw the update of every client."
         return Headline("Secure aggregation", "off", f"{byte_size(run.result.bytes_up)} uploaded in the clear", sentence)
@@ -129,5 +149,5 @@ def _overhead(run: RunRecords) -> Headline:
     )
     # The table of seconds averages over all rounds; skipped rounds take almost no time, so the two means differ.
     each = "each round that moved the model" if run.skipped_rounds else "each round"
-    terms = f"bytes, {duration(overhead.client)} a client and {duration(overhead.server)} at the server, {each}"
-    return Headline(label, overhead.extra, terms, sentence)
+    terms = f"bytes, {duration(spent.client)} a client and {duration(spent.server)} at the server, {each}"
+    return Headline(label, spent.extra, terms, sentence)

@@ -36,16 +36,19 @@ class Page:
 def run_page(run: RunRecords) -> Page:
     """Render the page of one run."""
     with style():
-        over_rounds = curves.run_drawings(run)
+        over_rounds, costs_over_rounds = curves.run_drawings(run), curves.cost_drawings(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
     html = fill(
         "run.html.j2",
         run=run,
+        verdict=headline.verdict(run),
         lede=_lede(run),
         warnings=headline.warnings(run),
         headlines=headline.headlines(run),
+        overhead=headline.overhead(run),
         over_rounds=over_rounds,
+        costs_over_rounds=costs_over_rounds,
         metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
@@ -59,7 +62,7 @@ def run_page(run: RunRecords) -> Page:
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+    return Page(html, [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
 
 
 def notebook_html(run: RunRecords) -> str:
@@ -123,7 +126,12 @@ def _templates() -> Environment:
         loader=PackageLoader("privfl.report"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.globals |= {"colours": COLOURS, "absent": wording.ABSENT}
-    environment.filters |= {"count": wording.count, "percent": wording.percent, "safe_svg": lambda drawing: Markup(drawing.svg)}
+    environment.filters |= {
+        "count": wording.count,
+        "percent": wording.percent,
+        "first_small": wording.lower_first,
+        "safe_svg": lambda drawing: Markup(drawing.svg),
+    }
     return environment
 
 
@@ -138,16 +146,13 @@ def fill(template: str, **parts: object) -> str:
 
 def _lede(run: RunRecords) -> str:
     config, result = run.config, run.result
-    promise = (
-        "It promises nothing" if result.privacy is None else f"It promises {result.privacy.unit}-level differential privacy"
-    )
-    if result.privacy is not None and result.privacy.randomness == "seeded":
-        promise += " (seeded: not private against someone who knows the seed)"
+    seeded = result.privacy is not None and result.privacy.randomness == "seeded"
+    promise = " Its noise is seeded: not private against someone who knows the seed." if seeded else ""
     hiding = "secure aggregation was on" if result.hides_updates else "updates were sent in the clear"
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
         f"{wording.plural(len(run.partition.clients), 'client')} ({narrow(config.data.partition, Partition).words()}) in "
-        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}. {promise}; {hiding}."
+        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}; {hiding}.{promise}"
     )
 
 

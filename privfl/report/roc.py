@@ -16,12 +16,9 @@ from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
 from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, empty_figure, label_axes, line_style, to_drawing
-from privfl.report.wording import attack_name, percent, percent_at_most, rate
+from privfl.report.wording import attack_name, percent, percent_at_most, plural, rate
 
 FloatArray = NDArray[np.float64]
-
-NAMED: Final = 9
-"""The most curves in the legend; a longer legend would cover the figure."""
 
 LOWEST: Final = 1e-4
 """The lower end of both axes, a tenth of the lowest false positive rate that is reported."""
@@ -77,7 +74,7 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         finding: the results of the attacks.
         promise: the differential privacy promised against that adversary; None if there is none.
     """
-    figure, axes = empty_figure(width=380, height=412)
+    figure, axes = empty_figure(width=380, height=460)
     _unresolvable(axes, finding)
     axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
     axes.annotate("guessing", (0.02, 0.02), (9, -9), textcoords="offset points", rotation=45, va="top", ha="center",
@@ -88,31 +85,28 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
     for index, attack in enumerate(named):
         _curve(axes, attack_name(attack.attack, attack.variant), shown(attack, finding), index)
     for place, attack in enumerate(others):
-        _other(axes, attack, f"{len(others)} more, in the table" if place == 0 else None)
+        _other(axes, attack, plural(len(others), "other attack") if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
     return to_drawing(figure, name, f"ROC of each attack{by}", _alt(finding, promise), _caption(promise))
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:
-    """Split the curves into those named in the legend, the best first, and the others.
+    """Split the curves into those named in the legend and the others.
 
-    All are named if there are at most :data:`NAMED`. Otherwise only the variant of each attack with the largest area
-    under the curve is named, for the attacks with the largest areas.
+    The best attack is named first. The loss attack is named beside it, as the simplest attack that others are compared with.
+    If it has several variants, the one with the largest area under the curve is named.
     """
     by_merit = sorted(finding.attacks, key=lambda attack: (not is_best(attack, finding), -attack.auc.value))
-    if len(by_merit) <= NAMED:
-        # The same order as in the table, apart from the best.
-        return sorted(finding.attacks, key=lambda attack: not is_best(attack, finding)), []
-    firsts = {attack.attack: attack for attack in reversed(by_merit)}
-    named = [attack for attack in by_merit if firsts[attack.attack] is attack][:NAMED]
-    return named, [attack for attack in by_merit if attack not in named]
+    simple = [attack for attack in by_merit[1:] if attack.attack.rpartition("/")[2].startswith("loss")]
+    named = [by_merit[0], *simple[:1]]
+    return named, [attack for attack in by_merit if not any(attack is one for one in named)]
 
 
 def _other(axes: Axes, attack: AttackRecord, label: str | None) -> None:
     fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
     shown = (fpr > 0) & (tpr > 0)
-    axes.plot(fpr[shown], tpr[shown], color=MUTED, linewidth=0.6, alpha=0.7, zorder=1.5, label=label)
+    axes.plot(fpr[shown], tpr[shown], color=MUTED, linewidth=0.8, alpha=0.6, zorder=1.5, label=label)
 
 
 def _unresolvable(axes: Axes, finding: MembershipFinding) -> None:
@@ -156,16 +150,7 @@ def _decorate(axes: Axes) -> None:
         axis.set_minor_formatter(NullFormatter())
     axes.minorticks_off()
     label_axes(axes, "non-members accused (FPR), %", "members found (TPR), %")
-    axes.legend(
-        loc="lower right",
-        fontsize=10,
-        handlelength=2.6,
-        labelspacing=0.35,
-        frameon=True,
-        facecolor=PAPER,
-        edgecolor="none",
-        framealpha=1,
-    )
+    axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.11), fontsize=10, handlelength=2.6, labelspacing=0.35)
 
 
 def is_best(attack: AttackRecord, finding: MembershipFinding) -> bool:
@@ -207,7 +192,7 @@ def _caption(promise: PrivacyResult | None) -> str:
     lines += [
         "The heavy curve is the best attack: if it was chosen from several, it was chosen on one half of the candidates and is "
         "drawn from the other half. Bars on it are 95 % intervals of the rates that can be resolved. All other curves are "
-        "measured on all candidates.",
+        "measured on all candidates; grey lines are those that the table alone names.",
         "In the hatched part fewer than ten false alarms are expected. No result there can be told from chance.",
     ]
     return "\n".join(lines)

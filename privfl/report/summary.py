@@ -10,7 +10,7 @@ from rich.table import Table
 from privfl.auditing.questions import Finding
 from privfl.errors import RunFolderError
 from privfl.report.blocks import shown
-from privfl.report.headline import headlines, warnings
+from privfl.report.headline import headlines, overhead, warnings
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import certified_numbers, risks
 from privfl.running.run_folder import RunFolder
@@ -27,7 +27,7 @@ def summary_table(folder: RunFolder) -> Table:
     table.add_column(style="dim", max_width=24)
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
-    for headline in headlines(run):
+    for headline in [*headlines(run), overhead(run)]:
         table.add_row(headline.label, headline.value, headline.terms)
     secure = [record.secure for record in run.rounds if record.secure and record.secure.clients]
     if secure:

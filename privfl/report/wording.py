@@ -64,6 +64,11 @@ def capitalize(words: str) -> str:
     return words[:1].upper() + words[1:]
 
 
+def lower_first(words: str) -> str:
+    """Write the first letter small, unless the word is an abbreviation or a symbol."""
+    return words[:1].lower() + words[1:]
+
+
 def axis_of(figure: Figure) -> str:
     """Return the label of a metric's axis: its name and unit."""
     return f"{figure.title}, {figure.unit}" if figure.unit else figure.title

@@ -253,8 +253,13 @@ def noise_family(experiment: Experiment, rounds: int, relation: Relation) -> Noi
         return replace(experiment, plan=plan.calibrated(noise * per_executed)).ledger(rounds).histories(relation)
 
     @functools.cache
-    def curve(noise: float) -> tuple[list[float], list[float]]:
-        return GRID.tolist(), accounting.curve(spent(noise), GRID).tolist()
+    def curve(noise: float) -> tuple[list[float], list[float]] | None:
+        try:
+            histories = spent(noise)
+        except ConfigError:
+            # A norm that adapts leaves no room for so much noise.
+            return None
+        return GRID.tolist(), accounting.curve(histories, GRID).tolist()
 
     samples = [_sample(history) for history in accounting.dominating(spent(plan.executed_noise))]
     known = () if None in samples else tuple(one for one in samples if one is not None)

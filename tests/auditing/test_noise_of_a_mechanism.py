@@ -109,6 +109,14 @@ def test_nothing_is_refuted_by_scores_that_know_nothing() -> None:
     assert [one.below for one in audits(rng.normal(size=400), member, NoiseFamily(1.0, gaussian))] == [None, None]
 
 
+@pytest.mark.parametrize(("limit", "refutes"), [(100.0, True), (0.15, False)])
+def test_a_noise_that_the_mechanism_does_not_take_is_not_refuted(limit: float, refutes: bool) -> None:
+    member = np.arange(1000) % 2 == 0
+    family = NoiseFamily(1.0, lambda noise: gaussian(noise) if noise < limit else None)
+    found = [one.below is not None for one in audits(member + np.linspace(0, 1e-3, 1000), member, family)]
+    assert found == [refutes, refutes]
+
+
 # --- estimates -----------------------------------------------------------------------------------------------------------
 
 

@@ -9,14 +9,16 @@ import torch
 from scipy import stats
 from small_runs import SMALL, small
 
+from privfl.data.federated import Examples, Pixels
 from privfl.federation.canaries import Canaries, Site
+from privfl.federation.canaries.crafted import _reference
 from privfl.learning.training._directions import Directions, PlantedGradients
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.seeding import Seed
 from privfl.tables import narrow
 
-KINDS = ["blank", "gradient", "mislabelled", "random"]
+KINDS = ["blank", "crafted", "gradient", "mislabelled", "random"]
 ONE_STEP: dict[str, Any] = {
     "data": {"kind": "digits", "clients": 4},
     "cohort": {"kind": "all"},
@@ -99,6 +101,35 @@ def test_the_kinds_are_what_they_say() -> None:
     real = plain.pool.x.reshape(len(plain.pool), -1)
     assert all(np.isin(random[:, place], real[:, place]).all() for place in range(64))
     assert not (random[:, None] == real[None]).all(axis=2).any()
+
+
+def test_crafted_inputs_are_wrong_for_a_model_that_never_saw_them_and_stay_in_range() -> None:
+    experiment = assemble(small())
+    site = Site(experiment.data, experiment.task, experiment.model, Seed(0))
+    losses = []
+    module = _reference(site, np.random.default_rng(1))
+    for kind in ("mislabelled", "crafted"):
+        data = narrow(small(canaries={"kind": kind, "count": 60}).canaries, Canaries).planted(site)
+        x, y = (torch.from_numpy(part[data.candidate_N]) for part in (data.pool.x, data.pool.y))
+        losses.append(experiment.task.loss(module(x), y).mean().item())
+        assert (data.pool.x.min(axis=0) >= experiment.data.pool.x.min(axis=0)).all()
+        assert (data.pool.x.max(axis=0) <= experiment.data.pool.x.max(axis=0)).all()
+    # Another reference model than the one that they were crafted with.
+    assert losses[1] > 2 * losses[0]
+
+
+def test_bytes_are_crafted_as_bytes() -> None:
+    loaded = assemble(small())
+    pixels = Pixels((0.5,), (0.25,))
+    pool, test = (
+        Examples(np.clip(part.x * 16, 0, 255).round().astype(np.uint8).reshape(-1, 1, 8, 8), part.y)
+        for part in (loaded.data.pool, loaded.data.test)
+    )
+    data = replace(loaded.data, pool=pool, test=test, pixels=pixels)
+    item = narrow(small(canaries={"kind": "crafted", "count": 60}).canaries, Canaries)
+    found = item.planted(Site(data, loaded.task, torch.nn.Sequential(torch.nn.Flatten(), loaded.model), Seed(0))).pool.x
+    assert found.dtype == np.uint8
+    assert (found != pool.x).reshape(len(pool), -1).any(axis=1).sum() == 60
 
 
 def test_every_client_keeps_a_member_whatever_the_coins_are() -> None:

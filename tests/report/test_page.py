@@ -6,6 +6,7 @@ import io
 import json
 import math
 import re
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -19,6 +20,8 @@ from privfl.auditing.questions.membership import MembershipFinding, RateAt
 from privfl.errors import RunFolderError
 from privfl.report import attacks_tables, roc, write_report
 from privfl.report.drawing import COLOURS
+from privfl.report.headline import verdict
+from privfl.report.run_records import RunRecords
 from privfl.running.run_folder import RunFolder
 
 
@@ -117,6 +120,42 @@ def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
     (line,) = [one for one in printed.file.getvalue().splitlines() if "best" in one]  # type: ignore[attr-defined]
     assert figure in line.replace("\u202f", " ")
     assert of_all not in line.replace("\u202f", " ")
+
+
+def test_the_page_begins_with_a_verdict(html: str, odd: str) -> None:
+    assert (
+        "The best attack on the final model finds no more members than guessing; measured leakage: 0.21 of the promised "
+        "ε = 7.99." in Reader(html).text
+    )
+    assert "cannot be told from guessing" in Reader(odd).text
+
+
+def test_a_verdict_names_the_adversary_that_found_the_most(tmp_path: Path) -> None:
+    run = RunRecords.read(make(tmp_path / "run", Made(leak=4, epsilon_lower=2.5)))
+    (weak,) = run.findings
+    assert isinstance(weak, MembershipFinding)
+    best = weak.best.model_copy(update={"epsilon_lower": 3.5})
+    strong = weak.model_copy(update={"adversary": "server", "best": best})
+    (first, second) = (
+        sentence.replace("\u202f", " ").replace("\u00a0", " ") for sentence in verdict(replace(run, findings=(weak, strong)))
+    )
+    accuracy = f"{run.result.evaluation.headline.value * 100:.1f} %"
+    assert first == f"The test accuracy is {accuracy}, and ε = 7.99 is promised for each example."
+    tpr = rate_at(best.rates, 0.01).tpr
+    assert tpr is not None
+    assert second == (
+        f"The best attack by the server finds {tpr.value * 100:.1f} % of the members if it falsely accuses 1 % of the others; "
+        "measured leakage: 3.50 of the promised ε = 7.99. The other adversary found no more."
+    )
+    unknown = verdict(replace(run, findings=(), result=run.result.model_copy(update={"privacy": None})))
+    assert unknown[1] == "No attack was run."
+
+
+def test_every_entry_of_the_contents_is_a_section(html: str) -> None:
+    (contents,) = re.findall(r'<nav class="contents".*?</nav>', html, re.DOTALL)
+    anchors = re.findall(r'href="#([a-z]+)"', contents)
+    assert anchors == re.findall(r'<section id="([a-z]+)"', html)
+    assert len(anchors) > 5
 
 
 def test_same_folder_gives_the_same_bytes(html: str, quickstart: RunFolder) -> None:
@@ -250,7 +289,7 @@ def test_damaged_record_is_refused(tmp_path: Path) -> None:
         write_report([folder], folder.path / "report.html")
 
 
-def test_of_many_attacks_the_best_variant_of_each_has_a_name_in_the_figure(quickstart: RunFolder) -> None:
+def test_the_figure_names_the_best_attack_and_the_loss_attack(quickstart: RunFolder) -> None:
     (finding,) = quickstart.findings
     assert isinstance(finding, MembershipFinding)
     best = finding.attacks[0]
@@ -266,8 +305,10 @@ def test_of_many_attacks_the_best_variant_of_each_has_a_name_in_the_figure(quick
         for variant in range(2)
     ]
     named, others = roc.split(finding.model_copy(update={"attacks": [*many, *finding.attacks]}))
-    assert len(named) == roc.NAMED
-    assert named[0].attack == finding.best.attack
-    assert {one.variant for one in named if "kind" in one.attack} == {"variant 1"}
-    assert len(named) + len(others) == len(many) + len(finding.attacks)
-    assert roc.split(finding)[1] == []
+    assert [(one.attack, one.variant) for one in named] == [
+        (finding.best.attack, finding.best.variant),
+        ("membership/loss", "loss"),
+    ]
+    assert len(others) == len(many) + len(finding.attacks) - 2
+    alone = [one for one in finding.attacks if (one.attack, one.variant) == (finding.best.attack, finding.best.variant)]
+    assert roc.split(finding.model_copy(update={"attacks": alone})) == (alone, [])

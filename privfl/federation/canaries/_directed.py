@@ -61,7 +61,7 @@ class DirectedCanaries(Canaries):
 
 def _squares(site: Site) -> NDArray[np.float64]:
     """The sum of squares of some test examples' gradients by parameter, of shape (D,), in evaluation mode."""
-    test, module = site.data.test, copy.deepcopy(site.module).eval()
+    test, module = site.data.test, copy.deepcopy(site.module).cpu().eval()
     some = Examples(test.x[:_EXAMPLES], test.y[:_EXAMPLES])
     x, y = InputStore.of(some, site.data.pixels, torch.device("cpu"))[:], torch.from_numpy(some.y)
     total, weights = np.zeros(Layout.of(module).size), list(trained(module).values())

@@ -40,6 +40,21 @@ class Headline:
 
 
 @dataclass(frozen=True)
+class Verdict:
+    """A finding in one sentence.
+
+    Args:
+        leaks: whether a leak is shown.
+        epsilon: the lower bound on ε.
+        text: the sentence, without its full stop.
+    """
+
+    leaks: bool
+    epsilon: float
+    text: str
+
+
+@dataclass(frozen=True)
 class Section:
     """A finding's section of the page: a Jinja template, its variables, and its figures.
 
@@ -73,6 +88,10 @@ class Block(Item, ABC):
     @abstractmethod
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
         """Return the warnings that stand above all figures; empty if there are none."""
+
+    def verdict(self, finding: Finding, promise: PrivacyResult | None) -> Verdict | None:  # noqa: ARG002
+        """Return the finding in one sentence for the top of the page; None if it says nothing about members or ε."""
+        return None
 
     @abstractmethod
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:

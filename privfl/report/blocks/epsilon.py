@@ -10,7 +10,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.epsilon import EpsilonFinding, EpsilonRecord
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
 from privfl.report.blocks import _canaries as parts
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, epsilon, level, listing
@@ -44,6 +44,13 @@ class Epsilon(Block):
             f"Canaries refute the promised ε of {_promised(finding)}, by {listing(names)}. Take the promise as broken until "
             "the cause is found."
         ]
+
+    def verdict(self, finding: Finding, promise: PrivacyResult | None) -> Verdict:  # noqa: ARG002
+        """See :class:`privfl.report.blocks.Block`: the largest of the bounds."""
+        finding = _narrow(finding)
+        most = max(one.epsilon_lower for one in finding.audits)
+        text = f"Canaries seen by the {parts.who(finding.adversary)} refute every ε below {epsilon(most)}"
+        return Verdict(most > 0, most, f"{text}; promised: {_promised(finding)}")
 
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: a table of all audits."""

@@ -15,7 +15,7 @@ from privfl.auditing.questions.membership import MembershipFinding, OutsideFindi
 from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
 from privfl.report.curves import PERCENT, format_metric_axis
 from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
 from privfl.report.wording import (
@@ -69,6 +69,23 @@ class Membership(Block):
                 "is found."
             )
         return found
+
+    def verdict(self, finding: Finding, promise: PrivacyResult | None) -> Verdict:
+        """See :class:`privfl.report.blocks.Block`: the members that the best attack finds, and the ε that it refutes."""
+        finding = _narrow(finding)
+        tpr, refuted = _tpr(finding), finding.best.epsilon_lower
+        leaks = tpr is not None and _leaks(finding, tpr)
+        by = "on the final model" if finding.adversary == "external" else f"by the {adversary_name(finding.adversary)}"
+        if tpr is None:
+            said = "cannot be told from guessing, since there are too few non-members"
+        elif leaks:
+            said = f"finds {percent(tpr.value)} of the members if it falsely accuses {rate(finding.best.headline_fpr)} of the others"
+        else:
+            said = "finds no more members than guessing"
+        shown = epsilon(refuted) if refuted > 0 else "0"
+        measured = f"{shown} of the promised ε{NBSP}={NBSP}{epsilon(promise.attack_epsilon)}" if promise is not None else ""
+        measured = measured or f"ε{NBSP}≥{NBSP}{shown}, and nothing was promised"
+        return Verdict(leaks, refuted, f"The best attack {by} {said}; measured leakage: {measured}")
 
     def section(self, finding: Finding, promise: PrivacyResult | None) -> Section:
         """See :class:`privfl.report.blocks.Block`: the ROC, and a table of all variants."""
@@ -188,7 +205,7 @@ def _attack(finding: MembershipFinding) -> Headline:
             label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} There are too few non-members to tell."
         )
     nonmembers = best.candidates - tpr.n
-    if tpr.low > _highest_fpr(nonmembers, fpr):
+    if _leaks(finding, tpr):
         verdict = "The interval lies above that by more than the threshold's own error: the model leaks who was a member."
         if finding.adversary != "external":
             verdict = verdict.replace("the model leaks", "the rounds leak")
@@ -207,6 +224,11 @@ def _attack(finding: MembershipFinding) -> Headline:
             f" A rate of {rate(LOW_FPR)} needs {count(round(RESOLVABLE / LOW_FPR))} non-members; here are {count(nonmembers)}."
         )
     return Headline(label, percent(tpr.value, 2), interval_and_level(tpr, 2), sentence)
+
+
+def _leaks(finding: MembershipFinding, tpr: Interval) -> bool:
+    """Say whether the best attack's TPR is above all that a threshold set for the headline's rate could find by guessing."""
+    return tpr.low > _highest_fpr(finding.best.candidates - tpr.n, finding.best.headline_fpr)
 
 
 def _highest_fpr(nonmembers: int, fpr: float) -> float:
@@ -323,12 +345,12 @@ trained in the same way{% endif %}, and says which examples were members.</p>
 {% endif %}
 <div class="beside">
 {{ figure(roc, captioned=false) }}
-<div class="guide">
-<h3>How to read it</h3>
+<details class="guide">
+<summary>How to read it</summary>
 {% for text in roc.caption.split("\\n") %}
 <p>{{ text }}</p>
 {% endfor %}
-</div>
+</details>
 </div>
 <div class="scroll" role="region" aria-label="Figures of each attack" tabindex="0">
 <table class="stacked">
