@@ -127,7 +127,12 @@ def test_the_page_begins_with_a_verdict(html: str, odd: str) -> None:
         "The best attack on the final model finds no more members than guessing; measured leakage: 0.21 of the promised "
         "ε = 7.99." in Reader(html).text
     )
-    assert "cannot be told from guessing" in Reader(odd).text
+    assert "finds no more members than guessing" in Reader(odd).text
+
+
+def test_a_verdict_about_too_few_candidates_says_so(tmp_path: Path) -> None:
+    run = RunRecords.read(make(tmp_path / "run", Made(nonmembers=150)))
+    assert "cannot be told from guessing, since there are too few non-members" in " ".join(verdict(run))
 
 
 def test_a_verdict_names_the_adversary_that_found_the_most(tmp_path: Path) -> None:

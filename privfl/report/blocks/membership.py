@@ -79,7 +79,8 @@ class Membership(Block):
         if tpr is None:
             said = "cannot be told from guessing, since there are too few non-members"
         elif leaks:
-            said = f"finds {percent(tpr.value)} of the members if it falsely accuses {rate(finding.best.headline_fpr)} of the others"
+            fpr = rate(finding.best.headline_fpr)
+            said = f"finds {percent(tpr.value)} of the members if it falsely accuses {fpr} of the others"
         else:
             said = "finds no more members than guessing"
         shown = epsilon(refuted) if refuted > 0 else "0"
