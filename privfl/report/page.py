@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -22,15 +22,17 @@ from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import SecureSummary
+from privfl.report.table_files import Rows
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Page:
-    """An HTML page and the figures that it shows."""
+    """An HTML page, the figures that it shows, and its tables for papers by file name."""
 
     html: str
     drawings: list[Drawing]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
 
 def run_page(run: RunRecords) -> Page:
@@ -62,7 +64,8 @@ def run_page(run: RunRecords) -> Page:
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+    drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
+    return Page(html, drawings, {name: rows for one in sections for name, rows in one.tables.items()})
 
 
 def notebook_html(run: RunRecords) -> str:
@@ -85,7 +88,7 @@ def outside_page(finding: OutsideFinding) -> Page:
         groups=groups,
         level=wording.level(1 - 0.05 / max(len(groups), 1)),
     )
-    return Page(html, list(section.drawings))
+    return Page(html, list(section.drawings), section.tables)
 
 
 def _area(auc: Interval | None) -> tuple[str, str]:
