@@ -17,7 +17,7 @@ from privfl.report import page
 from privfl.report.card import as_json
 from privfl.report.run_records import RunRecords
 from privfl.report.summary import attacks_tables, findings_tables, summary_table
-from privfl.report.table_files import table_files
+from privfl.report.table_files import files_of
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic, write_json
 
@@ -90,5 +90,5 @@ def _write_files(made: page.Page, figures: Path, tables: Path, *, papers: bool) 
         for suffix, content in (drawing.for_papers() if papers else drawing.files()).items():
             write_atomic(figures / f"{drawing.name}.{suffix}", content)
     for name, rows in made.tables.items() if papers else ():
-        for suffix, content in table_files(rows).items():
+        for suffix, content in files_of(rows).items():
             write_atomic(tables / f"{name}.{suffix}", content)

@@ -50,7 +50,7 @@ def run_page(run: RunRecords) -> Page:
         headlines=headline.headlines(run),
         overhead=headline.overhead(run),
         over_rounds=over_rounds,
-        costs_over_rounds=costs_over_rounds,
+        costs=_costs(run, costs_over_rounds),
         metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
@@ -58,14 +58,25 @@ def run_page(run: RunRecords) -> Page:
         card=card(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
-        bytes_table=cost.bytes_table(run),
-        seconds_table=cost.seconds_table(run),
         secure=SecureSummary.of(run),
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
     drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
     return Page(html, drawings, {name: rows for one in sections for name, rows in one.tables.items()})
+
+
+def _costs(
+    run: RunRecords, drawings: Sequence[Drawing]
+) -> list[tuple[str, tuple[str, ...], list[cost.CostRow], Drawing | None]]:
+    """Return title, heading, rows and figure of each part of the cost; a run without rounds has no figures."""
+    of_bytes, of_seconds = drawings or (None, None)
+    bytes_heading = ("bytes", "in all", "a round", "an update that reached a sum")
+    seconds_heading = ("time, on one machine", "in all", "a round", "share")
+    return [
+        ("Bytes", bytes_heading, cost.bytes_table(run), of_bytes),
+        ("Seconds", seconds_heading, cost.seconds_table(run), of_seconds),
+    ]
 
 
 def notebook_html(run: RunRecords) -> str:

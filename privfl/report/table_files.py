@@ -10,7 +10,7 @@ Rows = Sequence[Sequence[str]]
 """The cells of a table, row by row; the first row is the header."""
 
 
-def table_files(shown: Rows, numbers: Rows | None = None) -> dict[str, bytes]:
+def files_of(shown: Rows, numbers: Rows | None = None) -> dict[str, bytes]:
     """Return suffix and content of a table's files.
 
     Args:

@@ -10,7 +10,7 @@ from privfl.report.drawing import style
 from privfl.report.frontier import figures, tables, verdict
 from privfl.report.frontier.points import LEVEL, Frontier, frontier
 from privfl.report.run_records import RunRecords
-from privfl.report.table_files import table_files
+from privfl.report.table_files import files_of
 from privfl.report.wording import level
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic
@@ -38,7 +38,7 @@ def write_frontier(folders: Sequence[RunFolder | Path | str], out: Path, failed:
         for suffix, content in drawing.for_papers().items():
             write_atomic(out / "figures" / f"{drawing.name}.{suffix}", content)
     table = tables.shown(found)
-    for suffix, content in table_files(table, tables.numbers(found)).items():
+    for suffix, content in files_of(table, tables.numbers(found)).items():
         write_atomic(out / "tables" / f"frontier.{suffix}", content)
     html = page.fill(
         "frontier.html.j2",
