@@ -69,7 +69,7 @@ def run_page(run: RunRecords) -> Page:
 def _costs(
     run: RunRecords, drawings: Sequence[Drawing]
 ) -> list[tuple[str, tuple[str, ...], list[cost.CostRow], Drawing | None]]:
-    """Return title, heading, rows and figure of each part of the cost; a run without rounds has no figures."""
+    """Return the parts of the cost; a run without rounds has no figures."""
     of_bytes, of_seconds = drawings or (None, None)
     bytes_heading = ("bytes", "in all", "a round", "an update that reached a sum")
     seconds_heading = ("time, on one machine", "in all", "a round", "share")
