@@ -44,10 +44,11 @@ class Overhead:
 
 @dataclass(frozen=True)
 class CostRow:
-    """A row of a table of costs: its label and its cells."""
+    """A row of a table of costs: its label, its cells, and whether it is the sum of the others."""
 
     label: str
     cells: tuple[str, ...]
+    total: bool = False
 
 
 def bytes_table(run: RunRecords) -> list[CostRow]:
@@ -81,4 +82,4 @@ def seconds_table(run: RunRecords) -> list[CostRow]:
         CostRow(label, (duration(seconds), duration(seconds / rounds), percent(seconds / total) if total > 0 else "–"))
         for label, seconds in parts.items()
     ]
-    return [*rows, CostRow("in all", (duration(total), duration(total / rounds), ""))]
+    return [*rows, CostRow("in all", (duration(total), duration(total / rounds), ""), total=True)]

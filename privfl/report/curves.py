@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from privfl.learning.tasks import Figure
+from privfl.records import Interval, Spread
 from privfl.report.drawing import (
     INK,
     MARKERS,
     MUTED,
     SERIES,
     Drawing,
+    Mark,
     empty_figure,
     label_axes,
     legend_below,
     line_style,
     marker,
+    marks_of,
+    number,
     to_drawing,
 )
 from privfl.report.run_records import RunRecords
@@ -66,30 +70,37 @@ def format_metric_axis(axes: Axes, shown: Figure) -> None:
 def _qualities(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
     figure, axes = empty_figure(height=250)
     headline = runs[0][1].headline_metric
+    rows, marks = [["run", "round", "value", "low", "high"]], list[Mark]()
     for index, (tag, run) in enumerate(runs):
         points = run.evaluations
         shown = [evaluation.headline.value for _, evaluation in points]
         axes.plot([done for done, _ in points], shown, label=tag, **line_style(index), **_dots(points, index))
+        marks += _told(axes, [done for done, _ in points], shown, tag, lambda value: measured(headline, value))
+        rows += [[tag, str(done), *_ends(evaluation.headline)] for done, evaluation in points]
     rounds_axis(axes, f"test {axis_of(headline)}")
     format_metric_axis(axes, headline)
-    legend_below(axes, columns=5)
+    legend_below(axes, columns=1)
     ends = "; ".join(f"{tag}: {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
     alt = f"Test {headline.title} of each run over its rounds. At the end, {ends}."
-    return to_drawing(figure, "accuracies", f"{capitalize(headline.title)} over rounds", alt)
+    return to_drawing(figure, "accuracies", f"{capitalize(headline.title)} over rounds", alt, rows=rows, marks=marks)
 
 
 def _epsilons(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
     figure, axes = empty_figure(height=250)
     ends = []
+    rows, marks = [["run", "round", "epsilon"]], list[Mark]()
     for index, (tag, run) in enumerate(runs):
         if run.result.privacy is not None:
-            axes.plot(*_spent(run), label=tag, **line_style(index))
+            done, spent = _spent(run)
+            axes.plot(done, spent, label=tag, **line_style(index))
+            marks += _told(axes, done, spent, tag, epsilon)
+            rows += [[tag, str(each), number(value)] for each, value in zip(done, spent, strict=True)]
             ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
     rounds_axis(axes, "ε so far")
     axes.set_ylim(bottom=0)
-    legend_below(axes, columns=5)
+    legend_below(axes, columns=1)
     alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
-    return to_drawing(figure, "epsilons", "ε over rounds", alt)
+    return to_drawing(figure, "epsilons", "ε over rounds", alt, rows=rows, marks=marks)
 
 
 def _quality(run: RunRecords) -> Drawing:
@@ -126,7 +137,11 @@ def _quality(run: RunRecords) -> Drawing:
         alt += f" Over clients it ends between {low} (10th percentile) and {high}."
     if final.personal is not None:
         alt += f" The median client's own model ends at {measured(headline, final.personal.median)} on its own hold-out."
-    return to_drawing(figure, "accuracy", capitalize(headline.title), alt)
+    rows = [["of", "round", "value", "low", "high"], *(["test split", str(done), *_ends(e.headline)] for done, e in points)]
+    rows += [["median client, 10th to 90th percentile", str(done), *_spread(clients)] for done, clients in spread]
+    rows += [["own models", str(done), *_spread(e.personal)] for done, e in points if e.personal is not None]
+    marks = _told(axes, x, [e.headline.value for _, e in points], "test split", lambda value: measured(headline, value))
+    return to_drawing(figure, "accuracy", capitalize(headline.title), alt, rows=rows, marks=marks)
 
 
 def _loss(run: RunRecords) -> Drawing:
@@ -144,14 +159,18 @@ def _loss(run: RunRecords) -> Drawing:
     axes.legend(loc="upper right", reverse=True)
     final = run.result.evaluation.loss.value
     alt = f"Mean {loss.title} on the test split over rounds, ending at {measured(loss, final)}."
-    return to_drawing(figure, "loss", "Loss", alt)
+    rows = [["of", "round", "value", "low", "high"], *(["test split", str(done), *_ends(e.loss)] for done, e in points)]
+    rows += [["cohort, in training", str(done), number(value), "", ""] for done, value in trained]
+    marks = _told(axes, x, [e.loss.value for _, e in points], "test split", lambda value: measured(loss, value))
+    return to_drawing(figure, "loss", "Loss", alt, rows=rows, marks=marks)
 
 
 def _epsilon(run: RunRecords) -> Drawing:
     privacy = run.result.privacy
     assert privacy is not None
     figure, axes = empty_figure()
-    axes.plot(*_spent(run), **line_style(0))
+    done, spent = _spent(run)
+    axes.plot(done, spent, **line_style(0))
     alt = f"The largest ε over the clients after each round, ending at {epsilon(privacy.epsilon)}"
     if privacy.budget is not None:
         axes.axhline(privacy.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1)
@@ -162,7 +181,8 @@ def _epsilon(run: RunRecords) -> Drawing:
         alt += f", against a budget of {epsilon(privacy.budget)}"
     axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
     rounds_axis(axes, "ε so far, the largest over the clients")
-    return to_drawing(figure, "epsilon", "Privacy spent", alt + ".")
+    rows = [["round", "epsilon"], *([str(each), number(value)] for each, value in zip(done, spent, strict=True))]
+    return to_drawing(figure, "epsilon", "Privacy spent", alt + ".", rows=rows, marks=_told(axes, done, spent, "ε", epsilon))
 
 
 def _clipped(run: RunRecords) -> Drawing:
@@ -175,7 +195,9 @@ def _clipped(run: RunRecords) -> Drawing:
     axes.set_ylim(0, 1.04)
     each = vectors if vectors == "updates" else "per-example gradients"
     alt = f"The share of clipped {each} in each round; in the last, {percent(points[-1][1])}."
-    return to_drawing(figure, "clipped", "Clipping", alt)
+    rows = [["round", "clipped_share"], *([str(done), number(share)] for done, share in points)]
+    marks = _told(axes, [done for done, _ in points], [share for _, share in points], "clipped", percent)
+    return to_drawing(figure, "clipped", "Clipping", alt, rows=rows, marks=marks)
 
 
 def _bytes(run: RunRecords) -> Drawing:
@@ -191,7 +213,9 @@ def _bytes(run: RunRecords) -> Drawing:
         f"Megabytes sent in each round: at most {byte_size(max(up) * 1e6)} by all its clients, and at most "
         f"{byte_size(max(down) * 1e6)} to them beside the model."
     )
-    return to_drawing(figure, "bytes", "Bytes", alt)
+    rows = [["round", "bytes_up", "bytes_down"], *([str(r.round + 1), str(r.bytes_up), str(r.bytes_down)] for r in run.rounds)]
+    marks = [*_told(axes, x, up, "up", _megabytes), *_told(axes, x, down, "down", _megabytes)]
+    return to_drawing(figure, "bytes", "Bytes", alt, rows=rows, marks=marks)
 
 
 def _seconds(run: RunRecords) -> Drawing:
@@ -211,7 +235,29 @@ def _seconds(run: RunRecords) -> Drawing:
     axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
     axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
     means = "; ".join(f"{label} {duration(sum(seconds) / max(len(seconds), 1))}" for label, seconds in parts.items())
-    return to_drawing(figure, "seconds", "Seconds", f"Seconds that each round took. On average: {means}.")
+    alt = f"Seconds that each round took. On average: {means}."
+    rows = [["round", *(f"{label}_seconds" for label in parts)]]
+    rows += [[str(done), *map(number, taken)] for done, *taken in zip(x, *parts.values(), strict=True)]
+    marks = [mark for label, seconds in parts.items() for mark in _told(axes, x, seconds, label, duration)]
+    return to_drawing(figure, "seconds", "Seconds", alt, rows=rows, marks=marks)
+
+
+def _megabytes(size: float) -> str:
+    return byte_size(size * 1e6)
+
+
+def _told(axes: Axes, x: Sequence[int], y: Sequence[float], name: str, words: Callable[[float], str]) -> Sequence[Mark]:
+    """Return marks that tell each value with its round."""
+    pairs = zip(x, y, strict=True)
+    return marks_of(axes, pairs, lambda done, value: f"{name}: {words(value)} (round {count(round(done))})")
+
+
+def _ends(found: Interval) -> list[str]:
+    return [number(found.value), number(found.low), number(found.high)]
+
+
+def _spread(clients: Spread) -> list[str]:
+    return [number(clients.median), number(clients.p10), number(clients.p90)]
 
 
 def _spent(run: RunRecords) -> tuple[list[int], list[float]]:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -22,15 +22,17 @@ from privfl.report.card import card
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import SecureSummary
+from privfl.report.table_files import Rows
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Page:
-    """An HTML page and the figures that it shows."""
+    """An HTML page, the figures that it shows, and its tables for papers by file name."""
 
     html: str
     drawings: list[Drawing]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
 
 def run_page(run: RunRecords) -> Page:
@@ -48,7 +50,7 @@ def run_page(run: RunRecords) -> Page:
         headlines=headline.headlines(run),
         overhead=headline.overhead(run),
         over_rounds=over_rounds,
-        costs_over_rounds=costs_over_rounds,
+        costs=_costs(run, costs_over_rounds),
         metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
@@ -56,13 +58,25 @@ def run_page(run: RunRecords) -> Page:
         card=card(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
-        bytes_table=cost.bytes_table(run),
-        seconds_table=cost.seconds_table(run),
         secure=SecureSummary.of(run),
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+    drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
+    return Page(html, drawings, {name: rows for one in sections for name, rows in one.tables.items()})
+
+
+def _costs(
+    run: RunRecords, drawings: Sequence[Drawing]
+) -> list[tuple[str, tuple[str, ...], list[cost.CostRow], Drawing | None]]:
+    """Return the parts of the cost; a run without rounds has no figures."""
+    of_bytes, of_seconds = drawings or (None, None)
+    bytes_heading = ("bytes", "in all", "a round", "an update that reached a sum")
+    seconds_heading = ("time, on one machine", "in all", "a round", "share")
+    return [
+        ("Bytes", bytes_heading, cost.bytes_table(run), of_bytes),
+        ("Seconds", seconds_heading, cost.seconds_table(run), of_seconds),
+    ]
 
 
 def notebook_html(run: RunRecords) -> str:
@@ -85,7 +99,7 @@ def outside_page(finding: OutsideFinding) -> Page:
         groups=groups,
         level=wording.level(1 - 0.05 / max(len(groups), 1)),
     )
-    return Page(html, list(section.drawings))
+    return Page(html, list(section.drawings), section.tables)
 
 
 def _area(auc: Interval | None) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -12,7 +13,20 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from privfl.auditing import tpr_bound
 from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
 from privfl.records import PrivacyResult
-from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, empty_figure, label_axes, line_style, to_drawing
+from privfl.report.drawing import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    Drawing,
+    Mark,
+    empty_figure,
+    label_axes,
+    line_style,
+    marks_of,
+    number,
+    to_drawing,
+)
 from privfl.report.wording import attack_name, percent, percent_at_most, plural, rate
 
 EXPECTED_FALSE_POSITIVES: Final = 10
@@ -72,7 +86,28 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         _other(axes, attack, plural(len(others), "other attack") if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
-    return to_drawing(figure, name, f"ROC of each attack{by}", _alt(finding, promise), _caption(promise))
+    marks = [mark for attack in reversed([*named, *others]) for mark in _marks(axes, attack)]
+    title, alt = f"ROC of each attack{by}", _alt(finding, promise)
+    return to_drawing(figure, name, title, alt, _caption(promise), _numbers(finding, promise), marks)
+
+
+def _marks(axes: Axes, attack: AttackRecord) -> Sequence[Mark]:
+    name = attack_name(attack.attack, attack.variant)
+    points = [(x, y) for x, y in zip(attack.roc_fpr, attack.roc_tpr, strict=True) if x > LOWEST and y > LOWEST]
+    return marks_of(axes, points, lambda x, y: f"{name}: {percent(y, 2)} found, {percent(x, 2)} falsely accused")
+
+
+def _numbers(finding: MembershipFinding, promise: PrivacyResult | None) -> list[list[str]]:
+    """Return every point of every curve, and of the bound."""
+    rows = [["curve", "fpr", "tpr"]]
+    for attack in finding.attacks:
+        name = attack_name(attack.attack, attack.variant)
+        rows += [[name, number(x), number(y)] for x, y in zip(attack.roc_fpr, attack.roc_tpr, strict=True)]
+    if promise is not None:
+        fpr = np.geomspace(LOWEST, 1, 160)
+        bound = tpr_bound(fpr, promise.curve_epsilon, promise.curve_delta)
+        rows += [["the most that the promise allows", number(x), number(y)] for x, y in zip(fpr, bound, strict=True)]
+    return rows
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -19,6 +19,7 @@ from privfl.errors import ConfigError
 from privfl.records import PrivacyResult
 from privfl.report.drawing import Drawing
 from privfl.report.run_records import RunRecords
+from privfl.report.table_files import Rows
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 
@@ -56,14 +57,19 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A finding's section of the page: a Jinja template, its variables, and its figures.
+    """A finding's section of the page.
 
-    The template may import the macros of ``parts.html.j2``.
+    Args:
+        template: its Jinja template, which may import the macros of ``parts.html.j2``.
+        parts: the template's variables.
+        drawings: its figures.
+        tables: the file name and the cells of each table that is written for papers.
     """
 
     template: str
     parts: Mapping[str, Any]
     drawings: Sequence[Drawing]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

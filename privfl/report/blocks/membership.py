@@ -15,7 +15,8 @@ from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
 from privfl.report.curves import PERCENT, format_metric_axis
-from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
+from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, number, to_drawing
+from privfl.report.table_files import Rows
 from privfl.report.wording import (
     NBSP,
     NNBSP,
@@ -100,7 +101,8 @@ class Membership(Block):
             "has": _has(finding),
             "prose": _prose(finding),
         }
-        return Section(_TEMPLATE, parts, [drawing])
+        name = "attacks" if finding.adversary == "external" else f"attacks_{finding.adversary}"
+        return Section(_TEMPLATE, parts, [drawing], {name: _numbers(finding)})
 
     def measured(self, finding: Finding) -> str:
         """See :class:`privfl.report.blocks.Block`."""
@@ -305,6 +307,20 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
         }
         for attack in sorted(finding.attacks, key=lambda attack: attack.attack)
     ]
+
+
+def _numbers(finding: MembershipFinding) -> Rows:
+    """Return the table of all variants for a file: rates on all candidates, in full digits; nothing if not resolvable."""
+    rates = [[name, f"{name}_low", f"{name}_high"] for name in (f"tpr_at_{at.fpr:g}" for at in finding.attacks[0].rates)]
+    rows = [["attack", "auc", "auc_low", "auc_high", "balanced_accuracy", *(name for names in rates for name in names)]]
+    for attack in finding.attacks:
+        row = [attack_name(attack.attack, attack.variant), *_ends(attack.auc), number(attack.balanced_accuracy)]
+        rows.append(row + [end for at in attack.rates for end in _ends(at.tpr)])
+    return rows
+
+
+def _ends(found: Interval | None) -> list[str]:
+    return ["", "", ""] if found is None else [number(found.value), number(found.low), number(found.high)]
 
 
 def _cell(found: roc.ShownRate) -> Cell:
