@@ -27,13 +27,16 @@ class Options:
 
     quick: bool
     json: Path | None
+    picture: Path | None = None
 
 
-def options(question: str, argv: Sequence[str] | None = None) -> Options:
-    """Parse ``[--quick] [--json FILE]``."""
+def options(question: str, argv: Sequence[str] | None = None, *, picture: bool = False) -> Options:
+    """Parse ``[--quick] [--json FILE]``, and ``[--picture FILE]`` if the benchmark draws one."""
     parser = argparse.ArgumentParser(description=question)
     parser.add_argument("--quick", action="store_true", help="fewer sizes and repeats, within a minute")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write one flat object of named figures instead of a table")
+    if picture:
+        parser.add_argument("--picture", type=Path, metavar="FILE", help="write a picture as well")
     return Options(**vars(parser.parse_args(argv)))
 
 

@@ -161,7 +161,7 @@ def claimed(target: Target, found: Found, knowledge: Knowledge) -> Reconstructed
     """The claim about one target: pixels from 0 to 1 if the data are images as bytes."""
     inputs_R, labels_R, store = found.inputs_R, found.labels_R, knowledge.population.x
     if inputs_R is not None and isinstance(store, InputStore):
-        inputs_R = store.pixels_of(inputs_R)
+        inputs_R = store.pixels_of(inputs_R.to(store.device))
     return Reconstructed(
         target.round,
         target.clients,

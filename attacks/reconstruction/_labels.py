@@ -48,7 +48,9 @@ def labels_of(target: Target, knowledge: Knowledge, examples: int) -> Tensor:
     fresh, features = _seen(network, name, target.model_D, knowledge)
     bias = named.get(f"{name}.bias" if name else "bias")
     if bias is None or not isinstance(layer, nn.Linear) or layer.bias is None:
-        bias = named[f"{name}.weight" if name else "weight"].sum(1) / features.sum(1).mean().clamp(min=1e-12)
+        bias = named[f"{name}.weight" if name else "weight"].sum(1) / features.sum(1).mean().clamp(min=1e-12).to(
+            target.update_D.device
+        )
     gradient_C = bias.double().cpu().numpy()
     if examples == 1:
         return torch.tensor([int(gradient_C.argmin())])

@@ -10,7 +10,7 @@ from pydantic import PositiveInt
 
 from attacks.reconstruction import Found, ReconstructionAttack, Target
 from attacks.reconstruction._layers import is_linear, parts, require_takes_inputs, trained_layers
-from attacks.reconstruction._quotients import quotients
+from attacks.reconstruction._quotients import least_squares, quotients
 from privfl.errors import ConfigError
 from privfl.running.knowledge import Knowledge, Prospect
 
@@ -20,10 +20,11 @@ class FirstLayer(ReconstructionAttack):
 
     With output gradients d_i of row j, the row's quotient is Σ d_ij x_i / Σ d_ij, a mean of the inputs that activate it. It is
     the input itself if only one does, be it over several local steps. A batch of one is always reconstructed; of a larger batch
-    those inputs are that have a ReLU for themselves. Among equal quotients that with the largest gradient of the bias is kept.
+    those inputs are that have a ReLU for themselves. Rows with nearly equal quotients give one input, by least squares.
 
     Variants:
         ``quotients``: the distinct quotients, those that most rows agree on first.
+        ``one input``: the least squares of all rows, which stands more noise; only if a target has one example.
     """
 
     threat: ClassVar[str] = "A server that sees updates wants the inputs behind them, and the model begins with a linear layer."
@@ -50,4 +51,7 @@ class FirstLayer(ReconstructionAttack):
         name, _ = trained_layers(network.module)[0]
         require_takes_inputs(network, name, target.model_D, x_n, self.kind)
         weight_HF, bias_H = parts(network, name, target.gradient(knowledge).double())
-        return {"quotients": Found(quotients(weight_HF, bias_H).to(x_n.dtype).reshape(-1, *x_n.shape[1:]))}
+        found = {"quotients": quotients(weight_HF, bias_H)}
+        if target.size(knowledge) == 1:
+            found["one input"] = least_squares(weight_HF, bias_H)[None]
+        return {name: Found(rows_RF.to(x_n.dtype).reshape(-1, *x_n.shape[1:])) for name, rows_RF in found.items()}

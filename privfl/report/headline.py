@@ -115,12 +115,13 @@ def _at_most(factor: float) -> str:
 
 
 def _unmeasured(run: RunRecords) -> list[Headline]:
+    none = "no membership attack was run" if run.findings else "no attack was run"
     if run.config.data.holdout == 0:
         why = Headline(attack_label(), "not measured", "nothing was held out", "With data.holdout = 0 no attack can be run.")
     else:
         sentence = "Run privfl attack on this folder to measure what leaked."
-        why = Headline(attack_label(), "not measured", "no attack was run", sentence)
-    return [why, Headline("Measured ε", "not measured", "no attack was run", "A lower bound on ε needs an attack's guesses.")]
+        why = Headline(attack_label(), "not measured", none, sentence)
+    return [why, Headline("Measured ε", "not measured", none, "A lower bound on ε needs an attack's guesses.")]
 
 
 def overhead(run: RunRecords) -> Headline:

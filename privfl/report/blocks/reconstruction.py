@@ -165,10 +165,12 @@ reconstruction is more similar to it than 95{{ "\u00a0" }}% of the true inputs a
 <figure class="pair"><img src="data:image/png;base64,{{ one.original }}" alt="true input {{ loop.index }}"><img src="data:image/png;base64,{{ one.reconstruction }}" alt="its reconstruction, PSNR {{ decibels }}"><figcaption>{{ decibels }}</figcaption></figure>
 {% endfor %}
 </div>
-<p class="note">Each pair shows the true image at the left and its reconstruction at the right, with their PSNR. The pairs
-are taken evenly over all pairs, from the most to the least similar.</p>
 {% endif %}
 {% endfor %}
+{% if attacks | map(attribute="pictures") | select | list %}
+<p class="note">Each pair shows the true image at the left and its reconstruction at the right, with their PSNR. The pairs
+are taken evenly over all pairs, from the most to the least similar. They are training data: keep this page as private as those.</p>
+{% endif %}
 <div class="scroll" role="region" aria-label="Reconstructions by each attack" tabindex="0">
 <table class="stacked">
 <thead><tr><th scope="col">attack</th><th scope="col">inputs recognised</th><th scope="col">exact</th>

@@ -113,6 +113,15 @@ def test_several_local_steps_leave_a_batch_of_one_exact(tmp_path: Path) -> None:
     assert found.exact.value == 1
 
 
+def test_all_rows_together_stand_more_noise_than_each(tmp_path: Path) -> None:
+    little = {"kind": "example", "noise_multiplier": 1e-3, "delta": 1e-4, "max_grad_norm": 1.0}
+    folder, each = attacked(tmp_path / "run", privacy=little, **SINGLE)
+    together = folder.findings[0].attacks[1]  # type: ignore[attr-defined]
+    assert (each.variant, together.variant) == ("quotients", "one input")
+    assert together.measures[0].median.value > each.measures[0].median.value > each.measures[0].chance
+    assert together.recognised.value == 1
+
+
 def test_noise_on_examples_leaves_chance(tmp_path: Path) -> None:
     noisy = {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0}
     _, found = attacked(tmp_path / "run", privacy=noisy, **SINGLE)
