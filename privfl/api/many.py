@@ -12,7 +12,7 @@ from privfl.api.run import Run
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
 from privfl.report import write_report
-from privfl.report.comparison import differing
+from privfl.report.differences import differing
 from privfl.report.roc import LOW_FPR, rate_at
 from privfl.running.run_folder import RunFolder
 

@@ -47,18 +47,16 @@ def cost_drawings(run: RunRecords) -> list[Drawing]:
     return [_bytes(run), _seconds(run)] if run.rounds else []
 
 
-def comparison_drawings(runs: Sequence[tuple[str, RunRecords]]) -> list[Drawing]:
-    """Draw several runs: the headline metric if all runs share it, and ε if any run promises one."""
-    drawings = [_qualities(runs)] if shared_headline(runs) is not None else []
-    if any(run.result.privacy is not None for _, run in runs):
-        drawings.append(_epsilons(runs))
+Settings = Sequence[tuple[str, Sequence[RunRecords]]]
+"""The words of each setting, with its runs, one for each seed."""
+
+
+def comparison_drawings(settings: Settings, headline: Figure | None) -> list[Drawing]:
+    """Draw several settings: the headline metric if all share it, else None; and ε if any promises one."""
+    drawings = [] if headline is None else [_qualities(settings, headline)]
+    if any(runs[0].result.privacy is not None for _, runs in settings):
+        drawings.append(_epsilons(settings))
     return drawings
-
-
-def shared_headline(runs: Sequence[tuple[str, RunRecords]]) -> Figure | None:
-    """Return the display of the runs' headline metric; None if the runs have different ones."""
-    found = {run.headline_metric for _, run in runs}
-    return found.pop() if len(found) == 1 else None
 
 
 def format_metric_axis(axes: Axes, shown: Figure) -> None:
@@ -67,39 +65,47 @@ def format_metric_axis(axes: Axes, shown: Figure) -> None:
         axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _qualities(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
-    figure, axes = empty_figure(height=250)
-    headline = runs[0][1].headline_metric
-    rows, marks = [["run", "round", "value", "low", "high"]], list[Mark]()
-    for index, (tag, run) in enumerate(runs):
-        points = run.evaluations
-        shown = [evaluation.headline.value for _, evaluation in points]
-        axes.plot([done for done, _ in points], shown, label=tag, **line_style(index), **_dots(points, index))
-        marks += _told(axes, [done for done, _ in points], shown, tag, lambda value: measured(headline, value))
-        rows += [[tag, str(done), *_ends(evaluation.headline)] for done, evaluation in points]
+def _qualities(settings: Settings, headline: Figure) -> Drawing:
+    figure, axes = empty_figure(height=230 + 17 * len(settings))
+    rows, marks = [["setting", "seed", "round", "value", "low", "high"]], list[Mark]()
+    for index, (label, runs) in enumerate(settings):
+        each = [dict(run.evaluations) for run in runs]
+        x = [done for done in each[0] if all(done in other for other in each)]
+        values = [[found[done].headline.value for found in each] for done in x]
+        means = [sum(found) / len(found) for found in values]
+        axes.plot(x, means, label=label, **line_style(index), **_dots(x, index))
+        if len(runs) > 1:
+            low, high = [min(found) for found in values], [max(found) for found in values]
+            axes.fill_between(x, low, high, color=line_style(index)["color"], alpha=0.16, linewidth=0)
+        marks += _told(axes, x, means, label, lambda value: measured(headline, value))
+        for run, found in zip(runs, each, strict=True):
+            rows += [[label, str(run.config.seed), str(done), *_ends(one.headline)] for done, one in found.items()]
     rounds_axis(axes, f"test {axis_of(headline)}")
     format_metric_axis(axes, headline)
     legend_below(axes, columns=1)
-    ends = "; ".join(f"{tag}: {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
-    alt = f"Test {headline.title} of each run over its rounds. At the end, {ends}."
-    return to_drawing(figure, "accuracies", f"{capitalize(headline.title)} over rounds", alt, rows=rows, marks=marks)
+    ends = "; ".join(f"{label}: {measured(headline, runs[0].result.evaluation.headline.value)}" for label, runs in settings)
+    title = f"{capitalize(headline.title)} over rounds"
+    alt = f"Test {headline.title} of each setting over its rounds. At the end of the first seed, {ends}."
+    several = any(len(runs) > 1 for _, runs in settings)
+    caption = "Lines are means over seeds; the shade reaches from the lowest seed to the highest." if several else ""
+    return to_drawing(figure, "accuracies", title, alt, caption, rows, marks)
 
 
-def _epsilons(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
-    figure, axes = empty_figure(height=250)
+def _epsilons(settings: Settings) -> Drawing:
+    figure, axes = empty_figure(height=230 + 17 * len(settings))
     ends = []
-    rows, marks = [["run", "round", "epsilon"]], list[Mark]()
-    for index, (tag, run) in enumerate(runs):
+    rows, marks = [["setting", "round", "epsilon"]], list[Mark]()
+    for index, (label, (run, *_)) in enumerate(settings):
         if run.result.privacy is not None:
             done, spent = _spent(run)
-            axes.plot(done, spent, label=tag, **line_style(index))
-            marks += _told(axes, done, spent, tag, epsilon)
-            rows += [[tag, str(each), number(value)] for each, value in zip(done, spent, strict=True)]
-            ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
-    rounds_axis(axes, "ε so far")
+            axes.plot(done, spent, label=label, **line_style(index))
+            marks += _told(axes, done, spent, label, epsilon)
+            rows += [[label, str(each), number(value)] for each, value in zip(done, spent, strict=True)]
+            ends.append(f"{label}: {epsilon(run.result.privacy.epsilon)}")
+    rounds_axis(axes, "ε so far, in the first seed")
     axes.set_ylim(bottom=0)
     legend_below(axes, columns=1)
-    alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
+    alt = f"The ε that each setting had spent after each round, in its first seed. At the end, {'; '.join(ends)}."
     return to_drawing(figure, "epsilons", "ε over rounds", alt, rows=rows, marks=marks)
 
 

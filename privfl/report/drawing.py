@@ -22,7 +22,6 @@ from matplotlib.collections import Collection
 from matplotlib.colors import to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 
-from privfl.records import Interval
 from privfl.report.table_files import as_csv
 
 COLOURS: Final = {
@@ -242,14 +241,6 @@ def line_style(index: int) -> dict[str, Any]:
 def marker(index: int) -> str:
     """Return the marker of the ``index``-th run: no two of 32 runs share both marker and colour."""
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
-
-
-def draw_run(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
-    """Draw one of several runs at ``x``: its metric, the metric's interval, and the letter of the run."""
-    colour = SERIES[index % 4]
-    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
-    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
-    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
 
 
 def _colour(figure: Figure) -> None:

@@ -16,9 +16,10 @@ from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.records import Interval
-from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
+from privfl.report import adversaries, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
+from privfl.report.differences import differences
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import SecureSummary
@@ -108,24 +109,34 @@ def _area(auc: Interval | None) -> tuple[str, str]:
 
 def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     """Render the page that compares several runs; its links are relative to the page's own path ``out``."""
-    tagged, finding_kinds = comparison.tagged(runs), comparison.finding_kinds(runs)
+    named = comparison.settings(runs)
     with style():
-        drawings = [*comparison.drawings(tagged), *curves.comparison_drawings(tagged)]
-    titles = {run.headline_metric.title for run in runs}
+        drawings = comparison.drawings(named)
+    columns = comparison.columns(named)
+    points = [point for _, point in named]
+    seeds = min(len(point.runs) for point in points)
     html = fill(
         "comparison.html.j2",
-        names=[run.title for run in runs],
-        tags=[tag for tag, _ in tagged],
+        names=list(dict.fromkeys(run.config.name for run in runs)),
+        labels=[label for label, _ in named],
+        columns=columns,
         rows=[
-            comparison.row(run, tag, link(run, out), finding_kinds, paired)
-            for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
+            (label, [cells[place] for _, cells in columns], [(f"seed {run.config.seed}", link(run, out)) for run in point.runs])
+            for place, (label, point) in enumerate(named)
         ],
-        quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
-        differences=comparison.differences(runs),
+        compared=comparison.compared(named),
+        differences=differences([point.runs[0] for point in points]),
         drawings=drawings,
-        warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],
+        runs=len({run.path.resolve() for run in runs}),
+        seeds=seeds,
+        warnings=[
+            f"{label}, seed {run.config.seed}: {warning}"
+            for label, point in named
+            for run in point.runs
+            for warning in headline.warnings(run)
+        ],
     )
-    return Page(html, drawings)
+    return Page(html, drawings, {"comparison": comparison.table(named)})
 
 
 def link(run: RunRecords, out: Path) -> str | None:

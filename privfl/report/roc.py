@@ -10,6 +10,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
+from privfl.adversaries import Adversary
 from privfl.auditing import tpr_bound
 from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
 from privfl.records import PrivacyResult
@@ -27,7 +28,8 @@ from privfl.report.drawing import (
     number,
     to_drawing,
 )
-from privfl.report.wording import attack_name, percent, percent_at_most, plural, rate
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import adversary_name, attack_name, percent, percent_at_most, plural, rate
 
 EXPECTED_FALSE_POSITIVES: Final = 10
 """The fewest expected false positives at which a rate is resolvable, as in :mod:`privfl.auditing.roc`."""
@@ -91,8 +93,8 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
     return to_drawing(figure, name, title, alt, _caption(promise), _numbers(finding, promise), marks)
 
 
-def _marks(axes: Axes, attack: AttackRecord) -> Sequence[Mark]:
-    name = attack_name(attack.attack, attack.variant)
+def _marks(axes: Axes, attack: AttackRecord, label: str = "") -> Sequence[Mark]:
+    name = label or attack_name(attack.attack, attack.variant)
     points = [(x, y) for x, y in zip(attack.roc_fpr, attack.roc_tpr, strict=True) if x > LOWEST and y > LOWEST]
     return marks_of(axes, points, lambda x, y: f"{name}: {percent(y, 2)} found, {percent(x, 2)} falsely accused")
 
@@ -108,6 +110,39 @@ def _numbers(finding: MembershipFinding, promise: PrivacyResult | None) -> list[
         bound = tpr_bound(fpr, promise.curve_epsilon, promise.curve_delta)
         rows += [["the most that the promise allows", number(x), number(y)] for x, y in zip(fpr, bound, strict=True)]
     return rows
+
+
+def of_settings(runs: Sequence[tuple[str, RunRecords]], adversary: Adversary) -> list[Drawing]:
+    """Draw the ROC of the best attack on each of several runs in one figure; none if fewer than two were attacked.
+
+    Args:
+        runs: the first run of each setting, with the words of the setting.
+        adversary: the adversary whose attacks are drawn.
+    """
+    pairs = [(label, run.finding("membership", adversary)) for label, run in runs]
+    found = [(label, _best(one)) for label, one in pairs if isinstance(one, MembershipFinding)]
+    if len(found) < 2:
+        return []
+    figure, axes = empty_figure(width=380, height=400 + 17 * len(found))
+    axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    marks, rows = list[Mark](), [["setting", "attack", "fpr", "tpr"]]
+    for index, (label, attack) in enumerate(found):
+        fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
+        shown = (fpr > 0) & (tpr > 0)
+        axes.plot(fpr[shown], tpr[shown], **line_style(index), label=label)
+        marks += _marks(axes, attack, label)
+        name = attack_name(attack.attack, attack.variant)
+        rows += [[label, name, number(x), number(y)] for x, y in zip(fpr.tolist(), tpr.tolist(), strict=True)]
+    _decorate(axes)
+    name, by = ("rocs", "") if adversary == "external" else (f"rocs_{adversary}", f" by the {adversary_name(adversary)}")
+    told = "; ".join(f"{label}: {attack_name(one.attack, one.variant)}, AUC {one.auc.value:.3f}" for label, one in found)
+    title = f"ROC of the best attack{by} on each setting"
+    caption = "The first seed of each setting, on all candidates. Both axes are logarithmic. The dotted line is guessing."
+    return [to_drawing(figure, name, title, f"{title}. {told}.", caption, rows, marks)]
+
+
+def _best(finding: MembershipFinding) -> AttackRecord:
+    return next(attack for attack in finding.attacks if _is_best(attack, finding))
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:

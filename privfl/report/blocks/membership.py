@@ -13,24 +13,19 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
-from privfl.report.curves import PERCENT, format_metric_axis
-from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, number, to_drawing
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, Verdict
+from privfl.report.drawing import number
 from privfl.report.table_files import Rows
 from privfl.report.wording import (
     NBSP,
     NNBSP,
     adversary_name,
     attack_name,
-    axis_of,
-    better_direction,
-    capitalize,
     count,
     epsilon,
     interval_and_level,
     level,
     listing,
-    measured,
     percent,
     percent_range,
     plural,
@@ -121,26 +116,18 @@ class Membership(Block):
         by, against = ("", "") if adversary == "external" else (f" by the {name}", f" against the {name}")
         found: Cell = ("not measured", "")
         measured: Cell = ("not measured", "")
+        share = refuted = None
         if finding is not None:
             finding = _narrow(finding)
-            tpr = _tpr(finding)
+            tpr, refuted = _tpr(finding), finding.best.epsilon_lower
+            share = None if tpr is None else tpr.value
             found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
             terms = f"{level(finding.best.level)} confidence; {epsilon(finding.best.epsilon_ceiling)} at most"
             measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", terms)
         return [
-            Column(f"best attack{by}: TPR at 1 % FPR", f"TPR at 1 % FPR{by}", found),
-            Column(f"measured ε{against}", f"measured ε{against}", measured),
+            Column(f"best attack{by}: TPR at 1 % FPR", found, share, _percent, share=True),
+            Column(f"measured ε{against}", measured, refuted, epsilon, "≥ "),
         ]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
-        """See :class:`privfl.report.blocks.Block`: the metric against the best attack's TPR; none if no TPR is resolvable."""
-        found = {}
-        for tag, run in runs:
-            finding = run.finding(self.kind, adversary)
-            tpr = None if finding is None else _tpr(_narrow(finding))
-            if tpr is not None:
-                found[tag] = tpr
-        return [_against_accuracy(runs, found, adversary)] if found else []
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""
@@ -164,6 +151,10 @@ class Membership(Block):
                 ("" if tpr is None else percent_range(tpr, 2)) + half,
             )
         return table
+
+
+def _percent(share: float) -> str:
+    return percent(share, 2)
 
 
 def _narrow(finding: Finding) -> MembershipFinding:
@@ -381,34 +372,3 @@ one half, at the best threshold of the other, and has no interval. Guessing give
 equal to the FPR.</p>
 </div>
 """  # noqa: E501
-
-
-# --- several runs -----------------------------------------------------------------------------------------------------
-
-
-def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: Adversary) -> Drawing:
-    figure, axes = empty_figure(height=250)
-    headline = runs[0][1].headline_metric
-    shown = []
-    for index, (tag, run) in enumerate(runs):
-        if tag not in found:
-            continue
-        tpr, quality = found[tag], run.result.evaluation.headline
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
-        axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
-        draw_run(axes, tpr.value, quality, tag, index)
-    axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.set_xlim(left=0)
-    axes.annotate(
-        "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-        color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
-    )  # fmt: skip
-    label_axes(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
-    axes.xaxis.set_major_formatter(PERCENT)
-    format_metric_axis(axes, headline)
-    by, suffix = ("", "") if adversary == "external" else (f" by the {adversary_name(adversary)}", f"_{adversary}")
-    alt = f"Test {headline.title} against the TPR of the best attack{by}. {'; '.join(shown)}."
-    caption = (
-        f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    )
-    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and leakage{by}", alt, caption)
