@@ -17,9 +17,16 @@ $(STAMP): pyproject.toml constraints.txt
 	$(RUN) pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[dev]'
 	@touch $(STAMP)
 
-quickstart: $(STAMP)           ## fetch Fashion-MNIST, run the main job, attack it, write the page
+ATTACKS := membership/loss,membership/lira,membership/rmia,membership/joint,membership/loss_over_rounds,$\
+membership/fedmia,membership/loss_drop,membership/gradient_cosine_sum,membership/global_loss_drop,membership/canary_gradient
+
+quickstart: $(STAMP)           ## fetch Fashion-MNIST, train and attack it with and without protection, write the page
 	$(RUN) privfl data fetch fashion_mnist
-	$(RUN) privfl run paper_configs/quickstart.toml --out runs/quickstart --resume
+	$(RUN) privfl frontier paper_configs/trade.toml --out runs/quickstart --jobs 2 --attacks $(ATTACKS) \
+		--point 'privacy.target_epsilon=inf aggregator.kind=mean' \
+		--point 'privacy.target_epsilon=inf aggregator.kind=secure_sum' \
+		--point 'privacy.target_epsilon=8' \
+		--point 'privacy.target_epsilon=2'
 
 test: $(STAMP)                 ## the whole test suite
 	$(RUN) pytest -n auto

@@ -74,6 +74,10 @@ class Attack(Item, ABC):
                 f"attacks.shadow_models = {len(member_SN)}: {self.kind!r} needs at least {self.least_shadows}; raise it"
             )
 
+    def blinded(self, knowledge: Knowledge) -> Knowledge:
+        """The knowledge that :meth:`run` is given: without facts about the candidates that the attack is to find."""
+        return knowledge
+
     @property
     def wanted_queries(self) -> int:
         """How many queries of each candidate it wants to see answered by the final model and by every shadow model.

@@ -268,7 +268,7 @@ def _claim(folder: RunFolder, config: ExperimentConfig, attack: Attack, knowledg
     view, question = open_view(folder, attack.adversary, knowledge.network.layout), _question(attack.question)
     if question.hides_owners:
         knowledge = knowledge.without_owners()
-    asked = 0
+    knowledge, asked = attack.blinded(knowledge), 0
     if isinstance(attack, MaliciousServerAttack):
         assert isinstance(view, MaliciousServerView)
         view = _answered(folder, config, attack, view, knowledge)

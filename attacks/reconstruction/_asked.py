@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
@@ -15,7 +15,7 @@ from attacks.reconstruction._layers import require_takes_inputs, trained_layers
 from privfl.auditing.questions.reconstruction import Reconstructed, ReconstructionClaim
 from privfl.errors import ConfigError, ViewError
 from privfl.running.knowledge import Knowledge, Prospect
-from privfl.running.orders import Order
+from privfl.running.orders import Answer, Order
 from privfl.running.views import MaliciousServerView, View
 
 
@@ -60,15 +60,14 @@ class AskedReconstruction(MaliciousServerAttack):
         """
         assert isinstance(view, MaliciousServerView)
         layer, made = relu_layers(knowledge.network, self.kind)[0], dict[str, list[Reconstructed]]()
-        for target in _targets(view):
+        for target in (target for answer in view.answers for target in targets_of(answer)):
             weight_HF, bias_H = layer.weights(target.gradient(knowledge).double())
             shape = knowledge.population.x[:2].shape[1:]
             for variant, inputs_RF in self.read(weight_HF, bias_H).items():
                 found = Found(inputs_RF.float().reshape(-1, *shape))
                 made.setdefault(variant, []).append(claimed(target, found, knowledge))
         if not made:
-            why = next((answer.failed for answer in view.answers if answer.failed), "nothing moved the model")
-            raise ViewError(f"{self.kind!r}: nothing came of the {len(view.answers)} rounds that it asked for: {why}")
+            raise nothing_came(self.kind, view)
         return ReconstructionClaim(made)
 
     @abstractmethod
@@ -87,19 +86,26 @@ class AskedReconstruction(MaliciousServerAttack):
         """Variant -> inputs of shape (R, F), from the gradients of the layer's weights and biases, up to one factor."""
 
 
-def _targets(view: MaliciousServerView) -> Iterator[Target]:
+def targets_of(answer: Answer) -> list[Target]:
     """Each client's update, or the mean by weights of all if the server sees sums; those that moved nothing are left out."""
-    for answer in view.answers:
-        if not answer.seen:
-            continue
-        if answer.shows_updates:
-            updates_KD, weights_K = answer.updates()
-            rows: list[tuple[tuple[int, ...], Tensor, float]] = [
-                ((client,), updates_KD[place], float(weights_K[place])) for place, client in enumerate(answer.survivors)
-            ]
-        else:
-            sum_D, weight = answer.sums()
-            rows = [(answer.survivors, (sum_D / weight).float(), weight)]
-        for clients, update_D, weight in rows:
-            if clients and bool(update_D.isfinite().all()) and bool(update_D.any()):
-                yield Target(answer.number, clients, answer.order.to(clients[0]), update_D, weight)
+    if not answer.seen:
+        return []
+    if answer.shows_updates:
+        updates_KD, weights_K = answer.updates()
+        rows: list[tuple[tuple[int, ...], Tensor, float]] = [
+            ((client,), updates_KD[place], float(weights_K[place])) for place, client in enumerate(answer.survivors)
+        ]
+    else:
+        sum_D, weight = answer.sums()
+        rows = [(answer.survivors, (sum_D / weight).float(), weight)]
+    return [
+        Target(answer.number, clients, answer.order.to(clients[0]), update_D, weight)
+        for clients, update_D, weight in rows
+        if clients and bool(update_D.isfinite().all()) and bool(update_D.any())
+    ]
+
+
+def nothing_came(attack: str, view: MaliciousServerView) -> ViewError:
+    """The error of an attack whose rounds reconstruct nothing."""
+    why = next((answer.failed for answer in view.answers if answer.failed), "nothing moved the model")
+    return ViewError(f"{attack!r}: nothing came of the {len(view.answers)} rounds that it asked for: {why}")

@@ -37,6 +37,7 @@ def attack(
             "--adversary", metavar="NAME", help=f"All attacks of one adversary: {', '.join(ADVERSARIES)}; in place of names."
         ),
     ] = None,
+    allowed: Annotated[bool, typer.Option("--allowed", help="Leave out named attacks that the run does not allow.")] = False,
     show_list: Annotated[
         bool, typer.Option("--list", help="Attack nothing: list the attacks, and with RUN those that it allows.")
     ] = False,
@@ -75,7 +76,7 @@ def attack(
 
     folder = RunFolder.open(Path(given[0]))
     names, settings = [word for word in given[1:] if "=" not in word], [word for word in given[1:] if "=" in word]
-    names, left_out = chosen(folder, names, who, settings)
+    names, left_out = chosen(folder, names, who, settings, allowed)
     _say_refused(left_out, err)
     follow_up.attack(folder, names, settings)
     for table in attacks_tables(folder):

@@ -36,10 +36,18 @@ def frontier(
             help="Settings; of several values each is tried; 0..4 is five of them; privacy.target_epsilon=inf is no promise.",
         ),
     ] = None,
+    points: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--point",
+            metavar="'KEY=VALUE ...'",
+            help="In place of a whole grid: the settings of one point; give it once for each point.",
+        ),
+    ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="Where all goes; runs/NAME-frontier unless given.")] = None,
     jobs: Annotated[int, typer.Option("--jobs", min=1, help="Runs at a time.")] = 1,
     attacks: Annotated[
-        str, typer.Option("--attacks", metavar="NAME,...", help="The attacks on every run; all: those that the run allows.")
+        str, typer.Option("--attacks", metavar="NAME,...", help="The attacks, as far as a run allows them; all: every one.")
     ] = ALL,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs that are there.")] = False,
 ) -> None:
@@ -50,7 +58,7 @@ def frontier(
     from privfl.report.frontier.page import write_frontier
     from privfl.running import sweeping
 
-    chosen, refused = sweeping.possible(config, overrides or ())
+    chosen, refused = sweeping.possible(config, overrides or (), points or ())
     words = tuple(name for name in attacks.split(",") if name)
     if not words:
         raise ConfigError(f"--attacks {attacks!r}: name attacks, separated by commas, or {ALL!r}")

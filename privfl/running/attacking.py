@@ -67,7 +67,11 @@ def offers(
 
 
 def chosen(
-    run: RunFolder | Path | str, names: Sequence[str], adversary: Adversary | None = None, settings: Sequence[str] = ()
+    run: RunFolder | Path | str,
+    names: Sequence[str],
+    adversary: Adversary | None = None,
+    settings: Sequence[str] = (),
+    allowed: bool = False,
 ) -> tuple[list[str], list[Offer]]:
     """The attacks that the user's names stand for, and those that the run does not allow.
 
@@ -76,18 +80,24 @@ def chosen(
         names: attacks; ``"all"`` alone: every attack that the run allows.
         adversary: in place of names: every attack of this adversary that the run allows; None: of all adversaries.
         settings: ``"attacks.key=value"``, changes of the run's attack settings.
+        allowed: leave out the named attacks that the run does not allow.
 
     Returns:
-        the names, and the attacks that ``"all"`` leaves out.
+        the names, and the attacks that are left out.
 
     Raises:
         ConfigError: names stand beside ``"all"`` or an adversary, or the run allows no attack at all.
     """
-    if adversary is None and ALL not in names:
+    named = adversary is None and ALL not in names
+    if named and not (allowed and names):
         return list(names), []
-    if list(names) not in ([], [ALL]):
+    if not named and list(names) not in ([], [ALL]):
         raise ConfigError(f"attack {names[0]!r}: give names of attacks, or {ALL!r}, or an adversary, but only one of them")
-    found = offers(run, adversary=adversary, settings=settings)
+    found = [one for one in offers(run, adversary=adversary, settings=settings) if not named or one.name in names]
+    unknown = [name for name in names if named and name not in {one.name for one in found}]
+    if unknown:
+        # Refused by name, as by an attack.
+        return list(names), []
     refused = [offer for offer in found if offer.refusal is not None]
     if len(refused) == len(found):
         why = f"; for example {refused[0].refusal}" if refused else ""

@@ -10,10 +10,11 @@ import itertools
 import os
 import queue
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -85,18 +86,19 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
     return found
 
 
-def possible(config: Path, settings: Sequence[str]) -> tuple[list[Variant], list[Refused]]:
+def possible(config: Path, settings: Sequence[str], points: Sequence[str] = ()) -> tuple[list[Variant], list[Refused]]:
     """The combinations that can be run, and those that cannot.
 
     Args:
         config: a TOML file.
         settings: as :func:`variants` takes them.
+        points: lists of settings, each with spaces between them and one value each. Every one is combined with ``settings``.
 
     Raises:
         ConfigError: no combination can be run, or a key is given twice.
     """
     found, refused = [], []
-    for one in combinations(settings):
+    for one in _at_points(settings, points) if points else combinations(settings):
         try:
             load(config, *one.overrides)
         except ConfigError as error:
@@ -106,6 +108,15 @@ def possible(config: Path, settings: Sequence[str]) -> tuple[list[Variant], list
     if not found:
         raise ConfigError(refused[0].error)
     return found, refused
+
+
+def _at_points(settings: Sequence[str], points: Sequence[str]) -> Iterator[Variant]:
+    for point in points:
+        words = shlex.split(point)
+        for one in combinations([*settings, *words]):
+            # The values of a point do not move by themselves, and yet they tell the points apart.
+            moving = [] if one.name == "run" else [one.name]
+            yield replace(one, name=_file_name(",".join([*words, *moving])))
 
 
 def combinations(settings: Sequence[str]) -> list[Variant]:
@@ -129,8 +140,12 @@ def combinations(settings: Sequence[str]) -> list[Variant]:
     for combination in itertools.product(*(values for _, values in choices)):
         overrides = tuple(f"{key}={value}" for (key, _), value in zip(choices, combination, strict=True))
         moving = (text for text, (_, values) in zip(overrides, choices, strict=True) if len(values) > 1)
-        found.append(Variant(_unpromised(overrides), re.sub(r"[^\w.,=+-]+", "_", ",".join(moving)) or "run"))
+        found.append(Variant(_unpromised(overrides), _file_name(",".join(moving)) or "run"))
     return found
+
+
+def _file_name(text: str) -> str:
+    return re.sub(r"[^\w.,=+-]+", "_", text)
 
 
 def _unpromised(overrides: tuple[str, ...]) -> tuple[str, ...]:
@@ -264,7 +279,7 @@ def run_one(config: Path, variant: Variant, out: Path, environment: Mapping[str,
     without = [] if variant.attacks is None else ["attacks.run=[]"]
     commands = [["run", str(config), *variant.overrides, *without, "--out", str(folder), again]]
     if variant.attacks is not None and (overwrite or not (folder / "attacks" / "summary.json").exists()):
-        commands.append(["attack", str(folder), *variant.attacks])
+        commands.append(["attack", str(folder), *variant.attacks, "--allowed"])
     code = 0
     with log.open("w") as file:
         for command in commands:

@@ -90,3 +90,15 @@ def test_from_python(finished: RunFolder) -> None:
     run = package.Run(finished.path)
     found = {one.adversary: one for one in run.attack(adversary="client")}
     assert set(found["client"].rounds_by_attack()) == {"membership/loss_over_rounds"}
+
+
+def test_named_attacks_that_a_run_does_not_allow_are_left_out_if_asked(finished: RunFolder, privfl: Call) -> None:
+    names = ["membership/entropy", "membership/gradient_cosine"]
+    taken, left_out = chosen(finished, names, allowed=True)
+    assert taken == ["membership/entropy"]
+    assert [one.name for one in left_out] == ["membership/gradient_cosine"]
+    code, _, err = privfl("attack", finished.path, "membership/loss", "membership/no_such", "--allowed")
+    assert code == 2
+    assert "membership/no_such" in err
+    with pytest.raises(ConfigError, match="the run allows none of the 1 attacks"):
+        chosen(finished, names[1:], allowed=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from privfl.auditing.questions import AttackClaim, Claims, Truth
+from privfl.auditing.questions import AttackClaim, Claims, Truth, _compared
 from privfl.auditing.questions.reconstruction import (
     Reconstructed,
     Reconstruction,
@@ -199,6 +199,15 @@ def test_nothing_found_and_nothing_trained_on() -> None:
 def test_a_claim_that_says_nothing_is_refused(made: Any) -> None:
     with pytest.raises(ItemError, match=r"^attack 'mine'"):
         ReconstructionClaim(made).checked("mine", 80)
+
+
+def test_many_inputs_are_compared_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth, x, y = truth_of(images)
+    claimed = [Reconstructed(0, (client,), (x[of(client)] / 255).astype(np.float32), y[of(client)]) for client in range(10)]
+    whole = judged(truth, *claimed)
+    monkeypatch.setattr(_compared, "_AT_ONCE", 7)
+    assert judged(truth, *claimed) == whole
+    assert whole.pictures[0].original not in repr(whole)
 
 
 def test_inputs_of_another_shape_are_refused() -> None:

@@ -113,7 +113,7 @@ def test_different_data_are_refused(folders: Sequence[RunFolder], tmp_path: Path
 
 def test_the_verdict_says_what_the_table_says(found: Frontier) -> None:
     sentences = verdict.sentences(found)
-    assert [sentence.split()[0] for sentence in sentences] == ["Without", "Secure", "With", "With"]
+    assert [sentence.split()[0] for sentence in sentences] == ["Without", "With", "With", "With"]
     for sentence, point in zip(sentences, found.points, strict=True):
         tpr = point.leakage["external"].tpr
         assert tpr is not None

@@ -136,3 +136,18 @@ def test_attacks_follow_a_run_in_place_of_its_own_and_are_not_repeated(config: P
     before = (folder.path / "attacks" / "summary.json").stat().st_mtime_ns
     assert run_one(config, replace(variant, attacks=("all",)), tmp_path, {}).code == 0
     assert (folder.path / "attacks" / "summary.json").stat().st_mtime_ns == before
+
+
+def test_a_list_of_points_in_place_of_a_grid(config: Path) -> None:
+    points = ["privacy.target_epsilon=inf aggregator.kind=mean", "training.lr=0.25", "training.lr=-1"]
+    found, refused = sweeping.possible(config, ["seed=0..1", "rounds=1"], points)
+    assert [one.name for one in found] == [
+        "privacy.target_epsilon=inf,aggregator.kind=mean,seed=0",
+        "privacy.target_epsilon=inf,aggregator.kind=mean,seed=1",
+        "training.lr=0.25,seed=0",
+        "training.lr=0.25,seed=1",
+    ]
+    assert found[0].overrides == ("seed=0", "rounds=1", "aggregator.kind=mean", "privacy=none")
+    assert [one.name for one in refused] == ["training.lr=-1,seed=0", "training.lr=-1,seed=1"]
+    alone, _ = sweeping.possible(config, [], ["training.lr=0.25"])
+    assert [one.name for one in alone] == ["training.lr=0.25"]

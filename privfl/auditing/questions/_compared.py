@@ -6,11 +6,12 @@ import base64
 import io
 import math
 from dataclasses import dataclass
-from typing import Any, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import Field
 
 from privfl.auditing.similarity import FloatArray, median, psnr, psnr_table, ssim
 from privfl.errors import DataError
@@ -18,6 +19,12 @@ from privfl.records import Interval
 from privfl.tables import Frozen
 
 Kind = Literal["images", "numbers", "tokens"]
+
+Png = Annotated[str, Field(repr=False)]
+"""An image as PNG in base64, which is not printed where a record is shown."""
+
+_AT_ONCE: Final = 4096
+"""So many true inputs are compared with all fresh ones at once: 32 MiB for each thousand of these."""
 
 EXACT: Final = 60.0
 """From this PSNR on, in dB, a reconstruction is exact: the root mean squared error is a thousandth of the range."""
@@ -39,8 +46,8 @@ class Measure(Frozen):
 class Picture(Frozen):
     """A true image and its reconstruction, as PNG in base64, and their PSNR in dB."""
 
-    original: str
-    reconstruction: str
+    original: Png
+    reconstruction: Png
     psnr: float
 
 
@@ -110,7 +117,9 @@ class Inputs:
 
     def nearest(self, true_nD: NDArray[Any]) -> NDArray[Any]:
         """The fresh input that is most like each, shape (n, D)."""
-        return np.asarray(self.fresh_MD[self.table(self.fresh_MD, true_nD).argmax(0)])
+        starts = range(0, len(true_nD), _AT_ONCE)
+        places = [self.table(self.fresh_MD, true_nD[start : start + _AT_ONCE]).argmax(0) for start in starts]
+        return np.asarray(self.fresh_MD[np.concatenate([np.zeros(0, dtype=np.int64), *places])])
 
     def threshold(self, true_TD: NDArray[Any]) -> float:
         """The 95 % quantile, over true inputs, of how like the nearest fresh one is."""

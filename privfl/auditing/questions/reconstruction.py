@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from privfl.auditing.bound import PrivacyCurve
 from privfl.auditing.questions import Arrays, Claim, Claims, Finding, Question, Truth
 from privfl.auditing.questions._compared import Inputs, Kind, Measure, Pairs, Picture, flat
-from privfl.auditing.roc import clopper_pearson
+from privfl.auditing.questions._shares import share
 from privfl.auditing.similarity import IntArray, assigned
 from privfl.errors import DataError, ItemError
 from privfl.records import Interval
@@ -231,8 +231,8 @@ class _Judge:
         recognised = exact = None
         if threshold is not None:
             like_n = found.likeness_n
-            recognised = _share((like_n > threshold).sum(), total)
-            exact = _share((like_n >= self.inputs.exact).sum(), total)
+            recognised = share(int((like_n > threshold).sum()), total)
+            exact = share(int((like_n >= self.inputs.exact).sum()), total)
         return ReconstructionRecord(
             attack=attack,
             variant=variant,
@@ -245,7 +245,7 @@ class _Judge:
             threshold=threshold,
             recognised=recognised,
             exact=exact,
-            labels=LabelShare(right=_share(right, compared), chance=chance / compared) if compared else None,
+            labels=LabelShare(right=share(right, compared), chance=chance / compared) if compared else None,
             pictures=found.pictures(),
         )
 
@@ -274,10 +274,3 @@ def _narrow(claim: Claim) -> ReconstructionClaim:
 
 def _all(claim: Claim) -> list[Reconstructed]:
     return [one for targets in _narrow(claim).by_variant.values() for one in targets]
-
-
-def _share(successes: int, trials: int) -> Interval:
-    if not trials:
-        return Interval(value=0.0, low=0.0, high=1.0, n=0)
-    low, high = clopper_pearson(successes, trials)
-    return Interval(value=int(successes) / trials, low=float(low), high=float(high), n=trials)

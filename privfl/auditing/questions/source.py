@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from privfl.auditing.bound import PrivacyCurve
 from privfl.auditing.questions import Arrays, Claim, Claims, Finding, Question, Truth
-from privfl.auditing.roc import clopper_pearson
+from privfl.auditing.questions._shares import share
 from privfl.errors import DataError, ItemError
 from privfl.records import Interval
 from privfl.tables import Frozen
@@ -108,8 +108,8 @@ class Source(Question):
             assert isinstance(made.claim, SourceClaim)
             for variant, client_N in made.claim.clients.items():
                 right = int((np.asarray(client_N)[member_N] == owner_n).sum())
-                share, rounds = _share(right, len(owner_n)), list(made.rounds)
-                records.append(SourceRecord(attack=attack, variant=variant, rounds=rounds, right=share))
+                found, rounds = share(right, len(owner_n)), list(made.rounds)
+                records.append(SourceRecord(attack=attack, variant=variant, rounds=rounds, right=found))
         return SourceFinding(
             question=self.kind,
             adversary=claims.adversary,
@@ -119,8 +119,3 @@ class Source(Question):
             chance=float(sizes.max() / len(owner_n)),
             attacks=records,
         )
-
-
-def _share(right: int, members: int) -> Interval:
-    low, high = clopper_pearson(right, members)
-    return Interval(value=right / members, low=float(low), high=float(high), n=members)

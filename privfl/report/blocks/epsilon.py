@@ -11,7 +11,7 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions.epsilon import EpsilonFinding, EpsilonRecord
 from privfl.records import PrivacyResult
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, Verdict
-from privfl.report.blocks import _canaries as parts
+from privfl.report.blocks import _rows as parts
 from privfl.report.wording import attack_name, count, epsilon, level, listing
 
 _HEADINGS: Final = ("ε is at least", "ceiling", "right guesses")

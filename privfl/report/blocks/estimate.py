@@ -11,7 +11,7 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions.estimate import EstimateFinding
 from privfl.records import PrivacyResult
 from privfl.report.blocks import Block, Cell, Column, Headline, Section
-from privfl.report.blocks import _canaries as parts
+from privfl.report.blocks import _rows as parts
 from privfl.report.wording import attack_name, count, epsilon, scientific
 
 _HEADINGS: Final = ("method", "estimate of ε")

@@ -9,21 +9,23 @@ from privfl.report.wording import NBSP, listing, measured, percent, rate
 
 
 def sentences(frontier: Frontier) -> list[str]:
-    """Three sentences or so: the unprotected run, secure aggregation alone, and the weakest and the strongest promise."""
-    bare = next((one for one in frontier.points if not one.promises and not one.hides_updates), None)
-    hidden = next((one for one in frontier.points if not one.promises and one.hides_updates), None)
-    found = []
-    if bare is not None:
-        found.append(f"Without protection {_found(frontier, bare)}; {_quality(frontier, bare)}.")
-    if hidden is not None:
-        start = (
-            "Secure aggregation alone hides single updates from the server" if bare is not None else "Secure aggregation alone"
-        )
-        found.append(f"{start}: {_found(frontier, hidden)}; {_quality(frontier, hidden)}.")
-    for point in _promised(frontier):
-        name = f"With ε{NBSP}={NBSP}{point.target:g}"
-        found.append(f"{name} {_found(frontier, point)}; {_quality(frontier, point)}.")
+    """A sentence or two for each: no protection, secure aggregation alone, the weakest and the strongest promise."""
+    named = [
+        ("Without protection", _first(frontier, hidden=False)),
+        ("With secure aggregation alone", _first(frontier, hidden=True)),
+    ]
+    named += [(f"With ε{NBSP}={NBSP}{point.target:g}", point) for point in _promised(frontier)]
+    found: list[str] = []
+    for name, point in named:
+        if point is not None:
+            start = f"{name} attackers find" if not found else f"{name} they find"
+            found.append(f"{start} {_found(frontier, point, long=not found)} {_quality(frontier, point)}")
     return found
+
+
+def _first(frontier: Frontier, hidden: bool) -> Point | None:
+    """The first setting without a promise, with or without secure aggregation."""
+    return next((one for one in frontier.points if not one.promises and one.hides_updates == hidden), None)
 
 
 def _promised(frontier: Frontier) -> list[Point]:
@@ -33,17 +35,22 @@ def _promised(frontier: Frontier) -> list[Point]:
     return ordered[:1] if len(ordered) < 2 else [ordered[0], ordered[-1]]
 
 
-def _found(frontier: Frontier, point: Point) -> str:
+def _found(frontier: Frontier, point: Point, long: bool) -> str:
     """The best attack of each adversary: a share of the members, or an AUC."""
     measure = frontier.measure
     told = [(who, found) for who in point.leakage if (found := measure.at(point, who)) is not None]
     if not told:
-        return "no attack was run"
+        return "nothing, for no attack was run."
     if not measure.percent:
-        areas = [f"{found.value:.3f} {_TO[who]}" for who, found in told]
-        return f"the best attack has an AUC of {listing(areas)} (guessing: 0.5)"
+        areas = listing([f"{found.value:.3f} {_TO[who]}" for who, found in told])
+        return f"members with an AUC of {areas}; guessing has 0.5." if long else f"them with {areas}."
     shares = [f"{percent(found.value)} {_TO[who]}" for who, found in told]
-    return f"the best attack finds {listing(shares)} of the members, accusing {rate(LOW_FPR)} of the others falsely"
+    if long:
+        shares[0] = (
+            shares[0].replace(" from", " of the members from", 1) if told[0][0] == "external" else f"{shares[0]} of the members"
+        )
+        return f"{listing(shares)}; guessing finds {rate(LOW_FPR)}."
+    return f"{listing(shares)}."
 
 
 _TO: dict[Adversary, str] = {
@@ -55,4 +62,4 @@ _TO: dict[Adversary, str] = {
 
 
 def _quality(frontier: Frontier, point: Point) -> str:
-    return f"the test {frontier.headline.title} is {measured(frontier.headline, point.quality.value)}"
+    return f"The test {frontier.headline.title} is {measured(frontier.headline, point.quality.value)}."

@@ -17,11 +17,14 @@ from privfl.auditing.questions.reconstruction import ReconstructionFinding, Reco
 from privfl.errors import ConfigError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
+from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.storage import read_npz
 
-IMPRINT, TRAP, PASSIVE = (f"reconstruction/{name}" for name in ("imprint", "curious_abandon", "first_layer"))
+IMPRINT, TRAP, FISHING, PASSIVE = (
+    f"reconstruction/{name}" for name in ("imprint", "curious_abandon", "fishing", "first_layer")
+)
 ONE_STEP: dict[str, Any] = {
     "name": "one_step",
     "rounds": 1,
@@ -34,6 +37,8 @@ ONE_STEP: dict[str, Any] = {
     "server": {"kind": "fedavg"},
     "attacks": {"run": [], "shadow_models": 0},
 }
+MANY: dict[str, Any] = {"kind": "digits", "clients": 100, "holdout": 0.1}
+FORTY: dict[str, Any] = {"kind": "digits", "clients": 40, "holdout": 0.1, "partition": {"kind": "dirichlet", "alpha": 1.0}}
 
 
 def attacked(path: Path, *attacks: str, **changes: Any) -> tuple[RunFolder, dict[str, ReconstructionRecord]]:
@@ -95,6 +100,45 @@ def test_trap_weights_find_more_than_those_that_were_trained(tmp_path: Path) -> 
     _, found = attacked(tmp_path / "run", TRAP, PASSIVE, model={"kind": "mlp", "hidden": [64]})
     assert exact(found[TRAP]) > 3 * exact(found[PASSIVE])
     assert exact(found[TRAP]) > 100
+
+
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_fishing_gets_every_example_that_is_the_only_one_of_its_class(activation: str, tmp_path: Path) -> None:
+    """A hundred clients with about 13 digits each; all of the batch goes into one step."""
+    model = {"kind": "mlp", "hidden": [64], "activation": activation}
+    folder, found = attacked(tmp_path / "run", FISHING, model=model, data=MANY)
+    who, labels_N = read_npz(folder.path / "membership.npz"), assemble(folder.config).data.pool.y
+    counts = [np.bincount(labels_N[who["member_N"] & (who["owner_N"] == client)], minlength=10) for client in range(100)]
+    single = int((np.array(counts) == 1).sum())
+    assert single > 300
+    # Two examples of one class that are alike can make a mixture that counts as one of them.
+    assert single <= exact(found[FISHING]) <= single + 5
+    assert found[FISHING].asked == 10
+    labels = found[FISHING].labels
+    assert labels is not None
+    assert labels.right.value > 0.98
+
+
+def test_after_several_local_steps_fishing_gets_less_and_behind_noise_nothing(tmp_path: Path) -> None:
+    model = {"kind": "mlp", "hidden": [64]}
+    training = {"local_epochs": 2, "batch_size": 8, "lr": 0.1}
+    _, once = attacked(tmp_path / "once", FISHING, model=model, data=FORTY)
+    _, several = attacked(tmp_path / "several", FISHING, model=model, data=FORTY, training=training)
+    assert exact(several[FISHING]) < exact(once[FISHING])
+    noisy = {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0}
+    _, hidden = attacked(tmp_path / "hidden", FISHING, model=model, data=FORTY, privacy=noisy)
+    recognised = hidden[FISHING].recognised
+    assert recognised is not None
+    assert recognised.value == exact(hidden[FISHING]) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"), [("logistic", {"kind": "own_attacks.random_labels"}), ("cnn", {"kind": "fashion_mnist"})]
+)
+def test_fishing_needs_two_linear_layers_at_the_ends(kind: str, data: dict[str, Any], tmp_path: Path) -> None:
+    run_it = {"run": [FISHING], "shadow_models": 0}
+    with pytest.raises(ConfigError, match=r"^model: 'reconstruction/fishing' needs a first layer that is linear .* 'mlp'$"):
+        attacked(tmp_path / "run", model={"kind": kind}, data={**data, "clients": 4}, attacks=run_it)
 
 
 def test_differences_of_rows_are_the_inputs_of_bins() -> None:

@@ -1,4 +1,4 @@
-"""A table with a row for each audit, which the blocks about canaries share."""
+"""A table with a row for each audit or attack, which several blocks share."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def who(adversary: Adversary) -> str:
     return {"external": "external adversary", "malicious_server": "malicious server"}.get(adversary, adversary)
 
 
-def section(title: str, prose: str, headings: Sequence[str], rows: Rows, note: str) -> Section:
+def section(title: str, prose: str, headings: Sequence[str], rows: Rows, note: str, first: str = "audit") -> Section:
     """A heading, a paragraph, a table, and a note beneath it.
 
     Args:
@@ -28,13 +28,15 @@ def section(title: str, prose: str, headings: Sequence[str], rows: Rows, note: s
         headings: of all columns but the first.
         rows: the audit's name and its cells.
         note: beneath the table.
+        first: the heading of the first column.
     """
-    return Section(_TEMPLATE, {"title": title, "prose": prose, "headings": headings, "rows": rows, "note": note}, [])
+    parts = {"title": title, "prose": prose, "headings": headings, "rows": rows, "note": note, "first": first}
+    return Section(_TEMPLATE, parts, [])
 
 
-def table(title: str, headings: Sequence[str], rows: Rows) -> Table:
+def table(title: str, headings: Sequence[str], rows: Rows, first: str = "audit") -> Table:
     """The same rows for a terminal."""
-    found = Table("audit", *headings, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    found = Table(first, *headings, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     for name, cells in rows:
         found.add_row(name, *(f"{value} ({under})" if under else value for value, under in cells))
     return found
@@ -46,7 +48,8 @@ _TEMPLATE: Final = """\
 <p class="prose">{{ prose }}</p>
 <div class="scroll" role="region" aria-label="{{ title }}" tabindex="0">
 <table class="stacked">
-<thead><tr><th scope="col">audit</th>{% for heading in headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr></thead>
+<thead><tr><th scope="col">{{ first }}</th>
+{% for heading in headings %}<th scope="col">{{ heading }}</th>{% endfor %}</tr></thead>
 <tbody>
 {% for name, cells in rows %}
 <tr><th scope="row">{{ name }}</th>{% for pair in cells %}{{ cell(pair, headings[loop.index0]) }}{% endfor %}</tr>
