@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-import numpy as np
-
 from attacks.membership import Evidence, FloatArray, MembershipAttack
+from attacks.membership._entropies import entropy
 from privfl.errors import ConfigError
 
 
@@ -34,4 +33,4 @@ class Entropy(MembershipAttack):
             raise ConfigError(
                 f"attacks.run: {self.kind!r} needs one class of several, and task = {evidence.task.kind!r}: take it out"
             )
-        return {"entropy": (np.exp(log_NC) * log_NC).sum(axis=1)}
+        return {"entropy": -entropy(log_NC)}
