@@ -66,6 +66,13 @@ def bytes_table(run: RunRecords) -> list[CostRow]:
     ]
 
 
+def disk_table(run: RunRecords) -> list[CostRow]:
+    """Return the bytes of each part of the run folder, with their sum."""
+    total = sum(run.disk.values())
+    rows = [CostRow(name, (byte_size(size), percent(size / max(total, 1)))) for name, size in run.disk.items()]
+    return [*rows, CostRow("in all", (byte_size(total), ""), total=True)]
+
+
 def seconds_table(run: RunRecords) -> list[CostRow]:
     """Return the seconds of each part of the simulation, with the sum; clients are simulated one after another."""
     cohorts = {record.round: len(record.cohort) for record in run.rounds}

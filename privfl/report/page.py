@@ -16,7 +16,7 @@ from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.records import Interval
-from privfl.report import adversaries, comparison, cost, curves, headline, partition_figure, wording
+from privfl.report import adversaries, clients, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
 from privfl.report.differences import differences
@@ -57,6 +57,8 @@ def run_page(run: RunRecords) -> Page:
         sections=[_section(one) for one in sections],
         adversaries=adversaries.rows(run),
         card=card(run),
+        clients=clients.table(run),
+        fairness=clients.fairness(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
         secure=SecureSummary.of(run),
@@ -64,7 +66,8 @@ def run_page(run: RunRecords) -> Page:
         toml=dump(run.config),
     )
     drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
-    return Page(html, drawings, {name: rows for one in sections for name, rows in one.tables.items()})
+    tables = {name: rows for one in sections for name, rows in one.tables.items()}
+    return Page(html, drawings, {"clients": clients.table(run), **tables})
 
 
 def _costs(
@@ -74,9 +77,11 @@ def _costs(
     of_bytes, of_seconds = drawings or (None, None)
     bytes_heading = ("bytes", "in all", "a round", "an update that reached a sum")
     seconds_heading = ("time, on one machine", "in all", "a round", "share")
+    disk_heading = ("files, without this page", "size", "share")
     return [
         ("Bytes", bytes_heading, cost.bytes_table(run), of_bytes),
         ("Seconds", seconds_heading, cost.seconds_table(run), of_seconds),
+        (f"The run folder: {wording.byte_size(sum(run.disk.values()))} on disk", disk_heading, cost.disk_table(run), None),
     ]
 
 
