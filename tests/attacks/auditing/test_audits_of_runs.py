@@ -113,6 +113,9 @@ def test_a_run_that_keeps_its_promise_is_not_flagged_and_its_bounds_say_somethin
         assert epsilon_of(findings, adversary).contradicts() == []
     update = [one.below for one in noise_of(findings).audits if one.variant == "update"]
     assert all(below is not None and 1.0 < below < 4.0 for below in update)
+    assert all(
+        one.least is not None and one.least < 1.0 for one in noise_of(findings).audits if one.method == "clopper_pearson"
+    )
     best = max(epsilon_of(findings).audits, key=lambda one: one.epsilon_lower)
     assert 0.5 < best.epsilon_lower < best.ceiling < 8
     estimate = findings["estimate", "external"]
