@@ -110,7 +110,7 @@ def _epsilons(settings: Settings) -> Drawing:
 
 
 def _quality(run: RunRecords) -> Drawing:
-    figure, axes = empty_figure()
+    figure, axes = empty_figure(height=262)
     headline = run.headline_metric
     points = run.evaluations
     x = [done for done, _ in points]
@@ -134,7 +134,7 @@ def _quality(run: RunRecords) -> Drawing:
     format_metric_axis(axes, headline)
     if headline.unit == "%":
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    axes.legend(loc="lower right" if headline.higher_is_better else "upper right", reverse=True)
+    legend_below(axes, columns=1)
     final = run.result.evaluation
     range_ = measured_range(headline, final.headline)
     alt = f"Test {headline.title} over rounds, ending at {measured(headline, final.headline.value)} (interval {range_})."
@@ -151,7 +151,7 @@ def _quality(run: RunRecords) -> Drawing:
 
 
 def _loss(run: RunRecords) -> Drawing:
-    figure, axes = empty_figure()
+    figure, axes = empty_figure(height=262)
     points = run.evaluations
     x = [done for done, _ in points]
     trained = [(record.round + 1, record.train_loss) for record in run.rounds if record.train_loss is not None]
@@ -162,7 +162,7 @@ def _loss(run: RunRecords) -> Drawing:
     axes.plot(x, [e.loss.value for _, e in points], **line_style(0), **_dots(points), label="test split, with interval")
     loss = run.task.figures["loss"]
     rounds_axis(axes, axis_of(loss))
-    axes.legend(loc="upper right", reverse=True)
+    legend_below(axes, columns=1)
     final = run.result.evaluation.loss.value
     alt = f"Mean {loss.title} on the test split over rounds, ending at {measured(loss, final)}."
     rows = [["of", "round", "value", "low", "high"], *(["test split", str(done), *_ends(e.loss)] for done, e in points)]
