@@ -56,6 +56,15 @@ def settings(runs: Sequence[RunRecords]) -> Labelled:
     return list(zip(counted, points, strict=True))
 
 
+def names(point: Point) -> list[str]:
+    """Name each run of a setting by its seed; runs of one seed also by their folders."""
+    seeds = [run.config.seed for run in point.runs]
+    return [
+        f"seed {run.config.seed}" + (f" ({run.path.resolve().name})" if seeds.count(run.config.seed) > 1 else "")
+        for run in point.runs
+    ]
+
+
 def columns(named: Labelled) -> list[tuple[str, list[Cell]]]:
     """Return heading and cells of each column, one cell for each setting; columns that do not vary are left out."""
     points = [point for _, point in named]

@@ -15,12 +15,12 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.records import Interval
 from privfl.report import adversaries, clients, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
 from privfl.report.differences import differences
 from privfl.report.drawing import COLOURS, Drawing, style
+from privfl.report.frontier.points import Point
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import SecureSummary
 from privfl.report.table_files import Rows
@@ -96,20 +96,14 @@ def outside_page(finding: OutsideFinding) -> Page:
     assert block is not None
     with style():
         section = block.section(finding, None)
-    groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
     html = fill(
         "outside.html.j2",
         finding=finding,
         headlines=block.headlines(finding, None),
         section=_section(section),
-        groups=groups,
-        level=wording.level(1 - 0.05 / max(len(groups), 1)),
+        warnings=block.warnings(finding, None),
     )
     return Page(html, list(section.drawings), section.tables)
-
-
-def _area(auc: Interval | None) -> tuple[str, str]:
-    return ("not measured", "") if auc is None else (f"{auc.value:.3f}", f"{auc.low:.3f} – {auc.high:.3f}")
 
 
 def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
@@ -126,22 +120,26 @@ def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
         labels=[label for label, _ in named],
         columns=columns,
         rows=[
-            (label, [cells[place] for _, cells in columns], [(f"seed {run.config.seed}", link(run, out)) for run in point.runs])
-            for place, (label, point) in enumerate(named)
+            (label, [cells[place] for _, cells in columns], _links(point, out)) for place, (label, point) in enumerate(named)
         ],
         compared=comparison.compared(named),
         differences=differences([point.runs[0] for point in points]),
         drawings=drawings,
-        runs=len({run.path.resolve() for run in runs}),
+        runs=sum(len(point.runs) for point in points),
         seeds=seeds,
         warnings=[
-            f"{label}, seed {run.config.seed}: {warning}"
+            f"{label}, {name}: {warning}"
             for label, point in named
-            for run in point.runs
+            for name, run in zip(comparison.names(point), point.runs, strict=True)
             for warning in headline.warnings(run)
         ],
     )
     return Page(html, drawings, {"comparison": comparison.table(named)})
+
+
+def _links(point: Point, out: Path) -> list[tuple[str, str | None]]:
+    """Return the name of each run of a setting, with the link to its page."""
+    return [(name, link(run, out)) for name, run in zip(comparison.names(point), point.runs, strict=True)]
 
 
 def link(run: RunRecords, out: Path) -> str | None:

@@ -90,7 +90,7 @@ def test_seeds_are_folded(seeds: list[RunRecords], tmp_path: Path) -> None:
     assert under == f"{(mean - half) * 100:.1f} % – {(mean + half) * 100:.1f} %\ndeviation {deviation * 100:.1f} %"
     assert found["measured ε"][0][0] == "≥ 3.00"
     text = Reader(write_report([RunFolder(run.path) for run in seeds], tmp_path / "sides.html").read_text()).text
-    assert "Figures are means over 2 seeds or more" in text
+    assert "Figures are means over 2 runs or more" in text
     assert "seed 0, seed 1, seed 2" in text
 
 

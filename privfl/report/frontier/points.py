@@ -230,7 +230,7 @@ def frontier(runs: Sequence[RunRecords], failed: dict[str, str]) -> Frontier:
 
 
 def points_of(runs: Sequence[RunRecords]) -> tuple[tuple[Point, ...], tuple[str, ...]]:
-    """Put runs together that differ in nothing but their seed; a run that is given twice counts once.
+    """Put runs together that differ in nothing but their seed; a run that is given or repeated with its seed counts once.
 
     Returns:
         the points in the order of the runs, and the settings that vary, without the seed and without those that the promise
@@ -241,7 +241,7 @@ def points_of(runs: Sequence[RunRecords]) -> tuple[tuple[Point, ...], tuple[str,
     groups: dict[tuple[str, ...], list[RunRecords]] = {}
     for index, run in enumerate(runs):
         members = groups.setdefault(tuple(_shown(each[index]) for each in moving.values()), [])
-        if not any(run.path.resolve() == other.path.resolve() for other in members):
+        if not any((run.config.seed, run.result) == (other.config.seed, other.result) for other in members):
             members.append(run)
     points = [_point(members, _settings(moving, group)) for group, members in groups.items()]
     return tuple(points), tuple(key for key in moving if key not in _PROMISE)
