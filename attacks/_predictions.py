@@ -78,7 +78,7 @@ def _possible(given: Predictions, name: str) -> MembershipAttack:
     """
     item = SHELVES["attacks.run"].find(name)
     if not issubclass(item, MembershipAttack):
-        raise ConfigError("looks at rounds of a run, and predictions show none; attack the run's folder")
+        raise ConfigError("looks at rounds of a run or at inputs, and predictions show none; attack the run's folder")
     if item.least_shadows > len(given.shadow_member_SN):
         raise ConfigError(
             f"needs shadow_logits and shadow_member of at least {item.least_shadows} shadow models; "

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from attacks.membership import Evidence, FloatArray, MembershipAttack
-from privfl.errors import ConfigError
+from attacks.membership import Evidence, FloatArray, MembershipAttack, classes_of
+from privfl.running.knowledge import Prospect
 
 
 class Entropy(MembershipAttack):
@@ -23,15 +23,16 @@ class Entropy(MembershipAttack):
 
     cost: ClassVar[str] = "a pass forward over the candidates"
 
+    def require_possible(self, prospect: Prospect) -> None:
+        """See :class:`attacks.Attack`: the task has classes."""
+        classes_of(self, prospect.network.task, np.zeros((1, *prospect.network.outputs), np.float32))
+        super().require_possible(prospect)
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`.
 
         Raises:
             ConfigError: the task has no classes.
         """
-        log_NC = evidence.task.log_probabilities(evidence.logits_NC)
-        if log_NC is None:
-            raise ConfigError(
-                f"attacks.run: {self.kind!r} needs one class of several, and task = {evidence.task.kind!r}: take it out"
-            )
+        log_NC = classes_of(self, evidence.task, evidence.logits_NC)
         return {"entropy": (np.exp(log_NC) * log_NC).sum(axis=1)}

@@ -30,7 +30,10 @@ class Joint(TwoSidedAttack):
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
-        sides = Sides.of(evidence)
+        return {"joint prior": self.ratio(Sides.of(evidence))}
+
+    def ratio(self, sides: Sides) -> FloatArray:
+        """The log-ratio of each candidate, of shape (N,)."""
         both = (sides.inside, sides.outside)
         mean_N2 = np.stack(sides.means(), axis=1)
         spread_N2 = np.stack([self._variance(side) for side in both], axis=1)
@@ -40,7 +43,7 @@ class Joint(TwoSidedAttack):
         posterior_N2, left_N2 = _conditioned(mean_N2, error_N2, count_N2)
         freedom_N2 = 2 * self.weight + np.maximum(count_N2 - 1, 0)
         log_N2 = stats.t.logpdf(sides.target_N[:, None], freedom_N2, posterior_N2, np.sqrt(spread_N2 + left_N2))
-        return {"joint prior": log_N2[:, 0] - log_N2[:, 1]}
+        return np.asarray(log_N2[:, 0] - log_N2[:, 1])
 
     def _variance(self, side: Side) -> FloatArray:
         """(2 a₀ v + SS) / (2 a₀ + n − 1), with v that of the neighbours in the mean."""
