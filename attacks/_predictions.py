@@ -79,7 +79,8 @@ def _possible(given: Predictions, name: str) -> MembershipAttack:
     item = SHELVES["attacks.run"].find(name)
     if not issubclass(item, MembershipAttack):
         raise ConfigError("looks at rounds of a run or at inputs, and predictions show none; attack the run's folder")
-    if item.least_shadows > len(given.shadow_member_SN):
+    shadowed = item.takes_reference and given.reference is not None
+    if item.least_shadows > len(given.shadow_member_SN) and not shadowed:
         raise ConfigError(
             f"needs shadow_logits and shadow_member of at least {item.least_shadows} shadow models; "
             f"{given.where} has {len(given.shadow_member_SN)}"
@@ -112,4 +113,5 @@ def _evidence(given: Predictions) -> Evidence:
         population_shadow_logits_SPC=population.shadow_logits_SPC,
         task=task,
         population_member_SP=given.shadow_member_SN if given.population is None else None,
+        reference=given.reference,
     )

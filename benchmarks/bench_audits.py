@@ -220,7 +220,7 @@ AUDITED: Final = {
     "data": {"kind": "digits", "clients": 2},
     "model": {"kind": "mlp", "hidden": [32]},
     "cohort": {"kind": "all"},
-    "training": {"local_steps": 1, "batch_size": 2000, "lr": 0.1},
+    "training": {"engine": "opacus", "local_steps": 1, "batch_size": 2000, "lr": 0.1},
     "privacy": {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0},
     "aggregator": {"kind": "mean"},
     "server": {"kind": "fedavg"},

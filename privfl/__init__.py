@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
     from privfl.loading import load, loads
+    from privfl.running.auditing import audited
     from privfl.running.experiment import Experiment, assemble
     from privfl.running.pricing import account
 
@@ -30,6 +31,7 @@ __all__ = [
     "account",
     "assemble",
     "audit",
+    "audited",
     "compare",
     "load",
     "load_runs",
@@ -47,6 +49,7 @@ _HOMES = {
     "account": "running.pricing",
     "assemble": "running.experiment",
     "audit": "api.outside",
+    "audited": "running.auditing",
     "compare": "api.many",
     "load": "loading",
     "load_runs": "api.many",

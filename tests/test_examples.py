@@ -67,6 +67,15 @@ def test_attack_a_run(follow: Follow) -> None:
     assert Path(page).is_file()
 
 
+def test_audit_a_run(follow: Follow) -> None:
+    *found, page = follow("audit_a_run")
+    assert len(figures([line for line in found if "ε is at least" in line])) == 4
+    # It keeps its promise; 5 % of seeds would say otherwise, for each adversary.
+    assert [line.endswith("1.00, not refuted") for line in found if "promised is 1.00" in line] == [True, True]
+    assert sum("no bound" in line for line in found) == 1
+    assert Path(page).is_file()
+
+
 def test_client_level_hospitals(follow: Follow) -> None:
     first, second, third, one = (figures([line]) for line in follow("client_level_hospitals"))
     assert float(first[1]) > float(second[1]) > float(third[1])

@@ -125,7 +125,6 @@ MISTAKES = {
     "audit c.toml --canaries 2000": "canaries.count = 2000: must be at most 1428, of 1438 examples; lower it, or",
     "audit c.toml --kind gradient": "privacy.kind is 'none'; set canaries.kind = 'mislabelled'",
     "audit p.toml --kind client": "protects single examples; set canaries.kind = 'gradient'",
-    "audit p.toml training.engine=fused": "takes no canaries.kind = 'gradient'; set 'auto' or 'opacus', or canaries.kind",
     "audit p.toml --canaries 10 --out done": "holds a run; continue it with --resume, replace it with --overwrite, or",
     "attack done auditing/one_run": "scores canaries, and the run has none; train one that has by `privfl audit",
     "account c.toml": "privacy.kind = 'none': nothing is promised",

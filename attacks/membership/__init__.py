@@ -25,6 +25,7 @@ from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.running.knowledge import Knowledge, ModelOutputs
+from privfl.running.predictions import Reference
 from privfl.running.views import View
 
 FloatArray = NDArray[np.float64]
@@ -68,6 +69,7 @@ class Evidence:
         task: turns outputs and labels into the signal that attacks rank by.
         population_member_SP: the population examples that each shadow was trained on; None: none of them.
         given: the signals of these outputs, if they were computed before.
+        reference: outputs of a shadow model on examples of its own; None if there are none.
     """
 
     labels_N: LabelArray
@@ -80,6 +82,7 @@ class Evidence:
     task: Task = CLASSIFICATION
     population_member_SP: BoolArray | None = None
     given: Signals | None = None
+    reference: Reference | None = None
 
     @classmethod
     def of(cls, view: View, knowledge: Knowledge) -> Evidence:
@@ -138,6 +141,9 @@ class MembershipAttack(Attack):
 
     needs_population: ClassVar[bool] = False
     """Whether its scores mean nothing without fresh examples. A run always has some; predictions from elsewhere may not."""
+
+    takes_reference: ClassVar[bool] = False
+    """Whether a shadow model's outputs on examples of its own stand in for shadow models."""
 
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`: the scores that :meth:`score` gives to the evidence."""

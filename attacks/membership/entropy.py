@@ -7,6 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from attacks.membership import Evidence, FloatArray, MembershipAttack, classes_of
+from attacks.membership._entropies import entropy
 from privfl.running.knowledge import Prospect
 
 
@@ -34,5 +35,4 @@ class Entropy(MembershipAttack):
         Raises:
             ConfigError: the task has no classes.
         """
-        log_NC = classes_of(self, evidence.task, evidence.logits_NC)
-        return {"entropy": (np.exp(log_NC) * log_NC).sum(axis=1)}
+        return {"entropy": -entropy(classes_of(self, evidence.task, evidence.logits_NC))}

@@ -49,7 +49,8 @@ class AskedReconstruction(MaliciousServerAttack):
             return ()
         model_D, layer = view.final_model(), relu_layers(knowledge.network, self.kind)[0]
         require_takes_inputs(knowledge.network, layer.name, model_D, knowledge.population.x[:2], self.kind)
-        together = max(map(len, view.cohorts)) if view.hides_updates else 1
+        # A cohort may be empty.
+        together = max(1, *map(len, view.cohorts)) if view.hides_updates else 1
         return [Order(self.written(model_D, layer, knowledge, together * knowledge.protocol.largest))] * self.rounds
 
     def run(self, view: View, knowledge: Knowledge) -> ReconstructionClaim:

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from privfl.api.frame import Frame
 from privfl.api.run import Run
+from privfl.auditing.evaluation import LOW_FPR
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
 from privfl.report import write_report
 from privfl.report.comparison import differing
-from privfl.report.roc import LOW_FPR, rate_at
+from privfl.report.roc import rate_at
 from privfl.running.run_folder import RunFolder
 
 Runs = str | Path | Run | Iterable[str | Path | Run]

@@ -19,6 +19,7 @@ from privfl.auditing.roc import (
     balanced_accuracy,
     best_balanced_accuracy,
     operating_point,
+    resolvable,
     roc,
 )
 from privfl.errors import DataError
@@ -28,8 +29,19 @@ BoolArray = NDArray[np.bool_]
 Scores = Mapping[str, Mapping[str, FloatArray]]
 """Attack -> variant -> one score per candidate; a higher score means member."""
 
-FPRS: Final = (1e-2, 1e-3, 1e-4)
-"""The false-positive rates at which a TPR is reported."""
+FPRS: Final = (0.1, 0.05, 0.01, 0.001)
+"""The false-positive rates at which a TPR is reported, if the sample resolves them."""
+
+LOW_FPR: Final = 0.01
+"""The false-positive rate of the headline, if the sample resolves it."""
+
+
+def headline_fpr(nonmembers: int) -> float:
+    """The false-positive rate of the headline: 1 % if so many non-members resolve it, or else the lowest of ``FPRS`` that they
+    resolve; the highest of ``FPRS`` if they resolve none.
+    """
+    resolved = [fpr for fpr in FPRS if fpr >= LOW_FPR and resolvable(fpr, nonmembers)]
+    return min(resolved, default=FPRS[0])
 
 
 @dataclass(frozen=True)
@@ -65,7 +77,9 @@ class BestVariant:
         attack: name of the chosen attack.
         variant: name of its chosen variant.
         auc: area under the ROC curve; this and all further figures are from the candidates that chose nothing.
-        operating_point: the TPR at an FPR of 1 %.
+        operating_points: the TPR at each of ``FPRS``.
+        headline_fpr: the one of ``FPRS`` that stands for all, see :func:`headline_fpr`.
+        curve: the ROC curve, thinned for a figure.
         epsilon: the lower bound of the one-run audit.
         contradicts_promise: whether that bound is above the promised ε; None if nothing was promised.
         chosen_on: number of candidates on which the choice was made.
@@ -76,12 +90,19 @@ class BestVariant:
     attack: str
     variant: str
     auc: Estimate
-    operating_point: OperatingPoint
+    operating_points: tuple[OperatingPoint, ...]
+    headline_fpr: float
+    curve: dict[str, list[float]]
     epsilon: EpsilonBound
     contradicts_promise: bool | None
     chosen_on: int
     measured_on: int
     members: int
+
+    @property
+    def operating_point(self) -> OperatingPoint:
+        """The TPR at ``headline_fpr``."""
+        return self.operating_points[FPRS.index(self.headline_fpr)]
 
 
 @dataclass(frozen=True)
@@ -168,8 +189,8 @@ def best_of(
 ) -> BestVariant:
     """The best of several attacks, chosen on a random half of the candidates and measured on the other half.
 
-    The choice is by TPR at an FPR of 1 %, if the half resolves it, then by AUC. The choosing half also chooses the number of
-    guesses. A single variant is measured on all candidates, with a fixed number of guesses.
+    The choice is by TPR at the :func:`headline_fpr` that the half resolves, then by AUC. The choosing half also chooses the
+    number of guesses. A single variant is measured on all candidates, with a fixed number of guesses.
 
     **Guarantees.** The lower bound on ε is as valid as for an attack named beforehand. Membership of the N candidates is N
     independent fair coins. Conditional on the coins of the choosing half, training is still an (ε, δ)-private function of
@@ -250,16 +271,19 @@ def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: Priva
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
     delta = 0.0 if promised is None else promised.delta
     epsilon = one_run_audit(scores, truth, delta, level, guesses)
+    curve, members = roc(scores, truth), int(np.count_nonzero(truth))
     return BestVariant(
         attack=names[0],
         variant=names[1],
         auc=auc(scores, truth, level),
-        operating_point=_point(roc(scores, truth), FPRS[0], promised, level, 1 - level),
+        operating_points=tuple(_point(curve, fpr, promised, level, 1 - level) for fpr in FPRS),
+        headline_fpr=headline_fpr(len(truth) - members),
+        curve=curve.thinned(level=level),
         epsilon=epsilon,
         contradicts_promise=None if promised is None else epsilon.value > promised.epsilon,
         chosen_on=int(np.count_nonzero(chosen_N)),
         measured_on=len(truth),
-        members=int(np.count_nonzero(truth)),
+        members=members,
     )
 
 
@@ -271,7 +295,8 @@ def _chosen(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray) -> tuple[tupl
 
 
 def _merit(scores: FloatArray, truth: BoolArray) -> tuple[float, float]:
-    point = operating_point(roc(scores, truth), FPRS[0])
+    curve = roc(scores, truth)
+    point = operating_point(curve, headline_fpr(curve.nonmembers))
     return (0.0 if point.tpr is None else point.tpr.value, auc(scores, truth).value)
 
 

@@ -30,18 +30,24 @@ SHARE: Final = 0.1
 """The share of the candidates that are guessed to be members in one run, fixed beforehand."""
 
 
+_Refuted = Callable[[Sequence[float], Sequence[float]], bool]
+"""Whether a privacy curve, ε and δ(ε), is refuted."""
+
+
 @dataclass(frozen=True)
 class RefutedNoise:
     """The noise multiplier of the mechanism is below ``below``, at that confidence level; None: nothing was refuted.
 
     Args:
         below: the least of the noise multipliers tried that the guesses refute.
+        least: the least that could have been refuted, had every guess been right; None: none of those tried.
         level: of the one-sided bound.
         method: how it was computed.
         candidates: how many were counted.
     """
 
     below: float | None
+    least: float | None
     level: float
     method: str
     candidates: int
@@ -67,14 +73,19 @@ def clopper_pearson_noise(
         DataError: a score is NaN, or a part lacks members or non-members.
     """
     found = Counted.of(scores_N, member_N, chosen_N, level)
-    tpr_low, _ = clopper_pearson(found.true_positives, found.members, level)
-    _, fpr_high = clopper_pearson(found.false_positives, found.nonmembers, level)
 
-    def refuted(epsilons: Sequence[float], deltas: Sequence[float]) -> bool:
-        return float(tpr_low) > float(tpr_bound(float(fpr_high), epsilons, deltas))
+    def refuted(true_positives: int, false_positives: int) -> _Refuted:
+        tpr_low, _ = clopper_pearson(true_positives, found.members, level)
+        _, fpr_high = clopper_pearson(false_positives, found.nonmembers, level)
+        return lambda epsilons, deltas: float(tpr_low) > float(tpr_bound(float(fpr_high), epsilons, deltas))
 
-    method = "Clopper–Pearson, threshold from other candidates"
-    return RefutedNoise(_least(refuted, family), level, method, found.members + found.nonmembers)
+    return RefutedNoise(
+        below=_least(refuted(found.true_positives, found.false_positives), family),
+        least=_least(refuted(found.members, 0), family),
+        level=level,
+        method="Clopper–Pearson, threshold from other candidates",
+        candidates=found.members + found.nonmembers,
+    )
 
 
 def one_run_noise(scores_N: FloatArray, member_N: BoolArray, family: NoiseFamily, level: float = 0.95) -> RefutedNoise:
@@ -91,13 +102,21 @@ def one_run_noise(scores_N: FloatArray, member_N: BoolArray, family: NoiseFamily
     """
     correct, guesses = highest(scores_N, member_N, SHARE)
 
-    def refuted(epsilons: Sequence[float], deltas: Sequence[float]) -> bool:
-        return too_many(lambda tpr: fpr_bound(tpr, epsilons, deltas), correct, guesses, len(scores_N), 1 - level)
+    def refuted(right: int) -> _Refuted:
+        return lambda epsilons, deltas: too_many(
+            lambda tpr: fpr_bound(tpr, epsilons, deltas), right, guesses, len(scores_N), 1 - level
+        )
 
-    return RefutedNoise(_least(refuted, family), level, "one run, guesses fixed beforehand", len(scores_N))
+    return RefutedNoise(
+        below=_least(refuted(correct), family),
+        least=_least(refuted(guesses), family),
+        level=level,
+        method="one run, guesses fixed beforehand",
+        candidates=len(scores_N),
+    )
 
 
-def _least(refuted: Callable[[Sequence[float], Sequence[float]], bool], family: NoiseFamily) -> float | None:
+def _least(refuted: _Refuted, family: NoiseFamily) -> float | None:
     """The least noise multiplier whose privacy curve is refuted: what refutes a noise refutes every larger one."""
 
     def above(factor: float) -> bool:

@@ -200,14 +200,18 @@ class OperatingPoint:
     violated: bool | None = None
 
 
+def resolvable(fpr: float, nonmembers: int) -> bool:
+    """Whether at least ``RESOLVABLE`` false positives are expected among so many non-members."""
+    return fpr * nonmembers >= RESOLVABLE * (1 - 1e-12)
+
+
 def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoint:
     """The TPR at a false-positive rate, with the interval of :meth:`Roc.limits`.
 
     The interval is about the false-positive rate asked for, not about the sample's own threshold. Below ``RESOLVABLE``
     expected false positives the threshold is too uncertain, and no TPR is given.
     """
-    expected = fpr * curve.nonmembers
-    if expected < RESOLVABLE * (1 - 1e-12):
+    if not resolvable(fpr, curve.nonmembers):
         reason = f"not resolvable: {curve.nonmembers} non-members, {math.ceil(RESOLVABLE / fpr)} needed"
         return OperatingPoint(fpr, None, reason)
     value = float(curve.tpr_T[curve.at(fpr)])
@@ -217,7 +221,9 @@ def operating_point(curve: Roc, fpr: float, level: float = 0.95) -> OperatingPoi
 
 def best_threshold(curve: Roc) -> float:
     """The threshold that maximises TPR − FPR; of equal ones the highest."""
-    return float(curve.thresholds_T[np.argmax(curve.tpr_T - curve.fpr_T)])
+    positives_T, negatives_T = np.rint(curve.tpr_T * curve.members), np.rint(curve.fpr_T * curve.nonmembers)
+    # Whole numbers: the rounding of a difference of two shares would decide between thresholds that are equally good.
+    return float(curve.thresholds_T[np.argmax(positives_T * curve.nonmembers - negatives_T * curve.members)])
 
 
 def best_balanced_accuracy(curve: Roc) -> float:

@@ -8,22 +8,39 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from typing import NoReturn
+from importlib import metadata
+from typing import Annotated, NoReturn
 
 import typer
 
 from privfl import own_code
-from privfl.cli import account, attack, audit, data, doctor, export, frontier, interruption, report, run, sweep
+from privfl.cli import account, attack, audit, console, data, doctor, export, frontier, interruption, report, run, sweep
 from privfl.cli.mistakes import OneLineGroup, end_with
 from privfl.errors import PrivflError
 
 app = typer.Typer(
     cls=OneLineGroup,
-    help="Federated learning with the privacy measured beside the accuracy.",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode="rich",
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        console.out.print(f"privfl {metadata.version('privfl')}", highlight=False)
+        raise typer.Exit
+
+
+@app.callback()
+def _privfl(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Federated learning with the privacy measured beside the accuracy."""
+
+
 app.command(epilog=f"Example: {run.EXAMPLE}")(run.run)
 app.command(epilog=f"Example: {sweep.EXAMPLE}")(sweep.sweep)
 app.command(epilog=f"Example: {frontier.EXAMPLE}")(frontier.frontier)

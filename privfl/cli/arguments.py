@@ -11,4 +11,5 @@ Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A TOML file, for
 Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the file's; KEY= takes one away.")
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, and write no page.")]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `privfl run` made.")]

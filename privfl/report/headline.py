@@ -5,10 +5,10 @@ from __future__ import annotations
 import math
 
 from privfl.auditing import tpr_bound
+from privfl.auditing.evaluation import LOW_FPR
 from privfl.report.blocks import Headline, shown
 from privfl.report.blocks.membership import attack_label
 from privfl.report.cost import Overhead
-from privfl.report.roc import LOW_FPR
 from privfl.report.run_records import RunRecords
 from privfl.report.wording import (
     NBSP,

@@ -8,42 +8,58 @@ from typing import Final
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+from numpy.typing import NDArray
 
 from privfl.auditing import tpr_bound
+from privfl.auditing.evaluation import LOW_FPR
 from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
-from privfl.records import PrivacyResult
+from privfl.auditing.roc import RESOLVABLE
+from privfl.records import Interval, PrivacyResult
 from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, empty_figure, label_axes, line_style, to_drawing
 from privfl.report.wording import attack_name, percent, percent_at_most, plural, rate
 
-EXPECTED_FALSE_POSITIVES: Final = 10
-"""The fewest expected false positives at which a rate is resolvable, as in :mod:`privfl.auditing.roc`."""
-
-LOW_FPR: Final = 0.01
-"""The false positive rate of the headline."""
+FloatArray = NDArray[np.float64]
 
 LOWEST: Final = 1e-4
-"""The lower end of both axes: the lowest false positive rate that is reported."""
+"""The lower end of both axes, a tenth of the lowest false positive rate that is reported."""
 
 
 @dataclass(frozen=True)
-class ShownRate:
-    """The true positive rate that the page shows for an attack at one false positive rate.
+class Shown:
+    """The figures that the page shows for one variant of an attack.
+
+    There is one figure for each: if the best attack was chosen from several, its figures are those of the half of the
+    candidates that did not choose it. On all candidates the choice would bias them upwards.
 
     Args:
-        rate: the rate to show. If the best attack was chosen from several, its rate is measured on the half of the
-            candidates that was not used to choose it; on all candidates, the choice would bias it upwards.
-        of_all: the rate on all candidates, if ``rate`` is measured on one half.
+        auc: the area under the ROC curve.
+        rates: the true-positive rates.
+        fpr: the false-positive rates of the ROC curve.
+        tpr: its true-positive rates.
+        best: whether it is the best attack.
+        half: whether the figures are from one half of the candidates.
     """
 
-    rate: RateAt
-    of_all: RateAt | None
+    auc: Interval
+    rates: list[RateAt]
+    fpr: FloatArray
+    tpr: FloatArray
+    best: bool
+    half: bool
 
 
-def shown_rate(attack: AttackRecord, at: RateAt, finding: MembershipFinding) -> ShownRate:
-    """Return the rate to show for an attack: for a best attack chosen from several, that of the half not used to choose it."""
-    best = finding.best
-    honest = rate_at(best.rates, at.fpr) if (attack.attack, attack.variant) == (best.attack, best.variant) else None
-    return ShownRate(at, None) if honest is None or len(finding.attacks) == 1 else ShownRate(honest, at)
+def shown(attack: AttackRecord, finding: MembershipFinding) -> Shown:
+    """Return the figures to show for one variant of an attack."""
+    best = is_best(attack, finding)
+    half = best and len(finding.attacks) > 1
+    source = finding.best if half else attack
+    return Shown(source.auc, source.rates, np.asarray(source.roc_fpr), np.asarray(source.roc_tpr), best, half)
+
+
+def resolved(finding: MembershipFinding) -> list[float]:
+    """Return the false positive rates that the candidates resolve, highest first; the highest of all if they resolve none."""
+    rates = finding.attacks[0].rates
+    return [at.fpr for at in rates if at.tpr is not None] or [rates[0].fpr]
 
 
 def rate_at(rates: list[RateAt], fpr: float) -> RateAt | None:
@@ -67,7 +83,7 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         _bound(axes, promise)
     named, others = split(finding)
     for index, attack in enumerate(named):
-        _curve(axes, attack, index)
+        _curve(axes, attack_name(attack.attack, attack.variant), shown(attack, finding), index)
     for place, attack in enumerate(others):
         _other(axes, attack, plural(len(others), "other attack") if place == 0 else None)
     _decorate(axes)
@@ -81,7 +97,7 @@ def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRe
     The best attack is named first. The loss attack is named beside it, as the simplest attack that others are compared with.
     If it has several variants, the one with the largest area under the curve is named.
     """
-    by_merit = sorted(finding.attacks, key=lambda attack: (not _is_best(attack, finding), -attack.auc.value))
+    by_merit = sorted(finding.attacks, key=lambda attack: (not is_best(attack, finding), -attack.auc.value))
     simple = [attack for attack in by_merit[1:] if attack.attack.rpartition("/")[2].startswith("loss")]
     named = [by_merit[0], *simple[:1]]
     return named, [attack for attack in by_merit if not any(attack is one for one in named)]
@@ -94,7 +110,7 @@ def _other(axes: Axes, attack: AttackRecord, label: str | None) -> None:
 
 
 def _unresolvable(axes: Axes, finding: MembershipFinding) -> None:
-    edge = EXPECTED_FALSE_POSITIVES / finding.nonmembers
+    edge = RESOLVABLE / finding.nonmembers
     if edge <= LOWEST:
         return
     axes.axvspan(LOWEST, min(edge, 1), facecolor="none", edgecolor=RULE, hatch="////", linewidth=0, zorder=0.5)
@@ -109,31 +125,21 @@ def _bound(axes: Axes, privacy: PrivacyResult) -> None:
     axes.plot(fpr, tpr, color=INK, linewidth=1.6, label="the most that the promise allows")
 
 
-def _curve(axes: Axes, attack: AttackRecord, index: int) -> None:
-    """Draw the curve of one attack; index 0 is the best attack, drawn with a heavier line."""
-    chosen = index == 0
-    fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
-    shown = (fpr > 0) & (tpr > 0)
-    name = attack_name(attack.attack, attack.variant) + (" (best)" if chosen else "")
+def _curve(axes: Axes, name: str, found: Shown, index: int) -> None:
+    """Draw the curve of one attack; the best has a heavier line, and bars at its rates."""
+    style = line_style(index)
+    visible = (found.fpr > 0) & (found.tpr > 0)
     axes.plot(
-        fpr[shown],
-        tpr[shown],
-        **{**line_style(index), "linewidth": 2.6 if chosen else 1.3},
-        label=name,
-        zorder=3 if chosen else 2,
+        found.fpr[visible],
+        found.tpr[visible],
+        **{**style, "linewidth": 2.6 if found.best else 1.3},
+        label=name + (" (best)" if found.best else ""),
+        zorder=3 if found.best else 2,
     )
-    for at in attack.rates if chosen else []:
+    for at in found.rates if found.best else []:
         if at.tpr is not None and at.tpr.high > LOWEST:
-            low = max(at.tpr.low, LOWEST)
-            axes.plot(
-                [at.fpr, at.fpr],
-                [low, at.tpr.high],
-                color=line_style(index)["color"],
-                linewidth=1.2,
-                marker="_",
-                markersize=7,
-                zorder=4,
-            )
+            ends = [max(at.tpr.low, LOWEST), at.tpr.high]
+            axes.plot([at.fpr] * 2, ends, color=style["color"], linewidth=1.2, marker="_", markersize=7, zorder=4)
 
 
 def _decorate(axes: Axes) -> None:
@@ -147,23 +153,24 @@ def _decorate(axes: Axes) -> None:
     axes.legend(loc="upper left", bbox_to_anchor=(-0.02, -0.11), fontsize=10, handlelength=2.6, labelspacing=0.35)
 
 
-def _is_best(attack: AttackRecord, finding: MembershipFinding) -> bool:
+def is_best(attack: AttackRecord, finding: MembershipFinding) -> bool:
+    """Whether that variant is the best attack of the finding."""
     return (attack.attack, attack.variant) == (finding.best.attack, finding.best.variant)
 
 
 def _alt(finding: MembershipFinding, promise: PrivacyResult | None) -> str:
-    found = []
+    fpr, found = finding.best.headline_fpr, []
     for attack in finding.attacks:
-        at = rate_at(attack.rates, LOW_FPR)
-        shown = shown_rate(attack, at, finding) if at else None
-        if shown is not None and shown.rate.tpr is not None:
-            half = " (on the half not used to choose it)" if shown.of_all else ""
-            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(shown.rate.tpr.value, 2)}{half}")
+        one = shown(attack, finding)
+        at = rate_at(one.rates, fpr)
+        if at is not None and at.tpr is not None:
+            half = " (on the half not used to choose it)" if one.half else ""
+            found.append(f"{attack_name(attack.attack, attack.variant)} {percent(at.tpr.value, 2)}{half}")
     text = "ROC of each attack on logarithmic axes"
     if promise is not None:
         allowed = float(tpr_bound(LOW_FPR, promise.curve_epsilon, promise.curve_delta))
         text += f", below a bound that allows {percent_at_most(allowed)} at {rate(LOW_FPR)} false positives"
-    return text + (f". At that rate the attacks find: {'; '.join(found)}." if found else ".")
+    return text + (f". At {rate(fpr)} false positives the attacks find: {'; '.join(found)}." if found else ".")
 
 
 def _caption(promise: PrivacyResult | None) -> str:
@@ -183,8 +190,9 @@ def _caption(promise: PrivacyResult | None) -> str:
                 "its client's update by another. The solid line is the bound for such a replacement."
             )
     lines += [
-        "Each curve is measured on all candidates. The heavy one is the best attack, chosen on one half of them. Bars on it "
-        "are 95 % intervals of the rates that can be resolved. Grey lines are the other attacks, which the table names.",
+        "The heavy curve is the best attack: if it was chosen from several, it was chosen on one half of the candidates and is "
+        "drawn from the other half. Bars on it are 95 % intervals of the rates that can be resolved. All other curves are "
+        "measured on all candidates; grey lines are those that the table alone names.",
         "In the hatched part fewer than ten false alarms are expected. No result there can be told from chance.",
     ]
     return "\n".join(lines)

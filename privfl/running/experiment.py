@@ -414,7 +414,6 @@ def assemble(
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     initial_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
-    training = config.training if canaries is None else canaries.training(config.training)
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm = narrow(config.algorithm, Algorithm)
     dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
@@ -427,7 +426,7 @@ def assemble(
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's
     # training data.
-    choice = choose(training, plan, module, test_x, task)
+    choice = choose(config.training, plan, module, test_x, task)
     facts = RunFacts(choice.engine, device.type, constants(module))
     name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:

@@ -13,12 +13,15 @@ any other              (N,)               scores: higher means member
 ``shadow_member``      (S, N)             1 if that shadow model was trained on that candidate
 ``population_logits``  (P, C), optional   outputs on P fresh examples, with ``population_labels`` and
                                           ``shadow_population_logits``, (S, P, C)
+``reference_logits``   (R, C), optional   outputs of one shadow model on R examples of its own, with ``reference_labels`` and
+                                          ``reference_member``, 1 if it was trained on that example
 =====================  =================  =========================================================================
 
 In a Parquet table a shadow array is a column of lists: S numbers, or S lists of C numbers, in each row. A table cannot hold the
-population.
+population or the reference.
 
-Suffixes: N candidates, P examples of the population, S shadow models, C classes.
+Suffixes: N candidates, P examples of the population, S shadow models, R examples of the
+reference, C classes.
 """
 
 from __future__ import annotations
@@ -43,7 +46,8 @@ Arrays = Mapping[str, NDArray[Any]]
 
 _SHADOWED: Final = ("shadow_logits", "shadow_confidence", "shadow_member")
 _POPULATION: Final = ("population_logits", "population_labels", "shadow_population_logits")
-_PREDICTIONS: Final = ("member", "group", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION)
+_REFERENCE: Final = ("reference_logits", "reference_labels", "reference_member")
+_PREDICTIONS: Final = ("member", "group", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION, *_REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -87,6 +91,15 @@ class Population:
 
 
 @dataclass(frozen=True)
+class Reference:
+    """Outputs of a shadow model on R examples of its own, (R, C), their classes, (R,), and its members among them, (R,)."""
+
+    logits_RC: LogitArray
+    labels_R: IntArray
+    member_R: BoolArray
+
+
+@dataclass(frozen=True)
 class Predictions:
     """Outputs of a model and of shadow models on the candidates, read from a file.
 
@@ -99,6 +112,7 @@ class Predictions:
         shadow_outputs_SNC: the outputs of S shadow models; S may be 0.
         shadow_member_SN: the candidates that each shadow model was trained on.
         population: outputs on fresh examples; None if there are none.
+        reference: outputs of a shadow model on examples of its own; None if there are none.
     """
 
     where: str
@@ -109,6 +123,7 @@ class Predictions:
     shadow_outputs_SNC: LogitArray
     shadow_member_SN: BoolArray
     population: Population | None
+    reference: Reference | None
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> Predictions:
@@ -124,7 +139,7 @@ class Predictions:
         sizes = {"N": len(member_N)}
         labels_N: IntArray | None = None
         if "confidence" in arrays:
-            _without(arrays, ("logits", "labels", "shadow_logits", *_POPULATION), "confidence", where)
+            _without(arrays, ("logits", "labels", "shadow_logits", *_POPULATION, *_REFERENCE), "confidence", where)
             outputs_NC = _outputs(arrays, "confidence", ("N",), sizes, where)[:, None]
             shadow_SNC = _shadow_outputs(arrays, "shadow_confidence", ("S", "N"), sizes, where)
             shadow_SNC = shadow_SNC[..., None] if shadow_SNC.ndim == 2 else shadow_SNC
@@ -141,7 +156,8 @@ class Predictions:
         if not len(shadow_SNC):
             shadow_SNC = np.zeros((0, *outputs_NC.shape), dtype=np.float32)
         population = _population(arrays, sizes, where) if any(name in arrays for name in _POPULATION) else None
-        return cls(where, member_N, group_N, outputs_NC, labels_N, shadow_SNC, member_SN, population)
+        reference = _reference(arrays, sizes, where) if any(name in arrays for name in _REFERENCE) else None
+        return cls(where, member_N, group_N, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -251,6 +267,17 @@ def _population(arrays: Arrays, sizes: dict[str, int], where: str) -> Population
     if "S" not in sizes and name not in arrays:
         return Population(logits_PC, labels_P, np.zeros((0, *logits_PC.shape), dtype=np.float32))
     return Population(logits_PC, labels_P, _outputs(arrays, name, ("S", "P", "C"), sizes, where))
+
+
+def _reference(arrays: Arrays, sizes: dict[str, int], where: str) -> Reference:
+    logits_RC = _outputs(arrays, "reference_logits", ("R", "C"), sizes, where)
+    labels_R = _labels(arrays, "reference_labels", "R", sizes, where)
+    member_R = _coins(_shaped(arrays, "reference_member", ("R",), sizes, where), "reference_member", where)
+    if member_R.all() or not member_R.any():
+        raise DataError(
+            f"{where}: 'reference_member' has {member_R.sum()} members among {len(member_R)} examples; both kinds are needed"
+        )
+    return Reference(logits_RC, labels_R, member_R)
 
 
 def _without(arrays: Arrays, names: tuple[str, ...], beside: str, where: str) -> None:

@@ -176,6 +176,23 @@ class RunPrice:
         able = ", ".join(one.accountant for one in self.prices if one.relation == self.plan.relation)
         raise PrivacyError(f"accountant {accountant!r} cannot price this plan; allowed here: {able}")
 
+    def as_dict(self) -> dict[str, object]:
+        """The figures of :meth:`rows` by name, as numbers and text."""
+        plan = self.plan
+        return {
+            "plan": self.experiment.config.privacy.kind,
+            "unit": plan.unit,
+            "adversaries": list(plan.adversaries),
+            "epsilon": self.epsilon,
+            "delta": plan.delta,
+            "noise_multiplier": plan.executed_noise,
+            "max_norm": plan.clip,
+            "budget": plan.budget,
+            "prices": [one.model_dump() for one in self.prices],
+            "epsilon_clients": list(self.epsilon_clients),
+            "extrapolated": None if self.extrapolated is None else self.extrapolated.model_dump(),
+        }
+
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for a table."""
         plan, spread = self.plan, evaluation.spread(self.epsilon_clients)

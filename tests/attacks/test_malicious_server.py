@@ -273,6 +273,51 @@ def test_the_ascent_raises_the_loss_by_as_much_as_it_is_told(clear: RunFolder) -
     assert 0.5 <= after - before < 0.8
 
 
+LOCAL = {"kind": "client_local", "noise_multiplier": 1.0, "delta": 1e-3, "max_update_norm": 1.0}
+SHORT: dict[str, Any] = {"rounds": 1, "training": {"local_epochs": 1, "batch_size": 16, "lr": 0.1}}
+OTHERS: dict[str, dict[str, Any]] = {
+    "control variates": {"algorithm": {"kind": "scaffold"}, "aggregator": {"kind": "secure_sum"}},
+    "an adaptive norm": {
+        "privacy": {**LOCAL, "kind": "client_central", "noise_multiplier": 0.1, "clipping": {"kind": "adaptive"}},
+        "cohort": {"kind": "poisson", "size": 3},
+    },
+    "distributed noise": {
+        "privacy": {**LOCAL, "kind": "client_distributed", "survivors": 3},
+        "aggregator": {"kind": "secure_sum"},
+    },
+    "rounds apart": {
+        "privacy": {**LOCAL, "kind": "client_dpftrl"},
+        "cohort": {"kind": "separated", "size": 1, "separation": 2},
+    },
+    "lost clients": {"aggregator": {"kind": "secure_sum", "dropout": {"masked_input": 0.3}}},
+}
+
+
+@pytest.mark.parametrize("case", OTHERS)
+def test_rounds_are_asked_for_under_any_plan_algorithm_and_aggregator(case: str, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", **{**SHORT, **OTHERS[case]})
+    ledger = (folder.path / "ledger.jsonl").read_bytes()
+    view = asked(folder)
+    assert [answer.number for answer in view.answers] == [1, 2]
+    for answer, cohort in zip(view.answers, view.cohorts, strict=True):
+        assert set(answer.participants) == set(cohort)
+        if answer.failed is None and answer.survivors:
+            sum_D, weight = answer.sums()
+            assert sum_D.shape == answer.order.model_D.shape
+            assert weight > 0
+    # Nothing of it is in the run.
+    assert (folder.path / "ledger.jsonl").read_bytes() == ledger
+    assert len(folder.rounds()) == 1
+
+
+@pytest.mark.parametrize("attack", ["reconstruction/curious_abandon", "reconstruction/imprint", CANARY])
+def test_cohorts_too_small_for_a_secure_sum_give_nothing_and_say_so(attack: str, tmp_path: Path) -> None:
+    folder = begin(tmp_path / "run", **SHORT, cohort={"kind": "poisson", "size": 1}, aggregator={"kind": "secure_sum"})
+    why = rf"^'{attack}': nothing came of the \d rounds that it asked for: a cohort of \d; secure_sum needs at least 3$"
+    with pytest.raises(ViewError, match=why):
+        run_attacks(folder, [attack])
+
+
 def test_small_cohorts_are_asked_one_after_another(tmp_path: Path) -> None:
     """Cohorts go by the run's own rule: not everybody is there in each round, and nobody is singled out twice."""
     folder = begin(tmp_path / "run", cohort={"kind": "fixed", "size": 2}, aggregator={"kind": "own_attacks.unbound_sum"})

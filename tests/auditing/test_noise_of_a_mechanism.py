@@ -103,6 +103,14 @@ def test_one_release_of_gaussian_noise_gives_the_mu_of_its_own_audit() -> None:
     assert below == pytest.approx(1 / one_run_mu(right, 100, 1000), rel=0.06)
 
 
+def test_the_least_noise_is_that_of_scores_that_tell_all_apart() -> None:
+    member = np.arange(1000) % 2 == 0
+    perfect, nothing = (audits(scores, member, NoiseFamily(1.0, gaussian)) for scores in (member * 1.0, np.arange(1000.0)))
+    assert [one.below for one in perfect] == [one.least for one in perfect] == [one.least for one in nothing]
+    assert [one.below for one in nothing] == [None, None]
+    assert perfect[1].least == pytest.approx(1 / one_run_mu(100, 100, 1000), rel=0.06)
+
+
 def test_nothing_is_refuted_by_scores_that_know_nothing() -> None:
     rng = np.random.default_rng(1)
     member = rng.random(400) < 0.5

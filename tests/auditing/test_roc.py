@@ -232,3 +232,11 @@ def test_thinned_points_lie_on_the_curve() -> None:
 def test_bad_input_is_refused(scores: list[float], member: list[bool], message: str) -> None:
     with pytest.raises(DataError, match=message):
         roc(np.array(scores), np.array(member))
+
+
+def test_of_thresholds_that_are_equally_good_the_highest_is_taken() -> None:
+    # At 3 the rates are 1/3 and 0; at 2 they are 2/3 and 2/6, whose difference rounds to something else; at 1 it is 1/3 again.
+    scores = np.array([3.0, 2.0, 1.0, 2.0, 2.0, 1.0, 1.0, 0.0, 0.0])
+    member = np.arange(9) < 3
+    assert 3 / 3 - 4 / 6 > 1 / 3, "rounding would make a difference"
+    assert best_threshold(roc(scores, member)) == 3.0

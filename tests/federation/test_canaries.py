@@ -146,10 +146,11 @@ def deltas(experiment: Experiment) -> torch.Tensor:
     return torch.stack([one.delta_D for one in results])
 
 
-def test_a_gradient_canary_moves_its_client_by_all_of_the_clipping_norm() -> None:
+@pytest.mark.parametrize("engine", ["fused", "opacus"])
+def test_a_gradient_canary_moves_its_client_by_all_of_the_clipping_norm(engine: str) -> None:
     """−lr · C / B along its direction, and nobody else; the draws of both runs are named alike for this."""
-    experiment = planted("gradient", **ONE_STEP)
-    assert experiment.engine.startswith("opacus")
+    experiment = planted("gradient", **{**ONE_STEP, "training": {**ONE_STEP["training"], "engine": engine}})
+    assert experiment.engine.startswith(engine)
     assert experiment.canaries is not None
     directions, rows = experiment.canaries.directions, np.flatnonzero(experiment.data.candidate_N)
     assert directions is not None
@@ -164,6 +165,27 @@ def test_a_gradient_canary_moves_its_client_by_all_of_the_clipping_norm() -> Non
     assert bool((moved[torch.arange(4) != client] == 0).all())
     size = experiment.data.sizes()[client]
     assert torch.allclose(moved[client], -0.5 * 0.3 / size * directions.vector(place), atol=1e-7)
+
+
+@pytest.mark.parametrize("direction", ["dirac", "random"])
+@pytest.mark.parametrize("clipping", ["flat", "per_layer"])
+def test_both_engines_plant_the_same_gradients(direction: str, clipping: str) -> None:
+    """Several steps, canaries in most batches, a budget that cuts batches, and noise that is nearly none."""
+    changes = {
+        **ONE_STEP,
+        "model": {"kind": "mlp", "hidden": [8]},
+        "canaries": {"kind": "gradient", "count": 300, "direction": direction, "scale": 3.0},
+        "privacy": {**ONE_STEP["privacy"], "noise_multiplier": 1e-3, "clipping": clipping},
+    }
+    found = []
+    for engine in ("fused", "opacus"):
+        training = {"local_steps": 4, "batch_size": 100, "lr": 0.5, "engine": engine}
+        experiment = assemble(small(**{**SMALL, **changes, "training": training}))
+        # The same noise for both.
+        experiment = replace(experiment, noise_domain="one")
+        found.append(deltas(experiment))
+    assert float(found[0].abs().max()) > 1e-3
+    assert torch.allclose(found[0], found[1], atol=1e-6)
 
 
 def test_canary_clients_upload_their_direction_or_a_zero() -> None:

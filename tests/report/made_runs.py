@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from scipy.stats import norm
 
 from privfl.auditing import clopper_pearson, one_run_epsilon
+from privfl.auditing.evaluation import FPRS, headline_fpr
 from privfl.auditing.questions.membership import AttackRecord, BestAttack, MembershipFinding, RateAt
 from privfl.config import ExperimentConfig
 from privfl.loading import load
@@ -239,6 +240,7 @@ def privacy(config: ExperimentConfig, made: Made, generator: np.random.Generator
 def leakage(made: Made) -> MembershipFinding:
     attacks = [attack(made, name, variant, made.leak * shift) for name, variant, shift in VARIANTS]
     guesses = made.nonmembers // 10
+    half = attack(made, "membership/rmia", "offline, gamma 1", made.leak * 0.2)
     return MembershipFinding(
         question="membership",
         adversary="external",
@@ -250,7 +252,11 @@ def leakage(made: Made) -> MembershipFinding:
             attack="membership/rmia",
             variant="offline, gamma 1",
             candidates=made.nonmembers,
-            rates=rates(made.leak * 0.2, made.nonmembers // 2)[:1],
+            auc=half.auc,
+            rates=rates(made.leak * 0.2, made.nonmembers // 2),
+            headline_fpr=headline_fpr(made.nonmembers // 2),
+            roc_fpr=half.roc_fpr,
+            roc_tpr=half.roc_tpr,
             epsilon_lower=made.epsilon_lower,
             epsilon_ceiling=max(made.epsilon_lower, one_run_epsilon(guesses, guesses, made.nonmembers, 1e-5)),
             level=0.95,
@@ -280,7 +286,7 @@ def attack(made: Made, name: str, variant: str, shift: float) -> AttackRecord:
 
 def rates(shift: float, n: int) -> list[RateAt]:
     found = []
-    for fpr in (1e-2, 1e-3, 1e-4):
+    for fpr in FPRS:
         if fpr * n < 10:
             found.append(RateAt(fpr=fpr, tpr=None, reason=f"not resolvable: {n} non-members, {round(10 / fpr)} needed"))
         else:

@@ -16,7 +16,7 @@ from page_reader import Reader
 from rich.console import Console
 
 from privfl.auditing import tpr_bound
-from privfl.auditing.questions.membership import MembershipFinding
+from privfl.auditing.questions.membership import MembershipFinding, RateAt
 from privfl.errors import RunFolderError
 from privfl.report import attacks_tables, roc, write_report
 from privfl.report.drawing import COLOURS
@@ -56,6 +56,12 @@ def test_ids_are_unique_and_found(html: str) -> None:
     assert used <= set(reader.ids)
 
 
+def rate_at(rates: list[RateAt], fpr: float) -> RateAt:
+    """The entry for one false-positive rate."""
+    (found,) = [one for one in rates if one.fpr == fpr]
+    return found
+
+
 def at_most(share: float) -> str:
     """In per cent, with one digit, and never below the share."""
     shown = math.ceil(share * 1000) / 10
@@ -66,7 +72,7 @@ def at_most(share: float) -> str:
 def test_page_holds_every_headline(html: str, quickstart: RunFolder) -> None:
     text, result, leakage = Reader(html).text, quickstart.result, membership(quickstart)
     assert result.privacy is not None
-    accuracy, tpr = result.evaluation.headline, leakage.best.rates[0].tpr
+    accuracy, tpr = result.evaluation.headline, rate_at(leakage.best.rates, 0.01).tpr
     assert tpr is not None
     allowed = float(tpr_bound(0.01, result.privacy.curve_epsilon, result.privacy.curve_delta))
     for figure in (
@@ -94,22 +100,21 @@ def test_bound_is_that_of_the_whole_curve(html: str, quickstart: RunFolder) -> N
 
 
 def test_one_attack_has_one_figure(html: str, quickstart: RunFolder) -> None:
-    """In the headline, the table, the figure's words and on the terminal; that of all candidates stands beside it, and why."""
+    """In the headline, the table, the figure's words and on the terminal; that of all candidates is nowhere."""
     leakage = membership(quickstart)
     best = leakage.best
-    honest = best.rates[0].tpr
-    lucky = next(one for one in leakage.attacks if (one.attack, one.variant) == (best.attack, best.variant)).rates[0].tpr
+    whole = next(one for one in leakage.attacks if (one.attack, one.variant) == (best.attack, best.variant))
+    honest, lucky = (rate_at(one.rates, 0.01).tpr for one in (best, whole))
     assert honest is not None
     assert lucky is not None
     figure, of_all = (f"{one.value * 100:.2f} %" for one in (honest, lucky))
     assert figure != of_all
+    assert best.auc.value != whole.auc.value
     text = Reader(html).text
-    (row,) = re.findall(r"\(best\).*?best on the half used to choose it(.*?)lira", text)
-    assert (
-        f"{figure} {honest.low * 100:.2f} – {honest.high * 100:.2f} % on the half not used to choose it; on all: {of_all}"
-        in row
-    )
-    assert text.count(of_all) == 1
+    (row,) = re.findall(r"rmia · offline, gamma 1 best (.*?)rmia", text)
+    assert f"{figure} {honest.low * 100:.2f} – {honest.high * 100:.2f} %" in row
+    assert row.startswith(f"{best.auc.value:.3f} {best.auc.low:.3f} – {best.auc.high:.3f}")
+    assert of_all not in text
     printed = Console(width=200, file=io.StringIO())
     printed.print(*attacks_tables(quickstart))
     (line,) = [one for one in printed.file.getvalue().splitlines() if "best" in one]  # type: ignore[attr-defined]
@@ -122,7 +127,12 @@ def test_the_page_begins_with_a_verdict(html: str, odd: str) -> None:
         "The best attack on the final model finds no more members than guessing; measured leakage: 0.21 of the promised "
         "ε = 7.99." in Reader(html).text
     )
-    assert "cannot be told from guessing" in Reader(odd).text
+    assert "finds no more members than guessing" in Reader(odd).text
+
+
+def test_a_verdict_about_too_few_candidates_says_so(tmp_path: Path) -> None:
+    run = RunRecords.read(make(tmp_path / "run", Made(nonmembers=150)))
+    assert "cannot be told from guessing, since there are too few non-members" in " ".join(verdict(run))
 
 
 def test_a_verdict_names_the_adversary_that_found_the_most(tmp_path: Path) -> None:
@@ -136,7 +146,7 @@ def test_a_verdict_names_the_adversary_that_found_the_most(tmp_path: Path) -> No
     )
     accuracy = f"{run.result.evaluation.headline.value * 100:.1f} %"
     assert first == f"The test accuracy is {accuracy}, and ε = 7.99 is promised for each example."
-    tpr = best.rates[0].tpr
+    tpr = rate_at(best.rates, 0.01).tpr
     assert tpr is not None
     assert second == (
         f"The best attack by the server finds {tpr.value * 100:.1f} % of the members if it falsely accuses 1 % of the others; "
@@ -254,7 +264,8 @@ def test_trouble_is_said_first(odd: str) -> None:
     assert "The run ended early, after 14 rounds of 20: round 15 would bring client 17" in body
     assert "measured ε of at least 9.10 contradicts the promised 7.99" in body
     assert "More was found than the promised ε allows, by lira · online." in body
-    assert "not resolvable 300 non-members, 1000 needed" in body
+    assert "TPR at 5 % FPR" in body, "the 300 non-members of a half resolve 10 % and 5 %"
+    assert "A rate of 1 % needs 1,000 non-members; here are " in body
 
 
 def test_skipped_rounds_and_many_clients(odd: str) -> None:

@@ -59,6 +59,9 @@ class AttackRecord(Frozen):
 class BestAttack(Frozen):
     """The attack that was best on one half of the candidates, measured on the other half.
 
+    All figures are from the candidates that did not choose it, ``candidates`` in number: the only figures that stand for the
+    best attack, since those of its :class:`AttackRecord` include the candidates on which it was lucky. ``headline_fpr`` is the
+    false-positive rate that stands for all: 1 % if these candidates resolve it, or else the lowest that they do.
     ``epsilon_lower`` is a lower bound on ε at confidence ``level`` (one-run audit, Steinke 2023). ``epsilon_ceiling`` is the
     bound if every guess had been right; no larger ε could have been refuted (about ln(r/3) for r guesses).
     """
@@ -66,7 +69,11 @@ class BestAttack(Frozen):
     attack: str
     variant: str
     candidates: int
+    auc: Interval
     rates: list[RateAt]
+    headline_fpr: float
+    roc_fpr: Curve
+    roc_tpr: Curve
     epsilon_lower: float
     epsilon_ceiling: float
     level: float
@@ -180,7 +187,11 @@ class Membership(Question):
                 attack=best.attack,
                 variant=best.variant,
                 candidates=best.measured_on,
-                rates=[_rate(best.operating_point, best.members)],
+                auc=_interval(best.auc, best.measured_on),
+                rates=[_rate(point, best.members) for point in best.operating_points],
+                headline_fpr=best.headline_fpr,
+                roc_fpr=best.curve["fpr"],
+                roc_tpr=best.curve["tpr"],
                 epsilon_lower=best.epsilon.value,
                 epsilon_ceiling=best.epsilon.ceiling,
                 level=best.epsilon.level,

@@ -17,7 +17,8 @@ class NoiseRecord(Frozen):
     """The noise multiplier is below ``below`` at confidence ``level``, if the run did all else as it says.
 
     ``below`` is None if no noise multiplier of up to 8 times the promised one is refuted. ``method``: ``clopper_pearson``, for
-    which the ``candidates`` that were counted are independent trials, or ``one_run``, which does not need that.
+    which the ``candidates`` that were counted are independent trials, or ``one_run``, which does not need that. ``least`` is
+    the least noise multiplier that could have been refuted, had every guess been right; None if none could.
     """
 
     attack: str
@@ -25,6 +26,7 @@ class NoiseRecord(Frozen):
     rounds: list[int]
     method: str
     below: float | None
+    least: float | None
     level: float
     candidates: int
 
@@ -95,6 +97,7 @@ class Noise(Question):
                     rounds=rounds,
                     method=method,
                     below=one.below,
+                    least=one.least,
                     level=level,
                     candidates=one.candidates,
                 )

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import ClassVar
 
 import numpy as np
-from sklearn.datasets import load_digits
 
 from privfl.data.datasets import About, Dataset
 from privfl.data.datasets._arrays import fixed_test, verify_table
@@ -33,6 +32,9 @@ class Digits(Dataset):
         Raises:
             DataError: this version of scikit-learn contains other values.
         """
+        # It takes most of a second to import, and the commands that read no data have to be quick.
+        from sklearn.datasets import load_digits
+
         digits = load_digits()
         try:
             verify_table("scikit-learn's digits", np.column_stack((digits.data, digits.target)), _SHA256)

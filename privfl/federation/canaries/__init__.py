@@ -56,9 +56,6 @@ class Canaries(CanariesConfig, ABC):
     whole_clients: ClassVar[bool] = False
     """Whether a canary is a client, and not an example."""
 
-    engine: ClassVar[str | None] = None
-    """The only engine that takes such canaries; None: any."""
-
     def planted(self, site: Site) -> FederatedData:
         """The data with the canaries in them, and their coins tossed.
 

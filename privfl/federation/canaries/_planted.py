@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import nn
 
-from privfl.config import ExperimentConfig, TrainingConfig
+from privfl.config import ExperimentConfig
 from privfl.data.federated import FederatedData
 from privfl.errors import ConfigError
 from privfl.federation.algorithms import Algorithm
@@ -33,10 +33,6 @@ class Planted:
 
     item: Canaries
     directions: Directions | None
-
-    def training(self, config: TrainingConfig) -> TrainingConfig:
-        """The settings of training, with the only engine that takes such canaries."""
-        return config.model_copy(update={"engine": self.item.engine or config.engine})
 
     def gradients(self, data: FederatedData, plan: Plan) -> PlantedGradients | None:
         """The gradients in the place of those of the canaries; None if canaries are no gradients."""

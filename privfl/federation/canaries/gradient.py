@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 from privfl.config import ExperimentConfig
 from privfl.federation.canaries._directed import DirectedCanaries
 from privfl.tables import contradiction
@@ -14,13 +12,11 @@ class Gradient(DirectedCanaries):
 
     It is the strongest canary that example-level privacy allows: in each batch that has it, it moves the sum by all of the
     clipping norm. ``direction``: an axis of its own for each (``dirac``), or ``random``. ``scale``: the length before the
-    clip, in clipping norms; a clip that is not applied shows by it. The engine is Opacus.
+    clip, in clipping norms; a clip that is not applied shows by it.
     """
 
-    engine: ClassVar[str | None] = "opacus"
-
     def check(self, config: ExperimentConfig) -> None:
-        """See :class:`privfl.config.CanariesConfig`: gradients are clipped one by one, and Opacus does it.
+        """See :class:`privfl.config.CanariesConfig`: gradients are clipped one by one, by an engine that plants them.
 
         Raises:
             PydanticCustomError: they are not.
@@ -33,9 +29,9 @@ class Gradient(DirectedCanaries):
                 f"stands in the place of gradients that privacy.kind = 'example' clips, and privacy.kind is "
                 f"{config.privacy.kind!r}; set canaries.kind = {allowed}",
             )
-        if config.training.engine not in ("auto", "opacus"):
+        if config.training.engine not in ("auto", "fused", "opacus"):
             raise contradiction(
                 "training.engine",
                 config.training.engine,
-                "takes no canaries.kind = 'gradient'; set 'auto' or 'opacus', or canaries.kind = 'mislabelled'",
+                "may not plant canaries.kind = 'gradient'; set 'auto', 'fused' or 'opacus', or canaries.kind = 'mislabelled'",
             )

@@ -83,7 +83,7 @@ class LocalTask:
             noise would differ by nothing but the data.
         work: the terms beyond the settings.
         lr_scale: the round's factor of the learning rate.
-        planted: gradients in the place of those of some of its examples, for an audit; only DP-SGD by Opacus takes them.
+        planted: gradients in the place of those of some of its examples, for an audit of DP-SGD.
     """
 
     client: int

@@ -19,8 +19,9 @@ from privfl.learning.training._conversion import CohortModel
 from privfl.learning.training._guards import STEPS, moved, require_apart, require_own_loss, wave
 from privfl.learning.training._passes import Clipping, clip_factors, run_pass
 from privfl.learning.training._pieces import Piece
+from privfl.learning.training._planted import planted_records
 from privfl.learning.training._precision import float32_products
-from privfl.learning.training._rules import Runs, Sums
+from privfl.learning.training._rules import Record, Runs, Sums
 from privfl.learning.training._rules.products import without
 from privfl.learning.training._work import CohortWork
 from privfl.vectors import Layout
@@ -132,7 +133,8 @@ class Pieces:
     ) -> None:
         self.precision: Literal["high", "highest"] = "high" if config.precision == "tf32" else "highest"
         self.model, self.clipping = model, clipping
-        self.seeds = [task.seed for task in tasks]
+        self.seeds, self._tasks, self._layout = [task.seed for task in tasks], tasks, (state.layout.names, state.numels)
+        self._plants = any(task.planted is not None for task in tasks)
         self.x, self.y, self.rows = _pooled(tasks)
         self.weights, self.sums = state.named(state.weights_KD), state.named(state.sums_KD)
         self.device = state.weights_KD.device
@@ -162,6 +164,8 @@ class Pieces:
         with float32_products(self.precision):
             losses_N, tape = run_pass(self.model, weights, runs, x, y, share_N, self._layers[clients])
         with torch.no_grad():
+            if self._plants:
+                tape = self._planted(piece, runs, batches, tape)
             factors: Sequence[Tensor | float] = [1.0 if straight is None else -straight] * len(tape)
             if self.clipping is not None:
                 exact_LN, clipped_N, finite_N = clip_factors(tape, self.clipping)
@@ -179,6 +183,21 @@ class Pieces:
             self.losses_K[clients].add_(runs.sums((losses_N if share_N is None else losses_N * share_N).double()))
             for record, of_record in zip(tape, factors, strict=True):
                 record.add(of_record, sums if straight is None else weights)
+
+    def _planted(self, piece: Piece, runs: Runs, batches: Sequence[Tensor], tape: list[Record]) -> list[Record]:
+        """The tape with planted gradients in the place of those that their examples have in the model."""
+        found = list[tuple[int, int, Tensor]]()
+        for place, ((start, stop), (begin, _)) in enumerate(zip(piece.spans, runs.spans, strict=True)):
+            task, batch = self._tasks[piece.first + place], batches[piece.first + place][start:stop]
+            if task.planted is not None:
+                found += [(begin + at, place, gradient_D) for at, gradient_D in task.planted.among(task.rows_n[batch])]
+        if not found:
+            return tape
+        planted_N = torch.zeros(runs.examples, dtype=torch.bool, device=self.device)
+        planted_N[torch.tensor([at for at, _, _ in found], device=self.device)] = True
+        for record in tape:
+            record.drop(planted_N)
+        return [*tape, *planted_records(found, runs.examples, *self._layout, self.device)]
 
     def require_apart(self, model: nn.Module, piece: Piece, batches: Sequence[Tensor]) -> None:
         """Raise if, in the same pass that trains, a real example has a part in another's gradient.

@@ -9,8 +9,10 @@ from rich.table import Table
 
 from privfl.adversaries import Adversary
 from privfl.auditing import clopper_pearson
+from privfl.auditing.evaluation import FPRS, LOW_FPR
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
+from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
@@ -37,8 +39,6 @@ from privfl.report.wording import (
     rounds_read,
     scientific,
 )
-
-LOW_FPR: Final = roc.LOW_FPR
 
 
 class Membership(Block):
@@ -79,7 +79,8 @@ class Membership(Block):
         if tpr is None:
             said = "cannot be told from guessing, since there are too few non-members"
         elif leaks:
-            said = f"finds {percent(tpr.value)} of the members if it falsely accuses {rate(LOW_FPR)} of the others"
+            fpr = rate(finding.best.headline_fpr)
+            said = f"finds {percent(tpr.value)} of the members if it falsely accuses {fpr} of the others"
         else:
             said = "finds no more members than guessing"
         shown = epsilon(refuted) if refuted > 0 else "0"
@@ -95,7 +96,9 @@ class Membership(Block):
             "finding": finding,
             "roc": drawing,
             "attacks": _rows(finding),
-            "rates": [rate(at.fpr) for at in finding.attacks[0].rates],
+            "rates": [rate(fpr) for fpr in roc.resolved(finding)],
+            "resolution": _resolution(finding),
+            "half": count(finding.best.candidates) if len(finding.attacks) > 1 else "",
             "title": "" if finding.adversary == "external" else f"By the {adversary_name(finding.adversary)}",
             "has": _has(finding),
             "prose": _prose(finding),
@@ -107,11 +110,11 @@ class Membership(Block):
         finding = _narrow(finding)
         names = listing(sorted({attack_name(attack.attack, "") for attack in finding.attacks}))
         text = f"Membership, by {names} ({plural(len(finding.attacks), 'variant')})."
-        found, name = _best_rate(finding), attack_name(finding.best.attack, finding.best.variant)
-        if found is None or found.tpr is None:
-            return f"{text} The best, {name}, could not be resolved at {rate(LOW_FPR)} false positives."
-        share = f"{percent(found.tpr.value, 2)} ({percent_range(found.tpr, 2)})"
-        return f"{text} The best, {name}, finds {share} of the members at {rate(LOW_FPR)} false positives."
+        tpr, name = _tpr(finding), attack_name(finding.best.attack, finding.best.variant)
+        if tpr is None:
+            return f"{text} There are too few non-members to tell how many members the best, {name}, finds."
+        share, fpr = f"{percent(tpr.value, 2)} ({percent_range(tpr, 2)})", rate(finding.best.headline_fpr)
+        return f"{text} The best, {name}, finds {share} of the members at {fpr} false positives."
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """See :class:`privfl.report.blocks.Block`: the best attack's TPR, and the ε that it refutes."""
@@ -121,8 +124,10 @@ class Membership(Block):
         measured: Cell = ("not measured", "")
         if finding is not None:
             finding = _narrow(finding)
-            tpr = _tpr(finding)
+            tpr, other = _tpr(finding, LOW_FPR), _tpr(finding)
             found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
+            if tpr is None and other is not None:
+                found = ("not resolvable", f"{percent(other.value, 2)} at {rate(finding.best.headline_fpr)} FPR")
             terms = f"{level(finding.best.level)} confidence; {epsilon(finding.best.epsilon_ceiling)} at most"
             measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", terms)
         return [
@@ -135,7 +140,7 @@ class Membership(Block):
         found = {}
         for tag, run in runs:
             finding = run.finding(self.kind, adversary)
-            tpr = None if finding is None else _tpr(_narrow(finding))
+            tpr = None if finding is None else _tpr(_narrow(finding), LOW_FPR)
             if tpr is not None:
                 found[tag] = tpr
         return [_against_accuracy(runs, found, adversary)] if found else []
@@ -146,18 +151,18 @@ class Membership(Block):
         rounds = finding.rounds_by_attack().get(finding.best.attack, ())
         name = adversary_name(finding.adversary)
         title = f"{finding.question}, by the {name}, from {rounds_read(rounds)}{_further_rounds(finding)}"
-        table = Table(
-            "attack", "AUC", "", "TPR at 1 % FPR", "", title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False
-        )
+        fpr = finding.best.headline_fpr
+        headings = ("attack", "AUC", "", f"TPR at {rate(fpr)} FPR", "")
+        table = Table(*headings, title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
         for attack in finding.attacks:
-            at = roc.rate_at(attack.rates, LOW_FPR)
-            found = roc.shown_rate(attack, at, finding) if at else None
-            tpr = found.rate.tpr if found else None
-            half = " (best; on the half not used to choose it)" if found and found.of_all else ""
+            found = roc.shown(attack, finding)
+            at = roc.rate_at(found.rates, fpr)
+            tpr = at.tpr if at else None
+            half = " (best; on the half not used to choose it)" if found.half else ""
             table.add_row(
                 attack_name(attack.attack, attack.variant),
-                f"{attack.auc.value:.3f}",
-                f"{attack.auc.low:.3f} – {attack.auc.high:.3f}",
+                f"{found.auc.value:.3f}",
+                f"{found.auc.low:.3f} – {found.auc.high:.3f}",
                 "not resolvable" if tpr is None else percent(tpr.value, 2),
                 ("" if tpr is None else percent_range(tpr, 2)) + half,
             )
@@ -169,64 +174,67 @@ def _narrow(finding: Finding) -> MembershipFinding:
     return finding
 
 
-def _best_rate(finding: MembershipFinding) -> RateAt | None:
-    return roc.rate_at(finding.best.rates, LOW_FPR)
-
-
-def _tpr(finding: MembershipFinding) -> Interval | None:
-    found = _best_rate(finding)
-    return found.tpr if found else None
+def _tpr(finding: MembershipFinding, fpr: float | None = None) -> Interval | None:
+    """Return the best attack's TPR at a false positive rate, by default that of the headline; None if it is not resolved."""
+    at = roc.rate_at(finding.best.rates, finding.best.headline_fpr if fpr is None else fpr)
+    return at.tpr if at else None
 
 
 # --- headlines --------------------------------------------------------------------------------------------------------
 
 
-def attack_label(adversary: Adversary = "external") -> str:
+def attack_label(adversary: Adversary = "external", fpr: float = LOW_FPR) -> str:
     """Return the label of the best attack's headline."""
     by = "" if adversary == "external" else f" by the {adversary_name(adversary)}"
-    return f"Best attack{by}: TPR at 1{NNBSP}%{NBSP}FPR"
+    return f"Best attack{by}: TPR at {rate(fpr).replace(' ', NNBSP)}{NBSP}FPR"
 
 
 def _attack(finding: MembershipFinding) -> Headline:
-    label, best = attack_label(finding.adversary), finding.best
-    name = attack_name(best.attack, best.variant)
+    best, fpr = finding.best, finding.best.headline_fpr
+    label, name = attack_label(finding.adversary, fpr), attack_name(best.attack, best.variant)
     origin = (
         f"The attack is {name}, chosen on one half of the candidates and measured on the other, "
         f"{count(best.candidates)} examples."
         if len(finding.attacks) > 1
         else f"The attack is {name}, measured on {count(best.candidates)} examples."
     )
-    found = _best_rate(finding)
-    if found is None or found.tpr is None:
-        reason = (found.reason if found else None) or "that rate was not measured"
+    tpr = _tpr(finding)
+    if tpr is None:
+        at = roc.rate_at(best.rates, fpr)
+        reason = (at.reason if at else None) or "that rate was not measured"
         return Headline(
             label, "not resolvable", reason.removeprefix("not resolvable: "), f"{origin} There are too few non-members to tell."
         )
-    if _leaks(finding, found.tpr):
+    nonmembers = best.candidates - tpr.n
+    if _leaks(finding, tpr):
         verdict = "The interval lies above that by more than the threshold's own error: the model leaks who was a member."
         if finding.adversary != "external":
             verdict = verdict.replace("the model leaks", "the rounds leak")
-    elif found.tpr.low > LOW_FPR:
+    elif tpr.low > fpr:
         verdict = "The interval lies above that, but the threshold itself may be off by as much: no leak is shown."
-    elif found.tpr.high < LOW_FPR:
+    elif tpr.high < fpr:
         verdict = "This attack does worse than guessing."
     else:
         verdict = "The interval contains that figure: no leak is shown."
     sentence = (
-        f"The share of members that it finds if it falsely accuses 1 non-member in 100; guessing finds 1{NNBSP}%. {verdict} "
-        f"{origin}"
+        f"The share of members that it finds if it falsely accuses 1 non-member in {round(1 / fpr)}; guessing finds "
+        f"{rate(fpr)}. {verdict} {origin}"
     )
-    return Headline(label, percent(found.tpr.value, 2), interval_and_level(found.tpr, 2), sentence)
+    if fpr > LOW_FPR:
+        sentence += (
+            f" A rate of {rate(LOW_FPR)} needs {count(round(RESOLVABLE / LOW_FPR))} non-members; here are {count(nonmembers)}."
+        )
+    return Headline(label, percent(tpr.value, 2), interval_and_level(tpr, 2), sentence)
 
 
 def _leaks(finding: MembershipFinding, tpr: Interval) -> bool:
-    """Say whether the best attack's TPR is above all that a threshold set for 1 % could find by guessing."""
-    return tpr.low > _highest_fpr(finding.best.candidates - tpr.n)
+    """Say whether the best attack's TPR is above all that a threshold set for the headline's rate could find by guessing."""
+    return tpr.low > _highest_fpr(finding.best.candidates - tpr.n, finding.best.headline_fpr)
 
 
-def _highest_fpr(nonmembers: int) -> float:
-    """Return the upper confidence limit of the FPR at a threshold set for 1 % on that many non-members."""
-    return float(clopper_pearson(int(LOW_FPR * nonmembers), nonmembers)[1])
+def _highest_fpr(nonmembers: int, fpr: float) -> float:
+    """Return the upper confidence limit of the FPR at a threshold set for ``fpr`` on that many non-members."""
+    return float(clopper_pearson(int(fpr * nonmembers), nonmembers)[1])
 
 
 def _measured(finding: MembershipFinding, promise: PrivacyResult | None) -> Headline:
@@ -290,35 +298,38 @@ def _prose(finding: MembershipFinding) -> str:
     )
 
 
+def _resolution(finding: MembershipFinding) -> str:
+    """Say which false positive rates are shown, and why no others."""
+    resolved = roc.resolved(finding)
+    sentence = (
+        f"The rates shown are those, among {listing([rate(fpr) for fpr in FPRS])}, at which {count(finding.nonmembers)} "
+        f"non-members give at least {RESOLVABLE} false alarms on average"
+    )
+    missing = [fpr for fpr in FPRS if fpr not in resolved]
+    return f"{sentence}; {rate(missing[0])} needs {count(round(RESOLVABLE / missing[0]))}." if missing else f"{sentence}: all."
+
+
 def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
     """Return a row for each variant; most of its cells are pairs of a value and its interval."""
-    best = (finding.best.attack, finding.best.variant)
-    return [
-        {
-            "name": attack_name(attack.attack, attack.variant),
-            "best": (attack.attack, attack.variant) == best,
-            "beyond": bool(attack.exceeds_bound),
-            "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
-            "auc": (f"{attack.auc.value:.3f}", f"{attack.auc.low:.3f} – {attack.auc.high:.3f}"),
-            "balanced": (percent(attack.balanced_accuracy), ""),
-            "rates": [_cell(roc.shown_rate(attack, at, finding)) for at in attack.rates],
-        }
-        for attack in sorted(finding.attacks, key=lambda attack: attack.attack)
-    ]
+    rows, fprs = [], roc.resolved(finding)
+    for attack in sorted(finding.attacks, key=lambda attack: attack.attack):
+        found = roc.shown(attack, finding)
+        rows.append(
+            {
+                "name": attack_name(attack.attack, attack.variant),
+                "best": found.best,
+                "beyond": bool(attack.exceeds_bound),
+                "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
+                "auc": (f"{found.auc.value:.3f}", f"{found.auc.low:.3f} – {found.auc.high:.3f}"),
+                "balanced": (percent(attack.balanced_accuracy), ""),
+                "rates": [_share(roc.rate_at(found.rates, fpr)) for fpr in fprs],
+            }
+        )
+    return rows
 
 
-def _cell(found: roc.ShownRate) -> Cell:
-    value, under = _share(found.rate)
-    if found.of_all is None:
-        return value, under
-    everybody, interval = _share(found.of_all)
-    # Several short lines, since one long line would make the table wider than the page.
-    lines = (under, "on the half not used", "to choose it;", f"on all: {everybody}", interval)
-    return value, "\n".join(line for line in lines if line)
-
-
-def _share(at: RateAt) -> Cell:
-    return ("not resolvable", "") if at.tpr is None else (percent(at.tpr.value, 2), percent_range(at.tpr, 2))
+def _share(at: RateAt | None) -> Cell:
+    return ("not resolvable", "") if at is None or at.tpr is None else (percent(at.tpr.value, 2), percent_range(at.tpr, 2))
 
 
 _TEMPLATE: Final = """\
@@ -352,16 +363,16 @@ trained in the same way{% endif %}, and says which examples were members.</p>
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best{% if attacks | length > 1 %} on the half used to choose it{% endif %}</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
 {% endfor %}
 </tbody>
 </table>
-<p class="note">Rates are measured on all candidates, with 95 % intervals.{% if attacks | length > 1 %} The best attack is an exception: it was
-chosen on one half of the candidates, and its rate in the headline is measured on the other.{% endif %} The balanced accuracy is measured on
-one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
+<p class="note">{% if half %}The best attack was chosen on one half of the candidates. Its row, its curve and its headline are measured on the
+other half, {{ half }} candidates; all other rows are measured on all candidates. {% endif %}Intervals are at 95 %. {{ resolution }}
+The balanced accuracy is measured on one half, at the best threshold of the other, and has no interval. Guessing gives an AUC of 0.5, a balanced accuracy of 50 %, and a TPR
 equal to the FPR.</p>
 </div>
 """  # noqa: E501

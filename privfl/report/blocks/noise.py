@@ -15,7 +15,7 @@ from privfl.report.blocks import _rows as parts
 from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, level, listing
 
-_HEADINGS: Final = ("method", "the noise multiplier is below")
+_HEADINGS: Final = ("method", "the noise multiplier is below", "at best")
 _METHODS: Final = {"clopper_pearson": "Clopper–Pearson", "one_run": "f-DP, one run"}
 
 
@@ -61,8 +61,9 @@ class Noise(Block):
             f"{count(finding.canaries)} canaries were planted, of which {count(finding.members)} were trained on. {promised}"
         )
         note = (
-            "Bounds on the noise of this mechanism, all of them together with 95 % confidence; no bounds on ε. Clopper–Pearson "
-            "counts canaries as independent trials."
+            "Bounds on the noise of this mechanism, all of them together with 95 % confidence; no bounds on ε. The last column "
+            "is the bound had every guess been right: no smaller noise could have been refuted. Clopper–Pearson counts "
+            "canaries as independent trials."
         )
         return parts.section(f"Noise, by the {parts.who(finding.adversary)}", prose, _HEADINGS, _rows(finding), note)
 
@@ -100,6 +101,11 @@ def _below(one: NoiseRecord) -> str:
     return "nothing refuted" if one.below is None else f"below {one.below:.3g}"
 
 
+def _best(one: NoiseRecord) -> Cell:
+    """The least noise multiplier that the audit could have refuted."""
+    return ("no bound" if one.least is None else f"below {one.least:.3g}", "")
+
+
 def _least(finding: NoiseFinding) -> Cell:
     """The least noise multiplier that is refuted, and on which terms."""
     refuted = [one for one in finding.audits if one.below is not None]
@@ -113,7 +119,11 @@ def _rows(finding: NoiseFinding) -> parts.Rows:
     return [
         (
             attack_name(one.attack, one.variant),
-            [(_METHODS[one.method], f"{count(one.candidates)} canaries"), (_below(one), f"{level(one.level)} confidence")],
+            [
+                (_METHODS[one.method], f"{count(one.candidates)} canaries"),
+                (_below(one), f"{level(one.level)} confidence"),
+                _best(one),
+            ],
         )
         for one in finding.audits
     ]

@@ -10,12 +10,13 @@ import numpy as np
 from scipy import stats
 
 from privfl.adversaries import ADVERSARIES, Adversary
+from privfl.auditing.evaluation import LOW_FPR
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Figure
 from privfl.records import Interval
 from privfl.report.comparison import differing
-from privfl.report.roc import LOW_FPR, rate_at
+from privfl.report.roc import rate_at
 from privfl.report.run_records import RunRecords
 from privfl.report.wording import NBSP
 
@@ -66,7 +67,7 @@ class Leakage:
     Args:
         tpr: the best attack's TPR at an FPR of 1 %, chosen on one half of the candidates and measured on the other; None if the
             sample does not resolve it in every run.
-        auc: the best attack's AUC on all candidates.
+        auc: the best attack's AUC on that other half.
         epsilon: the lower bound on ε.
         best: the best attacks by name, the most frequent first.
     """
@@ -266,7 +267,7 @@ def _leakage(runs: Sequence[RunRecords], adversary: Adversary) -> Leakage | None
     rates = [rate_at(one.best.rates, LOW_FPR) for one in known]
     tprs = [at.tpr for at in rates if at is not None and at.tpr is not None]
     names = [f"{one.best.attack}: {one.best.variant}" for one in known]
-    areas = [next(a.auc for a in one.attacks if (a.attack, a.variant) == (one.best.attack, one.best.variant)) for one in known]
+    areas = [one.best.auc for one in known]
     return Leakage(
         tpr=over_seeds([one.value for one in tprs], tprs[0], share=True) if len(tprs) == len(runs) else None,
         auc=over_seeds([one.value for one in areas], areas[0], share=True),

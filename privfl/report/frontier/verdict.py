@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from privfl.adversaries import Adversary
+from privfl.auditing.evaluation import LOW_FPR
 from privfl.report.frontier.points import Frontier, Point
-from privfl.report.roc import LOW_FPR
 from privfl.report.wording import NBSP, listing, measured, percent, rate
 
 

@@ -55,7 +55,8 @@ def test_planted_mislabelled_examples_are_found_out(name: str) -> None:
     evidence, member_N = overfitted()
     planted = digits().mislabelled_N
     for variant, scores_N in build(name).score(evidence).items():
-        assert auc(scores_N[planted], member_N[planted]).value > 0.9, variant
+        # The entropy does not look at labels, right or wrong.
+        assert variant == "entropy" or auc(scores_N[planted], member_N[planted]).value > 0.9, variant
 
 
 @EVERY

@@ -13,7 +13,7 @@ from pool_of_models import overfitted, random_evidence
 from scipy import special, stats
 
 from attacks.membership import Evidence, FloatArray, MembershipAttack
-from attacks.membership.loss import modified_entropy
+from attacks.membership._entropies import modified_entropy
 from privfl.auditing import auc, operating_point, roc
 from privfl.errors import ConfigError
 from privfl.learning.tasks.regression import Regression
