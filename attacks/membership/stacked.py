@@ -10,9 +10,9 @@ from scipy import stats
 from sklearn.linear_model import LogisticRegression
 
 from attacks.membership import BoolArray, Evidence, FloatArray
+from attacks.membership._joint import joint_ratio
 from attacks.membership._scores import base1, base3, bavaria_t
 from attacks.membership._sides import Side, Sides, TwoSidedAttack, settled_order, surprise
-from attacks.membership.joint import Joint
 
 
 class Stacked(TwoSidedAttack):
@@ -75,6 +75,6 @@ def _features(sides: Sides, taken_SN: BoolArray) -> FloatArray:
         base1(sides, taken_SN | ~taken_SN.any(axis=0)),
         base3(sides),
         bavaria_t(sides),
-        Joint(kind="membership/joint").ratio(sides),
+        joint_ratio(sides),
     )
     return np.stack([stats.norm.ppf((stats.rankdata(one) - 0.5) / len(one)) for one in scores], axis=1)
