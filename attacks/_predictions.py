@@ -36,12 +36,19 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         shadows = 0
     else:
         claims, shadows = _claims(given, names), len(given.shadow_member_SN)
-    all_N = np.ones(len(given.member_N), dtype=bool)
+    subjects, member_N, group_N = given.subjects, given.member_N, given.group_N
+    if subjects is not None:
+        member_N, group_N = subjects.member_J, subjects.group_J
+        claims = {
+            name: MembershipClaim({variant: subjects.means(score_N) for variant, score_N in claim.scores.items()})
+            for name, claim in claims.items()
+        }
+    all_N = np.ones(len(member_N), dtype=bool)
     nothing = np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)
     truth = Truth(
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
-        member_N=given.member_N,
+        member_N=member_N,
         halves_generator=(Seed(seed) / "halves").numpy,
         examples=lambda: nothing,
         population=lambda: nothing,
@@ -53,8 +60,9 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         raise DataError(f"{given.where}: {str(error).partition('; raise')[0]}; give more candidates of both kinds") from None
     made = {name: AttackClaim(claim.checked(name, len(all_N))) for name, claim in claims.items()}
     found = question.evaluate(Claims("external", shadows, made), truth, None)
-    groups = [] if given.group_N is None else question.by_group(made, truth, given.group_N)
-    return OutsideFinding(**dict(found), source=given.where, groups=groups)
+    groups = [] if group_N is None else question.by_group(made, truth, group_N)
+    records = None if subjects is None else len(given.member_N)
+    return OutsideFinding(**dict(found), source=given.where, groups=groups, records=records)
 
 
 def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipClaim]:

@@ -111,10 +111,14 @@ class GroupRecord(Frozen):
 
 
 class OutsideFinding(MembershipFinding):
-    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores."""
+    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores.
+
+    If candidates are subjects, each has the mean score of its records, and ``records`` is the number of all records.
+    """
 
     source: str
     groups: list[GroupRecord]
+    records: int | None = None
 
 
 class Membership(Question):
