@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from attacks.membership import Evidence, MembershipAttack
+from privfl.auditing.blind import MOST, blind_auc
 from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.membership import Membership, MembershipClaim, OutsideFinding
 from privfl.errors import ConfigError, DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.tasks.multilabel import Multilabel
+from privfl.records import Interval
 from privfl.running.predictions import Population, Predictions, Scores
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
@@ -36,15 +38,23 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         shadows = 0
     else:
         claims, shadows = _claims(given, names), len(given.shadow_member_SN)
-    subjects, member_N, group_N = given.subjects, given.member_N, given.group_N
+    subjects, member_N, inputs_N, labels_N, group_N = (
+        given.subjects,
+        given.member_N,
+        given.inputs_N,
+        given.labels_N,
+        given.group_N,
+    )
     if subjects is not None:
-        member_N, group_N = subjects.member_J, subjects.group_J
+        # A blind classifier would know a subject by its other records.
+        member_N, inputs_N, labels_N, group_N = subjects.member_J, None, None, subjects.group_J
         claims = {
             name: MembershipClaim({variant: subjects.means(score_N) for variant, score_N in claim.scores.items()})
             for name, claim in claims.items()
         }
     all_N = np.ones(len(member_N), dtype=bool)
     nothing = np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)
+    named = {"class": None if labels_N is None else labels_N.astype(np.str_), "group": group_N}
     truth = Truth(
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
@@ -52,6 +62,7 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         halves_generator=(Seed(seed) / "halves").numpy,
         examples=lambda: nothing,
         population=lambda: nothing,
+        groups=lambda: {by: group_N for by, group_N in named.items() if group_N is not None},
     )
     question = Membership()
     try:
@@ -60,9 +71,14 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         raise DataError(f"{given.where}: {str(error).partition('; raise')[0]}; give more candidates of both kinds") from None
     made = {name: AttackClaim(claim.checked(name, len(all_N))) for name, claim in claims.items()}
     found = question.evaluate(Claims("external", shadows, made), truth, None)
-    groups = [] if group_N is None else question.by_group(made, truth, group_N)
+    area = blind_auc(inputs_N, labels_N, member_N)
+    blind = (
+        None
+        if area is None
+        else Interval(value=area.value, low=area.low, high=area.high, n=min(len(all_N), MOST), level=area.level)
+    )
     records = None if subjects is None else len(given.member_N)
-    return OutsideFinding(**dict(found), source=given.where, groups=groups, records=records)
+    return OutsideFinding(**dict(found), source=given.where, blind=blind, records=records)
 
 
 def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipClaim]:

@@ -4,9 +4,10 @@ A file is an ``.npz`` archive, or a Parquet table with a row for each candidate.
 
 =====================  =================  =========================================================================
 ``member``             (N,)               1 for a candidate that was trained on, 0 for another
-``group``              (N,), optional     numbers or words; the AUC is also given for each group
+``group``              (N,), optional     numbers or words; the figures are also given for each group
 ``subject``            (N,), optional     numbers or words: whose record it is. All of a subject's records are members, or none.
                                           Subjects are then judged, by the mean of their records' scores
+``inputs``             (N, ...), optional the candidates' inputs, for the blind classifier alone; no attack sees them
 any other              (N,)               scores: higher means member
 ``logits``             (N, C)             predictions: the model's outputs before the softmax, with ``labels``
 ``labels``             (N,)               the class of each candidate, from 0
@@ -32,7 +33,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +50,18 @@ Arrays = Mapping[str, NDArray[Any]]
 _SHADOWED: Final = ("shadow_logits", "shadow_confidence", "shadow_member")
 _POPULATION: Final = ("population_logits", "population_labels", "shadow_population_logits")
 _REFERENCE: Final = ("reference_logits", "reference_labels", "reference_member")
-_PREDICTIONS: Final = ("member", "group", "subject", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION, *_REFERENCE)
+_PREDICTIONS: Final = (
+    "member",
+    "group",
+    "subject",
+    "inputs",
+    "logits",
+    "labels",
+    "confidence",
+    *_SHADOWED,
+    *_POPULATION,
+    *_REFERENCE,
+)
 
 
 @dataclass(frozen=True)
@@ -102,6 +114,7 @@ class Scores:
         where: the file's name, or another name of their source.
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
+        inputs_N: the candidates' inputs; None if they are not given.
         subjects: the persons whose records the candidates are; None if candidates are judged one by one.
         by_name: N scores each, higher means member.
     """
@@ -109,8 +122,12 @@ class Scores:
     where: str
     member_N: BoolArray
     group_N: NDArray[Any] | None
+    inputs_N: NDArray[Any] | None
     subjects: Subjects | None
     by_name: Mapping[str, FloatArray]
+
+    labels_N: ClassVar[None] = None
+    """Scores come without labels."""
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> Scores:
@@ -119,12 +136,13 @@ class Scores:
         Raises:
             DataError: an array is missing, or has a wrong shape or value.
         """
-        member_N, group_N, subjects = _who(arrays, where)
-        names = [name for name in arrays if name not in ("member", "group", "subject")]
+        member_N, group_N, inputs_N, subjects = _who(arrays, where)
+        names = [name for name in arrays if name not in ("member", "group", "inputs", "subject")]
         if not names:
             raise DataError(f"{where}: has no scores; it has {_listed(arrays)}: add an array of N numbers, higher for members")
         shape = {"N": len(member_N)}
-        return cls(where, member_N, group_N, subjects, {name: _numbers(arrays, name, ("N",), shape, where) for name in names})
+        by_name = {name: _numbers(arrays, name, ("N",), shape, where) for name in names}
+        return cls(where, member_N, group_N, inputs_N, subjects, by_name)
 
 
 @dataclass(frozen=True)
@@ -153,6 +171,7 @@ class Predictions:
         where: the file's name, or another name of their source.
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
+        inputs_N: the candidates' inputs; None if they are not given.
         subjects: the persons whose records the candidates are; None if candidates are judged one by one.
         outputs_NC: logits; or the log-odds of the true class' probability, of shape (N, 1).
         labels_N: the classes; None if the outputs are log-odds.
@@ -165,6 +184,7 @@ class Predictions:
     where: str
     member_N: BoolArray
     group_N: NDArray[Any] | None
+    inputs_N: NDArray[Any] | None
     subjects: Subjects | None
     outputs_NC: LogitArray
     labels_N: IntArray | None
@@ -183,7 +203,7 @@ class Predictions:
         for name in arrays:
             if name not in _PREDICTIONS:
                 raise DataError(f"{where}: has an array {name!r}, which no attack reads; {nearest(name, _PREDICTIONS)}")
-        member_N, group_N, subjects = _who(arrays, where)
+        member_N, group_N, inputs_N, subjects = _who(arrays, where)
         sizes = {"N": len(member_N)}
         labels_N: IntArray | None = None
         if "confidence" in arrays:
@@ -205,7 +225,9 @@ class Predictions:
             shadow_SNC = np.zeros((0, *outputs_NC.shape), dtype=np.float32)
         population = _population(arrays, sizes, where) if any(name in arrays for name in _POPULATION) else None
         reference = _reference(arrays, sizes, where) if any(name in arrays for name in _REFERENCE) else None
-        return cls(where, member_N, group_N, subjects, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference)
+        return cls(
+            where, member_N, group_N, inputs_N, subjects, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference
+        )
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -242,7 +264,7 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, Subjects | None]:
+def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, NDArray[Any] | None, Subjects | None]:
     member = _shaped(arrays, "member", ("N",), {}, where)
     member_N = _coins(member, "member", where)
     if not len(member_N) or member_N.all() or not member_N.any():
@@ -250,7 +272,9 @@ def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, Su
             f"{where}: 'member' names {member_N.sum()} members among {len(member_N)} candidates; both kinds are needed"
         )
     group_N, subject_N = (_names(arrays, name, len(member_N), where) for name in ("group", "subject"))
-    return member_N, group_N, None if subject_N is None else Subjects.of(subject_N, member_N, group_N, where)
+    inputs_N = _inputs(arrays, len(member_N), where) if "inputs" in arrays else None
+    subjects = None if subject_N is None else Subjects.of(subject_N, member_N, group_N, where)
+    return member_N, group_N, inputs_N, subjects
 
 
 def _names(arrays: Arrays, name: str, count: int, where: str) -> NDArray[Any] | None:
@@ -260,6 +284,15 @@ def _names(arrays: Arrays, name: str, count: int, where: str) -> NDArray[Any] | 
     found = _shaped(arrays, name, ("N",), {"N": count}, where)
     if found.dtype.kind not in "biufU":
         raise DataError(f"{where}: {name!r} holds {found.dtype}; it must hold numbers or words")
+    return found
+
+
+def _inputs(arrays: Arrays, candidates: int, where: str) -> NDArray[Any]:
+    """The inputs, in any number of dimensions."""
+    letters = ("N", *(f"D{place}" for place in range(1, np.ndim(arrays["inputs"]))))
+    found = _shaped(arrays, "inputs", letters, {"N": candidates}, where)
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise DataError(f"{where}: 'inputs' holds values that are no finite numbers; leave it out, or give numbers")
     return found
 
 

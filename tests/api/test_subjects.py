@@ -41,8 +41,9 @@ def test_groups_are_of_subjects() -> None:
     given = scores()
     given["group"] = np.where(np.char.endswith(given["subject"], "7"), "seven", "other")
     found = privfl.audit(given)
-    assert [one.group for one in found.groups] == ["other", "seven"]
-    assert sum(one.members + one.nonmembers for one in found.groups) == SUBJECTS
+    (grouping,) = [one for one in found.groupings if one.by == "group"]
+    assert [one.group for one in grouping.groups] == ["other", "seven"]
+    assert sum(one.members + one.nonmembers for one in grouping.groups) == SUBJECTS
 
 
 def test_predictions_are_attacked_record_by_record_and_judged_by_subject() -> None:
