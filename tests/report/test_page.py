@@ -10,11 +10,13 @@ from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
 from made_runs import CLASSES, Made, make
 from page_reader import Reader
 from rich.console import Console
 
+import privfl
 from privfl.auditing import tpr_bound
 from privfl.auditing.questions.membership import MembershipFinding, RateAt
 from privfl.errors import RunFolderError
@@ -317,3 +319,12 @@ def test_the_figure_names_the_best_attack_and_the_loss_attack(quickstart: RunFol
     assert len(others) == len(many) + len(finding.attacks) - 2
     alone = [one for one in finding.attacks if (one.attack, one.variant) == (finding.best.attack, finding.best.variant)]
     assert roc.split(finding.model_copy(update={"attacks": alone})) == (alone, [])
+
+
+def test_an_attack_that_scores_all_alike_is_said_to_tell_nothing(tmp_path: Path) -> None:
+    scores = {"member": np.arange(400) % 2, "flat": np.zeros(400), "some": np.random.default_rng(0).normal(size=400)}
+    found = privfl.audit(scores, out=tmp_path)
+    flat = next(one for one in found.attacks if one.attack == "flat")
+    assert (flat.auc.value, flat.auc.low < 0.5 < flat.auc.high) == (0.5, True)
+    html = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert html.count("all scores are equal: it tells nothing apart") == 1

@@ -12,7 +12,7 @@ from privfl.auditing import clopper_pearson
 from privfl.auditing.blind import ALARM
 from privfl.auditing.evaluation import FPRS, LOW_FPR
 from privfl.auditing.questions import Finding
-from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
+from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, OutsideFinding, RateAt
 from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
@@ -44,6 +44,10 @@ from privfl.report.wording import (
 
 GUESSING: Final = 0.5
 """The AUC of guessing."""
+
+
+TIED: Final = "all scores are equal: it tells nothing apart"
+"""The remark about an attack with one score for all candidates."""
 
 
 class Membership(Block):
@@ -110,6 +114,7 @@ class Membership(Block):
             "blind": _blind(finding),
             "group_tables": group_tables(finding),
             "exposed": exposed_members(finding),
+            "leaks": (tpr := _tpr(finding)) is not None and _leaks(finding, tpr),
             "suffix": "" if finding.adversary == "external" else f", by the {adversary_name(finding.adversary)}",
         }
         return Section(_TEMPLATE + TEMPLATE, parts, [drawing])
@@ -169,7 +174,7 @@ class Membership(Block):
             tpr = at.tpr if at else None
             half = " (best; on the half not used to choose it)" if found.half else ""
             table.add_row(
-                attack_name(attack.attack, attack.variant),
+                attack_name(attack.attack, attack.variant) + (f" ({TIED})" if _all_equal(attack) else ""),
                 f"{found.auc.value:.3f}",
                 f"{found.auc.low:.3f} – {found.auc.high:.3f}",
                 "not resolvable" if tpr is None else percent(tpr.value, 2),
@@ -352,12 +357,18 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
                 "best": found.best,
                 "beyond": bool(attack.exceeds_bound),
                 "asked": f"asked for {plural(attack.asked, 'more round')}" if attack.asked else "",
+                "tied": TIED if _all_equal(attack) else "",
                 "auc": (f"{found.auc.value:.3f}", f"{found.auc.low:.3f} – {found.auc.high:.3f}"),
                 "balanced": (percent(attack.balanced_accuracy), ""),
                 "rates": [_share(roc.rate_at(found.rates, fpr)) for fpr in fprs],
             }
         )
     return rows
+
+
+def _all_equal(attack: AttackRecord) -> bool:
+    """Whether the scores of all candidates are equal, so that the ROC curve is one step from (0, 0) to (1, 1)."""
+    return attack.auc.value == GUESSING and set(attack.roc_fpr) | set(attack.roc_tpr) <= {0.0, 1.0}
 
 
 def _share(at: RateAt | None) -> Cell:
@@ -399,7 +410,7 @@ draws from the same pool, so the figures are those of an adversary who knows the
 <tbody>
 {% for attack in attacks %}
 <tr{% if attack.best %} class="best"{% endif %}>
-<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
+<th scope="row">{{ attack.name }}{% if attack.best %}<span class="under">best</span>{% endif %}{% if attack.asked %}<span class="under">{{ attack.asked }}</span>{% endif %}{% if attack.tied %}<span class="under">{{ attack.tied }}</span>{% endif %}{% if attack.beyond %}<span class="under alarm">beyond the promise</span>{% endif %}</th>
 {{ cell(attack.auc, "AUC") }}{{ cell(attack.balanced, "balanced accuracy") }}
 {% for rate in attack.rates %}{{ cell(rate, "TPR at " ~ rates[loop.index0] ~ " FPR") }}{% endfor %}
 </tr>
