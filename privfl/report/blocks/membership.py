@@ -299,8 +299,9 @@ def _prose(finding: MembershipFinding) -> str:
     if not isinstance(finding, OutsideFinding):
         return ""
     shadows = f", beside the outputs of {plural(finding.shadow_models, 'shadow model')}" if finding.shadow_models else ""
+    kind = "candidates" if finding.records is None else f"subjects with {plural(finding.records, 'record')}"
     return (
-        f"{count(finding.members + finding.nonmembers)} candidates from {finding.source}{shadows}: "
+        f"{count(finding.members + finding.nonmembers)} {kind} from {finding.source}{shadows}: "
         f"{count(finding.members)} were trained on, {count(finding.nonmembers)} were not."
     )
 
