@@ -7,11 +7,13 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from attacks.membership import Evidence, MembershipAttack
+from privfl.auditing.blind import MOST, blind_auc
 from privfl.auditing.questions import AttackClaim, Claims, Truth
 from privfl.auditing.questions.membership import Membership, MembershipClaim, OutsideFinding
 from privfl.errors import ConfigError, DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.tasks.multilabel import Multilabel
+from privfl.records import Interval
 from privfl.running.predictions import Population, Predictions, Scores
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES
@@ -38,6 +40,8 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         claims, shadows = _claims(given, names), len(given.shadow_member_SN)
     all_N = np.ones(len(given.member_N), dtype=bool)
     nothing = np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)
+    labels_N = given.labels_N
+    named = {"class": None if labels_N is None else labels_N.astype(np.str_), "group": given.group_N}
     truth = Truth(
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
@@ -45,6 +49,7 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         halves_generator=(Seed(seed) / "halves").numpy,
         examples=lambda: nothing,
         population=lambda: nothing,
+        groups=lambda: {by: group_N for by, group_N in named.items() if group_N is not None},
     )
     question = Membership()
     try:
@@ -53,8 +58,13 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         raise DataError(f"{given.where}: {str(error).partition('; raise')[0]}; give more candidates of both kinds") from None
     made = {name: AttackClaim(claim.checked(name, len(all_N))) for name, claim in claims.items()}
     found = question.evaluate(Claims("external", shadows, made), truth, None)
-    groups = [] if given.group_N is None else question.by_group(made, truth, given.group_N)
-    return OutsideFinding(**dict(found), source=given.where, groups=groups)
+    area = blind_auc(given.inputs_N, labels_N, given.member_N)
+    blind = (
+        None
+        if area is None
+        else Interval(value=area.value, low=area.low, high=area.high, n=min(len(all_N), MOST), level=area.level)
+    )
+    return OutsideFinding(**dict(found), source=given.where, blind=blind)
 
 
 def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipClaim]:

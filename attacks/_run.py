@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Any, cast
 
 import numpy as np
@@ -29,6 +30,7 @@ from privfl.auditing.bound import NoiseFamily
 from privfl.auditing.questions import AttackClaim, Claims, Finding, Question, Truth
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset
+from privfl.data.federated import LoadedData
 from privfl.errors import ConfigError, DataError, ItemError, RunFolderError, ViewError
 from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
@@ -319,17 +321,38 @@ def _opened_truth(folder: RunFolder, config: ExperimentConfig) -> Truth:
 def _truth(
     config: ExperimentConfig, owner_N: NDArray[np.int64], candidate_N: NDArray[np.bool_], member_N: NDArray[np.bool_]
 ) -> Truth:
-    dataset, halves = narrow(config.data, Dataset), Seed(config.seed) / "halves"
+    loaded, halves = cache(narrow(config.data, Dataset).load), Seed(config.seed) / "halves"
 
     def examples() -> tuple[NDArray[Any], NDArray[Any]]:
-        pool = dataset.load().train
+        pool = loaded().train
         return pool.x, pool.y
 
     def population() -> tuple[NDArray[Any], NDArray[Any]]:
-        test = dataset.load().test
+        test = loaded().test
         return test.x, test.y
 
-    return Truth(owner_N, candidate_N, member_N, halves.numpy, examples, population)
+    def groups() -> dict[str, NDArray[Any]]:
+        return _groups(config, loaded(), owner_N)
+
+    if config.canaries is not None:
+        # The candidates are canaries, which no data set holds.
+        return Truth(owner_N, candidate_N, member_N, halves.numpy, examples, population)
+    return Truth(
+        owner_N, candidate_N, member_N, halves.numpy, examples, population, groups=groups, exposed=config.attacks.exposed
+    )
+
+
+def _groups(config: ExperimentConfig, data: LoadedData, owner_N: NDArray[np.int64]) -> dict[str, NDArray[Any]]:
+    """The names of each example's client, class and group, as far as there are some."""
+    natural_N = None if data.natural_N is None else np.array(data.natural_names)[data.natural_N]
+    if config.data.partition.names_clients:
+        found = {"client": np.array(data.natural_names)[owner_N]}
+    else:
+        found = {"client": np.array([f"client {owner}" for owner in range(owner_N.max(initial=-1) + 1)])[owner_N]}
+        if natural_N is not None:
+            found["group"] = natural_N
+    labels_N = data.train.classes()
+    return found if labels_N is None else {"class": np.array(data.classes)[labels_N], **found}
 
 
 def _judged(

@@ -243,10 +243,15 @@ class RecordsConfig(Frozen):
 
 
 class AttacksConfig(Frozen):
-    """Settings of attacks: the attacks to run on the finished model, and the number of shadow models."""
+    """Settings of attacks: the attacks to run on the finished model, the number of shadow models, and what is listed.
+
+    ``exposed`` is the number of members that a finding about membership lists, those that the best attack ranks highest. They
+    are training examples, shown as pictures if they are images; 0 lists none.
+    """
 
     run: Annotated[tuple[Annotated[SerializeAsAny[Item], on_shelf("attacks.run")], ...], Field(strict=False)] = ()
     shadow_models: NonNegativeInt = 4
+    exposed: NonNegativeInt = 12
 
     @model_validator(mode="after")
     def _each_once_and_possible(self) -> Self:

@@ -156,6 +156,22 @@ class Gradients:
             yield found or _Formed(self._module, losses).part(x_n, y_n, towards, onwards)
             start += at_once
 
+    def gram(self) -> FloatArray:
+        """⟨g_i, g_j⟩ of all candidates, of shape (N, N)."""
+        y_N = torch.from_numpy(self.candidates.y_N).to(self.candidates.x.device)
+        x_N, losses = self.candidates.x[:], self.network.task.loss
+        factors = self._by_layers.factors(losses, x_N, y_N) if self._by_layers else None
+        if factors is not None:
+            found = torch.zeros(len(y_N), len(y_N), dtype=torch.float64, device=x_N.device)
+            for a_NF, d_NO in factors:
+                found += (a_NF @ a_NF.T).double() * (d_NO @ d_NO.T)
+            return np.asarray(found.cpu().numpy())
+        at_once = max(1, _NUMBERS // self.network.layout.size)
+        formed = _gradients_of(self._module, losses)
+        parts = [formed(x_n, y_n) for x_n, y_n in zip(torch.split(x_N, at_once), torch.split(y_N, at_once), strict=True)]
+        gradients_ND = torch.cat([torch.cat([one.flatten(1) for one in part.values()], 1) for part in parts])
+        return np.asarray((gradients_ND @ gradients_ND.T).double().cpu().numpy())
+
     def cosines(self, update_D: Tensor, rows_n: NDArray[np.int64]) -> FloatArray:
         """The cosine between minus one update and the gradient of each example, of shape (n,); see :class:`Products`."""
         return np.asarray(self.products(update_D[None], rows_n).cosines()[0])
@@ -211,18 +227,10 @@ class _Linear:
 
     def part(self, losses: Losses, x_n: Tensor, y_n: Tensor, towards: Sequence[Named], onwards: bool) -> _Part | None:
         """See :meth:`Gradients._parts`; None if the layers' gradients are not those of autograd."""
-        self.calls.clear()
-        outputs = self.module(x_n)
-        total, calls, n = losses(outputs, y_n).sum(), list(self.calls), len(x_n)
-        names = [name for name, _, _ in calls]
-        if len(set(names)) < len(names) or any(a_nF.dim() != 2 or len(a_nF) != n for _, a_nF, _ in calls):
+        n, passed = len(x_n), self._passed(losses, x_n, y_n)
+        if passed is None:
             return None
-        unseen = dict(trained(self.module)) if not self.checked else {}
-        wanted = [*(output_nO for _, _, output_nO in calls), *unseen.values()]
-        found = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
-        if unseen and not self._alone(calls, found, dict(zip(unseen, found[len(calls) :], strict=True))):
-            return None
-        self.checked.append(n)
+        outputs, calls, found = passed
         inner_Kn = torch.zeros(len(towards), n, dtype=torch.float64, device=x_n.device)
         squares_n = torch.zeros(n, dtype=torch.float64, device=x_n.device)
         moved = [calls[0][2].detach()] * len(towards) if calls else []
@@ -237,6 +245,41 @@ class _Linear:
                     moved[k] = output_nO.detach() - by_nO
         others = self._onwards(calls[0][0], moved, x_n, towards) if onwards and calls else []
         return _Part(inner_Kn.cpu().numpy(), squares_n.cpu().numpy(), _array(outputs), _stacked(others, outputs))
+
+    def factors(self, losses: Losses, x_n: Tensor, y_n: Tensor) -> list[tuple[Tensor, Tensor]] | None:
+        """Each layer's input, with a one for a bias, and the gradient of its output: their outer product is a gradient.
+
+        None if the layers' gradients are not those of autograd.
+        """
+        passed = self._passed(losses, x_n, y_n)
+        if passed is None:
+            return None
+        _, calls, found = passed
+        factors = []
+        for (name, a_nF, _), d_nO in zip(calls, found, strict=False):
+            parts = self._parts_of(name)
+            inputs = [*([a_nF] if "weight" in parts else []), *([torch.ones_like(a_nF[:, :1])] if "bias" in parts else [])]
+            if inputs:
+                factors.append((torch.cat(inputs, 1).double(), d_nO.double()))
+        return factors
+
+    def _passed(
+        self, losses: Losses, x_n: Tensor, y_n: Tensor
+    ) -> tuple[Tensor, list[tuple[str, Tensor, Tensor]], tuple[Tensor, ...]] | None:
+        """The outputs, the layers' calls, and the gradients of their outputs."""
+        self.calls.clear()
+        outputs = self.module(x_n)
+        total, calls, n = losses(outputs, y_n).sum(), list(self.calls), len(x_n)
+        names = [name for name, _, _ in calls]
+        if len(set(names)) < len(names) or any(a_nF.dim() != 2 or len(a_nF) != n for _, a_nF, _ in calls):
+            return None
+        unseen = dict(trained(self.module)) if not self.checked else {}
+        wanted = [*(output_nO for _, _, output_nO in calls), *unseen.values()]
+        found = torch.autograd.grad(total, wanted, allow_unused=True, materialize_grads=True)
+        if unseen and not self._alone(calls, found, dict(zip(unseen, found[len(calls) :], strict=True))):
+            return None
+        self.checked.append(n)
+        return outputs, calls, found
 
     def _parts_of(self, name: str) -> dict[str, str]:
         """The names of a layer's trained parameters, by their part in it."""

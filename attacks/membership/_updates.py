@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -142,6 +142,12 @@ class UpdatesAttack(OnUpdates):
     @abstractmethod
     def score(self, seen: SeenRound) -> Mapping[str, FloatArray]:
         """Variant -> one score for each candidate, of shape (N,), higher means member; NaN if the round says nothing of it."""
+
+
+def evenly(rounds: Sequence[int], most: int) -> list[int]:
+    """So many of some rounds at most, taken evenly, the first and the last among them."""
+    places = np.linspace(0, len(rounds) - 1, min(most, len(rounds))).round().astype(int)
+    return [rounds[place] for place in places]
 
 
 def mean_scores(rounds: Iterable[Mapping[str, FloatArray]]) -> dict[str, FloatArray]:

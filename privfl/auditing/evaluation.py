@@ -206,47 +206,33 @@ def best_of(
 
 
 @dataclass(frozen=True)
-class GroupFigures:
-    """The AUC of the best attack in one group of candidates.
+class BestScores:
+    """The best of several attacks, and the candidates that did not choose it.
 
     Args:
-        group: number or name of the group.
-        members: number of members of the group among the measured candidates.
-        nonmembers: number of its non-members among them.
-        auc: the AUC, with an interval that holds for all groups together; None if members or non-members are missing.
+        attack: name of the attack.
+        variant: name of its variant.
+        scores_N: its scores.
+        measured_N: the candidates that did not choose it; all of them if there was nothing to choose.
     """
 
-    group: Any
-    members: int
-    nonmembers: int
-    auc: Estimate | None
+    attack: str
+    variant: str
+    scores_N: FloatArray
+    measured_N: BoolArray
 
 
-def by_group(
-    scores: Scores, member_N: BoolArray, group_N: NDArray[Any], generator: np.random.Generator, level: float = 0.95
-) -> tuple[GroupFigures, ...]:
-    """The AUC of the best attack in each group of candidates, on the candidates that did not choose it.
-
-    The intervals have a Bonferroni correction: all of them hold together with a probability of at least ``level``.
+def best_scores(scores: Scores, member_N: BoolArray, generator: np.random.Generator) -> BestScores:
+    """The attack that :func:`evaluate` names as the best.
 
     Args:
         scores: the scores of the attacks.
-        member_N: whether each candidate is a member, drawn by independent fair coins.
-        group_N: the group of each candidate.
+        member_N: whether each candidate is a member.
         generator: splits the candidates into halves, as for :func:`evaluate`.
-        level: confidence level of all intervals together.
     """
-    flat, chosen_N = _flat(scores), _half(len(member_N), generator)
-    name, chosen_N = _chosen(flat, member_N, chosen_N)
-    groups = np.unique(group_N)
-    found = []
-    for group in groups:
-        here_N = (group_N == group) & ~chosen_N
-        members = int(np.count_nonzero(member_N[here_N]))
-        others = int(np.count_nonzero(here_N)) - members
-        area = auc(flat[name][here_N], member_N[here_N], 1 - (1 - level) / len(groups)) if members and others else None
-        found.append(GroupFigures(group.item(), members, others, area))
-    return tuple(found)
+    flat = _flat(scores)
+    names, chosen_N = _chosen(flat, member_N, _half(len(member_N), generator))
+    return BestScores(*names, flat[names], ~chosen_N)
 
 
 _Flat = dict[tuple[str, str], FloatArray]

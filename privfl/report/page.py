@@ -15,7 +15,6 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.records import Interval
 from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
@@ -76,20 +75,14 @@ def outside_page(finding: OutsideFinding) -> Page:
     assert block is not None
     with style():
         section = block.section(finding, None)
-    groups = [(one.group, wording.count(one.members), wording.count(one.nonmembers), _area(one.auc)) for one in finding.groups]
     html = fill(
         "outside.html.j2",
         finding=finding,
         headlines=block.headlines(finding, None),
         section=_section(section),
-        groups=groups,
-        level=wording.level(1 - 0.05 / max(len(groups), 1)),
+        warnings=block.warnings(finding, None),
     )
     return Page(html, list(section.drawings))
-
-
-def _area(auc: Interval | None) -> tuple[str, str]:
-    return ("not measured", "") if auc is None else (f"{auc.value:.3f}", f"{auc.low:.3f} – {auc.high:.3f}")
 
 
 def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:

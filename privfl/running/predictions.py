@@ -4,7 +4,8 @@ A file is an ``.npz`` archive, or a Parquet table with a row for each candidate.
 
 =====================  =================  =========================================================================
 ``member``             (N,)               1 for a candidate that was trained on, 0 for another
-``group``              (N,), optional     numbers or words; the AUC is also given for each group
+``group``              (N,), optional     numbers or words; the figures are also given for each group
+``inputs``             (N, ...), optional the candidates' inputs, for the blind classifier alone; no attack sees them
 any other              (N,)               scores: higher means member
 ``logits``             (N, C)             predictions: the model's outputs before the softmax, with ``labels``
 ``labels``             (N,)               the class of each candidate, from 0
@@ -30,7 +31,7 @@ import zipfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,7 +48,7 @@ Arrays = Mapping[str, NDArray[Any]]
 _SHADOWED: Final = ("shadow_logits", "shadow_confidence", "shadow_member")
 _POPULATION: Final = ("population_logits", "population_labels", "shadow_population_logits")
 _REFERENCE: Final = ("reference_logits", "reference_labels", "reference_member")
-_PREDICTIONS: Final = ("member", "group", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION, *_REFERENCE)
+_PREDICTIONS: Final = ("member", "group", "inputs", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION, *_REFERENCE)
 
 
 @dataclass(frozen=True)
@@ -58,13 +59,18 @@ class Scores:
         where: the file's name, or another name of their source.
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
+        inputs_N: the candidates' inputs; None if they are not given.
         by_name: N scores each, higher means member.
     """
 
     where: str
     member_N: BoolArray
     group_N: NDArray[Any] | None
+    inputs_N: NDArray[Any] | None
     by_name: Mapping[str, FloatArray]
+
+    labels_N: ClassVar[None] = None
+    """Scores come without labels."""
 
     @classmethod
     def of(cls, arrays: Arrays, where: str) -> Scores:
@@ -73,12 +79,12 @@ class Scores:
         Raises:
             DataError: an array is missing, or has a wrong shape or value.
         """
-        member_N, group_N = _who(arrays, where)
-        names = [name for name in arrays if name not in ("member", "group")]
+        member_N, group_N, inputs_N = _who(arrays, where)
+        names = [name for name in arrays if name not in ("member", "group", "inputs")]
         if not names:
             raise DataError(f"{where}: has no scores; it has {_listed(arrays)}: add an array of N numbers, higher for members")
         shape = {"N": len(member_N)}
-        return cls(where, member_N, group_N, {name: _numbers(arrays, name, ("N",), shape, where) for name in names})
+        return cls(where, member_N, group_N, inputs_N, {name: _numbers(arrays, name, ("N",), shape, where) for name in names})
 
 
 @dataclass(frozen=True)
@@ -107,6 +113,7 @@ class Predictions:
         where: the file's name, or another name of their source.
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
+        inputs_N: the candidates' inputs; None if they are not given.
         outputs_NC: logits; or the log-odds of the true class' probability, of shape (N, 1).
         labels_N: the classes; None if the outputs are log-odds.
         shadow_outputs_SNC: the outputs of S shadow models; S may be 0.
@@ -118,6 +125,7 @@ class Predictions:
     where: str
     member_N: BoolArray
     group_N: NDArray[Any] | None
+    inputs_N: NDArray[Any] | None
     outputs_NC: LogitArray
     labels_N: IntArray | None
     shadow_outputs_SNC: LogitArray
@@ -135,7 +143,7 @@ class Predictions:
         for name in arrays:
             if name not in _PREDICTIONS:
                 raise DataError(f"{where}: has an array {name!r}, which no attack reads; {nearest(name, _PREDICTIONS)}")
-        member_N, group_N = _who(arrays, where)
+        member_N, group_N, inputs_N = _who(arrays, where)
         sizes = {"N": len(member_N)}
         labels_N: IntArray | None = None
         if "confidence" in arrays:
@@ -157,7 +165,7 @@ class Predictions:
             shadow_SNC = np.zeros((0, *outputs_NC.shape), dtype=np.float32)
         population = _population(arrays, sizes, where) if any(name in arrays for name in _POPULATION) else None
         reference = _reference(arrays, sizes, where) if any(name in arrays for name in _REFERENCE) else None
-        return cls(where, member_N, group_N, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference)
+        return cls(where, member_N, group_N, inputs_N, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference)
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -194,7 +202,7 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None]:
+def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, NDArray[Any] | None]:
     member = _shaped(arrays, "member", ("N",), {}, where)
     member_N = _coins(member, "member", where)
     if not len(member_N) or member_N.all() or not member_N.any():
@@ -204,7 +212,16 @@ def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None]:
     group = _shaped(arrays, "group", ("N",), {"N": len(member_N)}, where) if "group" in arrays else None
     if group is not None and group.dtype.kind not in "biufU":
         raise DataError(f"{where}: 'group' holds {group.dtype}; it must hold numbers or words")
-    return member_N, group
+    return member_N, group, _inputs(arrays, len(member_N), where) if "inputs" in arrays else None
+
+
+def _inputs(arrays: Arrays, candidates: int, where: str) -> NDArray[Any]:
+    """The inputs, in any number of dimensions."""
+    letters = ("N", *(f"D{place}" for place in range(1, np.ndim(arrays["inputs"]))))
+    found = _shaped(arrays, "inputs", letters, {"N": candidates}, where)
+    if found.dtype.kind not in "biuf" or not np.isfinite(found).all():
+        raise DataError(f"{where}: 'inputs' holds values that are no finite numbers; leave it out, or give numbers")
+    return found
 
 
 def _shaped(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: dict[str, int], where: str) -> NDArray[Any]:

@@ -177,17 +177,34 @@ def test_an_archive_and_a_table_are_the_same(
     assert one.pop("source") == "found.npz"
     assert other.pop("source") == "found.parquet"
     assert one == other
-    assert [found["group"] for found in one["groups"]] == ["east", "north", "south"]
-    for found in one["groups"]:
+    (groups,) = [grouping["groups"] for grouping in one["groupings"] if grouping["by"] == "group"]
+    assert [found["group"] for found in groups] == ["east", "north", "south"]
+    for found in groups:
         assert found["auc"]["low"] > 0.6
-        assert found["auc"]["level"] == pytest.approx(1 - 0.05 / 3)
+        assert found["auc"]["level"] == pytest.approx(1 - 0.05 / 6)
     # Half of the candidates chose the best attack; the groups are of the others.
-    assert sum(found["members"] + found["nonmembers"] for found in one["groups"]) == N // 2
+    assert sum(found["members"] + found["nonmembers"] for found in groups) == N // 2
     page = Path("first/report.html").read_text(encoding="utf-8")
     assert "3,000 candidates from found.npz, beside the outputs of 4 shadow models" in page
     assert "if a fair coin decided that for each candidate by itself" in " ".join(page.split())
     assert '<th scope="row">north</th>' in page
     assert Path("first/figures/roc.svg").is_file()
+
+
+def test_members_of_another_kind_are_warned_of_first(tmp_path: Path) -> None:
+    given = signals()
+    rng = np.random.default_rng(5)
+    alike = privfl.audit({**given, "inputs": rng.normal(size=(N, 2, 3))}, "membership/loss", out=tmp_path / "alike")
+    assert alike.blind is not None
+    assert alike.blind.value < 0.55
+    shifted = rng.normal(size=(N, 2, 3)) + given["member"][:, None, None]
+    other = privfl.audit({**given, "inputs": shifted}, "membership/loss", out=tmp_path / "other")
+    assert other.blind is not None
+    assert other.blind.low > 0.9
+    pages = [(tmp_path / name / "report.html").read_text(encoding="utf-8") for name in ("alike", "other")]
+    assert ["Members and others come from different distributions" in page for page in pages] == [False, True]
+    assert all("A classifier that sees inputs and labels alone" in page for page in pages)
+    assert privfl.audit(given, "membership/loss").blind is None
 
 
 MISSING = object()
@@ -213,6 +230,8 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"shadow_loggits": np.zeros(1)}, "has an array 'shadow_loggits', which no attack reads; did you mean 'shadow_logits'"),
     ({"confidence": np.zeros(N)}, "has both 'confidence' and 'logits'"),
     ({"population_labels": np.zeros(9, dtype=int)}, "has no array 'population_logits' of shape (P, C)"),
+    ({"inputs": np.zeros((7, 2))}, "'inputs' has the shape (7, 2); it must be (N = 3000, D1)"),
+    ({"inputs": np.full((N, 2), np.nan)}, "'inputs' holds values that are no finite numbers; leave it out, or give numbers"),
     ({"group": np.zeros(7)}, "'group' has the shape (7,); it must be (N = 3000,)"),
 ]
 

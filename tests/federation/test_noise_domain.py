@@ -123,6 +123,7 @@ NEVER = {
     "records.views",
     "attacks.run",
     "attacks.shadow_models",
+    "attacks.exposed",
     "privacy.max_epsilon",
 }
 AS_FOUND = {"device", "training.engine"}

@@ -262,6 +262,8 @@ def leakage(made: Made) -> MembershipFinding:
             level=0.95,
             delta=1e-5,
         ),
+        groupings=[],
+        exposed=[],
     )
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 import numpy as np
@@ -89,6 +89,9 @@ class Truth:
             them on; a generator in the same state at each call.
         examples: reads the pool's inputs and labels, of shapes (N, ...) and (N,).
         population: reads those of the test part, which nobody trained on.
+        groups: reads the groups whose members are also looked at by themselves: ``class``, ``client`` or ``group`` -> the name
+            of each example's group, of shape (N,).
+        exposed: the number of members that a finding may list with their inputs.
     """
 
     owner_N: NDArray[np.int64]
@@ -97,6 +100,8 @@ class Truth:
     halves_generator: Callable[[], np.random.Generator]
     examples: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
     population: Callable[[], tuple[NDArray[Any], NDArray[Any]]]
+    groups: Callable[[], Mapping[str, NDArray[Any]]] = field(default=dict, kw_only=True)
+    exposed: int = field(default=0, kw_only=True)
 
     @property
     def candidate_members(self) -> NDArray[np.bool_]:

@@ -171,7 +171,7 @@ class Pairs:
         chosen = order_n[np.linspace(0, len(order_n) - 1, min(SHOWN, len(order_n))).astype(np.int64)]
         true, made, like = self._images(self.true_nD[chosen]), self._images(self.made_nD[chosen]), self.likeness_n[chosen]
         return [
-            Picture(original=_png(first), reconstruction=_png(second), psnr=float(decibels))
+            Picture(original=png(first), reconstruction=png(second), psnr=float(decibels))
             for first, second, decibels in zip(true, made, like, strict=True)
         ]
 
@@ -192,7 +192,15 @@ def _measure(name: str, unit: str, found_n: FloatArray, chance_n: FloatArray, hi
     return Measure(name=name, unit=unit, higher_is_better=higher, median=median(found_n), chance=chance)
 
 
-def _png(image_CHW: FloatArray) -> str:
+def pictures(x_n: NDArray[Any]) -> list[str | None]:
+    """Images as PNG in base64, in one scale for all of them; None for each input that is no image."""
+    if x_n.ndim != 4 or x_n.shape[1] not in (1, 3) or not len(x_n):
+        return [None] * len(x_n)
+    images = x_n / 255 if x_n.dtype == np.uint8 else (x_n - x_n.min()) / (np.ptp(x_n) or 1.0)
+    return [png(image_CHW) for image_CHW in images]
+
+
+def png(image_CHW: FloatArray) -> str:
     """An image of one or three channels as PNG in base64."""
     pixels = np.round(255 * image_CHW).astype(np.uint8)
     picture = Image.fromarray(pixels[0] if len(pixels) == 1 else np.ascontiguousarray(pixels.transpose(1, 2, 0)))

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privfl.adversaries import Adversary
 from privfl.auditing.bound import PrivacyCurve
-from privfl.auditing.evaluation import AttackEvaluation, by_group, evaluate, require_both_kinds
+from privfl.auditing.evaluation import AttackEvaluation, best_scores, evaluate, require_both_kinds
 from privfl.auditing.questions import AttackClaim, Claim, Claims, Finding, Question, Truth
+from privfl.auditing.questions._details import ExposedMember, Grouping, exposed, groupings
 from privfl.auditing.questions._scores import ScoresClaim
 from privfl.auditing.roc import Estimate, OperatingPoint
 from privfl.records import Curve, Interval
@@ -81,12 +82,18 @@ class BestAttack(Frozen):
 
 
 class MembershipFinding(Finding):
-    """The finding about the membership attacks of one adversary."""
+    """The finding about the membership attacks of one adversary.
+
+    ``groupings`` has the figures of the best attack by class, by client and by the data's own groups. ``exposed`` lists the
+    members that it ranks highest, with their inputs if these are images; it is empty if ``attacks.exposed`` is 0.
+    """
 
     members: int
     nonmembers: int
     attacks: list[AttackRecord]
     best: BestAttack
+    groupings: list[Grouping]
+    exposed: list[ExposedMember]
 
     def rounds_by_attack(self) -> dict[str, tuple[int, ...]]:
         """See :class:`privfl.auditing.questions.Finding`."""
@@ -97,24 +104,14 @@ class MembershipFinding(Finding):
         return {one.attack: one.asked for one in self.attacks if one.asked}
 
 
-class GroupRecord(Frozen):
-    """The AUC of the best attack in one group, among the candidates that did not choose it.
+class OutsideFinding(MembershipFinding):
+    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores.
 
-    ``auc`` is None if the group has no members or no non-members there. With G groups each interval is at level
-    1 − 0.05 / G, so that all of them hold together at 0.95.
+    ``blind`` is the AUC of a classifier that sees the candidates' inputs and labels, and no model; None if neither is given.
     """
 
-    group: str
-    members: int
-    nonmembers: int
-    auc: Interval | None
-
-
-class OutsideFinding(MembershipFinding):
-    """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores."""
-
     source: str
-    groups: list[GroupRecord]
+    blind: Interval | None
 
 
 class Membership(Question):
@@ -135,30 +132,18 @@ class Membership(Question):
         """See :class:`privfl.auditing.questions.Question`."""
         member_N = truth.candidate_members
         scores = {attack: _scores(made) for attack, made in sorted(claims.by_attack.items())}
-        return self._finding(claims, evaluate(scores, member_N, promise, truth.halves_generator()))
+        found = evaluate(scores, member_N, promise, truth.halves_generator())
+        best = best_scores(scores, member_N, truth.halves_generator())
+        groups = {by: group_N[truth.candidate_N] for by, group_N in truth.groups().items()}
+        listed: list[ExposedMember] = []
+        if truth.exposed:
+            rows_N = np.flatnonzero(truth.candidate_N)
+            listed = exposed(best, member_N, rows_N, groups, truth.examples()[0], truth.exposed)
+        return self._finding(claims, found, groupings(best, member_N, groups, found.best.headline_fpr), listed)
 
-    def by_group(self, claims: Mapping[str, AttackClaim], truth: Truth, group_N: NDArray[Any]) -> list[GroupRecord]:
-        """The AUC of the best attack in each group.
-
-        Args:
-            claims: the claims that were evaluated.
-            truth: the ground truth of the run.
-            group_N: the group of each candidate, as numbers or strings.
-        """
-        member_N = truth.candidate_members
-        scores = {attack: _scores(made) for attack, made in sorted(claims.items())}
-        found = by_group(scores, member_N, group_N, truth.halves_generator())
-        return [
-            GroupRecord(
-                group=str(one.group),
-                members=one.members,
-                nonmembers=one.nonmembers,
-                auc=None if one.auc is None else _interval(one.auc, one.members + one.nonmembers),
-            )
-            for one in found
-        ]
-
-    def _finding(self, claims: Claims, found: AttackEvaluation) -> MembershipFinding:
+    def _finding(
+        self, claims: Claims, found: AttackEvaluation, grouped: list[Grouping], listed: list[ExposedMember]
+    ) -> MembershipFinding:
         best = found.best
         return MembershipFinding(
             question=self.kind,
@@ -197,6 +182,8 @@ class Membership(Question):
                 level=best.epsilon.level,
                 delta=best.epsilon.delta,
             ),
+            groupings=grouped,
+            exposed=listed,
         )
 
 

@@ -9,6 +9,7 @@ from rich.table import Table
 
 from privfl.adversaries import Adversary
 from privfl.auditing import clopper_pearson
+from privfl.auditing.blind import ALARM
 from privfl.auditing.evaluation import FPRS, LOW_FPR
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.membership import MembershipFinding, OutsideFinding, RateAt
@@ -16,6 +17,7 @@ from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
+from privfl.report.blocks._membership_details import TEMPLATE, exposed_members, group_tables
 from privfl.report.curves import PERCENT, format_metric_axis
 from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
 from privfl.report.wording import (
@@ -40,6 +42,9 @@ from privfl.report.wording import (
     scientific,
 )
 
+GUESSING: Final = 0.5
+"""The AUC of guessing."""
+
 
 class Membership(Block):
     """The block of :class:`privfl.auditing.questions.membership.MembershipFinding`."""
@@ -53,9 +58,9 @@ class Membership(Block):
     def warnings(self, finding: Finding, promise: PrivacyResult | None) -> list[str]:
         """See :class:`privfl.report.blocks.Block`: warns if the finding contradicts the promise."""
         finding = _narrow(finding)
+        found = _different(finding)
         if promise is None:
-            return []
-        found = []
+            return found
         if finding.best.epsilon_lower > promise.attack_epsilon:
             found.append(
                 f"The measured ε of at least {epsilon(finding.best.epsilon_lower)} contradicts the promised "
@@ -102,8 +107,12 @@ class Membership(Block):
             "title": "" if finding.adversary == "external" else f"By the {adversary_name(finding.adversary)}",
             "has": _has(finding),
             "prose": _prose(finding),
+            "blind": _blind(finding),
+            "group_tables": group_tables(finding),
+            "exposed": exposed_members(finding),
+            "suffix": "" if finding.adversary == "external" else f", by the {adversary_name(finding.adversary)}",
         }
-        return Section(_TEMPLATE, parts, [drawing])
+        return Section(_TEMPLATE + TEMPLATE, parts, [drawing])
 
     def measured(self, finding: Finding) -> str:
         """See :class:`privfl.report.blocks.Block`."""
@@ -309,6 +318,28 @@ def _resolution(finding: MembershipFinding) -> str:
     return f"{sentence}; {rate(missing[0])} needs {count(round(RESOLVABLE / missing[0]))}." if missing else f"{sentence}: all."
 
 
+def _blind(finding: MembershipFinding) -> str:
+    """Return the result of the blind classifier in a sentence; empty if there is none."""
+    if not isinstance(finding, OutsideFinding) or finding.blind is None:
+        return ""
+    return (
+        f"A classifier that sees inputs and labels alone, and no model, tells members from others with an AUC of "
+        f"{finding.blind.value:.3f} ({finding.blind.low:.3f} – {finding.blind.high:.3f})."
+    )
+
+
+def _different(finding: MembershipFinding) -> list[str]:
+    """Warn if members and others come from different distributions."""
+    if not isinstance(finding, OutsideFinding) or finding.blind is None:
+        return []
+    if finding.blind.value <= ALARM or finding.blind.low <= GUESSING:
+        return []
+    return [
+        f"{_blind(finding)} Members and others come from different distributions, and the attacks may have found that "
+        "difference instead of a leak. No figure here shows that the model leaks."
+    ]
+
+
 def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
     """Return a row for each variant; most of its cells are pairs of a value and its interval."""
     rows, fprs = [], roc.resolved(finding)
@@ -342,7 +373,11 @@ _TEMPLATE: Final = """\
 {% else %}
 <p class="prose">Each attack is given {{ (finding.members + finding.nonmembers) | count }} examples. For each of them a fair coin
 decided whether it was trained on: {{ finding.members | count }} were, {{ finding.nonmembers | count }} were not. The attack has {{ has }}{% if finding.shadow_models %} and {{ finding.shadow_models }} shadow model{{ "" if finding.shadow_models == 1 else "s" }}
-trained in the same way{% endif %}, and says which examples were members.</p>
+trained in the same way{% endif %}, and says which examples were members.{% if finding.shadow_models %} The shadow models are trained on other
+draws from the same pool, so the figures are those of an adversary who knows the pool. An adversary with other data of the kind finds less.{% endif %}</p>
+{% endif %}
+{% if blind %}
+<p class="prose">{{ blind }} Guessing has 0.5.</p>
 {% endif %}
 <div class="beside">
 {{ figure(roc, captioned=false) }}
