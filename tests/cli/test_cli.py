@@ -226,7 +226,7 @@ def test_quiet_commands_print_the_end_and_errors_alone(config: Path, tmp_path: P
     assert re.search(r"^warning: training\.batch_size = 4000: is more than any client has", loud_err, re.MULTILINE)
     code, out, err = privfl("run", config, *doubtful, "--out", tmp_path / "quiet", "--quiet")
     assert (code, err) == (0, "")
-    assert headings(out.replace("quiet", "noisy")) == headings(loud_out)
+    assert headings(out.replace("/quiet/", "/noisy/")) == headings(loud_out)
     code, out, err = privfl("attack", tmp_path / "quiet", "membership/loss", "--quiet")
     assert (code, err) == (0, "")
     assert "page: " in out
