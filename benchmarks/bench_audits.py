@@ -16,6 +16,9 @@ The last two bounds on the noise know the mechanism with its noise left open, as
 ``audited_runs.flagged.KIND`` trains small models on digits with 800 gradient canaries, with the promised noise, half of it,
 none, and without the clip: the share of runs in which an audit of the rounds refutes the promised noise.
 
+``tpr_interval_coverage`` is the least share of samples, over twelve cases of normal scores (members shifted by 0, 1 or 2;
+1,000 or 4,000 of each kind; an FPR of 1 or 5 %), in which the 95 % interval of the TPR holds the true TPR at that FPR.
+
     python benchmarks/bench_audits.py [--quick] [--json FILE]
 """
 
@@ -37,7 +40,7 @@ from rich.progress import track
 from rich.table import Table
 from scipy import special
 
-from privfl.auditing import chosen_guesses, clopper_pearson_audit, one_run_audit
+from privfl.auditing import chosen_guesses, clopper_pearson_audit, one_run_audit, roc
 from privfl.auditing.bound import NoiseFamily
 from privfl.auditing.family import clopper_pearson_noise, one_run_noise
 from privfl.auditing.noise import gaussian_epsilon, gaussian_pair_audit, gdp_audit, one_run_noise_audit
@@ -212,6 +215,21 @@ def flagged(runs: int) -> Figures:
     return flat | {f"correct_noise_flagged.{method}": max(shares) for method, shares in correct.items()}
 
 
+def tpr_intervals(samples: int) -> Figures:
+    """The least coverage of the interval of a TPR at an FPR, over twelve cases."""
+    rng, shares = np.random.default_rng(2), []
+    cases = [(shift, count, fpr) for shift in (0.0, 1.0, 2.0) for count in (1000, 4000) for fpr in (0.01, 0.05)]
+    for shift, count, fpr in track(cases, "intervals of a TPR", console=Console(stderr=True)):
+        member = np.arange(2 * count) < count
+        truth = float(special.ndtr(special.ndtri(fpr) + shift))
+        held = 0
+        for _ in range(samples):
+            low, high = roc(rng.normal(size=2 * count) + shift * member, member).limits(fpr)
+            held += bool(low[0] <= truth <= high[0])
+        shares.append(held / samples)
+    return {"tpr_interval_coverage": min(shares)}
+
+
 # --- real training runs -------------------------------------------------------------------------------------------------
 
 AUDITED: Final = {
@@ -273,7 +291,7 @@ def main() -> None:
     """Measure, and print or write."""
     asked = options("Do the lower bounds of an audit hold?")
     flat = coverage(20 if asked.quick else 600) | flagged(5 if asked.quick else 180)
-    flat |= audited_runs(1 if asked.quick else 20)
+    flat |= tpr_intervals(50 if asked.quick else 400) | audited_runs(1 if asked.quick else 20)
     if asked.json:
         write_json(asked.json, flat)
         return

@@ -92,6 +92,8 @@ def test_the_page_folds_them_and_says_that_they_are_private(attacked: RunFolder)
     assert "<summary>By class: AUC " in html
     assert "These are private training examples: keep this page as private as those" in html
     assert html.count("data:image/png;base64,") == 12
+    leaks = "finds no more members than guessing" not in html
+    assert ("so that the list is a matter of chance" in html) is not leaks
 
 
 def test_a_setting_leaves_them_out(attacked: RunFolder) -> None:

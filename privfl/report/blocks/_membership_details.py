@@ -121,11 +121,11 @@ TEMPLATE: Final = """\
 <summary>The members that are exposed most: training examples</summary>
 <p class="note">These are private training examples: keep this page as private as those, or set attacks.exposed = 0, which leaves them out. They are the members
 with the highest scores by the best attack, among the candidates that did not choose it, and the percentage is the share of non-members with a
-lower score.</p>
+lower score.{% if not leaks %} The attack finds no more members than guessing here, so that the list is a matter of chance.{% endif %}</p>
 {% if exposed[0].picture %}
 <div class="pictures" role="group" aria-label="The members that are exposed most{{ suffix }}">
 {% for one in exposed %}
-<figure class="pair"><img src="data:image/png;base64,{{ one.picture }}" alt="{{ one.title }}"><figcaption>{{ one.title }}<span class="under">{{ one.terms }}</span></figcaption></figure>
+<figure class="pair single"><img src="data:image/png;base64,{{ one.picture }}" alt="{{ one.title }}"><figcaption>{{ one.title }}<span class="under">{{ one.terms }}</span></figcaption></figure>
 {% endfor %}
 </div>
 {% else %}

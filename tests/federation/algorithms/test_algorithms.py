@@ -44,6 +44,7 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "fednova": {},
     "feddyn": {},
     "ditto": {},
+    "centred_clipping": {"tau": 0.5},
 }
 PLAIN = {"privacy": "none", "aggregator": "mean", "server": {"kind": "fedavg"}}
 

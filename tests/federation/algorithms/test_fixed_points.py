@@ -135,3 +135,17 @@ def test_scaffold_is_algorithm_1_under_sampling_and_unequal_steps() -> None:
     # The server's control variate is the mean of the clients'.
     mean_D = torch.stack([one.kept["control"] for one in state.clients.values()]).sum(0) / 6
     assert float((state.algorithm["control"] - mean_D).abs().max()) < 1e-12
+
+
+@pytest.mark.parametrize("steps", STEPS)
+def test_centred_clipping_with_a_large_norm_is_fedavg_and_else_is_moved_by_tau_at_most(steps: tuple[int, int]) -> None:
+    assert limit(two(steps), made("centred_clipping", tau=1e6)) == pytest.approx(limit(two(steps), made("fedavg")), abs=1e-9)
+    problem, algorithm = two(steps), made("centred_clipping", tau=0.01)
+    state = begin(problem, algorithm)
+    before, last = float(state.global_D[0]), 0.0
+    for _ in range(50):
+        state = step(problem, algorithm, state, range(2))
+        moved_by = float(state.global_D[0]) - before
+        # Each of two clients moves the step by half of τ at most, away from the step before.
+        assert abs(moved_by - last) <= 0.01 + 1e-12
+        before, last = float(state.global_D[0]), moved_by
