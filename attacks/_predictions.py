@@ -88,7 +88,7 @@ def _possible(given: Predictions, name: str) -> MembershipAttack:
     """
     item = SHELVES["attacks.run"].find(name)
     if not issubclass(item, MembershipAttack):
-        raise ConfigError("looks at rounds of a run, and predictions show none; attack the run's folder")
+        raise ConfigError("looks at rounds of a run or at inputs, and predictions show none; attack the run's folder")
     shadowed = item.takes_reference and given.reference is not None
     if item.least_shadows > len(given.shadow_member_SN) and not shadowed:
         raise ConfigError(

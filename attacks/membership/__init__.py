@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from attacks import Attack
 from privfl.adversaries import Adversary
 from privfl.auditing.questions.membership import MembershipClaim
+from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.running.knowledge import Knowledge, ModelOutputs
@@ -151,3 +152,15 @@ class MembershipAttack(Attack):
     @abstractmethod
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """Variant -> one score per candidate, of shape (N,), higher means member."""
+
+
+def classes_of(attack: Attack, task: Task, logits_NC: LogitArray) -> FloatArray:
+    """The log-probability of each class, of shape (N, C), for an attack that needs them.
+
+    Raises:
+        ConfigError: the task has no classes.
+    """
+    log_NC = task.log_probabilities(logits_NC)
+    if log_NC is None:
+        raise ConfigError(f"attacks.run: {attack.kind!r} needs one class of several, and task = {task.kind!r}: take it out")
+    return log_NC

@@ -18,6 +18,17 @@ def base1(sides: Sides, taken_SN: BoolArray) -> FloatArray:
     return np.asarray(-surprise(sides.target_N) - mean_N)
 
 
+def base3(sides: Sides) -> FloatArray:
+    """The log-likelihood ratio of two normal distributions of one variance; the pooled one for too few shadows (BASE3)."""
+    in_N, out_N = sides.means()
+    inside, outside = sides.inside, sides.outside
+    counted_N, squares_N = inside.count_N + outside.count_N, inside.squares_N + outside.squares_N
+    own_N, pooled = squares_N / np.maximum(counted_N, 1), squares_N.sum() / counted_N.sum()
+    enough_N = (counted_N > 2) & (own_N > 0)
+    variance_N = np.where(enough_N, own_N, pooled if pooled > 0 else outside.spread)
+    return np.asarray((in_N - out_N) / variance_N * (sides.target_N - (in_N + out_N) / 2))
+
+
 def normal(value_N: FloatArray, mean: FloatArray | float, variance: FloatArray | float) -> FloatArray:
     """The log-density of a normal distribution."""
     return np.asarray(-((value_N - mean) ** 2) / (2 * variance) - np.log(2 * np.pi * variance) / 2)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from attacks.membership import BoolArray, Evidence, FloatArray, MembershipAttack
 from privfl.errors import ConfigError
@@ -123,3 +124,8 @@ class TwoSidedAttack(MembershipAttack):
 def surprise(confidence: FloatArray) -> FloatArray:
     """The loss log(1 + e^−φ), which does not round to 0 for a confident output."""
     return np.asarray(np.logaddexp(0.0, -confidence))
+
+
+def settled_order(shadow_SN: FloatArray) -> NDArray[np.int64]:
+    """An order of the shadows that follows from their signals alone, so that no result depends on how they were numbered."""
+    return np.lexsort(shadow_SN.T[:2])

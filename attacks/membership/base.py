@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from attacks.membership import Evidence, FloatArray
-from attacks.membership._scores import base1
+from attacks.membership._scores import base1, base3
 from attacks.membership._sides import Sides, TwoSidedAttack
 
 
@@ -24,15 +24,8 @@ class Base(TwoSidedAttack):
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
         sides, out_SN = Sides.of(evidence), ~evidence.shadow_member_SN
-        in_N, out_N = sides.means()
-        inside, outside = sides.inside, sides.outside
-        counted_N = inside.count_N + outside.count_N
-        own_N = (inside.squares_N + outside.squares_N) / counted_N
-        pooled = (inside.squares_N.sum() + outside.squares_N.sum()) / counted_N.sum()
-        enough_N = (counted_N > 2) & (own_N > 0)
-        variance_N = np.where(enough_N, own_N, pooled if pooled > 0 else outside.spread)
         return {
             "BASE1, online": base1(sides, np.ones_like(out_SN)),
             "BASE1, offline": base1(sides, out_SN | ~out_SN.any(axis=0)),
-            "BASE3": (in_N - out_N) / variance_N * (sides.target_N - (in_N + out_N) / 2),
+            "BASE3": base3(sides),
         }

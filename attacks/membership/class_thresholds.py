@@ -6,11 +6,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, LogitArray, MembershipAttack
+from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, LogitArray, MembershipAttack, classes_of
 from attacks.membership._entropies import entropy, modified_entropy
 from attacks.membership._sides import surprise
 from privfl.auditing import best_threshold, roc
-from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 
 
@@ -63,9 +62,7 @@ class ClassThresholds(MembershipAttack):
         return found
 
     def _metrics(self, logits_NC: LogitArray, labels_N: LabelArray, task: Task) -> dict[str, FloatArray]:
-        log_NC = task.log_probabilities(logits_NC)
-        if log_NC is None:
-            raise ConfigError(f"attacks.run: {self.kind!r} needs one class of several, and task = {task.kind!r}: take it out")
+        log_NC = classes_of(self, task, logits_NC)
         margin_N = task.confidence(logits_NC, labels_N)
         return {
             "confidence": -surprise(margin_N),

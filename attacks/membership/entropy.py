@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from attacks.membership import Evidence, FloatArray, MembershipAttack
+import numpy as np
+
+from attacks.membership import Evidence, FloatArray, MembershipAttack, classes_of
 from attacks.membership._entropies import entropy
-from privfl.errors import ConfigError
+from privfl.running.knowledge import Prospect
 
 
 class Entropy(MembershipAttack):
@@ -22,15 +24,15 @@ class Entropy(MembershipAttack):
 
     cost: ClassVar[str] = "a pass forward over the candidates"
 
+    def require_possible(self, prospect: Prospect) -> None:
+        """See :class:`attacks.Attack`: the task has classes."""
+        classes_of(self, prospect.network.task, np.zeros((1, *prospect.network.outputs), np.float32))
+        super().require_possible(prospect)
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`.
 
         Raises:
             ConfigError: the task has no classes.
         """
-        log_NC = evidence.task.log_probabilities(evidence.logits_NC)
-        if log_NC is None:
-            raise ConfigError(
-                f"attacks.run: {self.kind!r} needs one class of several, and task = {evidence.task.kind!r}: take it out"
-            )
-        return {"entropy": -entropy(log_NC)}
+        return {"entropy": -entropy(classes_of(self, evidence.task, evidence.logits_NC))}

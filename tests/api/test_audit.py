@@ -77,7 +77,8 @@ def test_confidences_and_logits_give_the_same(tmp_path: Path) -> None:
     first, second = auc(by_confidence), auc(by_logits)
     # Of the entropy nothing can be said without the probabilities of all classes.
     extra = {name for name in set(second) - set(first) if "class_thresholds" not in name}
-    assert extra == {"membership/loss modified entropy", "membership/entropy entropy"}
+    of_classes = {"membership/entropy entropy", "membership/confidence confidence", "membership/shokri per class"}
+    assert extra == {"membership/loss modified entropy", *of_classes}
     for name, value in first.items():
         assert value == pytest.approx(second[name], abs=1e-4)
     # One threshold on N(member, 1.25) has this area; to know the example's own difficulty helps.
@@ -115,10 +116,11 @@ def test_scores_are_judged_as_those_of_an_attack_are() -> None:
 
 def test_without_shadow_models_only_the_loss_is_attacked() -> None:
     given = {name: array for name, array in outputs().items() if not name.startswith("shadow")}
-    assert {one.attack for one in privfl.audit(given).attacks} == {"membership/loss", "membership/entropy"}
+    names = {"membership/loss", "membership/entropy", "membership/confidence"}
+    assert {one.attack for one in privfl.audit(given).attacks} == names
     with pytest.raises(ConfigError, match="'membership/lira': needs shadow_logits and shadow_member of at least 1"):
         privfl.audit(given, "membership/lira")
-    with pytest.raises(ConfigError, match="'membership/gradient_cosine': looks at rounds of a run"):
+    with pytest.raises(ConfigError, match="'membership/gradient_cosine': looks at rounds of a run or at inputs"):
         privfl.audit(given, "membership/gradient_cosine")
     with pytest.raises(ConfigError, match="'membership/attack_p': needs population_logits and population_labels"):
         privfl.audit(given, "membership/attack_p")

@@ -67,7 +67,8 @@ def test_all_attacks_of_an_adversary_run(finished: RunFolder, privfl: Call) -> N
     assert code == 0
     assert "left out: membership/lira: attacks.shadow_models = 0" in err
     (found,) = finished.findings
-    assert {"membership/loss", "membership/entropy", "membership/attack_p"} == set(found.rounds_by_attack())
+    names = {"loss", "entropy", "confidence", "attack_p", "quantile", "label_only"}
+    assert {f"membership/{name}" for name in names} == set(found.rounds_by_attack())
 
 
 def test_the_list_on_the_command_line(finished: RunFolder, privfl: Call) -> None:
@@ -89,7 +90,7 @@ def test_the_list_on_the_command_line(finished: RunFolder, privfl: Call) -> None
 def test_from_python(finished: RunFolder) -> None:
     run = package.Run(finished.path)
     found = {one.adversary: one for one in run.attack(adversary="client")}
-    assert set(found["client"].rounds_by_attack()) == {"membership/loss_over_rounds"}
+    assert set(found["client"].rounds_by_attack()) == {"membership/loss_over_rounds", "membership/trajectory"}
 
 
 def test_named_attacks_that_a_run_does_not_allow_are_left_out_if_asked(finished: RunFolder, privfl: Call) -> None:
