@@ -248,11 +248,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"confidence": np.zeros(N)}, "has both 'confidence' and 'logits'"),
     ({"population_labels": np.zeros(9, dtype=int)}, "has no array 'population_logits' of shape (P, C)"),
     (
-        {
-            "population_logits": np.zeros((0, 2)),
-            "population_labels": np.zeros(0, int),
-            "shadow_population_logits": np.zeros((S, 0, 2)),
-        },
+        {"population_logits": np.zeros((0, 2)), "population_labels": np.zeros(0, int)},
         "the population is empty; leave its arrays out, or give outputs on fresh examples",
     ),
     ({"inputs": np.zeros((7, 2))}, "'inputs' has the shape (7, 2); it must be (N = 3000, D1)"),
