@@ -10,6 +10,7 @@ from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, Logi
 from attacks.membership._entropies import entropy, modified_entropy
 from attacks.membership._sides import surprise
 from privfl.auditing import best_threshold, roc
+from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 
 
