@@ -38,14 +38,27 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         shadows = 0
     else:
         claims, shadows = _claims(given, names), len(given.shadow_member_SN)
-    all_N = np.ones(len(given.member_N), dtype=bool)
+    subjects, member_N, inputs_N, labels_N, group_N = (
+        given.subjects,
+        given.member_N,
+        given.inputs_N,
+        given.labels_N,
+        given.group_N,
+    )
+    if subjects is not None:
+        # A blind classifier would know a subject by its other records.
+        member_N, inputs_N, labels_N, group_N = subjects.member_J, None, None, subjects.group_J
+        claims = {
+            name: MembershipClaim({variant: subjects.means(score_N) for variant, score_N in claim.scores.items()})
+            for name, claim in claims.items()
+        }
+    all_N = np.ones(len(member_N), dtype=bool)
     nothing = np.zeros((len(all_N), 0)), np.zeros(len(all_N), dtype=np.int64)
-    labels_N = given.labels_N
-    named = {"class": None if labels_N is None else labels_N.astype(np.str_), "group": given.group_N}
+    named = {"class": None if labels_N is None else labels_N.astype(np.str_), "group": group_N}
     truth = Truth(
         owner_N=np.zeros(len(all_N), dtype=np.int64),
         candidate_N=all_N,
-        member_N=given.member_N,
+        member_N=member_N,
         halves_generator=(Seed(seed) / "halves").numpy,
         examples=lambda: nothing,
         population=lambda: nothing,
@@ -58,13 +71,14 @@ def judged(given: Scores | Predictions, names: Sequence[str], seed: int) -> Outs
         raise DataError(f"{given.where}: {str(error).partition('; raise')[0]}; give more candidates of both kinds") from None
     made = {name: AttackClaim(claim.checked(name, len(all_N))) for name, claim in claims.items()}
     found = question.evaluate(Claims("external", shadows, made), truth, None)
-    area = blind_auc(given.inputs_N, labels_N, given.member_N)
+    area = blind_auc(inputs_N, labels_N, member_N)
     blind = (
         None
         if area is None
         else Interval(value=area.value, low=area.low, high=area.high, n=min(len(all_N), MOST), level=area.level)
     )
-    return OutsideFinding(**dict(found), source=given.where, blind=blind)
+    records = None if subjects is None else len(given.member_N)
+    return OutsideFinding(**dict(found), source=given.where, blind=blind, records=records)
 
 
 def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipClaim]:

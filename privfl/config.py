@@ -231,12 +231,12 @@ class EvaluationConfig(Frozen):
 class RecordsConfig(Frozen):
     """Settings of the records: the parts of each adversary's view that are kept.
 
-    ``views`` is ``all``, ``sums`` or ``final``. ``all`` keeps every round. Under secure aggregation it includes every masked
-    vector, with four bytes per parameter, client and round. ``sums`` leaves out the transcripts of secure aggregation.
-    ``final`` keeps the final model only.
+    ``views`` is ``all``, ``sums`` or ``final``. ``sums`` keeps every round without the transcripts of secure aggregation, which
+    is enough for every attack of the shelves. ``all`` includes the transcripts: every masked vector, with four bytes per
+    parameter, client and round. ``final`` keeps the final model only, which is enough for attacks of the final model.
     """
 
-    views: Literal["all", "sums", "final"] = "all"
+    views: Literal["all", "sums", "final"] = "sums"
 
 
 # --- the whole configuration --------------------------------------------------------------------------------------------

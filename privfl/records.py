@@ -294,8 +294,9 @@ class Result(Frozen):
 
     ``stopped`` is the reason why it ended before its last round, or None. ``engine`` is the engine that trained, with the
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
-    ``train_accuracy``, or ``train_`` and the name of another headline. ``bytes_plain`` is the cost of the same uploads in the
-    clear.
+    ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
+    client's own held-out examples: None for a client without any, and empty if no client has any. ``bytes_plain`` is
+    the cost of the same uploads in the clear.
     """
 
     rounds: int
@@ -303,6 +304,7 @@ class Result(Frozen):
     parameters: int
     engine: str
     evaluation: Evaluation
+    clients: Annotated[tuple[float | None, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
     train: float
     privacy: PrivacyResult | None
     hides_updates: bool

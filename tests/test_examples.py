@@ -88,7 +88,7 @@ def test_compare_runs(follow: Follow) -> None:
     accuracies = privfl.load_runs("runs/compared*")["accuracy"]
     assert [figures([row])[1] for row in rows] == [f"{100 * value:.1f}" for value in accuracies]
     assert len(Path(table).read_text().splitlines()) == 4
-    assert "3 runs compared" in Path(page).read_text()
+    assert ", 3 runs</h1>" in Path(page).read_text()
 
 
 def test_export_model(follow: Follow) -> None:

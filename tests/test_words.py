@@ -136,7 +136,7 @@ def test_the_pages_keep_to_the_rule() -> None:
     together = " ".join(text for _, _, text in found)
     for sentence in (
         "Both axes are logarithmic.",
-        "Beneath each figure is its 95 % interval",
+        "Beneath a mean is its 95 % interval over seeds",
         "Not covered by any ε",
         "The balanced accuracy is measured",
         "No noise is added.",

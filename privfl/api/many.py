@@ -13,7 +13,7 @@ from privfl.auditing.evaluation import LOW_FPR
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import RunFolderError
 from privfl.report import write_report
-from privfl.report.comparison import differing
+from privfl.report.differences import differing
 from privfl.report.roc import rate_at
 from privfl.running.run_folder import RunFolder
 

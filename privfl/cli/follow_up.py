@@ -18,12 +18,12 @@ def attack(folder: RunFolder, names: Sequence[str], settings: Sequence[str]) -> 
         attack_run(folder, names, settings=settings, observer=observer)
 
 
-def write_page(folders: list[RunFolder], out_file: Path | None) -> None:
+def write_page(folders: list[RunFolder], out_file: Path | None, *, papers: bool = False) -> None:
     """Write the page of a run or the comparison of several, print a summary of each and the page's place."""
     from privfl.report import summary_table, write_report
 
     target = out_file or (folders[0].path / "report.html" if len(folders) == 1 else Path("comparison.html"))
-    page = write_report(folders, target)
+    page = write_report(folders, target, papers=papers)
     for folder in folders:
         out.print(summary_table(folder))
     out.print(f"page: {page.resolve()}", soft_wrap=True, highlight=False)

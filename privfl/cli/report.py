@@ -18,6 +18,7 @@ EXAMPLE: Final = "privfl report runs/quickstart runs/no-privacy --out comparison
 def report(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `privfl run` made.")],
     out_file: Annotated[Path | None, typer.Option("--out", help="The page's file.")] = None,
+    papers: Annotated[bool, typer.Option("--papers", help="Also write figures as PDF and PNG, and tables.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write the page of a run, or the comparison of several."""
@@ -25,7 +26,7 @@ def report(
     if as_json:
         print_json([_records(folder) for folder in folders])
         return
-    follow_up.write_page(folders, out_file)
+    follow_up.write_page(folders, out_file, papers=papers)
 
 
 def _records(folder: RunFolder) -> dict[str, Any]:

@@ -81,19 +81,30 @@ def _outputs(model: nn.Module, x: InputStore | Tensor, batches: Sequence[slice])
     return [model(x[batch]) for batch in batches]
 
 
+def client_values(task: Task, outputs: Tensor, y: Tensor, owner_N: NDArray[np.int64]) -> dict[int, float]:
+    """The task's headline on each client's own examples.
+
+    Returns:
+        client -> value, for the clients that have an example whose output is finite.
+    """
+    if len(owner_N) == 0:
+        return {}
+    above_N, below_N = (part.cpu().double().numpy() for part in task.tallies(outputs, y))
+    finite_N = np.isfinite(above_N) & np.isfinite(below_N)
+    above_K, below_K = (np.bincount(owner_N[finite_N], weights=part[finite_N]) for part in (above_N, below_N))
+    any_K = below_K > 0
+    values = task.scaled(above_K[any_K] / below_K[any_K])
+    return dict(zip(np.flatnonzero(any_K).tolist(), map(float, values), strict=True))
+
+
 def client_spread(task: Task, outputs: Tensor, y: Tensor, owner_N: NDArray[np.int64]) -> Spread | None:
     """The task's headline on each client's own examples, spread over the clients that have any.
 
     Returns:
         None if there is no example, or none whose output is finite.
     """
-    if len(owner_N) == 0:
-        return None
-    above_N, below_N = (part.cpu().double().numpy() for part in task.tallies(outputs, y))
-    finite_N = np.isfinite(above_N) & np.isfinite(below_N)
-    above_K, below_K = (np.bincount(owner_N[finite_N], weights=part[finite_N]) for part in (above_N, below_N))
-    any_K = below_K > 0
-    return spread(task.scaled(above_K[any_K] / below_K[any_K])) if any_K.any() else None
+    found = client_values(task, outputs, y, owner_N)
+    return spread(list(found.values())) if found else None
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:

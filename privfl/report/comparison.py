@@ -1,109 +1,121 @@
-"""The comparison of several runs: their results, their settings, and the cost of privacy in accuracy."""
+"""The comparison of several runs: runs that differ in nothing but their seed are one setting, with means over seeds."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from string import ascii_uppercase
-from typing import Any
-
-from matplotlib.ticker import NullFormatter
 
 from privfl.adversaries import ADVERSARIES, Adversary
-from privfl.config import ExperimentConfig
+from privfl.learning.tasks import Figure
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, TaggedRuns, block_of
+from privfl.report import curves, roc
+from privfl.report.blocks import Block, Cell, Column, block_of
 from privfl.report.cost import Overhead
-from privfl.report.curves import format_metric_axis, shared_headline
-from privfl.report.drawing import RULE, Drawing, draw_run, empty_figure, label_axes, to_drawing
+from privfl.report.drawing import Drawing
+from privfl.report.frontier import figures
+from privfl.report.frontier.points import Frontier, Point, over_seeds, points_of, welch
+from privfl.report.pairing import how_paired
 from privfl.report.run_records import RunRecords
-from privfl.report.wording import axis_of, better_direction, capitalize, duration, epsilon, measured, measured_range, scientific
+from privfl.report.table_files import Rows
+from privfl.report.wording import NBSP, NNBSP, epsilon, measured, measured_range, percent, plural, scientific
+
+Labelled = Sequence[tuple[str, Point]]
+"""Settings, each with the words that name it on the page. No two settings have the same words."""
 
 FindingKinds = Sequence[tuple[Block, str, Adversary]]
 """The kinds of finding that are compared: block, question and adversary."""
 
 
 @dataclass(frozen=True)
-class RunRow:
-    """One run's row in the table.
+class Difference:
+    """The difference of a setting's metric from that of the first setting.
 
     Args:
-        tag: the letter of the run.
-        name: the title of the run.
-        link: the path of its page, relative to this page; None if it has none.
-        paired: a phrase that says with which earlier run it is paired; empty for the first run.
-        quality: the headline metric on the test split.
-        promised: the promised ε.
-        found: the cells of each kind of finding.
-        overhead: the overhead of secure aggregation.
+        label: the words of the setting.
+        quality: the difference of the means, and its interval.
+        how: whether the runs are paired, and over how many seeds.
     """
 
-    tag: str
-    name: str
-    link: str | None
-    paired: str
+    label: str
     quality: Cell
-    promised: Cell
-    found: Sequence[Column]
-    overhead: Cell
+    how: str
 
 
-def tagged(runs: Sequence[RunRecords]) -> TaggedRuns:
-    """Give each run a letter: A, B, ..., Z, A2, ..."""
+def settings(runs: Sequence[RunRecords]) -> Labelled:
+    """Put runs together to settings, and name each by the values that vary."""
+    points, _ = points_of(runs)
+    if len(points) == 1:
+        return [(points[0].runs[0].title, points[0])]
+    plain, plans = [point.words for point in points], [point.runs[0].config.privacy.kind for point in points]
+    labels = [f"{words}, {plan}" if plain.count(words) > 1 else words for words, plan in zip(plain, plans, strict=True)]
+    unique = [
+        label if labels.count(label) == 1 else f"{label} ({point.runs[0].title})"
+        for label, point in zip(labels, points, strict=True)
+    ]
+    counted = [label if unique.count(label) == 1 else f"{label} {place + 1}" for place, label in enumerate(unique)]
+    return list(zip(counted, points, strict=True))
+
+
+def names(point: Point) -> list[str]:
+    """Name each run of a setting by its seed; runs of one seed also by their folders."""
+    seeds = [run.config.seed for run in point.runs]
     return [
-        (ascii_uppercase[index % 26] + (str(index // 26 + 1) if index >= 26 else ""), run) for index, run in enumerate(runs)
+        f"seed {run.config.seed}" + (f" ({run.path.resolve().name})" if seeds.count(run.config.seed) > 1 else "")
+        for run in point.runs
     ]
 
 
-def row(run: RunRecords, tag: str, link: str | None, finding_kinds: FindingKinds, paired: str = "") -> RunRow:
-    """Return the row of one run; ``finding_kinds`` are the questions and adversaries that have columns."""
-    result = run.result
-    headline, quality = run.headline_metric, result.evaluation.headline
-    promised, overhead = ("no promise", ""), ("off", "updates in the clear")
-    if result.privacy is not None:
-        promised = (epsilon(result.privacy.epsilon), _terms(result.privacy))
-    found = [
-        column
-        for block, question, adversary in finding_kinds
-        for column in block.columns(run.finding(question, adversary), adversary)
-    ]
-    if result.hides_updates:
-        spent = Overhead.of(run)
-        overhead = (f"{spent.extra} bytes", f"{duration(spent.client)} a client, {duration(spent.server)} at the server")
-    shown = measured(headline, quality.value) + ("" if headline.title == "accuracy" else f" {headline.title}")
-    return RunRow(tag, run.title, link, paired, (shown, measured_range(headline, quality)), promised, found, overhead)
+def columns(named: Labelled) -> list[tuple[str, list[Cell]]]:
+    """Return heading and cells of each column, one cell for each setting; columns that do not vary are left out."""
+    points = [point for _, point in named]
+    headlines = {point.runs[0].headline_metric.title for point in points}
+    several = len(headlines) > 1
+    quality = "test result" if several else f"test {headlines.pop()}"
+    found = [("promised ε", [_promised(point) for point in points])]
+    for block, question, adversary in finding_kinds([run for point in points for run in point.runs]):
+        each = [[block.columns(run.finding(question, adversary), adversary) for run in point.runs] for point in points]
+        for place, column in enumerate(each[0][0]):
+            found.append((column.heading, [_folded([of_run[place] for of_run in of_runs]) for of_runs in each]))
+    found.append(("secure aggregation", [_overhead(point) for point in points]))
+    varying = [(heading, cells) for heading, cells in found if len(points) == 1 or len(set(cells)) > 1]
+    return [(quality, [_quality(point, several=several) for point in points]), *varying]
 
 
-def differences(runs: Sequence[RunRecords]) -> list[tuple[str, list[str]]]:
-    """Return each setting that differs between the runs, with its value in each run; a dash if a run does not have it."""
-    found = differing([run.config for run in runs])
-    return [(key, ["–" if value is None else _shown(value) for value in values]) for key, values in found.items()]
+def table(named: Labelled) -> Rows:
+    """Return the table for a file: settings, seeds, and the columns as they are shown, with their intervals."""
+    shown = columns(named)
+    header = ["setting", "seeds", *(heading for heading, _ in shown)]
+    flat = [[f"{value} ({' '.join(under.split())})" if under else value for value, under in cells] for _, cells in shown]
+    return [header, *([label, str(len(point.runs)), *row] for (label, point), *row in zip(named, *flat, strict=True))]
 
 
-def differing(configs: Sequence[ExperimentConfig]) -> dict[str, list[object]]:
-    """Return each setting that differs between configurations, with its value in each; None if it is absent.
-
-    The name is left out. A list is given as the words that the page shows for it.
-    """
-    # A configuration with the default task does not contain the key.
-    flat = [{"task.kind": config.task.kind, **dict(_flat(config.model_dump(exclude_none=True), ""))} for config in configs]
-    keys = dict.fromkeys(key for settings in flat for key in settings if key != "name")
-    values = {key: [_plain(settings.get(key)) for settings in flat] for key in keys}
-    return {key: each for key, each in values.items() if any(value != each[0] for value in each)}
-
-
-def drawings(runs: TaggedRuns) -> list[Drawing]:
-    """Draw the headline metric against the promised ε, and the figures of each kind of finding.
-
-    The list is empty if the runs' tasks have different headline metrics.
-    """
-    if shared_headline(runs) is None:
+def compared(named: Labelled) -> list[Difference]:
+    """Compare each setting's metric with that of the first; empty if the metrics differ."""
+    if shared_headline(named) is None:
         return []
-    found = [_against_promise(runs)]
-    for block, _, adversary in finding_kinds([run for _, run in runs]):
-        found += block.drawings(runs, adversary)
-    return found
+    (_, first), *others = named
+    return [_difference(label, point, first) for label, point in others]
+
+
+def drawings(named: Labelled) -> list[Drawing]:
+    """Draw metric, leakage and cost against the promise, the ROCs of the settings, and the metric and ε over rounds.
+
+    Figures that need one metric are left out if the settings have several.
+    """
+    headline, points = shared_headline(named), tuple(point for _, point in named)
+    found = []
+    if len(named) > 1 and headline is not None:
+        found += figures.drawings(Frontier(points, tuple(points[0].settings), headline, {}))
+    for adversary in ADVERSARIES:
+        found += roc.of_settings([(label, point.runs[0]) for label, point in named], adversary)
+    evaluated = [(label, point.runs) for label, point in named]
+    return [*found, *curves.comparison_drawings(evaluated, headline)]
+
+
+def shared_headline(named: Labelled) -> Figure | None:
+    """Return the display of the headline metric; None if the settings have different ones."""
+    found = {point.runs[0].headline_metric for _, point in named}
+    return found.pop() if len(found) == 1 else None
 
 
 def finding_kinds(runs: Sequence[RunRecords]) -> FindingKinds:
@@ -113,55 +125,69 @@ def finding_kinds(runs: Sequence[RunRecords]) -> FindingKinds:
     return [(found, question, adversary) for found, question, adversary in pairs if found is not None]
 
 
-def _against_promise(runs: TaggedRuns) -> Drawing:
-    figure, axes = empty_figure(height=250)
-    headline = runs[0][1].headline_metric
-    promised = [run.result.privacy.epsilon for _, run in runs if run.result.privacy is not None]
-    low, high = _around([value for value in promised if value > 0])
-    # A run without a promise has no ε; it is drawn beyond the end of the axis.
-    beyond = high * (high / low) ** 0.14
-    axes.set_xscale("log")
-    for index, (tag, run) in enumerate(runs):
-        at = beyond if run.result.privacy is None else max(run.result.privacy.epsilon, low)
-        draw_run(axes, at, run.result.evaluation.headline, tag, index)
-    ticks = {value: epsilon(value) for value in _apart([value for value in promised if value > 0], low, high)}
-    if len(promised) < len(runs):
-        axes.axvline(high * (beyond / high) ** 0.35, color=RULE, linewidth=1)
-        ticks[beyond] = "none"
-        high = beyond * (high / low) ** 0.1
-    axes.set_xticks(list(ticks), list(ticks.values()))
-    axes.xaxis.set_minor_formatter(NullFormatter())
-    axes.set_xlim(low, high)
-    format_metric_axis(axes, headline)
-    label_axes(axes, "promised ε", f"test {axis_of(headline)}")
-    alt = "; ".join(f"{tag}: {_promise(run)}, {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
-    caption = (
-        f"{better_direction(headline)} ε at different δ, or for different units, are not comparable. Bars are intervals of the "
-        f"{headline.title}."
+def _quality(point: Point, *, several: bool) -> Cell:
+    """Return the mean of the metric with its interval over seeds; of one run, the interval of its test split."""
+    figure, found = point.runs[0].headline_metric, point.quality
+    shown = measured(figure, found.value) + (f" {figure.title}" if several and figure.title != "accuracy" else "")
+    if found.seeds == 1:
+        return shown, measured_range(figure, point.runs[0].result.evaluation.headline)
+    return shown, _over(found.low, found.high, found.deviation, lambda value: measured(figure, value))
+
+
+def _over(low: float, high: float, deviation: float, words: Callable[[float], str]) -> str:
+    return f"{words(low)}{NBSP}–{NBSP}{words(high)}\ndeviation {words(deviation)}"
+
+
+def _promised(point: Point) -> Cell:
+    privacy = point.runs[0].result.privacy
+    return ("no promise", "") if privacy is None else (epsilon(point.promised), _terms(privacy))
+
+
+def _folded(columns: Sequence[Column]) -> Cell:
+    """Return one cell for the runs of a setting: the mean over seeds, or else the values one after another."""
+    if len(columns) == 1:
+        return columns[0].cell
+    numbers = [column.figure for column in columns if column.figure is not None]
+    if len(numbers) < len(columns):
+        return "; ".join(dict.fromkeys(column.cell[0] for column in columns)), ""
+    first = columns[0]
+    found = over_seeds(numbers, share=first.share)
+    return f"{first.prefix}{first.words(found.value)}", _over(found.low, found.high, found.deviation, first.words)
+
+
+def _overhead(point: Point) -> Cell:
+    if not point.hides_updates:
+        return "off", ""
+    return f"{Overhead.of(point.runs[0]).extra} bytes", ""
+
+
+def _difference(label: str, point: Point, first: Point) -> Difference:
+    by_seed = {run.config.seed: run for run in first.runs}
+    pairs = [(by_seed[run.config.seed], run) for run in point.runs if run.config.seed in by_seed]
+    how, (one, other) = how_paired(pairs), (_values(first), _values(point))
+    figure = point.runs[0].headline_metric
+    if how == "paired" and len(pairs) == len(one) == len(other):
+        found = over_seeds([b - a for a, b in zip(one, other, strict=True)])
+        how = f"paired, over {plural(len(pairs), 'seed')}"
+    else:
+        found = welch(one, other)
+        how = f"{how}, {len(other)} against {plural(len(one), 'seed')}"
+    if min(len(one), len(other)) == 1:
+        return Difference(label, (_signed(figure, found.value), "no interval"), f"{how}: it may be chance")
+    return Difference(
+        label, (_signed(figure, found.value), f"{_signed(figure, found.low)} to {_signed(figure, found.high)}"), how
     )
-    if any(run.result.privacy is not None and run.result.privacy.extrapolated is not None for _, run in runs):
-        caption += " A run that stands for a larger federation is drawn at the ε of the noise that it executed."
-    alt = f"Test {headline.title} against the promised ε. {alt}."
-    return to_drawing(figure, "promise", f"{capitalize(headline.title)} and promised ε", alt, caption)
 
 
-def _around(values: Sequence[float]) -> tuple[float, float]:
-    """Return the limits of a logarithmic axis around the values, with a margin on both sides."""
-    return (min(values) / 1.8, max(values) * 1.8) if values else (0.1, 10.0)
+def _values(point: Point) -> list[float]:
+    return [run.result.evaluation.headline.value for run in point.runs]
 
 
-def _apart(values: Sequence[float], low: float, high: float) -> list[float]:
-    """Return the values whose labels do not overlap on a logarithmic axis from ``low`` to ``high``."""
-    kept: list[float] = []
-    for value in sorted(set(values)):
-        letters = max(len(epsilon(value)), len(epsilon(kept[-1]))) if kept else 0
-        if not kept or math.log(value / kept[-1]) >= letters * _LETTER * math.log(high / low):
-            kept.append(value)
-    return kept
-
-
-_LETTER = 0.023
-"""The width of a letter in a label, as a share of the width of the axis."""
+def _signed(figure: Figure, value: float) -> str:
+    sign = "+" if value >= 0 else "−"
+    if figure.unit == "%":
+        return f"{sign}{percent(abs(value)).removesuffix('%').rstrip(NNBSP)}{NNBSP}points"
+    return f"{sign}{measured(figure, abs(value))}"
 
 
 def _terms(privacy: PrivacyResult) -> str:
@@ -170,29 +196,3 @@ def _terms(privacy: PrivacyResult) -> str:
     if privacy.extrapolated is None:
         return terms
     return f"executed, {terms}; the extrapolated ε = {epsilon(privacy.extrapolated.epsilon)} belongs to no run"
-
-
-def _promise(run: RunRecords) -> str:
-    privacy = run.result.privacy
-    if privacy is None:
-        return "no promise"
-    if privacy.extrapolated is None:
-        return f"ε = {epsilon(privacy.epsilon)}"
-    return f"ε = {epsilon(privacy.epsilon)} executed, {epsilon(privacy.extrapolated.epsilon)} extrapolated"
-
-
-def _flat(table: Mapping[str, Any], at: str) -> list[tuple[str, object]]:
-    pairs: list[tuple[str, object]] = []
-    for key, value in table.items():
-        pairs += _flat(value, f"{at}{key}.") if isinstance(value, Mapping) else [(at + key, value)]
-    return pairs
-
-
-def _plain(value: object) -> object:
-    return _shown(value) if isinstance(value, (list, tuple)) else value
-
-
-def _shown(value: object) -> str:
-    if isinstance(value, (list, tuple)):
-        return ", ".join(str(item.get("kind", item)) if isinstance(item, Mapping) else str(item) for item in value) or "none"
-    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -44,10 +44,11 @@ class Overhead:
 
 @dataclass(frozen=True)
 class CostRow:
-    """A row of a table of costs: its label and its cells."""
+    """A row of a table of costs: its label, its cells, and whether it is the sum of the others."""
 
     label: str
     cells: tuple[str, ...]
+    total: bool = False
 
 
 def bytes_table(run: RunRecords) -> list[CostRow]:
@@ -63,6 +64,13 @@ def bytes_table(run: RunRecords) -> list[CostRow]:
         CostRow(label, (byte_size(size), byte_size(size / rounds), byte_size(size / contributions)))
         for label, size in rows.items()
     ]
+
+
+def disk_table(run: RunRecords) -> list[CostRow]:
+    """Return the bytes of each part of the run folder, with their sum."""
+    total = sum(run.disk.values())
+    rows = [CostRow(name, (byte_size(size), percent(size / max(total, 1)))) for name, size in run.disk.items()]
+    return [*rows, CostRow("in all", (byte_size(total), ""), total=True)]
 
 
 def seconds_table(run: RunRecords) -> list[CostRow]:
@@ -81,4 +89,4 @@ def seconds_table(run: RunRecords) -> list[CostRow]:
         CostRow(label, (duration(seconds), duration(seconds / rounds), percent(seconds / total) if total > 0 else "–"))
         for label, seconds in parts.items()
     ]
-    return [*rows, CostRow("in all", (duration(total), duration(total / rounds), ""))]
+    return [*rows, CostRow("in all", (duration(total), duration(total / rounds), ""), total=True)]

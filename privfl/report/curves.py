@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from privfl.learning.tasks import Figure
+from privfl.records import Interval, Spread
 from privfl.report.drawing import (
     INK,
     MARKERS,
     MUTED,
     SERIES,
     Drawing,
+    Mark,
     empty_figure,
     label_axes,
     legend_below,
     line_style,
     marker,
+    marks_of,
+    number,
     to_drawing,
 )
 from privfl.report.run_records import RunRecords
@@ -43,18 +47,16 @@ def cost_drawings(run: RunRecords) -> list[Drawing]:
     return [_bytes(run), _seconds(run)] if run.rounds else []
 
 
-def comparison_drawings(runs: Sequence[tuple[str, RunRecords]]) -> list[Drawing]:
-    """Draw several runs: the headline metric if all runs share it, and ε if any run promises one."""
-    drawings = [_qualities(runs)] if shared_headline(runs) is not None else []
-    if any(run.result.privacy is not None for _, run in runs):
-        drawings.append(_epsilons(runs))
+Settings = Sequence[tuple[str, Sequence[RunRecords]]]
+"""The words of each setting, with its runs, one for each seed."""
+
+
+def comparison_drawings(settings: Settings, headline: Figure | None) -> list[Drawing]:
+    """Draw several settings: the headline metric if all share it, else None; and ε if any promises one."""
+    drawings = [] if headline is None else [_qualities(settings, headline)]
+    if any(runs[0].result.privacy is not None for _, runs in settings):
+        drawings.append(_epsilons(settings))
     return drawings
-
-
-def shared_headline(runs: Sequence[tuple[str, RunRecords]]) -> Figure | None:
-    """Return the display of the runs' headline metric; None if the runs have different ones."""
-    found = {run.headline_metric for _, run in runs}
-    return found.pop() if len(found) == 1 else None
 
 
 def format_metric_axis(axes: Axes, shown: Figure) -> None:
@@ -63,37 +65,52 @@ def format_metric_axis(axes: Axes, shown: Figure) -> None:
         axes.yaxis.set_major_formatter(PERCENT)
 
 
-def _qualities(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
-    figure, axes = empty_figure(height=250)
-    headline = runs[0][1].headline_metric
-    for index, (tag, run) in enumerate(runs):
-        points = run.evaluations
-        shown = [evaluation.headline.value for _, evaluation in points]
-        axes.plot([done for done, _ in points], shown, label=tag, **line_style(index), **_dots(points, index))
+def _qualities(settings: Settings, headline: Figure) -> Drawing:
+    figure, axes = empty_figure(height=230 + 17 * len(settings))
+    rows, marks = [["setting", "seed", "round", "value", "low", "high"]], list[Mark]()
+    for index, (label, runs) in enumerate(settings):
+        each = [dict(run.evaluations) for run in runs]
+        x = [done for done in each[0] if all(done in other for other in each)]
+        values = [[found[done].headline.value for found in each] for done in x]
+        means = [sum(found) / len(found) for found in values]
+        axes.plot(x, means, label=label, **line_style(index), **_dots(x, index))
+        if len(runs) > 1:
+            low, high = [min(found) for found in values], [max(found) for found in values]
+            axes.fill_between(x, low, high, color=line_style(index)["color"], alpha=0.16, linewidth=0)
+        marks += _told(axes, x, means, label, lambda value: measured(headline, value))
+        for run, found in zip(runs, each, strict=True):
+            rows += [[label, str(run.config.seed), str(done), *_ends(one.headline)] for done, one in found.items()]
     rounds_axis(axes, f"test {axis_of(headline)}")
     format_metric_axis(axes, headline)
-    legend_below(axes, columns=5)
-    ends = "; ".join(f"{tag}: {measured(headline, run.result.evaluation.headline.value)}" for tag, run in runs)
-    alt = f"Test {headline.title} of each run over its rounds. At the end, {ends}."
-    return to_drawing(figure, "accuracies", f"{capitalize(headline.title)} over rounds", alt)
+    legend_below(axes, columns=1)
+    ends = "; ".join(f"{label}: {measured(headline, runs[0].result.evaluation.headline.value)}" for label, runs in settings)
+    title = f"{capitalize(headline.title)} over rounds"
+    alt = f"Test {headline.title} of each setting over its rounds. At the end of the first seed, {ends}."
+    several = any(len(runs) > 1 for _, runs in settings)
+    caption = "Lines are means over seeds; the shade reaches from the lowest seed to the highest." if several else ""
+    return to_drawing(figure, "accuracies", title, alt, caption, rows, marks)
 
 
-def _epsilons(runs: Sequence[tuple[str, RunRecords]]) -> Drawing:
-    figure, axes = empty_figure(height=250)
+def _epsilons(settings: Settings) -> Drawing:
+    figure, axes = empty_figure(height=230 + 17 * len(settings))
     ends = []
-    for index, (tag, run) in enumerate(runs):
+    rows, marks = [["setting", "round", "epsilon"]], list[Mark]()
+    for index, (label, (run, *_)) in enumerate(settings):
         if run.result.privacy is not None:
-            axes.plot(*_spent(run), label=tag, **line_style(index))
-            ends.append(f"{tag}: {epsilon(run.result.privacy.epsilon)}")
-    rounds_axis(axes, "ε so far")
+            done, spent = _spent(run)
+            axes.plot(done, spent, label=label, **line_style(index))
+            marks += _told(axes, done, spent, label, epsilon)
+            rows += [[label, str(each), number(value)] for each, value in zip(done, spent, strict=True)]
+            ends.append(f"{label}: {epsilon(run.result.privacy.epsilon)}")
+    rounds_axis(axes, "ε so far, in the first seed")
     axes.set_ylim(bottom=0)
-    legend_below(axes, columns=5)
-    alt = f"The ε that each run had spent after each round. At the end, {'; '.join(ends)}."
-    return to_drawing(figure, "epsilons", "ε over rounds", alt)
+    legend_below(axes, columns=1)
+    alt = f"The ε that each setting had spent after each round, in its first seed. At the end, {'; '.join(ends)}."
+    return to_drawing(figure, "epsilons", "ε over rounds", alt, rows=rows, marks=marks)
 
 
 def _quality(run: RunRecords) -> Drawing:
-    figure, axes = empty_figure()
+    figure, axes = empty_figure(height=262)
     headline = run.headline_metric
     points = run.evaluations
     x = [done for done, _ in points]
@@ -117,7 +134,7 @@ def _quality(run: RunRecords) -> Drawing:
     format_metric_axis(axes, headline)
     if headline.unit == "%":
         axes.set_ylim(top=min(1.0, axes.get_ylim()[1]))
-    axes.legend(loc="lower right" if headline.higher_is_better else "upper right", reverse=True)
+    legend_below(axes, columns=1)
     final = run.result.evaluation
     range_ = measured_range(headline, final.headline)
     alt = f"Test {headline.title} over rounds, ending at {measured(headline, final.headline.value)} (interval {range_})."
@@ -126,11 +143,15 @@ def _quality(run: RunRecords) -> Drawing:
         alt += f" Over clients it ends between {low} (10th percentile) and {high}."
     if final.personal is not None:
         alt += f" The median client's own model ends at {measured(headline, final.personal.median)} on its own hold-out."
-    return to_drawing(figure, "accuracy", capitalize(headline.title), alt)
+    rows = [["of", "round", "value", "low", "high"], *(["test split", str(done), *_ends(e.headline)] for done, e in points)]
+    rows += [["median client, 10th to 90th percentile", str(done), *_spread(clients)] for done, clients in spread]
+    rows += [["own models", str(done), *_spread(e.personal)] for done, e in points if e.personal is not None]
+    marks = _told(axes, x, [e.headline.value for _, e in points], "test split", lambda value: measured(headline, value))
+    return to_drawing(figure, "accuracy", capitalize(headline.title), alt, rows=rows, marks=marks)
 
 
 def _loss(run: RunRecords) -> Drawing:
-    figure, axes = empty_figure()
+    figure, axes = empty_figure(height=262)
     points = run.evaluations
     x = [done for done, _ in points]
     trained = [(record.round + 1, record.train_loss) for record in run.rounds if record.train_loss is not None]
@@ -141,17 +162,21 @@ def _loss(run: RunRecords) -> Drawing:
     axes.plot(x, [e.loss.value for _, e in points], **line_style(0), **_dots(points), label="test split, with interval")
     loss = run.task.figures["loss"]
     rounds_axis(axes, axis_of(loss))
-    axes.legend(loc="upper right", reverse=True)
+    legend_below(axes, columns=1)
     final = run.result.evaluation.loss.value
     alt = f"Mean {loss.title} on the test split over rounds, ending at {measured(loss, final)}."
-    return to_drawing(figure, "loss", "Loss", alt)
+    rows = [["of", "round", "value", "low", "high"], *(["test split", str(done), *_ends(e.loss)] for done, e in points)]
+    rows += [["cohort, in training", str(done), number(value), "", ""] for done, value in trained]
+    marks = _told(axes, x, [e.loss.value for _, e in points], "test split", lambda value: measured(loss, value))
+    return to_drawing(figure, "loss", "Loss", alt, rows=rows, marks=marks)
 
 
 def _epsilon(run: RunRecords) -> Drawing:
     privacy = run.result.privacy
     assert privacy is not None
     figure, axes = empty_figure()
-    axes.plot(*_spent(run), **line_style(0))
+    done, spent = _spent(run)
+    axes.plot(done, spent, **line_style(0))
     alt = f"The largest ε over the clients after each round, ending at {epsilon(privacy.epsilon)}"
     if privacy.budget is not None:
         axes.axhline(privacy.budget, color=INK, linestyle=(0, (5, 3)), linewidth=1)
@@ -162,7 +187,8 @@ def _epsilon(run: RunRecords) -> Drawing:
         alt += f", against a budget of {epsilon(privacy.budget)}"
     axes.set_ylim(0, max(privacy.budget or 0, privacy.epsilon) * 1.08 or 1)
     rounds_axis(axes, "ε so far, the largest over the clients")
-    return to_drawing(figure, "epsilon", "Privacy spent", alt + ".")
+    rows = [["round", "epsilon"], *([str(each), number(value)] for each, value in zip(done, spent, strict=True))]
+    return to_drawing(figure, "epsilon", "Privacy spent", alt + ".", rows=rows, marks=_told(axes, done, spent, "ε", epsilon))
 
 
 def _clipped(run: RunRecords) -> Drawing:
@@ -175,7 +201,9 @@ def _clipped(run: RunRecords) -> Drawing:
     axes.set_ylim(0, 1.04)
     each = vectors if vectors == "updates" else "per-example gradients"
     alt = f"The share of clipped {each} in each round; in the last, {percent(points[-1][1])}."
-    return to_drawing(figure, "clipped", "Clipping", alt)
+    rows = [["round", "clipped_share"], *([str(done), number(share)] for done, share in points)]
+    marks = _told(axes, [done for done, _ in points], [share for _, share in points], "clipped", percent)
+    return to_drawing(figure, "clipped", "Clipping", alt, rows=rows, marks=marks)
 
 
 def _bytes(run: RunRecords) -> Drawing:
@@ -191,7 +219,9 @@ def _bytes(run: RunRecords) -> Drawing:
         f"Megabytes sent in each round: at most {byte_size(max(up) * 1e6)} by all its clients, and at most "
         f"{byte_size(max(down) * 1e6)} to them beside the model."
     )
-    return to_drawing(figure, "bytes", "Bytes", alt)
+    rows = [["round", "bytes_up", "bytes_down"], *([str(r.round + 1), str(r.bytes_up), str(r.bytes_down)] for r in run.rounds)]
+    marks = [*_told(axes, x, up, "up", _megabytes), *_told(axes, x, down, "down", _megabytes)]
+    return to_drawing(figure, "bytes", "Bytes", alt, rows=rows, marks=marks)
 
 
 def _seconds(run: RunRecords) -> Drawing:
@@ -211,7 +241,29 @@ def _seconds(run: RunRecords) -> Drawing:
     axes.set_ylim(0, max(max(seconds, default=0) for seconds in parts.values()) * 1.3 or 1)
     axes.legend(loc="upper left", ncols=3, columnspacing=1, handlelength=1.7)
     means = "; ".join(f"{label} {duration(sum(seconds) / max(len(seconds), 1))}" for label, seconds in parts.items())
-    return to_drawing(figure, "seconds", "Seconds", f"Seconds that each round took. On average: {means}.")
+    alt = f"Seconds that each round took. On average: {means}."
+    rows = [["round", *(f"{label}_seconds" for label in parts)]]
+    rows += [[str(done), *map(number, taken)] for done, *taken in zip(x, *parts.values(), strict=True)]
+    marks = [mark for label, seconds in parts.items() for mark in _told(axes, x, seconds, label, duration)]
+    return to_drawing(figure, "seconds", "Seconds", alt, rows=rows, marks=marks)
+
+
+def _megabytes(size: float) -> str:
+    return byte_size(size * 1e6)
+
+
+def _told(axes: Axes, x: Sequence[int], y: Sequence[float], name: str, words: Callable[[float], str]) -> Sequence[Mark]:
+    """Return marks that tell each value with its round."""
+    pairs = zip(x, y, strict=True)
+    return marks_of(axes, pairs, lambda done, value: f"{name}: {words(value)} (round {count(round(done))})")
+
+
+def _ends(found: Interval) -> list[str]:
+    return [number(found.value), number(found.low), number(found.high)]
+
+
+def _spread(clients: Spread) -> list[str]:
+    return [number(clients.median), number(clients.p10), number(clients.p90)]
 
 
 def _spent(run: RunRecords) -> tuple[list[int], list[float]]:

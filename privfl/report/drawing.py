@@ -6,15 +6,14 @@ which the style sheet of the page sets. A figure in a file of its own sets them 
 
 from __future__ import annotations
 
-import csv
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from html import escape
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import matplotlib as mpl
 from matplotlib.artist import Artist
@@ -23,7 +22,7 @@ from matplotlib.collections import Collection
 from matplotlib.colors import to_rgba, to_rgba_array
 from matplotlib.figure import Figure
 
-from privfl.records import Interval
+from privfl.report.table_files import as_csv
 
 COLOURS: Final = {
     "paper": ("#ffffff", "#14171b"),
@@ -113,34 +112,46 @@ class Drawing:
     figure: Figure | None = field(default=None, compare=False, repr=False)
 
     def standalone_svg(self) -> str:
-        """Return the figure as the text of an SVG file."""
-        light, dark = (";".join(f"--{name}:{colours[index]}" for name, colours in COLOURS.items()) for index in (0, 1))
+        """Return the figure as the text of an SVG file with the colours of a light page, which any program can draw."""
         style = (
-            f"<style>:root{{{light}}}@media (prefers-color-scheme:dark){{:root{{{dark}}}}}"
-            "text{font-family:system-ui,'Segoe UI','Helvetica Neue',Arial,sans-serif}"
+            "<style>text{font-family:system-ui,'Segoe UI','Helvetica Neue',Arial,sans-serif}"
             "*{stroke-linejoin:round;stroke-linecap:butt}</style>"
-            '<rect width="100%" height="100%" style="fill: var(--paper)"/>'
+            f'<rect width="100%" height="100%" style="fill: {COLOURS["paper"][0]}"/>'
         )
         names = ' xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink"'
-        named = self.svg.replace("<svg", f"<svg{names}", 1).replace("</desc>", f"</desc>{style}", 1)
-        return f'<?xml version="1.0" encoding="utf-8"?>\n{named}\n'
+        svg = re.sub(r'<g class="points".*?</g>', "", self.svg, flags=re.DOTALL)
+        svg = re.sub(r"var\(--([\w-]+)\)", lambda found: COLOURS[found[1]][0], svg)
+        svg = svg.replace("<svg", f"<svg{names}", 1).replace("</desc>", f"</desc>{style}", 1)
+        return f'<?xml version="1.0" encoding="utf-8"?>\n{svg}\n'
+
+    def files(self) -> dict[str, bytes]:
+        """Return suffix and content of the files that every page has beside it: SVG, and CSV of the figure's numbers."""
+        files = {"svg": self.standalone_svg().encode()}
+        if self.rows:
+            files["csv"] = as_csv(self.rows).encode()
+        return files
 
     def for_papers(self) -> dict[str, bytes]:
-        """Suffix -> content of its files for a paper: SVG and PDF in light colours, PNG at 300 dpi, CSV of its numbers."""
-        files: dict[str, bytes] = {}
+        """Return suffix and content of its files for a paper: :meth:`files`, PDF, and PNG at 300 dpi, in light colours."""
+        files = self.files()
         if self.figure is not None:
             _colour(self.figure)
             with style():
-                for kind in ("svg", "pdf", "png"):
+                for kind in ("pdf", "png"):
                     buffer = io.BytesIO()
-                    metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind)
+                    metadata = {"CreationDate": None} if kind == "pdf" else None
                     self.figure.savefig(buffer, format=kind, dpi=300, facecolor="white", metadata=metadata)
                     files[kind] = buffer.getvalue()
-        if self.rows:
-            out = io.StringIO()
-            csv.writer(out, lineterminator="\n").writerows(self.rows)
-            files["csv"] = out.getvalue().encode()
         return files
+
+
+class Mark(NamedTuple):
+    """A point of a figure whose value is shown under the pointer: its place in the data, and the words."""
+
+    axes: Axes
+    x: float
+    y: float
+    text: str
 
 
 def style() -> AbstractContextManager[None]:
@@ -155,15 +166,60 @@ def empty_figure(width: int = WIDTH, height: int = HEIGHT) -> tuple[Figure, Axes
 
 
 def to_drawing(
-    figure: Figure, name: str, title: str, alt: str, caption: str = "", rows: Sequence[Sequence[str]] = ()
+    figure: Figure,
+    name: str,
+    title: str,
+    alt: str,
+    caption: str = "",
+    rows: Sequence[Sequence[str]] = (),
+    marks: Sequence[Mark] = (),
 ) -> Drawing:
-    """Render a figure of matplotlib as a :class:`Drawing`."""
+    """Render a figure of matplotlib as a :class:`Drawing`; the values of ``marks`` are shown under the pointer."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # A class name may hold letters that matplotlib's font lacks; the reader's browser draws them in its own fonts.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None})
-    return Drawing(name, title, alt, _themed(buffer.getvalue(), name, title, alt), caption, rows, figure)
+    svg = _themed(buffer.getvalue(), name, title, alt).removesuffix("</svg>") + _points(figure, marks) + "</svg>"
+    return Drawing(name, title, alt, svg, caption, rows, figure)
+
+
+def marks_of(axes: Axes, points: Iterable[tuple[float, float]], words: Callable[[float, float], str]) -> Sequence[Mark]:
+    """Return a mark for each point of one line; if there are very many, only for some of them.
+
+    Args:
+        axes: the axes that the line is on.
+        points: x and y of each point, as the axes have them.
+        words: the words for x and y.
+    """
+    return thinned([Mark(axes, x, y, words(x, y)) for x, y in points])
+
+
+def number(value: float) -> str:
+    """Return a number as the file of a figure's numbers has it, with six significant digits."""
+    return f"{value:.6g}"
+
+
+def thinned(marks: Sequence[Mark]) -> Sequence[Mark]:
+    """Return at most :data:`MOST_MARKS` of the marks of one line, evenly spaced, with the last one."""
+    step = -(-len(marks) // MOST_MARKS)
+    return marks[::-1][::step][::-1] if step > 1 else marks
+
+
+MOST_MARKS: Final = 60
+"""The most points of one line whose values are shown; more would make the page large, and could not be pointed at."""
+
+
+def _points(figure: Figure, marks: Sequence[Mark]) -> str:
+    """Return an invisible circle for each mark, with the mark's words as a tooltip; it needs no script."""
+    if not marks:
+        return ""
+    height = figure.get_figheight() * 72
+    circles = []
+    for mark in marks:
+        x, y = mark.axes.transData.transform((mark.x, mark.y)) * 72 / figure.dpi
+        circles.append(f'<circle cx="{x:.1f}" cy="{height - y:.1f}" r="6"><title>{escape(mark.text)}</title></circle>')
+    return f'<g class="points" aria-hidden="true" fill="none" pointer-events="all">{"".join(circles)}</g>'
 
 
 def legend_below(axes: Axes, columns: int = 2) -> None:
@@ -185,14 +241,6 @@ def line_style(index: int) -> dict[str, Any]:
 def marker(index: int) -> str:
     """Return the marker of the ``index``-th run: no two of 32 runs share both marker and colour."""
     return MARKERS[(index + index // len(MARKERS)) % len(MARKERS)]
-
-
-def draw_run(axes: Axes, x: float, quality: Interval, tag: str, index: int) -> None:
-    """Draw one of several runs at ``x``: its metric, the metric's interval, and the letter of the run."""
-    colour = SERIES[index % 4]
-    axes.plot([x, x], [quality.low, quality.high], color=colour, linewidth=1.2)
-    axes.plot([x], [quality.value], color=colour, marker=marker(index), markersize=7, linestyle="none")
-    axes.annotate(tag, (x, quality.value), (7, 5), textcoords="offset points", color=INK, fontsize=11)
 
 
 def _colour(figure: Figure) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from rich.text import Text
 
 from privfl.report.curves import rounds_axis
-from privfl.report.drawing import Drawing, empty_figure, line_style, style, to_drawing
+from privfl.report.drawing import Drawing, empty_figure, line_style, number, style, to_drawing
 from privfl.report.wording import epsilon, plural
 
 _EIGHTHS = " ▁▂▃▄▅▆▇█"
@@ -48,4 +48,5 @@ def drawing(spent: Sequence[float]) -> Drawing:
         rounds_axis(axes, "ε so far, the largest over the clients")
         rounds = plural(len(spent) - 1, "round")
         alt = f"The ε that the run will have spent after each of {rounds}, {epsilon(spent[-1])} at the end."
-        return to_drawing(figure, "spending", "ε over the rounds", alt)
+        rows = [["round", "epsilon"], *([str(done), number(value)] for done, value in enumerate(spent))]
+        return to_drawing(figure, "spending", "ε over the rounds", alt, rows=rows)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
@@ -15,21 +15,25 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.report import adversaries, comparison, cost, curves, headline, pairing, partition_figure, wording
+from privfl.report import adversaries, clients, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
+from privfl.report.differences import differences
 from privfl.report.drawing import COLOURS, Drawing, style
+from privfl.report.frontier.points import Point
 from privfl.report.run_records import RunRecords
 from privfl.report.secure import SecureSummary
+from privfl.report.table_files import Rows
 from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
 class Page:
-    """An HTML page and the figures that it shows."""
+    """An HTML page, the figures that it shows, and its tables for papers by file name."""
 
     html: str
     drawings: list[Drawing]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
 
 def run_page(run: RunRecords) -> Page:
@@ -47,21 +51,38 @@ def run_page(run: RunRecords) -> Page:
         headlines=headline.headlines(run),
         overhead=headline.overhead(run),
         over_rounds=over_rounds,
-        costs_over_rounds=costs_over_rounds,
+        costs=_costs(run, costs_over_rounds),
         metrics=_metrics(run),
         round_notes=_round_notes(run),
         sections=[_section(one) for one in sections],
         adversaries=adversaries.rows(run),
         card=card(run),
+        clients=clients.table(run),
+        fairness=clients.fairness(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
-        bytes_table=cost.bytes_table(run),
-        seconds_table=cost.seconds_table(run),
         secure=SecureSummary.of(run),
         model_bytes=wording.byte_size(4 * run.result.parameters),
         toml=dump(run.config),
     )
-    return Page(html, [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out])
+    drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
+    tables = {name: rows for one in sections for name, rows in one.tables.items()}
+    return Page(html, drawings, {"clients": clients.table(run), **tables})
+
+
+def _costs(
+    run: RunRecords, drawings: Sequence[Drawing]
+) -> list[tuple[str, tuple[str, ...], list[cost.CostRow], Drawing | None]]:
+    """Return the parts of the cost; a run without rounds has no figures."""
+    of_bytes, of_seconds = drawings or (None, None)
+    bytes_heading = ("bytes", "in all", "a round", "an update that reached a sum")
+    seconds_heading = ("time, on one machine", "in all", "a round", "share")
+    disk_heading = ("files, without this page", "size", "share")
+    return [
+        ("Bytes", bytes_heading, cost.bytes_table(run), of_bytes),
+        ("Seconds", seconds_heading, cost.seconds_table(run), of_seconds),
+        (f"The run folder: {wording.byte_size(sum(run.disk.values()))} on disk", disk_heading, cost.disk_table(run), None),
+    ]
 
 
 def notebook_html(run: RunRecords) -> str:
@@ -82,29 +103,43 @@ def outside_page(finding: OutsideFinding) -> Page:
         section=_section(section),
         warnings=block.warnings(finding, None),
     )
-    return Page(html, list(section.drawings))
+    return Page(html, list(section.drawings), section.tables)
 
 
 def comparison_page(runs: Sequence[RunRecords], out: Path) -> Page:
     """Render the page that compares several runs; its links are relative to the page's own path ``out``."""
-    tagged, finding_kinds = comparison.tagged(runs), comparison.finding_kinds(runs)
+    named = comparison.settings(runs)
     with style():
-        drawings = [*comparison.drawings(tagged), *curves.comparison_drawings(tagged)]
-    titles = {run.headline_metric.title for run in runs}
+        drawings = comparison.drawings(named)
+    columns = comparison.columns(named)
+    points = [point for _, point in named]
+    seeds = min(len(point.runs) for point in points)
     html = fill(
         "comparison.html.j2",
-        names=[run.title for run in runs],
-        tags=[tag for tag, _ in tagged],
+        names=list(dict.fromkeys(run.config.name for run in runs)),
+        labels=[label for label, _ in named],
+        columns=columns,
         rows=[
-            comparison.row(run, tag, link(run, out), finding_kinds, paired)
-            for (tag, run), paired in zip(tagged, pairing.pairings(tagged), strict=True)
+            (label, [cells[place] for _, cells in columns], _links(point, out)) for place, (label, point) in enumerate(named)
         ],
-        quality="test result" if len(titles) > 1 else f"test {titles.pop()}",
-        differences=comparison.differences(runs),
+        compared=comparison.compared(named),
+        differences=differences([point.runs[0] for point in points]),
         drawings=drawings,
-        warnings=[f"{tag}: {warning}" for tag, run in tagged for warning in headline.warnings(run)],
+        runs=sum(len(point.runs) for point in points),
+        seeds=seeds,
+        warnings=[
+            f"{label}, {name}: {warning}"
+            for label, point in named
+            for name, run in zip(comparison.names(point), point.runs, strict=True)
+            for warning in headline.warnings(run)
+        ],
     )
-    return Page(html, drawings)
+    return Page(html, drawings, {"comparison": comparison.table(named)})
+
+
+def _links(point: Point, out: Path) -> list[tuple[str, str | None]]:
+    """Return the name of each run of a setting, with the link to its page."""
+    return [(name, link(run, out)) for name, run in zip(comparison.names(point), point.runs, strict=True)]
 
 
 def link(run: RunRecords, out: Path) -> str | None:

@@ -21,21 +21,17 @@ def shared_rounds(one: RunRecords, other: RunRecords) -> int:
     return sum(1 for _ in alike)
 
 
-def pairings(runs: Sequence[tuple[str, RunRecords]]) -> list[str]:
-    """Say for each run with which earlier run it is paired, and for how many rounds; the first run has an empty string."""
-    said = [""] if runs else []
-    for place, (_, run) in enumerate(runs[1:], 1):
-        earlier = runs[:place]
-        tag, other = max(earlier, key=lambda tagged: shared_rounds(tagged[1], run))
-        shared, common = shared_rounds(other, run), min(len(other.rounds), len(run.rounds))
-        if not shared:
-            said.append("unpaired")
-        elif shared == common:
-            said.append(f"paired with {tag}")
-        else:
-            first = "the first round" if shared == 1 else f"the first {shared:,} rounds"
-            said.append(f"paired with {tag} in {first} of {common:,}, unpaired from there")
-    return said
+def how_paired(pairs: Sequence[tuple[RunRecords, RunRecords]]) -> str:
+    """Say whether the two runs of every pair are paired, and for how many rounds; no pair is unpaired."""
+    if not pairs:
+        return "unpaired"
+    shared, common = min((shared_rounds(one, other), min(len(one.rounds), len(other.rounds))) for one, other in pairs)
+    if not shared:
+        return "unpaired"
+    if all(shared_rounds(one, other) == min(len(one.rounds), len(other.rounds)) for one, other in pairs):
+        return "paired"
+    first = "the first round" if shared == 1 else f"the first {shared:,} rounds"
+    return f"paired in {first} of {common:,}, unpaired from there"
 
 
 def _chance(record: RoundRecord) -> tuple[object, ...]:

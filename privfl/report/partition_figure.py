@@ -52,7 +52,12 @@ def drawing(partition: PartitionRecord) -> Drawing:
     column = f"the mean of about {len(ordered) / COLUMNS:.1f} clients of similar size" if len(ordered) > COLUMNS else "a client"
     row = " a row is a class;" if rows > 1 else ""
     caption = f"A column is {column}, the largest at the left;{row} the bars above are the clients' sizes."
-    return to_drawing(figure, "partition", "Classes of each client" if rows > 1 else "Examples of each client", alt, caption)
+    numbers = [
+        ["client", *partition.classes],
+        *([name, *map(str, row)] for name, row in zip(partition.clients, partition.counts, strict=True)),
+    ]
+    title = "Classes of each client" if rows > 1 else "Examples of each client"
+    return to_drawing(figure, "partition", title, alt, caption, numbers)
 
 
 def facts(partition: PartitionRecord) -> list[tuple[str, str]]:

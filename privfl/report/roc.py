@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -10,13 +11,28 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 from numpy.typing import NDArray
 
+from privfl.adversaries import Adversary
 from privfl.auditing import tpr_bound
 from privfl.auditing.evaluation import LOW_FPR
 from privfl.auditing.questions.membership import AttackRecord, MembershipFinding, RateAt
 from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
-from privfl.report.drawing import INK, MUTED, PAPER, RULE, Drawing, empty_figure, label_axes, line_style, to_drawing
-from privfl.report.wording import attack_name, percent, percent_at_most, plural, rate
+from privfl.report.drawing import (
+    INK,
+    MUTED,
+    PAPER,
+    RULE,
+    Drawing,
+    Mark,
+    empty_figure,
+    label_axes,
+    line_style,
+    marks_of,
+    number,
+    to_drawing,
+)
+from privfl.report.run_records import RunRecords
+from privfl.report.wording import adversary_name, attack_name, percent, percent_at_most, plural, rate
 
 FloatArray = NDArray[np.float64]
 
@@ -88,7 +104,68 @@ def drawing(finding: MembershipFinding, promise: PrivacyResult | None) -> Drawin
         _other(axes, attack, plural(len(others), "other attack") if place == 0 else None)
     _decorate(axes)
     name, by = ("roc", "") if finding.adversary == "external" else (f"roc_{finding.adversary}", f" by the {finding.adversary}")
-    return to_drawing(figure, name, f"ROC of each attack{by}", _alt(finding, promise), _caption(promise))
+    marks = [
+        mark
+        for attack in reversed([*named, *others])
+        for mark in _marks(axes, shown(attack, finding), attack_name(attack.attack, attack.variant))
+    ]
+    title, alt = f"ROC of each attack{by}", _alt(finding, promise)
+    return to_drawing(figure, name, title, alt, _caption(promise), _numbers(finding, promise), marks)
+
+
+def _marks(axes: Axes, found: Shown, name: str) -> Sequence[Mark]:
+    points = zip(found.fpr.tolist(), found.tpr.tolist(), strict=True)
+    visible = [(x, y) for x, y in points if x > LOWEST and y > LOWEST]
+    return marks_of(axes, visible, lambda x, y: f"{name}: {percent(y, 2)} found, {percent(x, 2)} falsely accused")
+
+
+def _numbers(finding: MembershipFinding, promise: PrivacyResult | None) -> list[list[str]]:
+    """Return every point of every curve, and of the bound."""
+    rows = [["curve", "fpr", "tpr"]]
+    for attack in finding.attacks:
+        name, found = attack_name(attack.attack, attack.variant), shown(attack, finding)
+        rows += [[name, number(x), number(y)] for x, y in zip(found.fpr, found.tpr, strict=True)]
+    if promise is not None:
+        fpr = np.geomspace(LOWEST, 1, 160)
+        bound = tpr_bound(fpr, promise.curve_epsilon, promise.curve_delta)
+        rows += [["the most that the promise allows", number(x), number(y)] for x, y in zip(fpr, bound, strict=True)]
+    return rows
+
+
+def of_settings(runs: Sequence[tuple[str, RunRecords]], adversary: Adversary) -> list[Drawing]:
+    """Draw the ROC of the best attack on each of several runs in one figure; none if fewer than two were attacked.
+
+    Args:
+        runs: the first run of each setting, with the words of the setting.
+        adversary: the adversary whose attacks are drawn.
+    """
+    pairs = [(label, run.finding("membership", adversary)) for label, run in runs]
+    best = [(label, *_best(one)) for label, one in pairs if isinstance(one, MembershipFinding)]
+    if len(best) < 2:
+        return []
+    figure, axes = empty_figure(width=380, height=400 + 17 * len(best))
+    axes.plot([LOWEST, 1], [LOWEST, 1], color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
+    marks, rows = list[Mark](), [["setting", "attack", "fpr", "tpr"]]
+    for index, (label, name, found) in enumerate(best):
+        visible = (found.fpr > 0) & (found.tpr > 0)
+        axes.plot(found.fpr[visible], found.tpr[visible], **line_style(index), label=label)
+        marks += _marks(axes, found, label)
+        rows += [[label, name, number(x), number(y)] for x, y in zip(found.fpr, found.tpr, strict=True)]
+    _decorate(axes)
+    file, by = ("rocs", "") if adversary == "external" else (f"rocs_{adversary}", f" by the {adversary_name(adversary)}")
+    told = "; ".join(f"{label}: {name}, AUC {found.auc.value:.3f}" for label, name, found in best)
+    title = f"ROC of the best attack{by} on each setting"
+    caption = (
+        "The first seed of each setting. If the best attack was chosen from several, it was chosen on one half of the "
+        "candidates and is drawn from the other. Both axes are logarithmic. The dotted line is guessing."
+    )
+    return [to_drawing(figure, file, title, f"{title}. {told}.", caption, rows, marks)]
+
+
+def _best(finding: MembershipFinding) -> tuple[str, Shown]:
+    """Return the name of the best attack, and its figures."""
+    best = next(attack for attack in finding.attacks if is_best(attack, finding))
+    return attack_name(best.attack, best.variant), shown(best, finding)
 
 
 def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRecord]]:
@@ -105,8 +182,8 @@ def split(finding: MembershipFinding) -> tuple[list[AttackRecord], list[AttackRe
 
 def _other(axes: Axes, attack: AttackRecord, label: str | None) -> None:
     fpr, tpr = np.asarray(attack.roc_fpr), np.asarray(attack.roc_tpr)
-    shown = (fpr > 0) & (tpr > 0)
-    axes.plot(fpr[shown], tpr[shown], color=MUTED, linewidth=0.8, alpha=0.6, zorder=1.5, label=label)
+    visible = (fpr > 0) & (tpr > 0)
+    axes.plot(fpr[visible], tpr[visible], color=MUTED, linewidth=0.8, alpha=0.6, zorder=1.5, label=label)
 
 
 def _unresolvable(axes: Axes, finding: MembershipFinding) -> None:

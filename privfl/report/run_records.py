@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from privfl.tables import narrow
 
 @dataclass(frozen=True)
 class RunRecords:
-    """The typed records of one finished run."""
+    """The typed records of one finished run, and the bytes of each part of its folder."""
 
     path: Path
     config: ExperimentConfig
@@ -36,6 +37,7 @@ class RunRecords:
     findings: tuple[Finding, ...]
     rounds: list[RoundRecord]
     timings: list[TimingRecord]
+    disk: Mapping[str, int]
 
     @classmethod
     def read(cls, folder: RunFolder) -> RunRecords:
@@ -53,6 +55,7 @@ class RunRecords:
             findings=folder.findings,
             rounds=folder.rounds(),
             timings=folder.timings(),
+            disk=_disk(folder.path),
         )
 
     def promise(self, adversary: Adversary) -> PrivacyResult | None:
@@ -105,6 +108,29 @@ class RunRecords:
     def contributions(self) -> int:
         """The number of updates that reached the model, over all rounds."""
         return sum(len(record.survivors) for record in self.rounds)
+
+
+_PARTS = {
+    "views": "views of the adversaries",
+    "transcripts": "messages of secure aggregation",
+    "attacks": "attacks, with their shadow models",
+    "model.safetensors": "the final model",
+    "state.safetensors": "the state to resume from",
+}
+"""The parts of a run folder that are named; all other records are added up."""
+
+_PAGES = {"report.html", "privacy_card.json", "figures", "tables", ".lock"}
+"""Files that a report writes, and the lock. They are not counted, so that the same folder gives the same page."""
+
+
+def _disk(path: Path) -> dict[str, int]:
+    """Return the bytes of each part of a run folder, the largest first, without the page and its files."""
+    sizes = dict.fromkeys([*_PARTS.values(), "other records"], 0)
+    for file in path.rglob("*"):
+        part = file.relative_to(path).parts[0]
+        if part not in _PAGES and file.is_file():
+            sizes[_PARTS.get(part, "other records")] += file.stat().st_size
+    return {name: size for name, size in sorted(sizes.items(), key=lambda pair: -pair[1]) if size}
 
 
 def _config(folder: RunFolder) -> ExperimentConfig:

@@ -5,6 +5,8 @@ A file is an ``.npz`` archive, or a Parquet table with a row for each candidate.
 =====================  =================  =========================================================================
 ``member``             (N,)               1 for a candidate that was trained on, 0 for another
 ``group``              (N,), optional     numbers or words; the figures are also given for each group
+``subject``            (N,), optional     numbers or words: whose record it is. All of a subject's records are members, or none.
+                                          Subjects are then judged, by the mean of their records' scores
 ``inputs``             (N, ...), optional the candidates' inputs, for the blind classifier alone; no attack sees them
 any other              (N,)               scores: higher means member
 ``logits``             (N, C)             predictions: the model's outputs before the softmax, with ``labels``
@@ -48,7 +50,60 @@ Arrays = Mapping[str, NDArray[Any]]
 _SHADOWED: Final = ("shadow_logits", "shadow_confidence", "shadow_member")
 _POPULATION: Final = ("population_logits", "population_labels", "shadow_population_logits")
 _REFERENCE: Final = ("reference_logits", "reference_labels", "reference_member")
-_PREDICTIONS: Final = ("member", "group", "inputs", "logits", "labels", "confidence", *_SHADOWED, *_POPULATION, *_REFERENCE)
+_PREDICTIONS: Final = (
+    "member",
+    "group",
+    "subject",
+    "inputs",
+    "logits",
+    "labels",
+    "confidence",
+    *_SHADOWED,
+    *_POPULATION,
+    *_REFERENCE,
+)
+
+
+@dataclass(frozen=True)
+class Subjects:
+    """The subjects, such as persons or devices, that candidates belong to.
+
+    Args:
+        place_N: the place of each candidate's subject, from 0 to J − 1.
+        member_J: whether each subject's records were trained on.
+        group_J: the group of each subject; None if there are no groups.
+    """
+
+    place_N: IntArray
+    member_J: BoolArray
+    group_J: NDArray[Any] | None
+
+    @classmethod
+    def of(cls, subject_N: NDArray[Any], member_N: BoolArray, group_N: NDArray[Any] | None, where: str) -> Subjects:
+        """The subjects by their names.
+
+        Raises:
+            DataError: a subject has members and non-members, or records of two groups.
+        """
+        _, first_J, place_N = np.unique(subject_N, return_index=True, return_inverse=True)
+        place_N = place_N.reshape(-1)
+        for name, value_N in (("member", member_N), ("group", group_N)):
+            if value_N is not None and (mixed_N := value_N != value_N[first_J][place_N]).any():
+                raise DataError(
+                    f"{where}: subject {str(subject_N[mixed_N][0])!r} has records that differ in {name!r}; a subject must be "
+                    "in one whole, or leave 'subject' out"
+                )
+        return cls(place_N, member_N[first_J], None if group_N is None else group_N[first_J])
+
+    def __len__(self) -> int:
+        """J, the number of subjects."""
+        return len(self.member_J)
+
+    def means(self, score_N: FloatArray) -> FloatArray:
+        """The mean score of each subject's records, of shape (J,)."""
+        counts_J = np.bincount(self.place_N, minlength=len(self))
+        found: FloatArray = np.bincount(self.place_N, weights=score_N, minlength=len(self)) / counts_J
+        return found
 
 
 @dataclass(frozen=True)
@@ -60,6 +115,7 @@ class Scores:
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
         inputs_N: the candidates' inputs; None if they are not given.
+        subjects: the persons whose records the candidates are; None if candidates are judged one by one.
         by_name: N scores each, higher means member.
     """
 
@@ -67,6 +123,7 @@ class Scores:
     member_N: BoolArray
     group_N: NDArray[Any] | None
     inputs_N: NDArray[Any] | None
+    subjects: Subjects | None
     by_name: Mapping[str, FloatArray]
 
     labels_N: ClassVar[None] = None
@@ -79,12 +136,13 @@ class Scores:
         Raises:
             DataError: an array is missing, or has a wrong shape or value.
         """
-        member_N, group_N, inputs_N = _who(arrays, where)
-        names = [name for name in arrays if name not in ("member", "group", "inputs")]
+        member_N, group_N, inputs_N, subjects = _who(arrays, where)
+        names = [name for name in arrays if name not in ("member", "group", "inputs", "subject")]
         if not names:
             raise DataError(f"{where}: has no scores; it has {_listed(arrays)}: add an array of N numbers, higher for members")
         shape = {"N": len(member_N)}
-        return cls(where, member_N, group_N, inputs_N, {name: _numbers(arrays, name, ("N",), shape, where) for name in names})
+        by_name = {name: _numbers(arrays, name, ("N",), shape, where) for name in names}
+        return cls(where, member_N, group_N, inputs_N, subjects, by_name)
 
 
 @dataclass(frozen=True)
@@ -114,6 +172,7 @@ class Predictions:
         member_N: whether each candidate was trained on.
         group_N: the group of each candidate; None if there are no groups.
         inputs_N: the candidates' inputs; None if they are not given.
+        subjects: the persons whose records the candidates are; None if candidates are judged one by one.
         outputs_NC: logits; or the log-odds of the true class' probability, of shape (N, 1).
         labels_N: the classes; None if the outputs are log-odds.
         shadow_outputs_SNC: the outputs of S shadow models; S may be 0.
@@ -126,6 +185,7 @@ class Predictions:
     member_N: BoolArray
     group_N: NDArray[Any] | None
     inputs_N: NDArray[Any] | None
+    subjects: Subjects | None
     outputs_NC: LogitArray
     labels_N: IntArray | None
     shadow_outputs_SNC: LogitArray
@@ -143,7 +203,7 @@ class Predictions:
         for name in arrays:
             if name not in _PREDICTIONS:
                 raise DataError(f"{where}: has an array {name!r}, which no attack reads; {nearest(name, _PREDICTIONS)}")
-        member_N, group_N, inputs_N = _who(arrays, where)
+        member_N, group_N, inputs_N, subjects = _who(arrays, where)
         sizes = {"N": len(member_N)}
         labels_N: IntArray | None = None
         if "confidence" in arrays:
@@ -165,7 +225,9 @@ class Predictions:
             shadow_SNC = np.zeros((0, *outputs_NC.shape), dtype=np.float32)
         population = _population(arrays, sizes, where) if any(name in arrays for name in _POPULATION) else None
         reference = _reference(arrays, sizes, where) if any(name in arrays for name in _REFERENCE) else None
-        return cls(where, member_N, group_N, inputs_N, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference)
+        return cls(
+            where, member_N, group_N, inputs_N, subjects, outputs_NC, labels_N, shadow_SNC, member_SN, population, reference
+        )
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
@@ -202,17 +264,27 @@ def _columns(path: Path) -> dict[str, NDArray[Any]]:
 # --- checks -----------------------------------------------------------------------------------------------------------
 
 
-def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, NDArray[Any] | None]:
+def _who(arrays: Arrays, where: str) -> tuple[BoolArray, NDArray[Any] | None, NDArray[Any] | None, Subjects | None]:
     member = _shaped(arrays, "member", ("N",), {}, where)
     member_N = _coins(member, "member", where)
     if not len(member_N) or member_N.all() or not member_N.any():
         raise DataError(
             f"{where}: 'member' names {member_N.sum()} members among {len(member_N)} candidates; both kinds are needed"
         )
-    group = _shaped(arrays, "group", ("N",), {"N": len(member_N)}, where) if "group" in arrays else None
-    if group is not None and group.dtype.kind not in "biufU":
-        raise DataError(f"{where}: 'group' holds {group.dtype}; it must hold numbers or words")
-    return member_N, group, _inputs(arrays, len(member_N), where) if "inputs" in arrays else None
+    group_N, subject_N = (_names(arrays, name, len(member_N), where) for name in ("group", "subject"))
+    inputs_N = _inputs(arrays, len(member_N), where) if "inputs" in arrays else None
+    subjects = None if subject_N is None else Subjects.of(subject_N, member_N, group_N, where)
+    return member_N, group_N, inputs_N, subjects
+
+
+def _names(arrays: Arrays, name: str, count: int, where: str) -> NDArray[Any] | None:
+    """An array of names, one for each candidate; None if there is none."""
+    if name not in arrays:
+        return None
+    found = _shaped(arrays, name, ("N",), {"N": count}, where)
+    if found.dtype.kind not in "biufU":
+        raise DataError(f"{where}: {name!r} holds {found.dtype}; it must hold numbers or words")
+    return found
 
 
 def _inputs(arrays: Arrays, candidates: int, where: str) -> NDArray[Any]:

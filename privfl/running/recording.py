@@ -205,11 +205,11 @@ class _Recorder:
         test_logits = experiment.logits(global_D, experiment.test_x)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = experiment.logits(global_D, experiment.x[index])
+        owner_N = experiment.data.owner_N[self.holdout_N]
+        self.of_clients = evaluation.client_values(experiment.task, holdout_logits, experiment.y[index], owner_N)
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
-            clients=evaluation.client_spread(
-                experiment.task, holdout_logits, experiment.y[index], experiment.data.owner_N[self.holdout_N]
-            ),
+            clients=evaluation.spread(list(self.of_clients.values())) if self.of_clients else None,
             personal=self._personal(state),
         )
 
@@ -295,6 +295,7 @@ class _Recorder:
                 parameters=experiment.layout.size,
                 engine=experiment.engine,
                 evaluation=last,
+                clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,

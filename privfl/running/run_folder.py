@@ -16,7 +16,8 @@
     model.safetensors    the final model, as `load_state_dict` of the model takes it
     result.json          the figures of the run
     attacks/             the findings of the attacks
-    figures/ report.html the page
+    report.html          the page
+    figures/ tables/     its figures and tables as files
     privacy_card.json    the page's privacy card, for machines
     .lock                locks the folder against a second process
 
@@ -56,7 +57,7 @@ FORMAT = 4
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
 _LATER = {
     *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
-    *("model.safetensors", "result.json", "attacks", "figures", "report.html", "privacy_card.json"),
+    *("model.safetensors", "result.json", "attacks", "figures", "tables", "report.html", "privacy_card.json"),
 }
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -126,7 +126,7 @@ class _AdversaryFiles:
             ViewError: the run kept no such view.
         """
         if number not in self._rounds:
-            raise ViewError(f"the run kept no view of round {number}; run it with records.views = 'all'")
+            raise ViewError(f"the run kept no view of round {number}; run it with records.views = 'sums'")
         self.rounds_read.add(number)
         return self._rounds[number][0]
 

@@ -143,8 +143,10 @@ def test_run_attack_report_twice(config: Path, tmp_path: Path, monkeypatch: pyte
         assert page.read_text(encoding="utf-8").startswith("<!doctype html>")
         code, out, err = privfl("attack", f"runs/{folder}", "membership/loss", "attacks.shadow_models=0")
         assert code == 0, err
-        code, out, err = privfl("report", f"runs/{folder}")
+        code, out, err = privfl("report", f"runs/{folder}", "--papers")
         assert (code, err) == (0, "")
+        assert (page.parent / "figures" / "roc.pdf").is_file()
+        assert (page.parent / "tables" / "clients.tex").is_file()
     one, other = (RunFolder.open(tmp_path / "runs" / folder) for folder in ("small", "small-2"))
     assert one.result == other.result
     assert one.findings == other.findings != ()

@@ -89,6 +89,7 @@ def make(path: Path, made: Made) -> RunFolder:
             parameters=PARAMETERS,
             engine="fused: each layer has a rule",
             evaluation=evaluations[-1],
+            clients=(None, *generator.uniform(made.accuracy - 0.1, made.accuracy + 0.1, made.clients - 1).tolist()),
             train=made.accuracy + 0.007,
             privacy=privacy(config, made, generator),
             hides_updates=config.aggregator.kind == "secure_sum",

@@ -18,6 +18,7 @@ from scipy import stats
 
 from privfl.errors import ConfigError
 from privfl.records import Interval
+from privfl.report import table_files
 from privfl.report.drawing import COLOURS, style
 from privfl.report.frontier import figures, tables, verdict
 from privfl.report.frontier.page import write_frontier
@@ -158,15 +159,15 @@ def test_each_figure_is_a_file_for_papers_in_colours_of_its_own(found: Frontier)
 
 
 def test_tables_are_read_back(found: Frontier) -> None:
-    header, *rows = list(csv.reader(io.StringIO(tables.as_csv(tables.numbers(found)))))
+    header, *rows = list(csv.reader(io.StringIO(table_files.as_csv(tables.numbers(found)))))
     assert all(len(row) == len(header) for row in rows)
     table = [dict(zip(header, row, strict=True)) for row in rows]
     assert [row["epsilon_target"] for row in table] == ["inf", "inf", "8", "2"]
     assert float(table[0]["accuracy"]) == pytest.approx(found.points[0].quality.value, rel=1e-5)
     assert math.isinf(float(table[0]["epsilon_promised"]))
-    markdown = tables.as_markdown(tables.shown(found)).splitlines()
+    markdown = table_files.as_markdown(tables.shown(found)).splitlines()
     assert len({line.count("|") for line in markdown}) == 1
-    latex = tables.as_latex(tables.shown(found))
+    latex = table_files.as_latex(tables.shown(found))
     assert latex.count(r"\\") == len(found.points) + 1
     assert r"secure\_sum" in latex
     assert not set(latex) & set("ε∞±≥–")

@@ -18,10 +18,11 @@ def test_an_attack_that_is_not_here_does_not_keep_the_page_from_being_written(tm
 
 
 def test_runs_of_one_configuration_are_told_apart_by_their_folders(tmp_path: Path) -> None:
-    folders = [make(tmp_path / name, Made(name="same")) for name in ("first", "second")]
-    page = write_report(folders, tmp_path / "comparison.html").read_text(encoding="utf-8")
-    assert "same (first)" in Reader(page).text
-    assert "same (second)" in Reader(page).text
+    made = {"first": 0.8, "second": 0.7, "third": 0.7}
+    folders = [make(tmp_path / name, Made(name="same", accuracy=accuracy)) for name, accuracy in made.items()]
+    text = Reader(write_report(folders, tmp_path / "comparison.html").read_text(encoding="utf-8")).text
+    assert "1 setting, 2 runs" in text, "the third repeats the second, so it counts once"
+    assert "seed 0 (first), seed 0 (second)" in text
 
 
 def test_a_run_in_which_nobody_trained_says_so_first(tmp_path: Path) -> None:

@@ -119,7 +119,7 @@ def test_what_was_not_kept_is_refused(tmp_path: Path) -> None:
     view = server_view(tmp_path)
     for ask in (view.model_before, view.participants, view.sums, view.updates):
         for number in (1, -1):
-            with pytest.raises(ViewError, match=f"kept no view of round {number}; run it with records.views = 'all'"):
+            with pytest.raises(ViewError, match=f"kept no view of round {number}; run it with records.views = 'sums'"):
                 ask(number)
     with pytest.raises(ViewError, match="has no final model yet; finish the run with --resume"):
         view.final_model()
@@ -149,7 +149,7 @@ def test_transcripts_are_kept_attempt_by_attempt_and_replace_what_a_broken_run_l
 
 
 def test_the_server_sees_what_a_real_one_would_have_been_sent(tmp_path: Path) -> None:
-    folder = run(config("secure_sum"), tmp_path / "run")
+    folder = run(config("secure_sum", records={"views": "all"}), tmp_path / "run")
     view = open_view(folder, "server", Layout(("1.weight", "1.bias"), ((10, 64), (10,))))
     assert isinstance(view, ServerView)
     (sent,) = view.transcripts(0)
@@ -166,7 +166,7 @@ def test_the_server_sees_what_a_real_one_would_have_been_sent(tmp_path: Path) ->
 
 
 def test_sums_without_transcripts(tmp_path: Path) -> None:
-    folder = run(config("secure_sum", records={"views": "sums"}), tmp_path / "run")
+    folder = run(config("secure_sum"), tmp_path / "run")
     assert (folder.path / "views").exists()
     assert not (folder.path / "transcripts").exists()
 

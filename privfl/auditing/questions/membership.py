@@ -108,10 +108,12 @@ class OutsideFinding(MembershipFinding):
     """The finding about a model trained elsewhere; ``source`` is the origin of its predictions or scores.
 
     ``blind`` is the AUC of a classifier that sees the candidates' inputs and labels, and no model; None if neither is given.
+    If candidates are subjects, each has the mean score of its records, and ``records`` is the number of all records.
     """
 
     source: str
     blind: Interval | None
+    records: int | None = None
 
 
 class Membership(Question):

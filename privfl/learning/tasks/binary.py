@@ -43,6 +43,24 @@ class Binary(Task):
             "The probability that one of {n} test examples of class 1 has a larger output than one of class 0.",
             higher_is_better=True,
         ),
+        "sensitivity": Figure(
+            "sensitivity",
+            "%",
+            "The share of {n} test examples of class 1 that the final model labels correctly (recall).",
+            higher_is_better=True,
+        ),
+        "specificity": Figure(
+            "specificity",
+            "%",
+            "The share of {n} test examples of class 0 that the final model labels correctly.",
+            higher_is_better=True,
+        ),
+        "brier": Figure(
+            "Brier score",
+            "",
+            "The mean squared difference of probability and label over {n} test examples. Always saying ½ gives 0.25.",
+            higher_is_better=False,
+        ),
         "loss": Figure("cross-entropy", "nats", "The mean loss of {n} test examples.", higher_is_better=False),
     }
 
@@ -68,13 +86,17 @@ class Binary(Task):
         return loss_N if self.positive_weight == 1 else loss_N * (1 + (self.positive_weight - 1) * label)
 
     def metrics(self, outputs: Tensor, y: Tensor, level: float = 0.95) -> dict[str, Interval]:
-        """Accuracy, AUC if there are both classes, and loss."""
+        """Accuracy; AUC, sensitivity and specificity if there are both classes; Brier score (Brier 1950), and loss."""
         found = {"accuracy": share(_correct(outputs, y), level)}
         finite = outputs[:, 0].isfinite()
         scores, positive = outputs[finite, 0].cpu().double().numpy(), (y[finite] == 1).cpu().numpy()
         if positive.any() and not positive.all():
             area = auc(scores, positive, level)
             found["auc"] = Interval(value=area.value, low=area.low, high=area.high, n=len(scores), level=level)
+        for name, label in (("sensitivity", 1), ("specificity", 0)):
+            if (y == label).any():
+                found[name] = share(_correct(outputs, y)[y == label], level)
+        found["brier"] = mean((outputs[:, 0].double().sigmoid() - y.double()) ** 2, level)
         return found | {"loss": mean(self.loss(outputs.double(), y), level)}
 
     def tallies(self, outputs: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,8 +7,8 @@ A block has the name of the question whose findings it shows: ``membership`` for
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 from rich.table import Table
@@ -18,12 +18,9 @@ from privfl.auditing.questions import Finding
 from privfl.errors import ConfigError
 from privfl.records import PrivacyResult
 from privfl.report.drawing import Drawing
-from privfl.report.run_records import RunRecords
+from privfl.report.table_files import Rows
 from privfl.shelves import SHELVES
 from privfl.tables import Item
-
-TaggedRuns = Sequence[tuple[str, RunRecords]]
-"""Runs, each with the letter that names it in figures and tables."""
 
 Cell = tuple[str, str]
 """The value in a cell of a table, and the interval or terms beneath it."""
@@ -56,23 +53,40 @@ class Verdict:
 
 @dataclass(frozen=True)
 class Section:
-    """A finding's section of the page: a Jinja template, its variables, and its figures.
+    """A finding's section of the page.
 
-    The template may import the macros of ``parts.html.j2``.
+    Args:
+        template: its Jinja template, which may import the macros of ``parts.html.j2``.
+        parts: the template's variables.
+        drawings: its figures.
+        tables: the file name and the cells of each table that is written for papers.
     """
 
     template: str
     parts: Mapping[str, Any]
     drawings: Sequence[Drawing]
+    tables: Mapping[str, Rows] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Column:
-    """A column of a comparison: its heading, its short label for a small screen, and the cell of one run."""
+    """A column of a comparison.
+
+    Args:
+        heading: its heading.
+        cell: the cell of one run.
+        figure: the number in the cell, of which a mean over seeds is taken; None if there is none.
+        words: the words for such a number.
+        prefix: the sign before it.
+        share: whether the number is in [0, 1].
+    """
 
     heading: str
-    label: str
     cell: Cell
+    figure: float | None = None
+    words: Callable[[float], str] = str
+    prefix: str = ""
+    share: bool = False
 
 
 class Block(Item, ABC):
@@ -104,10 +118,6 @@ class Block(Item, ABC):
     @abstractmethod
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """Return the columns of a run in a comparison; ``finding`` is None if only other runs have such a finding."""
-
-    @abstractmethod
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
-        """Return the figures in a comparison of runs; some of the runs may lack such a finding."""
 
     @abstractmethod
     def table(self, finding: Finding) -> Table:

@@ -10,9 +10,8 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.attribute import AttributeFinding, AttributeRecord, GuessRecord, Shares
 from privfl.records import Interval, PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.blocks import _rows as parts
-from privfl.report.drawing import Drawing
 from privfl.report.wording import NNBSP, attack_name, count, listing, percent, percent_range, plural
 
 _HEADINGS: Final = ("right among members", "right among non-members", "members beyond non-members", "members beyond imputation")
@@ -60,11 +59,7 @@ class Attribute(Block):
             record, one = _best(_narrow(finding))
             name = attack_name(record.attack, one.variant)
             found = (percent(one.right.members.value), f"{name}; imputation {percent(record.imputation.members.value)}")
-        return [Column("attribute of a member named rightly", "attribute named rightly", found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column("attribute of a member named rightly", found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

@@ -10,9 +10,8 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.epsilon import EpsilonFinding, EpsilonRecord
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, Verdict
 from privfl.report.blocks import _rows as parts
-from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, epsilon, level, listing
 
 _HEADINGS: Final = ("ε is at least", "ceiling", "right guesses")
@@ -78,11 +77,7 @@ class Epsilon(Block):
         if finding is not None:
             best = max(_narrow(finding).audits, key=lambda one: one.epsilon_lower)
             found = (f"≥ {epsilon(best.epsilon_lower)}", f"{level(best.level)} confidence; {epsilon(best.ceiling)} at most")
-        return [Column(f"audited ε, {adversary}", f"audited ε, {adversary}", found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column(f"audited ε, {adversary}", found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

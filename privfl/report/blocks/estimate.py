@@ -10,9 +10,8 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.estimate import EstimateFinding
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.blocks import _rows as parts
-from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, epsilon, scientific
 
 _HEADINGS: Final = ("method", "estimate of ε")
@@ -53,10 +52,6 @@ class Estimate(Block):
 
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:  # noqa: ARG002
         """See :class:`privfl.report.blocks.Block`: none, since runs are not compared by estimates."""
-        return []
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
         return []
 
     def table(self, finding: Finding) -> Table:

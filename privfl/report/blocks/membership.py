@@ -16,24 +16,20 @@ from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
 from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns, Verdict
+from privfl.report.blocks import Block, Cell, Column, Headline, Section, Verdict
 from privfl.report.blocks._membership_details import TEMPLATE, exposed_members, group_tables
-from privfl.report.curves import PERCENT, format_metric_axis
-from privfl.report.drawing import MUTED, SERIES, Drawing, draw_run, empty_figure, label_axes, to_drawing
+from privfl.report.drawing import number
+from privfl.report.table_files import Rows
 from privfl.report.wording import (
     NBSP,
     NNBSP,
     adversary_name,
     attack_name,
-    axis_of,
-    better_direction,
-    capitalize,
     count,
     epsilon,
     interval_and_level,
     level,
     listing,
-    measured,
     percent,
     percent_range,
     plural,
@@ -117,7 +113,8 @@ class Membership(Block):
             "leaks": (tpr := _tpr(finding)) is not None and _leaks(finding, tpr),
             "suffix": "" if finding.adversary == "external" else f", by the {adversary_name(finding.adversary)}",
         }
-        return Section(_TEMPLATE + TEMPLATE, parts, [drawing])
+        name = "attacks" if finding.adversary == "external" else f"attacks_{finding.adversary}"
+        return Section(_TEMPLATE + TEMPLATE, parts, [drawing], {name: _numbers(finding)})
 
     def measured(self, finding: Finding) -> str:
         """See :class:`privfl.report.blocks.Block`."""
@@ -136,28 +133,20 @@ class Membership(Block):
         by, against = ("", "") if adversary == "external" else (f" by the {name}", f" against the {name}")
         found: Cell = ("not measured", "")
         measured: Cell = ("not measured", "")
+        share = refuted = None
         if finding is not None:
             finding = _narrow(finding)
-            tpr, other = _tpr(finding, LOW_FPR), _tpr(finding)
+            tpr, other, refuted = _tpr(finding, LOW_FPR), _tpr(finding), finding.best.epsilon_lower
+            share = None if tpr is None else tpr.value
             found = ("not resolvable", "") if tpr is None else (percent(tpr.value, 2), percent_range(tpr, 2))
             if tpr is None and other is not None:
                 found = ("not resolvable", f"{percent(other.value, 2)} at {rate(finding.best.headline_fpr)} FPR")
             terms = f"{level(finding.best.level)} confidence; {epsilon(finding.best.epsilon_ceiling)} at most"
             measured = (f"≥ {epsilon(finding.best.epsilon_lower)}", terms)
         return [
-            Column(f"best attack{by}: TPR at 1 % FPR", f"TPR at 1 % FPR{by}", found),
-            Column(f"measured ε{against}", f"measured ε{against}", measured),
+            Column(f"best attack{by}: TPR at 1 % FPR", found, share, _percent, share=True),
+            Column(f"measured ε{against}", measured, refuted, epsilon, "≥ "),
         ]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:
-        """See :class:`privfl.report.blocks.Block`: the metric against the best attack's TPR; none if no TPR is resolvable."""
-        found = {}
-        for tag, run in runs:
-            finding = run.finding(self.kind, adversary)
-            tpr = None if finding is None else _tpr(_narrow(finding), LOW_FPR)
-            if tpr is not None:
-                found[tag] = tpr
-        return [_against_accuracy(runs, found, adversary)] if found else []
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""
@@ -181,6 +170,10 @@ class Membership(Block):
                 ("" if tpr is None else percent_range(tpr, 2)) + half,
             )
         return table
+
+
+def _percent(share: float) -> str:
+    return percent(share, 2)
 
 
 def _narrow(finding: Finding) -> MembershipFinding:
@@ -306,8 +299,9 @@ def _prose(finding: MembershipFinding) -> str:
     if not isinstance(finding, OutsideFinding):
         return ""
     shadows = f", beside the outputs of {plural(finding.shadow_models, 'shadow model')}" if finding.shadow_models else ""
+    kind = "candidates" if finding.records is None else f"subjects with {plural(finding.records, 'record')}"
     return (
-        f"{count(finding.members + finding.nonmembers)} candidates from {finding.source}{shadows}: "
+        f"{count(finding.members + finding.nonmembers)} {kind} from {finding.source}{shadows}: "
         f"{count(finding.members)} were trained on, {count(finding.nonmembers)} were not."
     )
 
@@ -363,6 +357,23 @@ def _rows(finding: MembershipFinding) -> list[dict[str, object]]:
             }
         )
     return rows
+
+
+def _numbers(finding: MembershipFinding) -> Rows:
+    """Return the table of all variants for a file, in full digits; the rates are those that the page shows."""
+    fprs = roc.resolved(finding)
+    rates = [[name, f"{name}_low", f"{name}_high"] for name in (f"tpr_at_{fpr:g}" for fpr in fprs)]
+    rows = [["attack", "auc", "auc_low", "auc_high", "balanced_accuracy", *(name for names in rates for name in names)]]
+    for attack in finding.attacks:
+        found = roc.shown(attack, finding)
+        row = [attack_name(attack.attack, attack.variant), *_ends(found.auc), number(attack.balanced_accuracy)]
+        shown = [roc.rate_at(found.rates, fpr) for fpr in fprs]
+        rows.append(row + [end for at in shown for end in _ends(None if at is None else at.tpr)])
+    return rows
+
+
+def _ends(found: Interval | None) -> list[str]:
+    return ["", "", ""] if found is None else [number(found.value), number(found.low), number(found.high)]
 
 
 def _all_equal(attack: AttackRecord) -> bool:
@@ -422,34 +433,3 @@ The balanced accuracy is measured on one half, at the best threshold of the othe
 equal to the FPR.</p>
 </div>
 """  # noqa: E501
-
-
-# --- several runs -----------------------------------------------------------------------------------------------------
-
-
-def _against_accuracy(runs: TaggedRuns, found: dict[str, Interval], adversary: Adversary) -> Drawing:
-    figure, axes = empty_figure(height=250)
-    headline = runs[0][1].headline_metric
-    shown = []
-    for index, (tag, run) in enumerate(runs):
-        if tag not in found:
-            continue
-        tpr, quality = found[tag], run.result.evaluation.headline
-        shown.append(f"{tag}: {percent(tpr.value, 2)} found, {headline.title} {measured(headline, quality.value)}")
-        axes.plot([tpr.low, tpr.high], [quality.value] * 2, color=SERIES[index % 4], linewidth=1.2)
-        draw_run(axes, tpr.value, quality, tag, index)
-    axes.axvline(LOW_FPR, color=MUTED, linewidth=1, linestyle=(0, (1, 2)))
-    axes.set_xlim(left=0)
-    axes.annotate(
-        "guessing", (LOW_FPR, 1), (-2, -2), xycoords=("data", "axes fraction"), textcoords="offset points",
-        color=MUTED, fontsize=10, rotation=90, ha="right", va="top",
-    )  # fmt: skip
-    label_axes(axes, "members found (TPR) at 1 % FPR, %", f"test {axis_of(headline)}")
-    axes.xaxis.set_major_formatter(PERCENT)
-    format_metric_axis(axes, headline)
-    by, suffix = ("", "") if adversary == "external" else (f" by the {adversary_name(adversary)}", f"_{adversary}")
-    alt = f"Test {headline.title} against the TPR of the best attack{by}. {'; '.join(shown)}."
-    caption = (
-        f"{better_direction(headline)} Bars are 95 % intervals. A run may look safe here because the attacks on it were weak."
-    )
-    return to_drawing(figure, f"leakage{suffix}", f"{capitalize(headline.title)} and leakage{by}", alt, caption)

@@ -10,9 +10,8 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.noise import NoiseFinding, NoiseRecord
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.blocks import _rows as parts
-from privfl.report.drawing import Drawing
 from privfl.report.wording import attack_name, count, level, listing
 
 _HEADINGS: Final = ("method", "the noise multiplier is below", "at best")
@@ -78,11 +77,7 @@ class Noise(Block):
     def columns(self, finding: Finding | None, adversary: Adversary) -> list[Column]:
         """See :class:`privfl.report.blocks.Block`: the least noise that is refuted."""
         found: Cell = ("not measured", "") if finding is None else _least(_narrow(finding))
-        return [Column(f"audited noise, {adversary}", f"audited noise, {adversary}", found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column(f"audited noise, {adversary}", found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

@@ -10,9 +10,8 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.property import PropertyFinding, PropertyRecord
 from privfl.records import Interval, PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.blocks import _rows as parts
-from privfl.report.drawing import Drawing
 from privfl.report.wording import NBSP, attack_name, percent, percent_range, plural
 
 _HEADINGS: Final = ("targets", "right answers", "constant answer", "AUC")
@@ -59,11 +58,7 @@ class Property(Block):
             attacks = _narrow(finding).attacks
             shares = ", ".join(f"{attack_name(one.attack, one.variant)}: {percent(one.right.value)}" for one in attacks)
             found = (shares, "constant answer: " + ", ".join(percent(one.majority) for one in attacks))
-        return [Column("property of clients told rightly", "property told rightly", found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column("property of clients told rightly", found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

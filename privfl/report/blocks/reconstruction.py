@@ -12,8 +12,7 @@ from privfl.auditing.questions import Finding
 from privfl.auditing.questions._compared import Measure
 from privfl.auditing.questions.reconstruction import ReconstructionFinding, ReconstructionRecord
 from privfl.records import Interval, PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
-from privfl.report.drawing import Drawing
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.wording import NNBSP, adversary_name, attack_name, count, percent, percent_range, plural, rounds_read
 
 
@@ -61,11 +60,7 @@ class Reconstruction(Block):
             share, _ = _share_cell(best.recognised)
             found = (share, _terms(best))
         title = f"inputs recognised by the {adversary_name(adversary)}"
-        return [Column(title, title, found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column(title, found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

@@ -11,8 +11,7 @@ from privfl.adversaries import Adversary
 from privfl.auditing.questions import Finding
 from privfl.auditing.questions.source import SourceFinding
 from privfl.records import PrivacyResult
-from privfl.report.blocks import Block, Cell, Column, Headline, Section, TaggedRuns
-from privfl.report.drawing import Drawing
+from privfl.report.blocks import Block, Cell, Column, Headline, Section
 from privfl.report.wording import attack_name, percent, percent_range, rounds_read
 
 
@@ -48,11 +47,7 @@ class Source(Block):
             finding = _narrow(finding)
             shares = ", ".join(f"{name}: {share} ({interval})" for name, (share, interval) in _cells(finding))
             found = (shares, f"guessing: {percent(finding.chance)}")
-        return [Column("client of a member named correctly", "client named correctly", found)]
-
-    def drawings(self, runs: TaggedRuns, adversary: Adversary) -> list[Drawing]:  # noqa: ARG002
-        """See :class:`privfl.report.blocks.Block`: none."""
-        return []
+        return [Column("client of a member named correctly", found)]
 
     def table(self, finding: Finding) -> Table:
         """See :class:`privfl.report.blocks.Block`."""

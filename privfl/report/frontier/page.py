@@ -10,6 +10,7 @@ from privfl.report.drawing import style
 from privfl.report.frontier import figures, tables, verdict
 from privfl.report.frontier.points import LEVEL, Frontier, frontier
 from privfl.report.run_records import RunRecords
+from privfl.report.table_files import files_of
 from privfl.report.wording import level
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic
@@ -37,9 +38,8 @@ def write_frontier(folders: Sequence[RunFolder | Path | str], out: Path, failed:
         for suffix, content in drawing.for_papers().items():
             write_atomic(out / "figures" / f"{drawing.name}.{suffix}", content)
     table = tables.shown(found)
-    write_atomic(out / "tables" / "frontier.csv", tables.as_csv(tables.numbers(found)).encode())
-    write_atomic(out / "tables" / "frontier.md", tables.as_markdown(table).encode())
-    write_atomic(out / "tables" / "frontier.tex", tables.as_latex(table).encode())
+    for suffix, content in files_of(table, tables.numbers(found)).items():
+        write_atomic(out / "tables" / f"frontier.{suffix}", content)
     html = page.fill(
         "frontier.html.j2",
         name=found.points[0].runs[0].config.name,

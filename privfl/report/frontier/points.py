@@ -15,7 +15,7 @@ from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Figure
 from privfl.records import Interval
-from privfl.report.comparison import differing
+from privfl.report.differences import differing
 from privfl.report.roc import rate_at
 from privfl.report.run_records import RunRecords
 from privfl.report.wording import NBSP
@@ -34,6 +34,7 @@ class OverSeeds:
         low: the lower end of the interval, within the figure's range.
         high: the upper end.
         seeds: the number of seeds. With one seed the interval is the run's own, or there is none.
+        deviation: the standard deviation over seeds; 0 with one seed.
     """
 
     value: float
@@ -41,6 +42,7 @@ class OverSeeds:
     low: float
     high: float
     seeds: int
+    deviation: float = 0.0
 
 
 def over_seeds(values: Sequence[float], alone: Interval | None = None, share: bool = False) -> OverSeeds:
@@ -55,9 +57,25 @@ def over_seeds(values: Sequence[float], alone: Interval | None = None, share: bo
     if len(values) == 1:
         low, high = (alone.low, alone.high) if alone is not None else (mean, mean)
         return OverSeeds(mean, (high - low) / 2, low, high, 1)
-    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1) * np.std(values, ddof=1) / math.sqrt(len(values)))
+    deviation = float(np.std(values, ddof=1))
+    half = float(stats.t.ppf((1 + LEVEL) / 2, len(values) - 1)) * deviation / math.sqrt(len(values))
     low, high = mean - half, mean + half
-    return OverSeeds(mean, half, max(low, 0.0) if share else low, min(high, 1.0) if share else high, len(values))
+    ends = (max(low, 0.0), min(high, 1.0)) if share else (low, high)
+    return OverSeeds(mean, half, *ends, len(values), deviation)
+
+
+def welch(first: Sequence[float], other: Sequence[float]) -> OverSeeds:
+    """Return the difference of two means, ``other`` less ``first``, with Welch's t interval (Welch 1947).
+
+    With one value on a side there is no interval: both of its ends are the difference.
+    """
+    difference = float(np.mean(other) - np.mean(first))
+    fewest = min(len(first), len(other))
+    if fewest < 2 or (np.ptp(first) == 0 and np.ptp(other) == 0):
+        return OverSeeds(difference, 0.0, difference, difference, fewest)
+    interval = stats.ttest_ind(other, first, equal_var=False).confidence_interval(LEVEL)
+    low, high = float(interval.low), float(interval.high)
+    return OverSeeds(difference, (high - low) / 2, low, high, fewest)
 
 
 @dataclass(frozen=True)
@@ -117,9 +135,15 @@ class Point:
 
     @property
     def target(self) -> float:
-        """The ε that the configuration aims at, or else the promised one; infinite without a promise."""
+        """The ε that the configuration aims at, or else the promised one; infinite without a promise.
+
+        A run that stands for a larger federation aims at that federation's ε, which it does not promise.
+        """
         aimed = getattr(self.runs[0].config.privacy, "target_epsilon", None)
-        return self.promised if aimed is None else float(aimed)
+        privacy = self.runs[0].result.privacy
+        if aimed is None or (privacy is not None and privacy.extrapolated is not None):
+            return self.promised if math.isinf(self.promised) else round(self.promised, 2)
+        return float(aimed)
 
 
 @dataclass(frozen=True)
@@ -201,12 +225,26 @@ def frontier(runs: Sequence[RunRecords], failed: dict[str, str]) -> Frontier:
             f"{other[0]}: {values[other[0]][0]} in one run and {first} in another; a frontier compares settings on one data "
             "set: make a frontier for each"
         )
+    points, keys = points_of(runs)
+    return Frontier(points, keys, runs[0].headline_metric, failed)
+
+
+def points_of(runs: Sequence[RunRecords]) -> tuple[tuple[Point, ...], tuple[str, ...]]:
+    """Put runs together that differ in nothing but their seed; a run that is given or repeated with its seed counts once.
+
+    Returns:
+        the points in the order of the runs, and the settings that vary, without the seed and without those that the promise
+        stands for.
+    """
+    values = differing([run.config for run in runs])
     moving = {key: each for key, each in values.items() if _chosen(key, each, values)}
-    groups: dict[tuple[str, ...], list[int]] = {}
-    for index in range(len(runs)):
-        groups.setdefault(tuple(_shown(each[index]) for each in moving.values()), []).append(index)
-    points = [_point([runs[index] for index in members], _settings(moving, group)) for group, members in groups.items()]
-    return Frontier(tuple(points), tuple(key for key in moving if key not in _PROMISE), runs[0].headline_metric, failed)
+    groups: dict[tuple[str, ...], list[RunRecords]] = {}
+    for index, run in enumerate(runs):
+        members = groups.setdefault(tuple(_shown(each[index]) for each in moving.values()), [])
+        if not any((run.config.seed, run.result) == (other.config.seed, other.result) for other in members):
+            members.append(run)
+    points = [_point(members, _settings(moving, group)) for group, members in groups.items()]
+    return tuple(points), tuple(key for key in moving if key not in _PROMISE)
 
 
 _PROMISE = ("privacy.target_epsilon", "privacy.kind")

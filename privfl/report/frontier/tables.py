@@ -1,16 +1,11 @@
-"""The table of a frontier, a row a setting, as CSV, Markdown and LaTeX."""
+"""The table of a frontier, with one row for each setting: in full digits, for a paper, and for a terminal."""
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Sequence
 
 from privfl.report.frontier.points import Frontier, OverSeeds
-
-Rows = Sequence[Sequence[str]]
-"""The header and the rows."""
+from privfl.report.table_files import Rows
 
 
 def numbers(frontier: Frontier) -> Rows:
@@ -55,44 +50,6 @@ def shown(frontier: Frontier) -> Rows:
 def brief(frontier: Frontier) -> Rows:
     """The columns of :func:`shown` that a terminal has room for."""
     return [[row[0], *row[2 : 3 + len(frontier.adversaries)]] for row in shown(frontier)]
-
-
-def as_csv(rows: Rows) -> str:
-    """Comma-separated, a line a row."""
-    out = io.StringIO()
-    csv.writer(out, lineterminator="\n").writerows(rows)
-    return out.getvalue()
-
-
-def as_markdown(rows: Rows) -> str:
-    """A Markdown table."""
-    header, *body = rows
-    lines = [header, ["---"] * len(header), *body]
-    return "".join(f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in line)} |\n" for line in lines)
-
-
-def as_latex(rows: Rows) -> str:
-    """A LaTeX tabular with the rules of the package booktabs."""
-    header, *body = rows
-    lines = [
-        rf"\begin{{tabular}}{{{'l' * len(header)}}}",
-        r"\toprule",
-        _tex(header),
-        r"\midrule",
-        *map(_tex, body),
-        r"\bottomrule",
-        r"\end{tabular}",
-    ]
-    return "\n".join(lines) + "\n"
-
-
-_TEX = {"\\": r"\textbackslash{}", "%": r"\%", "_": r"\_", "&": r"\&", "#": r"\#", "$": r"\$", "{": r"\{", "}": r"\}"}
-_TEX |= {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
-_TEX |= {"ε": r"$\varepsilon$", "∞": r"$\infty$", "±": r"$\pm$", "≥": r"$\geq$", "–": "--", "\u202f": r"\,", "\u00a0": "~"}
-
-
-def _tex(cells: Sequence[str]) -> str:
-    return " & ".join("".join(_TEX.get(letter, letter) for letter in cell) for cell in cells) + r" \\"
 
 
 def _ends(name: str) -> list[str]:

@@ -89,11 +89,16 @@ def test_binary_by_hand() -> None:
     assert found["auc"].value == pytest.approx(0.75)
     losses = [math.log1p(math.exp(-margin)) for margin in (2.0, -1.0, -0.5, 3.0)]
     assert found["loss"].value == pytest.approx(np.mean(losses), rel=1e-6)
+    # One of the two ones is found, and one of the two zeros is taken for a one.
+    assert (found["sensitivity"].value, found["sensitivity"].n) == (0.5, 2)
+    assert (found["specificity"].value, found["specificity"].n) == (0.5, 2)
+    wrong = [1 / (1 + math.exp(margin)) for margin in (2.0, -1.0, -0.5, 3.0)]
+    assert found["brier"].value == pytest.approx(np.mean(np.square(wrong)), rel=1e-6)
     assert BINARY.metrics(outputs, y, 0.5)["loss"].high < found["loss"].high
 
 
 def test_there_is_no_auc_of_one_class_alone() -> None:
-    assert list(BINARY.metrics(column(1.0, 2.0), torch.tensor([1, 1]))) == ["accuracy", "loss"]
+    assert list(BINARY.metrics(column(1.0, 2.0), torch.tensor([1, 1]))) == ["accuracy", "sensitivity", "brier", "loss"]
 
 
 OVERFLOWING: list[tuple[Task, Tensor, Tensor, float]] = [
@@ -260,7 +265,13 @@ def test_probabilities_are_of_the_classes(task: Task, outputs: Tensor, y: Tensor
 def test_a_record_keeps_which_metric_is_the_headline_though_keys_are_sorted() -> None:
     metrics = {name: Interval(value=k, low=k, high=k, n=3) for k, name in enumerate(("rmse", "mae", "loss"))}
     fields = dict.fromkeys(Result.model_fields) | {"rounds": 1, "parameters": 2, "engine": "", "hides_updates": False}
-    fields |= {"bytes_up": 1, "bytes_down": 1, "bytes_plain": 1, "evaluation": Evaluation(metrics=metrics, clients=None)}
+    fields |= {
+        "clients": [],
+        "bytes_up": 1,
+        "bytes_down": 1,
+        "bytes_plain": 1,
+        "evaluation": Evaluation(metrics=metrics, clients=None),
+    }
     result = Result.model_validate({**fields, "train": 0.5})
     written = result.model_dump()
     assert written["train_rmse"] == 0.5
