@@ -17,6 +17,7 @@ from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.cohort_results import CohortResults
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult, LocalTask, Trainer
@@ -25,8 +26,6 @@ from privfl.privacy.ledger import Account
 from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
-
-_NOTHING = torch.empty(0)
 
 
 @dataclass(frozen=True)
@@ -72,54 +71,6 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
-
-
-@dataclass
-class CohortResults:
-    """Results of training a cohort, one entry per client, without the updates themselves.
-
-    Args:
-        clients: the clients' numbers.
-        handed_in: the contributions that the plan returned, without their vectors.
-        losses, clipped_shares, zeroed: figures of each training.
-        stand_ins: clients that contributed zeros without being trained.
-        states: the state of each client if its update arrives; filled at the first process only.
-        seconds: training time of the slowest process.
-        processes: the number of processes that had clients to train.
-    """
-
-    clients: list[int] = field(default_factory=list)
-    handed_in: list[Contribution] = field(default_factory=list)
-    losses: list[float] = field(default_factory=list)
-    clipped_shares: list[float] = field(default_factory=list)
-    zeroed: list[int] = field(default_factory=list)
-    stand_ins: list[int] = field(default_factory=list)
-    states: dict[int, ClientState] = field(default_factory=dict)
-    seconds: float = 0.0
-    processes: int = 0
-
-    def add(self, results: Sequence[LocalResult], handed_in: Sequence[Contribution]) -> None:
-        """Add the results of more clients. If a client's whole update is not finite, it counts as one zeroed gradient."""
-        self.clients.extend(result.client for result in results)
-        self.handed_in.extend(replace(one, delta_D=_NOTHING) for one in handed_in)
-        self.losses.extend(result.loss for result in results)
-        self.clipped_shares.extend(result.clipped_share for result in results)
-        finite = are_finite([result.delta_D for result in results])
-        self.zeroed.extend(result.zeroed + (not whole) for result, whole in zip(results, finite, strict=True))
-
-    @classmethod
-    def of(cls, shares: Sequence[CohortResults]) -> CohortResults:
-        """The results of all processes together, by ascending client."""
-        where = sorted((client, share, place) for share, one in enumerate(shares) for place, client in enumerate(one.clients))
-        return cls(
-            clients=[client for client, _, _ in where],
-            handed_in=[shares[share].handed_in[place] for _, share, place in where],
-            losses=[shares[share].losses[place] for _, share, place in where],
-            clipped_shares=[shares[share].clipped_shares[place] for _, share, place in where],
-            zeroed=[shares[share].zeroed[place] for _, share, place in where],
-            seconds=max(share.seconds for share in shares),
-            processes=sum(bool(share.clients) for share in shares),
-        )
 
 
 @dataclass(frozen=True)

@@ -11,14 +11,11 @@ from typing import TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from pydantic_core import PydanticCustomError
 from torch import Tensor, nn
 
-from privfl.config import ExperimentConfig, require_clients
-from privfl.data.datasets import Dataset
+from privfl.config import ExperimentConfig
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
-from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
@@ -50,6 +47,7 @@ from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
 from privfl.running.calibration import calibrated, empty_ledger, planned
+from privfl.running.reading import read_data
 from privfl.running.stopping import stop_reason
 from privfl.seeding import Seed
 from privfl.tables import narrow
@@ -402,11 +400,7 @@ def assemble(
         ConfigError, DataError, ModelError: settings, data or model do not fit together; nothing was trained.
     """
     seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
-    loaded = task.fitting(narrow(config.data, Dataset).load())
-    data, outputs = FederatedData.build(loaded, config.data, seed / "data"), task.outputs(loaded)
-    if config.training.early_stopping is not None:
-        data = data.validating(config.training.early_stopping.validation, (seed / "validation").numpy())
-    _require_fit(config, data)
+    data, outputs = read_data(config, task, seed)
     aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     item = narrow(config.model, Model)
@@ -478,16 +472,6 @@ def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, nam
     if config.privacy.secret_cohorts:
         stream /= name
     return draw_cohorts(narrow(config.cohort, CohortSampler), len(data.clients), config.rounds, stream)
-
-
-def _require_fit(config: ExperimentConfig, data: FederatedData) -> None:
-    """Raise unless cohort and δ suit the data. N is the number of clients, or of all examples that clients own."""
-    try:
-        require_clients(config, len(data.clients))
-    except PydanticCustomError as error:
-        context = error.context or {}
-        raise ConfigError(f"{context['key']} = {context['value']!r}: {context['hint']}") from None
-    config.privacy.check_data(len(data.clients), len(data.pool))
 
 
 def _require_possible(experiment: Experiment) -> None:
