@@ -148,7 +148,7 @@ MISTAKES = {
     "report done --out empty": "empty: cannot be written (Is a directory); choose another place with --out",
     "attack empty": "empty: is not a run folder (no config.toml in it); give a folder that `privfl run` made",
     "attack done": "attacks.run is empty; name attacks to run: auditing/noise, auditing/noise_rounds, ",
-    "attack done lira": "attack 'lira': did you mean 'membership/lira'?",
+    "attack done lira": "attack 'lira': did you mean 'membership/lira'",
     "attack done membership/lira": "attacks.shadow_models = 0: 'membership/lira' needs at least 1; raise it",
     "attack done privfl.learning.models.cnn": "that derives from attacks.Attack; it has 0",
     "attack begun membership/loss": "begun: has no result.json",

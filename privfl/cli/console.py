@@ -1,4 +1,4 @@
-"""The consoles of every command: results on standard output; errors, and notes on what is going on, on standard error."""
+"""The consoles of every command: results on standard output; errors, notes and progress on standard error too."""
 
 from __future__ import annotations
 
