@@ -148,7 +148,7 @@ MISTAKES = {
     "report done --out empty": "empty: cannot be written (Is a directory); choose another place with --out",
     "attack empty": "empty: is not a run folder (no config.toml in it); give a folder that `privfl run` made",
     "attack done": "attacks.run is empty; name attacks to run: auditing/noise, auditing/noise_rounds, ",
-    "attack done lira": "attack 'lira': did you mean 'membership/lira'?",
+    "attack done lira": "attack 'lira': did you mean 'membership/lira'",
     "attack done membership/lira": "attacks.shadow_models = 0: 'membership/lira' needs at least 1; raise it",
     "attack done privfl.learning.models.cnn": "that derives from attacks.Attack; it has 0",
     "attack begun membership/loss": "begun: has no result.json",
@@ -162,6 +162,12 @@ MISTAKES = {
     # Sweeps and data.
     "sweep p.toml seed=0..1 rounds=0,1": "override 'rounds=0': rounds = 0: must be greater than 0",
     "sweep p.toml seed=3..1": "3..1: is an empty range; write the smaller number first, 1..3",
+    **{
+        f"sweep p.toml seed={typed}": f"override 'seed={typed}': '{typed}' is not how a range is written; write seed=0..3 alone"
+        for typed in ("0-3", "0...3", "0:3", "0…3", "[0..3]")
+    },
+    "frontier p.toml rounds=1-2": "override 'rounds=1-2': '1-2' is not how a range is written; write rounds=1..2 alone",
+    "sweep p.toml seed=0..1,3": "'0..1' is not how a range is written; write seed=0..1 alone, or every value with",
     "sweep p.toml seed=1,2 seed=3": "seed is given twice; name all its values at once",
     "sweep p.toml seed=0..1 --ask timeout_min=3": "is for a scheduler; name it with --cluster slurm",
     "sweep p.toml seed=0..1 --out c.toml": "c.toml: cannot be written (File exists)",

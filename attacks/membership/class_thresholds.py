@@ -10,6 +10,7 @@ from attacks.membership import BoolArray, Evidence, FloatArray, LabelArray, Logi
 from attacks.membership._entropies import entropy, modified_entropy
 from attacks.membership._sides import surprise
 from privfl.auditing import best_threshold, roc
+from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 
 
@@ -50,6 +51,8 @@ class ClassThresholds(MembershipAttack):
         parts = [(logits_NC, evidence.labels_N, member_N) for logits_NC, member_N in shadows]
         if reference is not None:
             parts.append((reference.logits_RC, reference.labels_R, reference.member_R))
+        if all(member_R.all() for _, _, member_R in parts) or not any(member_R.any() for _, _, member_R in parts):
+            raise ConfigError("attacks.shadow_models: no candidate is left out of, or in, any shadow; raise it or data.holdout")
         known = [self._metrics(logits_RC, labels_R, evidence.task) for logits_RC, labels_R, _ in parts]
         labels_R, member_R = (np.concatenate([part[place] for part in parts]) for place in (1, 2))
         right_N = (evidence.logits_NC.argmax(axis=1) == evidence.labels_N).astype(np.float64)

@@ -8,7 +8,7 @@ import numpy as np
 from pydantic import Field
 
 from attacks.membership import BoolArray, Evidence, FloatArray
-from attacks.membership._sides import Sides, TwoSidedAttack
+from attacks.membership._sides import Side, Sides, TwoSidedAttack
 from privfl.auditing.questions.membership import MembershipClaim
 from privfl.running.knowledge import Knowledge
 from privfl.running.queries import MOST, QuerySignals
@@ -33,6 +33,8 @@ class Lira(TwoSidedAttack):
         ``multivariate, fixed covariance``: the log-ratio of two normal distributions of the vector of φ, with one covariance
         within examples for each side.
 
+    If no shadow trained on any candidate, the offline variants alone are computed, which need no others.
+
     Below 32 shadows a variance per example is unreliable (with 4 of them the online AUC of the reference pool is .512):
     it is computed all the same; read the fixed variance, or RMIA.
 
@@ -52,13 +54,21 @@ class Lira(TwoSidedAttack):
         """See :class:`attacks.Attack`."""
         if self.queries == 1:
             return super().run(view, knowledge)
-        self.require_shadows(knowledge.shadows.member_SN)
+        super().require_shadows(knowledge.shadows.member_SN)
         assert knowledge.queries is not None, "they were asked for"
         return MembershipClaim(over_queries(knowledge.queries, knowledge.shadows.member_SN, self.queries))
+
+    def require_shadows(self, member_SN: BoolArray) -> None:
+        """See :class:`attacks.Attack`: some candidate is left out of a shadow."""
+        if self.queries > 1 or not len(member_SN) or member_SN.any():
+            super().require_shadows(member_SN)
 
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)
+        if not evidence.shadow_member_SN.any():
+            outside = Side.of(evidence.signals.shadow_SN, ~evidence.shadow_member_SN)
+            return offline(evidence.signals.target_N, outside.mean_N, outside)
         return ratios(Sides.of(evidence))
 
 
@@ -71,6 +81,13 @@ def ratios(sides: Sides) -> dict[str, FloatArray]:
     return {
         "online": ratio_N,
         "online, fixed variance": fixed_N,
+        **offline(target_N, out_N, outside),
+    }
+
+
+def offline(target_N: FloatArray, out_N: FloatArray, outside: Side) -> dict[str, FloatArray]:
+    """The scores of the variants that need no shadow that trained on the example."""
+    return {
         "offline": (target_N - out_N) / np.sqrt(outside.variance_N),
         "offline, fixed variance": (target_N - out_N) / np.sqrt(outside.variance),
     }

@@ -203,18 +203,19 @@ class Run:
 
         return export(self._folder, out)
 
-    def page(self, out: Path | str | None = None) -> Path:
+    def page(self, out: Path | str | None = None, *, papers: bool = False) -> Path:
         """Write the run's page as one HTML file, and return its path.
 
         Args:
             out: the file; None: ``report.html`` in the run's folder.
+            papers: also write each figure as PDF and PNG, and each table as CSV, Markdown and LaTeX.
 
         Raises:
             RunFolderError: the run has not finished, or ``out`` cannot be written.
         """
         from privfl.report import write_report
 
-        return write_report([self._folder], self.path / "report.html" if out is None else out)
+        return write_report([self._folder], self.path / "report.html" if out is None else out, papers=papers)
 
     def __repr__(self) -> str:
         if not self.finished:

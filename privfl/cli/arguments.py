@@ -12,4 +12,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Settings that replace the file's; KEY= takes one away.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON instead of a table, and write no page.")]
+Quiet = Annotated[
+    bool, typer.Option("--quiet", help="Print errors, the final table and the place of the page, and nothing else.")
+]
 Run = Annotated[Path, typer.Argument(metavar="RUN", help="A folder that `privfl run` made.")]

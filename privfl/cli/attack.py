@@ -13,7 +13,8 @@ from rich.table import Table
 
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.cli import follow_up
-from privfl.cli.console import err, out
+from privfl.cli.arguments import Quiet
+from privfl.cli.console import hush, notes, out
 from privfl.errors import ConfigError
 from privfl.running.attacking import Offer, chosen, offers
 from privfl.running.run_folder import RunFolder
@@ -53,6 +54,7 @@ def attack(
     out_dir: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="With --scores or --predictions: where the page goes.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Attack a finished run, with the attacks of its configuration or with those named, and write the page again.
 
@@ -60,6 +62,7 @@ def attack(
 
     With --scores or --predictions: judge a model that was trained elsewhere. docs/attacks.md says which arrays the file needs.
     """
+    hush(quiet)
     given = list(words or ())
     who = None if adversary is None else _adversary(adversary)
     if show_list:
@@ -77,7 +80,7 @@ def attack(
     folder = RunFolder.open(Path(given[0]))
     names, settings = [word for word in given[1:] if "=" not in word], [word for word in given[1:] if "=" in word]
     names, left_out = chosen(folder, names, who, settings, allowed)
-    _say_refused(left_out, err)
+    _say_refused(left_out, notes)
     follow_up.attack(folder, names, settings)
     for table in attacks_tables(folder):
         out.print(table)

@@ -8,8 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from privfl.cli import follow_up
-from privfl.cli.arguments import Config, Overrides
-from privfl.cli.console import out
+from privfl.cli.arguments import Config, Overrides, Quiet
+from privfl.cli.console import hush, out
 from privfl.cli.training import train
 from privfl.loading import load
 
@@ -32,6 +32,7 @@ def audit(
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME-audit unless it is given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train with canaries planted, each in or out by a fair coin, and say what they refute of the promise.
 
@@ -41,6 +42,7 @@ def audit(
     from privfl.report import attacks_tables
     from privfl.running.auditing import audited
 
+    hush(quiet)
     settings = audited(load(config, *overrides or ()), canaries, kind)
 
     def command(path: Path) -> list[str]:

@@ -1,4 +1,4 @@
-"""The two consoles of every command: results on standard output, everything else on standard error."""
+"""The consoles of every command: results on standard output; errors, notes and progress on standard error too."""
 
 from __future__ import annotations
 
@@ -12,6 +12,13 @@ from rich.console import Console
 
 out: Final = Console()
 err: Final = Console(stderr=True)
+notes: Final = Console(stderr=True)
+"""Progress, warnings and the like, which ``--quiet`` leaves out."""
+
+
+def hush(quiet: bool) -> None:
+    """Leave out notes from here on, or print them again."""
+    notes.quiet = quiet
 
 
 def print_json(content: Any) -> None:

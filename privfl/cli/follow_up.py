@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from privfl.cli import progress
-from privfl.cli.console import err, out
+from privfl.cli.console import notes, out
 from privfl.running.run_folder import RunFolder
 
 
@@ -14,7 +14,7 @@ def attack(folder: RunFolder, names: Sequence[str], settings: Sequence[str]) -> 
     """Attack a run with the attacks named, or else with those of its configuration, and follow its shadow models."""
     from privfl.running.attacking import attack as attack_run
 
-    with progress.shadow_models(err) as observer:
+    with progress.shadow_models(notes) as observer:
         attack_run(folder, names, settings=settings, observer=observer)
 
 

@@ -11,8 +11,8 @@ import typer
 from rich import box
 from rich.table import Table
 
-from privfl.cli.arguments import Config
-from privfl.cli.console import err, out
+from privfl.cli.arguments import Config, Quiet
+from privfl.cli.console import err, hush, notes, out
 from privfl.errors import ConfigError
 from privfl.loading import load
 from privfl.running.attacking import ALL
@@ -50,6 +50,7 @@ def frontier(
         str, typer.Option("--attacks", metavar="NAME,...", help="The attacks, as far as a run allows them; all: every one.")
     ] = ALL,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the runs that are there.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, attack and price every combination of settings over seeds, and write one page about the trade.
 
@@ -58,13 +59,14 @@ def frontier(
     from privfl.report.frontier.page import write_frontier
     from privfl.running import sweeping
 
+    hush(quiet)
     chosen, refused = sweeping.possible(config, overrides or (), points or ())
     words = tuple(name for name in attacks.split(",") if name)
     if not words:
         raise ConfigError(f"--attacks {attacks!r}: name attacks, separated by commas, or {ALL!r}")
     chosen = [replace(one, attacks=words) for one in chosen]
     out_path = out_dir or Path("runs") / f"{load(config).name}-frontier"
-    err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
+    notes.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
     for one in refused:
         err.print(f"left out: {one.name}: {one.error}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     follow = _Following(chosen)
@@ -100,7 +102,10 @@ class _Following:
             if self._done < self._all
             else ""
         )
-        err.print(f"{self._done}/{self._all} {one.variant.name}: {said}{rest}", highlight=False, soft_wrap=True, markup=False)
+        console = err if one.code else notes
+        console.print(
+            f"{self._done}/{self._all} {one.variant.name}: {said}{rest}", highlight=False, soft_wrap=True, markup=False
+        )
 
 
 def _show(out_path: Path, found: Frontier) -> None:

@@ -8,7 +8,8 @@ from typing import Annotated, Final
 import typer
 
 from privfl.cli import follow_up
-from privfl.cli.arguments import Config, Overrides
+from privfl.cli.arguments import Config, Overrides, Quiet
+from privfl.cli.console import hush
 from privfl.cli.training import train
 from privfl.loading import load
 
@@ -21,11 +22,13 @@ def run(
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME unless it is given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train, attack the trained model, and write the page.
 
     Under `torchrun --nproc-per-node N -m privfl run ...` N processes share out each cohort; the result is the same.
     """
+    hush(quiet)
     settings = load(config, *overrides or ())
 
     def command(path: Path) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Final
 import typer
 
 from privfl.cli import follow_up
-from privfl.cli.arguments import Config
-from privfl.cli.console import err
+from privfl.cli.arguments import Config, Quiet
+from privfl.cli.console import err, hush, notes
 from privfl.errors import ConfigError
 from privfl.loading import load
 from privfl.running.run_folder import RunFolder
@@ -34,6 +34,7 @@ def sweep(
     ask: Annotated[
         list[str] | None, typer.Option("--ask", metavar="NAME=VALUE", help="What the scheduler is asked for: timeout_min=60.")
     ] = None,
+    quiet: Quiet = False,
 ) -> None:
     """Run every combination of several settings, each into a folder of its own, and compare them on one page.
 
@@ -41,11 +42,12 @@ def sweep(
     """
     from privfl.running import sweeping
 
+    hush(quiet)
     if ask and cluster is None:
         raise ConfigError(f"--ask {ask[0]!r}: is for a scheduler; name it with --cluster slurm, or leave it out to run here")
     chosen = sweeping.variants(config, overrides or ())
     out_path = out_dir or Path("runs") / f"{load(config).name}-sweep"
-    err.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
+    notes.print(f"{len(chosen)} runs into {out_path}", highlight=False, soft_wrap=True)
     if cluster is not None:
         asked = _parameters(ask or ())
         ended = sweeping.run_on_cluster(config, chosen, out_path, cluster=cluster, parameters=asked, overwrite=overwrite)
@@ -66,7 +68,8 @@ def sweep(
 
 def _ended(one: EndedRun) -> None:
     said = "done" if one.code == 0 else f"exit code {one.code}: {one.words}"
-    err.print(f"{one.variant.name}: {said}", highlight=False, soft_wrap=True, markup=False)
+    console = err if one.code else notes
+    console.print(f"{one.variant.name}: {said}", highlight=False, soft_wrap=True, markup=False)
 
 
 def _parameters(asked: Sequence[str]) -> dict[str, str | int]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from privfl.cli import interruption, progress
-from privfl.cli.console import err
+from privfl.cli.console import notes
 from privfl.config import ExperimentConfig
 from privfl.running.default_folder import default_folder
 from privfl.running.run_folder import RunFolder
@@ -42,9 +42,15 @@ def train(
             return None
         path = out_dir or default_folder(settings, resume=resume, overwrite=overwrite)
         interruption.way_on.set(f"go on with `{interruption.program()} {shlex.join(command(path))}`")
-        with progress.training(err, settings, path, all_of_them.size) as observer:
-            folder = recording.run(settings, path, resume=resume, overwrite=overwrite, observer=observer, processes=all_of_them)
+        with progress.training(notes, settings, path, all_of_them.size) as observer:
+            folder = recording.run(
+                settings, path, resume=resume, overwrite=overwrite, observer=observer, processes=all_of_them, warn=_warn
+            )
     stopped = folder.result.stopped
     if stopped is not None:
-        err.print(f"stopped: {stopped}", style="yellow", highlight=False)
+        notes.print(f"stopped: {stopped}", style="yellow", highlight=False)
     return folder
+
+
+def _warn(sentence: str) -> None:
+    notes.print(f"warning: {sentence}", style="yellow", highlight=False, soft_wrap=True, markup=False)

@@ -352,6 +352,8 @@ def _shadow_outputs(arrays: Arrays, name: str, shape: tuple[str, ...], sizes: di
 def _population(arrays: Arrays, sizes: dict[str, int], where: str) -> Population:
     logits_PC = _outputs(arrays, "population_logits", ("P", "C"), sizes, where)
     labels_P = _labels(arrays, "population_labels", "P", sizes, where)
+    if not len(labels_P):
+        raise DataError(f"{where}: the population is empty; leave its arrays out, or give outputs on fresh examples")
     name = "shadow_population_logits"
     if "S" not in sizes and name not in arrays:
         return Population(logits_PC, labels_P, np.zeros((0, *logits_PC.shape), dtype=np.float32))

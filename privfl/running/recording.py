@@ -28,6 +28,7 @@ from privfl.records import Environment, Evaluation, PartitionRecord, Result, Rou
 from privfl.running import attacking, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
+from privfl.running.doubts import doubts
 from privfl.running.experiment import Experiment, assemble, new_secret
 from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
@@ -59,6 +60,7 @@ def run(
     overwrite: bool = False,
     observer: RoundObserver | None = None,
     processes: Processes = ALONE,
+    warn: Callable[[str], None] | None = None,
 ) -> RunFolder:
     """Train from the beginning, or from the point at which the folder stopped, and write all records.
 
@@ -69,6 +71,7 @@ def run(
         overwrite: replace the run in ``out`` as soon as the new one is sure to begin.
         observer: called after each round, for progress.
         processes: the processes that carry out the run together. This is the first; the others call :func:`assist`.
+        warn: called before the first round with each sentence about a setting that is legal and hardly meant.
 
     Raises:
         ConfigError, DataError, ModelError, RunFolderError, StorageError: the run cannot begin or continue. The folder stays
@@ -78,7 +81,7 @@ def run(
     if resume and overwrite:
         raise ConfigError("--resume and --overwrite: contradict each other; give one of them")
     with _releasing_others(processes):
-        return _run(config, Path(out), resume, overwrite, observer, processes)
+        return _run(config, Path(out), resume, overwrite, observer, processes, warn)
 
 
 def assist(config: ExperimentConfig, processes: Processes) -> None:
@@ -105,7 +108,13 @@ def _releasing_others(processes: Processes) -> Iterator[None]:
 
 
 def _run(
-    config: ExperimentConfig, out: Path, resume: bool, overwrite: bool, observer: RoundObserver | None, processes: Processes
+    config: ExperimentConfig,
+    out: Path,
+    resume: bool,
+    overwrite: bool,
+    observer: RoundObserver | None,
+    processes: Processes,
+    warn: Callable[[str], None] | None,
 ) -> RunFolder:
     if resume and (out / "config.toml").exists():
         return _resumed(RunFolder.open(out), config, observer, processes)
@@ -117,6 +126,9 @@ def _run(
         attacking.require_possible(experiment)
         if overwrite:
             folder.clear()
+        if warn is not None:
+            for sentence in doubts(experiment):
+                warn(sentence)
         _begin(folder, experiment)
         _Recorder(experiment, folder).run(observer)
     return folder

@@ -26,6 +26,7 @@ TARGET: Final = "privacy.target_epsilon"
 """The setting of the promised ε; ``inf`` stands for no promise."""
 
 _RANGE = re.compile(r"(-?\d+)\.\.(-?\d+)")
+_LIKE_RANGE = re.compile(r"\[?(-?\d+)(?:-|:|\.{2,}|…|\.\.=)(-?\d+)\]?")
 _OPENING, _CLOSING = "[{(", "]})"
 _CARDS = "CUDA_VISIBLE_DEVICES"
 
@@ -81,7 +82,7 @@ def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
     """
     found = []
     for one in combinations(settings):
-        load(config, *one.overrides)
+        _load(config, one.overrides)
         found.append(one)
     return found
 
@@ -100,7 +101,7 @@ def possible(config: Path, settings: Sequence[str], points: Sequence[str] = ()) 
     found, refused = [], []
     for one in _at_points(settings, points) if points else combinations(settings):
         try:
-            load(config, *one.overrides)
+            _load(config, one.overrides)
         except ConfigError as error:
             refused.append(Refused(one.name, str(error)))
         else:
@@ -108,6 +109,24 @@ def possible(config: Path, settings: Sequence[str], points: Sequence[str] = ()) 
     if not found:
         raise ConfigError(refused[0].error)
     return found, refused
+
+
+def _load(config: Path, overrides: Sequence[str]) -> None:
+    """Check a combination.
+
+    Raises:
+        ConfigError: it is not valid; if a value looks like a range, the message says how one is written.
+    """
+    try:
+        load(config, *overrides)
+    except ConfigError as error:
+        for override in overrides:
+            key, _, value = override.partition("=")
+            like = _LIKE_RANGE.fullmatch(value)
+            if like and str(error).startswith(f"override {override!r}: "):
+                way_out = f"write {key}={like[1]}..{like[2]} alone, or every value with commas between them"
+                raise ConfigError(f"override {override!r}: {value!r} is not how a range is written; {way_out}") from None
+        raise
 
 
 def _at_points(settings: Sequence[str], points: Sequence[str]) -> Iterator[Variant]:

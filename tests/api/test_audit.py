@@ -209,6 +209,21 @@ def test_members_of_another_kind_are_warned_of_first(tmp_path: Path) -> None:
     assert privfl.audit(given, "membership/loss").blind is None
 
 
+def test_shadow_models_that_trained_on_no_candidate_serve_the_offline_attacks() -> None:
+    given = signals()
+    without = given["shadow_confidence"] - given["shadow_member"]
+    all_out = {**given, "shadow_confidence": without, "shadow_member": np.zeros((S, N), int)}
+    found = privfl.audit(all_out)
+    assert {one.variant for one in found.attacks if one.attack == "membership/lira"} == {"offline", "offline, fixed variance"}
+    areas = auc(found)
+    assert areas["membership/lira offline, fixed variance"] > areas["membership/loss loss"] + 0.05
+    assert "membership/bavaria" not in {one.attack for one in found.attacks}
+    logits = {**outputs(), "shadow_member": np.zeros((S, N), int)}
+    assert "membership/class_thresholds" not in {one.attack for one in privfl.audit(logits).attacks}
+    with pytest.raises(ConfigError, match="no candidate is left out of, or in, any shadow"):
+        privfl.audit({**given, "shadow_member": np.ones((S, N), int)}, "membership/lira")
+
+
 MISSING = object()
 WRONG: list[tuple[dict[str, Any], str]] = [
     ({"member": MISSING}, "has no array 'member' of shape (N,); it has labels, logits, shadow_logits, shadow_member"),
@@ -232,6 +247,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"shadow_loggits": np.zeros(1)}, "has an array 'shadow_loggits', which no attack reads; did you mean 'shadow_logits'"),
     ({"confidence": np.zeros(N)}, "has both 'confidence' and 'logits'"),
     ({"population_labels": np.zeros(9, dtype=int)}, "has no array 'population_logits' of shape (P, C)"),
+    (
+        {"population_logits": np.zeros((0, 2)), "population_labels": np.zeros(0, int)},
+        "the population is empty; leave its arrays out, or give outputs on fresh examples",
+    ),
     ({"inputs": np.zeros((7, 2))}, "'inputs' has the shape (7, 2); it must be (N = 3000, D1)"),
     ({"inputs": np.full((N, 2), np.nan)}, "'inputs' holds values that are no finite numbers; leave it out, or give numbers"),
     ({"group": np.zeros(7)}, "'group' has the shape (7,); it must be (N = 3000,)"),

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from small_runs import SMALL, small
 
-from attacks import _shadows
+from attacks import Attack, _shadows
 from attacks._coins import draw_memberships
 from attacks._run import run_attacks
 from privfl.auditing.questions.membership import MembershipFinding
@@ -43,12 +43,16 @@ def test_a_run_that_cannot_be_attacked_does_not_begin(config: Any, why: str, tmp
     assert not (tmp_path / "run").exists()
 
 
-def test_lira_refuses_one_shadow_model_that_has_all_candidates_or_none() -> None:
+def test_shadow_models_that_all_trained_on_all_candidates_or_on_none_are_refused() -> None:
     (lira,) = attacking("membership/lira").attacks.run
-    assert not isinstance(lira, type)
-    for alike in (True, False):
+    (bavaria,) = attacking("membership/bavaria").attacks.run
+    assert isinstance(lira, Attack)
+    assert isinstance(bavaria, Attack)
+    for attack, alike in ((lira, True), (bavaria, True), (bavaria, False)):
         with pytest.raises(ConfigError, match="no candidate is left out of, or in, any shadow"):
-            lira.require_shadows(np.full((1, 3), alike))
+            attack.require_shadows(np.full((1, 3), alike))
+    # LiRA's offline variants need no shadow model that trained on a candidate.
+    lira.require_shadows(np.full((1, 3), fill_value=False))
     lira.require_shadows(np.array([[True, False]]))
 
 

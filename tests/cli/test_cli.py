@@ -26,6 +26,7 @@ from small_runs import small
 from privfl import cli
 from privfl.cli import console, interruption
 from privfl.loading import dump, load, load_data
+from privfl.running import sweeping
 from privfl.running.recording import run as train
 from privfl.running.run_folder import FORMAT, RunFolder
 
@@ -74,8 +75,8 @@ COMMANDS = commands(cli.app)
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    names = {"run", "sweep", "frontier", "attack", "audit", "report", "export", "account", "doctor"}
-    names |= {"data list", "data show", "data fetch"}
+    names = {"run", "init", "sweep", "frontier", "attack", "audit", "report", "export", "account", "doctor"}
+    names |= {"data list", "data info", "data show", "data fetch"}
     assert {" ".join(words) for words in COMMANDS} == names
 
 
@@ -175,10 +176,91 @@ def test_commands_that_look_around(privfl: Call) -> None:
         ("data", "list"): ["digits", "fashion_mnist", "heart_disease", "licence"],
         ("data", "show", "digits", "clients=4", "partition.kind=shards"): ["4 clients", "examples per client"],
         ("data", "fetch", "digits"): ["digits: is here already"],
+        ("data", "info", "digits"): [
+            "handwritten digits",
+            "1,438",
+            "CC BY 4.0",
+            "comes with a library",
+            "fixed fifth",
+            "data.holdout: 0.2",
+        ],
+        ("data", "info", "table"): ["your own", "privfl data show table file=FILE.csv", "data.label: must be given"],
     }.items():
         code, out, _ = privfl(*args)
         assert code == 0
         assert all(word in out for word in wanted), out
+
+
+def test_one_data_set_is_described(privfl: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PRIVFL_DATA", str(tmp_path))
+    monkeypatch.setattr("platformdirs.user_cache_dir", lambda app: str(tmp_path / "cache" / app))
+    code, out, _ = privfl("data", "info", "digits", "--json")
+    here = json.loads(out)
+    assert code == 0
+    assert (here["training_examples"], here["test_examples"], here["shape"]) == (1438, 359, [1, 8, 8])
+    assert here["class_names"] == [str(digit) for digit in range(10)]
+    assert here["settings"] == {"clients": None, "partition": "iid", "holdout": 0.2}
+    assert "scikit-learn" in here["provenance"]
+    code, out, _ = privfl("data", "info", "location30", "--json")
+    missing = json.loads(out)
+    assert code == 0
+    assert not missing["here"]
+    assert missing["fetch"] == "privfl data fetch location30"
+    assert (missing["training_examples"], missing["classes"], missing["settings"]["train_size"]) == (4007, 30, None)
+    assert "provenance" not in missing
+    (tmp_path / "location30").mkdir()
+    (tmp_path / "location30" / "bangkok").write_text("1,2\n")
+    code, _, err = privfl("data", "info", "location30")
+    assert code == 2
+    assert "location30" in one_line(err)
+
+
+def headings(out: str) -> list[str]:
+    """The first word of each line, and the whole line of the page's place; figures in seconds differ between runs."""
+    return [line if line.startswith("page: ") else " ".join(line.split()[:1]) for line in out.splitlines()]
+
+
+def test_quiet_commands_print_the_end_and_errors_alone(config: Path, tmp_path: Path, privfl: Call) -> None:
+    doubtful = ["training.batch_size=4000"]
+    code, loud_out, loud_err = privfl("run", config, *doubtful, "--out", tmp_path / "noisy")
+    assert code == 0
+    assert "rounds of digits" in loud_err
+    assert re.search(r"^warning: training\.batch_size = 4000: is more than any client has", loud_err, re.MULTILINE)
+    code, out, err = privfl("run", config, *doubtful, "--out", tmp_path / "quiet", "--quiet")
+    assert (code, err) == (0, "")
+    assert headings(out.replace("/quiet/", "/noisy/")) == headings(loud_out)
+    code, out, err = privfl("attack", tmp_path / "quiet", "membership/loss", "--quiet")
+    assert (code, err) == (0, "")
+    assert "page: " in out
+    code, out, err = privfl("run", config, "--out", tmp_path / "quiet", "--quiet")
+    assert (code, out) == (2, "")
+    assert one_line(err)
+    assert len(err.splitlines()) == 1
+    code, _, err = privfl("attack", tmp_path / "quiet", "membership/loss", "attacks.shadow_models=1")
+    assert code == 0
+    assert err  # Not quiet for good.
+
+
+def test_a_quiet_sweep_names_its_failures(config: Path, tmp_path: Path, privfl: Call, monkeypatch: pytest.MonkeyPatch) -> None:
+    def run_one(config: Path, variant: sweeping.Variant, out: Path, environment: Any, overwrite: bool) -> sweeping.EndedRun:
+        if "seed=1" in variant.overrides:
+            return sweeping.EndedRun(variant, out / variant.name, 2, "no luck")
+        train(load(config, *variant.overrides, "rounds=1"), out / variant.name)
+        return sweeping.EndedRun(variant, out / variant.name, 0, "")
+
+    monkeypatch.setattr(sweeping, "run_one", run_one)
+    for command in ("sweep", "frontier"):
+        said = {}
+        for quiet in ([], ["--quiet"]):
+            args = [config, "seed=0..1", "--out", tmp_path / f"{command}{len(quiet)}", *quiet]
+            code, out, said[len(quiet)] = privfl(command, *args)
+            assert code == 2
+            assert "page: " in out
+        assert "2 runs into" in said[0]
+        assert "seed=0: done" in said[0]
+        failed, last = said[1].splitlines()
+        assert "seed=1: exit code 2: no luck" in failed
+        assert last.startswith("privfl: 1 of 2 runs failed")
 
 
 def test_data_are_dealt_as_in_a_run_of_the_same_seed(finished: RunFolder, privfl: Call) -> None:

@@ -66,18 +66,21 @@ def dataset(kind: str) -> Dataset:
     Raises:
         DataError: there is none, or it is read from the user's own files and has no default settings.
     """
-    try:
-        item = SHELVES["data"].find(kind)
-    except ConfigError as error:
-        raise DataError(f"data set {kind!r}: {error}") from None
+    item = _found(kind)
     if issubclass(item, OwnFiles):
         raise DataError(
             f"{kind}: is read from files of your own, and there is nothing to fetch; `privfl data show {kind} {item.example}` "
             "shows yours"
         )
-    made = item(kind=kind)
-    assert isinstance(made, Dataset)
-    return made
+    return item(kind=kind)
+
+
+def _found(kind: str) -> type[Dataset]:
+    try:
+        item: type[Dataset] = SHELVES["data"].find(kind)
+    except ConfigError as error:
+        raise DataError(f"data set {kind!r}: {error}") from None
+    return item
 
 
 def inventory() -> list[Entry]:
@@ -86,11 +89,16 @@ def inventory() -> list[Entry]:
     Raises:
         DataError: an archive in a data set's folder cannot be read.
     """
-    return [_entry(name) for name in SHELVES["data"].names()]
+    return [entry(name) for name in SHELVES["data"].names()]
 
 
-def _entry(name: str) -> Entry:
-    cls = SHELVES["data"].find(name)
+def entry(name: str) -> Entry:
+    """The data set of that name or dotted path in the inventory.
+
+    Raises:
+        DataError: there is none, or an archive in its folder cannot be read.
+    """
+    cls = _found(name)
     if issubclass(cls, OwnFiles):
         return Entry(name, cls.about, present=False, place=None, sources=(f"privfl data show {name} {cls.example}",), own=True)
     item = dataset(name)
