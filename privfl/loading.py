@@ -252,6 +252,8 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             unquoted = isinstance(value, str) and value.startswith("[")
             quoting = f", with its words in quotes that the shell keeps: '{key}=[\"...\"]'" if unquoted else ""
             return key, value, f"must be a list{quoting}"
+        case "int_type" | "int_parsing" if isinstance(value, str) and ".." in value:
+            return key, value, "must be one integer; `privfl sweep` takes a range"
         case "is_instance_of":
             return key, value, f"must be text that names a {context['class']}"
         case "string_pattern_mismatch":

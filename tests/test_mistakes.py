@@ -161,6 +161,7 @@ MISTAKES = {
     "account private --curve": "--curve and --out draw what a configuration will cost; give private/config.toml",
     # Sweeps and data.
     "sweep p.toml seed=0..1 rounds=0,1": "override 'rounds=0': rounds = 0: must be greater than 0",
+    "run p.toml seed=0..3": "override 'seed=0..3': seed = '0..3': must be one integer; `privfl sweep` takes a range",
     "sweep p.toml seed=3..1": "3..1: is an empty range; write the smaller number first, 1..3",
     **{
         f"sweep p.toml seed={typed}": f"override 'seed={typed}': '{typed}' is not how a range is written; write seed=0..3 alone"

@@ -35,7 +35,7 @@ def init(
     ] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if it is there.")] = False,
 ) -> None:
-    """Write a commented configuration for your own data, which runs as it is. It asks for the rest."""
+    """Write a commented configuration for your own data, which runs as it is. It asks for all that the options leave open."""
     from privfl.running import beginning
 
     if client is not None and clients is not None:
