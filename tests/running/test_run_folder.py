@@ -302,10 +302,14 @@ def test_the_attacks_record_is_typed(tmp_path: Path) -> None:
     folder = begun(tmp_path / "run")
     rate = {"fpr": 0.01, "tpr": None, "reason": "too few"}
     best = {"attack": "a", "variant": "v", "candidates": 5, "rates": [rate], "level": 0.95, "delta": 0.0}
-    best |= {"epsilon_lower": 0.0, "epsilon_ceiling": 1.0}
+    best |= {"epsilon_lower": 0.0, "epsilon_ceiling": 1.0, "headline_fpr": 0.1, "roc_fpr": [0.0, 1.0], "roc_tpr": [0.0, 1.0]}
+    best["auc"] = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 5, "level": 0.95}
     who = {"question": "membership", "adversary": "server"}
     made = MembershipFinding.model_validate(
-        {**who, "members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best}
+        {
+            **{**who, "members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best},
+            **{"groupings": [], "exposed": []},
+        }
     )
     folder.write_findings([made])
     assert folder.findings == (made,)

@@ -214,7 +214,7 @@ def test_settings_that_are_not_given_are_not_written() -> None:
         ({"round_schedule": "cos"}, "training.round_schedule.kind = 'cos'"),
         ({"step_schedule": {"kind": "step", "every": 0}}, "training.step_schedule.every = 0: must be greater than 0"),
         ({"max_grad_norm": 0.0}, "training.max_grad_norm = 0.0: must be greater than 0"),
-        ({"max_grad_norm": 1.0}, "training.max_grad_norm = 1.0: privacy.kind = 'example' clips each example's gradient"),
+        ({"max_grad_norm": 1.0}, "training.max_grad_norm = 1.0: must be absent, as privacy.kind = 'example' clips each"),
     ],
 )
 def test_mistakes_are_told_in_a_line(changes: dict[str, Any], said: str) -> None:
