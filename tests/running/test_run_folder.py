@@ -307,8 +307,14 @@ def test_the_attacks_record_is_typed(tmp_path: Path) -> None:
     who = {"question": "membership", "adversary": "server"}
     made = MembershipFinding.model_validate(
         {
-            **{**who, "members": 5, "nonmembers": 5, "shadow_models": 0, "attacks": [], "best": best},
-            **{"groupings": [], "exposed": []},
+            **who,
+            "members": 5,
+            "nonmembers": 5,
+            "shadow_models": 0,
+            "attacks": [],
+            "best": best,
+            "groupings": [],
+            "exposed": [],
         }
     )
     folder.write_findings([made])
