@@ -22,7 +22,7 @@ membership/fedmia,membership/loss_drop,membership/gradient_cosine_sum,membership
 
 quickstart: $(STAMP)           ## fetch Fashion-MNIST, train and attack it with and without protection, write the page
 	$(RUN) privfl data fetch fashion_mnist
-	$(RUN) privfl frontier paper_configs/trade.toml --out runs/quickstart --jobs 2 --attacks $(ATTACKS) \
+	$(RUN) privfl frontier paper_configs/trade.toml seed=0..2 --out runs/quickstart --jobs 2 --attacks $(ATTACKS) \
 		--point 'privacy.target_epsilon=inf aggregator.kind=mean' \
 		--point 'privacy.target_epsilon=inf aggregator.kind=secure_sum' \
 		--point 'privacy.target_epsilon=8' \
