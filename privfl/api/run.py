@@ -204,7 +204,7 @@ class Run:
         return export(self._folder, out)
 
     def track(self, *names: str) -> None:
-        """Send the run to experiment trackers: settings, rounds, ε, what attacks found, and the page if it is written.
+        """Send the run to experiment trackers: settings, rounds, ε, the attacks' findings, and the page if it is written.
 
         Args:
             names: ``tensorboard``, ``mlflow`` or ``wandb``; each is set up by its library's own environment variables.
