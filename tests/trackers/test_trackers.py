@@ -20,7 +20,7 @@ from privfl.trackers import TrackedRun, Tracker, open_tracker
 from privfl.trackers._figures import of_round, of_run, tracked
 from privfl.trackers._tracking import Tracking
 
-pytestmark = pytest.mark.filterwarnings("default")
+pytestmark = pytest.mark.filterwarnings("ignore")
 """The libraries warn of themselves."""
 
 
