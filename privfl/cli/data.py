@@ -66,7 +66,11 @@ def info(
         "licence": about.licence,
         "homepage": about.homepage or None,
         "here": None if entry.own else entry.present,
-        "place": str(entry.place) if entry.place else "comes with a library" if entry.present else None,
+        "place": str(entry.place)
+        if entry.place
+        else next(iter(entry.sources), "comes with a library")
+        if entry.present
+        else None,
         "fetch": None if entry.present else fetch_it,
         "sources": list(entry.sources) if not entry.own else [],
         "example": entry.sources[0] if entry.own else None,
