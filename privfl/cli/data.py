@@ -142,7 +142,7 @@ def fetch(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's
     _fetch.dataset(name)  # A wrong name is said before a bar is drawn.
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err) as bar:
         fetched = _fetch.fetch(name, progress.FetchBar(bar))
-    place = fetched.place or "a library of this environment"
+    place = fetched.place or "a library of this environment, or drawn by a rule"
     out.print(
         f"{name}: is here already, in {place}" if fetched.source is None else f"{name}: got from {fetched.source} into {place}"
     )
