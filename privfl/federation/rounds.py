@@ -345,7 +345,7 @@ class Round:
     def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState | None]:
         """A client's joined payload, shape (D',), and its state after the round.
 
-        If its training is not finite, the state stays as it is, None if there is none yet. The update counts as zero in this round
+        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
         and must not spoil later ones.
         """
         before = state_of_client(self.algorithm, state, task.client)

@@ -372,8 +372,8 @@ def test_personal_models_stand_beside_the_global_one_and_training_alone(tmp_path
     for name, of_clients in values.items():
         known = [value for value, *others in zip(of_clients, *values.values(), strict=True) if None not in others]
         assert len(known) == found.compared
-        assert found.mean[name] == pytest.approx(np.mean(known))  # type: ignore[arg-type]
-        assert found.worst[name] == min(known)  # type: ignore[type-var]
+        assert found.mean[name] == pytest.approx(np.mean(known))
+        assert found.worst[name] == min(known)
     # Clients with few classes each: a model of one's own is far better.
     assert found.mean["own"] > found.mean["global"] + 0.2
     assert folder.result == type(folder.result).model_validate_json(folder.result.model_dump_json())
