@@ -124,6 +124,7 @@ def _not_from(privacy: PrivacyResult) -> str:
 
 ADVERSARIES = {
     "external": "anyone who is given the final model",
+    "recipient": "anyone to whom clients publish their own models",
     "client": "the other clients",
     "server": "the server, even if it reads every message that it receives",
     "malicious_server": "a server that also chooses the messages that it sends",
