@@ -137,6 +137,8 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.holdout": ("example", {"data__holdout": 0.3}),
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
+    "data.partition.classes_per_client": ("example", {"data__partition": {"kind": "classes", "classes_per_client": 3}}),
+    "data.partition.spread": ("example", {"data__partition": {"kind": "classes", "spread": 0.5}}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
@@ -178,6 +180,8 @@ ALWAYS: dict[str, tuple[str, Table]] = {
 
 ADAPTIVE: Table = {"privacy__clipping": {"kind": "adaptive"}, "privacy__noise_multiplier": 0.3}
 BASES: dict[str, Table] = {
+    "data.partition.classes_per_client": {"data__partition": "classes"},
+    "data.partition.spread": {"data__partition": "classes"},
     "data.partition.shards_per_client": {"data__partition": {"kind": "shards", "shards_per_client": 2}},
     "privacy.clipping.quantile": ADAPTIVE,
     "privacy.clipping.lr": ADAPTIVE,
