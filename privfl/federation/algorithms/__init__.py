@@ -40,10 +40,12 @@ class Terms:
     Args:
         lr: η, the local learning rate of the settings.
         steps: the number of local steps of the largest client; a scale that clients and server know.
+        norm: the norm that a client-level plan clips a whole payload to; None: there is no such plan.
     """
 
     lr: float
     steps: int
+    norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,13 @@ class Trained:
         gradient_weight: ‖a‖₁ ≥ 1. The update is −η Σ_j a_j g_j, so −delta_D / (η ‖a‖₁) is the mean gradient. For plain SGD it
             is the number of steps.
         terms: the public numbers.
+        slot: the place of the payload that the client fills if there are several global models; None: it fills none.
     """
 
     delta_D: Tensor
     gradient_weight: float
     terms: Terms
+    slot: int | None = None
 
     def mean_gradient(self) -> Tensor:
         """The weighted mean of the steps' gradients, shape (D,)."""
@@ -88,6 +92,14 @@ class Algorithm(AlgorithmConfig, ABC):
 
     told: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the server's state that clients receive."""
+
+    starts_apart: ClassVar[bool] = False
+    """Whether several global models begin with different random weights; otherwise they begin alike."""
+
+    @property
+    def models(self) -> int:
+        """M, the number of global models (:mod:`privfl.federation.clusters`). The global vector holds one after another."""
+        return 1
 
     def check(self, config: ExperimentConfig) -> None:
         """Raise unless the algorithm works with the other settings.
