@@ -48,6 +48,7 @@ def test_groups_are_blocks_of_clients_and_everything_else_stays() -> None:
 def test_each_test_example_is_answered_by_a_client_of_its_group() -> None:
     turned = built(rotations=[180, 0])
     assert turned.group_K is not None
+    assert turned.test_group_T is not None
     who_T = turned.test_clients()
     assert np.array_equal(turned.group_K[who_T], turned.test_group_T)
     assert np.ptp(np.bincount(who_T, minlength=10)) <= 1
