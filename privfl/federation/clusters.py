@@ -200,6 +200,10 @@ class Clustered(Algorithm, ABC):
             return {UPDATE: layout}
         return {UPDATE: repeated(layout, self.clusters), COUNT: Layout((COUNT,), ((self.clusters,),))}
 
+    def viewed(self, layout: Layout) -> Layout:
+        """That of the model if the server sorts; otherwise that of M models."""
+        return self.parts(layout)[UPDATE]
+
     def filled(self, delta_D: Tensor, slot: int | None, count: float) -> Payload:
         """The parts of the sum that one client adds, with its update in its slot and zeros elsewhere."""
         slots_MD, counts_M = delta_D.new_zeros(self.clusters, len(delta_D)), delta_D.new_zeros(self.clusters)

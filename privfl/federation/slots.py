@@ -13,7 +13,7 @@ from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.algorithms import State
 from privfl.federation.clusters import Arrivals, Clustered, opened
-from privfl.federation.payload import PayloadLayout
+from privfl.federation.payload import UPDATE, PayloadLayout
 from privfl.learning.training import LocalResult, LocalTask
 from privfl.privacy.plans import Plan
 from privfl.vectors import Layout
@@ -44,7 +44,8 @@ class Slots:
     @property
     def summed(self) -> PayloadLayout:
         """The layout of the sum."""
-        return PayloadLayout(self.algorithm.summed(self.layout))
+        parts = self.algorithm.summed(self.layout)
+        return PayloadLayout(parts, parts[UPDATE])
 
     def models(self, global_D: Tensor) -> Tensor:
         """The global models, shape (M, D), as a view."""

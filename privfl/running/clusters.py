@@ -12,7 +12,8 @@ from torch import Tensor
 
 from privfl.data.input_store import InputStore
 from privfl.federation.clusters import Clustered, cluster_name
-from privfl.federation.rounds import Outcome, ServerState, state_of_client
+from privfl.federation.rounds import Outcome
+from privfl.federation.server_state import ServerState, state_of_client
 from privfl.records import ClusterResult, ClustersRecord
 from privfl.vectors import state_of
 

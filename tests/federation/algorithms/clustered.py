@@ -15,7 +15,8 @@ from privfl.federation.algorithms import Terms
 from privfl.federation.behaviours.honest import Honest
 from privfl.federation.clusters import Clustered
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState, state_of_client, told_of
+from privfl.federation.rounds import CohortTasks, Outcome, Round
+from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.federation.slots import Slots
 from privfl.learning.training import LocalTask
@@ -56,7 +57,7 @@ def step(
     """A round of the real loop, without a promise; the server's view is kept."""
     dimension, population = problem.h_ND.shape[1], len(problem.steps)
     layout = Layout(("w",), ((dimension,),))
-    payload = PayloadLayout(algorithm.parts(layout))
+    payload = PayloadLayout(algorithm.parts(layout), algorithm.viewed(layout))
 
     def task(client: int) -> LocalTask:
         work = algorithm.work(told_of(algorithm, state), state_of_client(algorithm, state, client).kept)
@@ -72,7 +73,7 @@ def step(
         trainer=Exact(problem),
         algorithm=algorithm,
         payload=payload,
-        terms=Terms(problem.lr, max(problem.steps)),
+        terms=Terms(problem.lr, max(problem.steps), layout),
         behaviour=Honest(kind="honest"),
         misbehaving=frozenset(),
         aggregator=aggregator,

@@ -309,7 +309,7 @@ def test_slots_and_count_are_clipped_to_one_norm() -> None:
     assert count_entry(terms) == 0.25
     for length in (1e-3, 0.3, 50.0):
         delta_D = torch.full((experiment.layout.size,), length / experiment.layout.size**0.5)
-        payload, _ = algorithm.upload({}, {}, Trained(delta_D, 1.0, terms, slot=1))
+        payload, _ = algorithm.upload({}, {}, Trained(delta_D, 1.0, terms, delta_D, slot=1))
         joined_D = experiment.payload.join(payload)
         assert float(joined_D.norm()) == pytest.approx((length**2 + 0.25**2) ** 0.5, rel=1e-5)
         central = under("client_central", {"kind": "ifca", "clusters": 3}, "mean").plan
@@ -322,11 +322,11 @@ def test_slots_and_count_are_clipped_to_one_norm() -> None:
 
 
 def test_a_noised_count_is_never_divided_by_next_to_nothing() -> None:
-    algorithm, terms = made("ifca"), Terms(0.1, 1, norm=1.0)
+    algorithm, terms = made("ifca"), Terms(0.1, 1, Layout(("w",), ((1,),)), norm=1.0)
     mean = {UPDATE: torch.tensor([1.0, 1.0]), COUNT: torch.tensor([1e-6, -0.3])}
     assert algorithm.means(mean, terms).flatten().tolist() == [8.0, 0.0]
     exact = {UPDATE: torch.tensor([1.0, 0.0]), COUNT: torch.tensor([0.25, 0.0])}
-    assert algorithm.means(exact, Terms(0.1, 1)).flatten().tolist() == [4.0, 0.0]
+    assert algorithm.means(exact, Terms(0.1, 1, Layout(("w",), ((1,),)))).flatten().tolist() == [4.0, 0.0]
 
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
