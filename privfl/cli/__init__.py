@@ -14,7 +14,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from privfl import own_code
-from privfl.cli import account, attack, audit, console, data, doctor, export, frontier, init, interruption, report, run, sweep
+from privfl.cli import (
+    account,
+    attack,
+    audit,
+    console,
+    data,
+    doctor,
+    export,
+    frontier,
+    init,
+    interruption,
+    report,
+    reproduce,
+    run,
+    sweep,
+)
 from privfl.cli.mistakes import OneLineGroup, end_with
 from privfl.errors import PrivflError
 
@@ -45,6 +60,7 @@ app.command(epilog=f"Example: {run.EXAMPLE}")(run.run)
 app.command(epilog=f"Example: {init.EXAMPLE}")(init.init)
 app.command(epilog=f"Example: {sweep.EXAMPLE}")(sweep.sweep)
 app.command(epilog=f"Example: {frontier.EXAMPLE}")(frontier.frontier)
+app.command(epilog=f"Example: {reproduce.EXAMPLE}")(reproduce.reproduce)
 app.command(epilog=f"Example: {attack.EXAMPLE}")(attack.attack)
 app.command(epilog=f"Example: {audit.EXAMPLE}")(audit.audit)
 app.command(epilog=f"Example: {report.EXAMPLE}")(report.report)
