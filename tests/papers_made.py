@@ -31,12 +31,11 @@ PLAIN = {"privacy": {"kind": "none"}, "aggregator": {"kind": "mean"}, "server": 
 
 def write_row(folder: Path, name: str, paper: Mapping[str, object] | None = None, **changes: object) -> Path:
     """Write a row: the small run without a promise, with changes of its settings and of its table."""
-    table = {**SMALL, **PLAIN, "name": name, "rounds": 3, **changes, "paper": {**PAPER, **(paper or {})}}
+    # A setting of None takes away what the made-up table has.
+    claimed = {key: value for key, value in {**PAPER, **(paper or {})}.items() if value is not None}
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.toml"
-    # A setting of None takes away what the made-up table has.
-    table["paper"] = {key: value for key, value in table["paper"].items() if value is not None}
-    path.write_text(tomli_w.dumps(table))
+    path.write_text(tomli_w.dumps({**SMALL, **PLAIN, "name": name, "rounds": 3, **changes, "paper": claimed}))
     return path
 
 
