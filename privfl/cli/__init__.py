@@ -29,6 +29,7 @@ from privfl.cli import (
     reproduce,
     run,
     sweep,
+    track,
 )
 from privfl.cli.mistakes import OneLineGroup, end_with
 from privfl.errors import PrivflError
@@ -64,6 +65,7 @@ app.command(epilog=f"Example: {reproduce.EXAMPLE}")(reproduce.reproduce)
 app.command(epilog=f"Example: {attack.EXAMPLE}")(attack.attack)
 app.command(epilog=f"Example: {audit.EXAMPLE}")(audit.audit)
 app.command(epilog=f"Example: {report.EXAMPLE}")(report.report)
+app.command(epilog=f"Example: {track.EXAMPLE}")(track.track)
 app.command(epilog=f"Example: {export.EXAMPLE}")(export.export)
 app.command(epilog=f"Example: {account.EXAMPLE}")(account.account)
 app.command(epilog=f"Example: {doctor.EXAMPLE}")(doctor.doctor)
