@@ -55,14 +55,12 @@ Rows = dict[str, dict[str, list[float]]]
 
 
 def measured(overrides: Sequence[str], algorithm: str, folder: Path) -> tuple[PersonalResult, dict[str, float]]:
-    """The clients' figures in a run, and the AUC of each adversary's best attack.
-
-    The best attack is chosen on one half of the candidates and measured on the other.
-    """
+    """The clients' figures in a run, and the AUC of the loss on all candidates, by adversary."""
     done = run(load(CONFIG, *overrides, f"algorithm={algorithm}"), folder)
     found = [narrow(one, MembershipFinding) for one in attack(folder, ["membership/loss", "membership/personal_loss"])]
     assert done.result.personal is not None
-    return done.result.personal, {one.adversary: one.best.auc.value for one in found}
+    records = [record for one in found for record in one.attacks if record.variant == "loss"]
+    return done.result.personal, {record.adversary: record.auc.value for record in records}
 
 
 def add(rows: Rows, name: str, mean: float, worst: float, found: float) -> None:

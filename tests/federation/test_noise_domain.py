@@ -138,6 +138,8 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.rotations": ("example", {"data__rotations": [180, 0]}),
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
+    "data.partition.balanced": ("example", {"data__partition": {"kind": "dirichlet", "alpha": 1.0, "balanced": True}}),
+    "data.partition.share": ("example", {"data__partition": {"kind": "similarity", "share": 0.2}}),
     "data.partition.classes_per_client": ("example", {"data__partition": {"kind": "classes", "classes_per_client": 3}}),
     "data.partition.spread": ("example", {"data__partition": {"kind": "classes", "spread": 0.5}}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
@@ -181,6 +183,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
 
 ADAPTIVE: Table = {"privacy__clipping": {"kind": "adaptive"}, "privacy__noise_multiplier": 0.3}
 BASES: dict[str, Table] = {
+    "data.partition.share": {"data__partition": {"kind": "similarity", "share": 0.1}},
     "data.partition.classes_per_client": {"data__partition": "classes"},
     "data.partition.spread": {"data__partition": "classes"},
     "data.partition.shards_per_client": {"data__partition": {"kind": "shards", "shards_per_client": 2}},
