@@ -18,6 +18,7 @@ from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult, LocalTask, Trainer
@@ -39,6 +40,7 @@ class ServerState:
         plan: the state of the privacy plan.
         algorithm: the state of the federated algorithm.
         clients: the clients' own states. A simulation keeps them here; a real server has none of them.
+        versions: older global models that clients of later rounds trained from, by the round that began with each.
     """
 
     round: int
@@ -47,6 +49,7 @@ class ServerState:
     plan: PlanState
     algorithm: State = field(default_factory=dict)
     clients: ClientStates = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class CohortTasks:
 class RoundOrder:
     """Message from the first process that begins a round at the others; the global model follows it separately.
 
-    It holds the states that clients receive, the states of the cohort's clients, and the run's noise domain.
+    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
+    from, and the run's noise domain.
     """
 
     round: int
@@ -71,6 +75,7 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
+    versions: Versions = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,7 @@ class Round:
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
         canaries: the uploads of canary clients; None if there are none.
+        lateness: who is late, and the pace; None if nobody is.
     """
 
     plan: Plan
@@ -153,6 +159,7 @@ class Round:
     noise_domain: str
     personal: Trainer | None = None
     canaries: CanaryClients | None = None
+    lateness: Lateness | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -168,7 +175,7 @@ class Round:
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
-            after = replace(state, round=state.round + 1)
+            after = replace(state, round=state.round + 1, versions=self._versions(state))
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
@@ -183,7 +190,8 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
+        versions = {begun: model_D.cpu() for begun, model_D in state.versions.items()}
+        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients, versions)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -258,6 +266,8 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
+        if self.lateness is not None and aggregate is not None:
+            self.lateness.require_lost(aggregate.survivors)
         return aggregate
 
     def _wire_context(self, context: RoundContext) -> RoundContext:
@@ -374,8 +384,11 @@ class Round:
         """
         spent = one.event or result.event
         own = self.plan.promises and not self.plan.trusts_server
-        require_planned(spent, self.plan.planned(task.size) if own else None, f"client {task.client}")
-        return replace(one, event=spent)
+        planned = self.plan.planned(task.size) if own else None
+        require_planned(spent, planned_with(planned, task.work.steps), f"client {task.client}")
+        # Work that was cut is charged as the whole.
+        one = replace(one, event=spent if task.work.steps is None else planned)
+        return one if self.lateness is None else self.lateness.weighted(task.client, one)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
@@ -435,10 +448,17 @@ class Round:
         The state of a client changes only if its update arrived. A client whose update was lost counts as not trained.
         """
         if mean_D is None:
-            return replace(state, round=state.round + 1, plan=plan)
+            return replace(state, round=state.round + 1, plan=plan, versions=self._versions(state))
         direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
+        if self.lateness is not None:
+            direction_D = self.lateness.direction(direction_D, state.global_D, state.versions)
         global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
+        versions = self._versions(state)
+        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came}, versions)
+
+    def _versions(self, state: ServerState) -> Versions:
+        """The older global models that later rounds need."""
+        return {} if self.lateness is None else self.lateness.kept(state.versions, state.global_D)
 
 
 def told_of(algorithm: Algorithm, state: ServerState) -> State:
