@@ -40,7 +40,7 @@ class Lateness:
     @classmethod
     def of(cls, pace: Pace, timetable: Timetable, number: int, units: int) -> Self:
         """The lateness in the round of that number."""
-        return cls(pace, timetable.turns[number], number, timetable.needed_after(number), units)
+        return cls(pace, timetable.turn(number), number, timetable.needed_after(number), units)
 
     def start(self, client: int, versions: Versions) -> Tensor | None:
         """The older global model that a client trained from, shape (D,); None if it trained from the round's own."""

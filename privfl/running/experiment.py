@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,16 +24,8 @@ from privfl.federation.lateness import Lateness, on_device
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.paces import Pace, Timetable
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import (
-    CohortTasks,
-    Outcome,
-    Round,
-    RoundOrder,
-    ServerState,
-    skip_reason,
-    state_of_client,
-    told_of,
-)
+from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, skip_reason
+from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer
 from privfl.learning import evaluation
 from privfl.learning.models import Model
@@ -146,7 +138,7 @@ class Experiment:
     @property
     def payload(self) -> PayloadLayout:
         """Names and shapes of a client's upload."""
-        return PayloadLayout(self.algorithm.parts(self.layout))
+        return PayloadLayout(self.algorithm.parts(self.layout), self.layout)
 
     @property
     def message_layout(self) -> Layout:
@@ -158,8 +150,9 @@ class Experiment:
         """Public numbers that clients and server know."""
         training, largest = self.config.training, int(self.data.sizes().max())
         if (private := self.plan.dp_sgd) is not None:
-            return Terms(training.lr, private.planned(largest).steps)
-        return Terms(training.lr, training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size))
+            return Terms(training.lr, private.planned(largest).steps, self.layout)
+        steps = training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size)
+        return Terms(training.lr, steps, self.layout)
 
     def initial_state(self) -> ServerState:
         """The state that the first round begins with."""
@@ -188,6 +181,10 @@ class Experiment:
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
+        return CohortTasks(self.cohorts[state.round], self.tasks(state), self.x[:1])
+
+    def tasks(self, state: ServerState) -> Callable[[int], LocalTask]:
+        """The training task of any client in the round that begins with that state."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
         # A round that is asked for after the last one goes by the last one's rate.
         number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
@@ -212,7 +209,7 @@ class Experiment:
             whole = self.trainer.plain_steps(made) if private is None else private.planned(made.size).steps
             return replace(made, work=lateness.work(made, whole, start_D))
 
-        return CohortTasks(lateness.turn.clients, task, self.x[:1])
+        return task
 
     def _lateness(self, state: ServerState) -> Lateness:
         return Lateness.of(narrow(self.config.pace, Pace), self.timetable, state.round, units_of_work(self.config))
@@ -312,7 +309,7 @@ class Experiment:
             codec=codec,
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
             told=self._told(state),
-            lost=self.timetable.turns[state.round].lost,
+            lost=self.timetable.turn(state.round).lost,
         )
 
     def _told(self, state: ServerState) -> dict[str, Tensor]:
@@ -431,8 +428,8 @@ def assemble(
     data, canaries = plant(config, data, task, module, seed)
     timetable = planned_turns(config, data, seed, seed, "")
     cohorts = timetable.cohorts
-    algorithm = narrow(config.algorithm, Algorithm)
-    dimension = PayloadLayout(algorithm.parts(Layout.of(module))).joined.size
+    algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
+    dimension = PayloadLayout(algorithm.parts(layout), layout).joined.size
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)

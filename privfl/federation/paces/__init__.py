@@ -65,6 +65,10 @@ class Timetable:
                 found[number - staleness] = number
         return found
 
+    def turn(self, number: int) -> Turn:
+        """The turn of that round; after the last one nobody comes, and nobody is late."""
+        return self.turns[number] if number < len(self.turns) else Turn(())
+
     def needed_after(self, number: int) -> frozenset[int]:
         """The rounds up to that one whose first model is still needed when it is over."""
         return frozenset(begun for begun, used in self._last_use.items() if begun <= number < used)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +14,7 @@ from torch import Tensor
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.lateness import planned_with
+from privfl.federation.paces import Timetable
 from privfl.federation.paces.stragglers import Stragglers
 from privfl.privacy.events import LocalTraining, NoisyUpdate
 from privfl.privacy.plans import require_planned
@@ -140,3 +142,30 @@ def test_what_cannot_be_is_refused_before_training(changes: dict[str, Any], mess
 def test_the_words_say_what_becomes_of_them() -> None:
     assert Stragglers(kind="stragglers", share=0.9).words() == "90% of them straggle and do a part of their work"
     assert "are dropped" in Stragglers(kind="stragglers", share=0.5, late="drop").words()
+
+
+@pytest.mark.parametrize(
+    "algorithm", [{"kind": "fedrep", "head_share": 0.5}, {"kind": "ditto", "strength": 0.3}, {"kind": "pfedme"}]
+)
+def test_every_part_of_a_client_s_training_is_cut(algorithm: dict[str, Any]) -> None:
+    """Also what an algorithm trains step by step or beside the upload: the run is that with half of the steps, to the bit."""
+    steps, cut = {**TRAINING, "local_steps": 6}, {}
+    for client in range(10):
+        cut[client] = 3
+    long, short = (
+        assemble(small(**PLAIN, training=steps, algorithm=algorithm, rounds=2, model="mlp")),
+        {**TRAINING, "local_steps": 3},
+    )
+    timetable = Timetable(tuple(replace(turn, work=cut) for turn in long.timetable.turns))
+    brief = assemble(small(**PLAIN, training=short, algorithm=algorithm, rounds=2, model="mlp"))
+    states = []
+    with deterministic():
+        for one in (replace(long, timetable=timetable), brief):
+            state = one.initial_state()
+            for _ in range(2):
+                state = one.step(state).state
+            states.append(state)
+    assert torch.equal(states[0].global_D, states[1].global_D)
+    for client, ours in states[0].clients.items():
+        for name, value in ours.personal.items():
+            assert torch.equal(value, states[1].clients[client].personal[name]), name
