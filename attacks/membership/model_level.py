@@ -36,5 +36,5 @@ class ModelLevel(Attack):
         """See :class:`attacks.Attack`."""
         network, candidates = knowledge.network, knowledge.candidates
         logits_NC = network.logits(view.final_model(), candidates.x)
-        target = ModelOutputs(logits_NC, logits_NC[:0]).require_finite("the target model")
+        target = ModelOutputs(logits_NC, logits_NC).require_finite("the target model")
         return ScoresClaim({"confidence": network.task.confidence(target.candidates_NC, candidates.y_N)})
