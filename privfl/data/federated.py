@@ -89,6 +89,8 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
+        statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
+            which one example contributes a vector of norm 1 at most, in units of the noise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -103,6 +105,7 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -151,7 +154,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns: see :class:`LoadedData`.
+        files, columns, statistics: see :class:`LoadedData`.
     """
 
     pool: Examples
@@ -166,6 +169,7 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    statistics: tuple[float, ...] = ()
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -205,6 +209,7 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            statistics=loaded.statistics,
         )
         return data.redrawn((seed / "membership").numpy())
 
