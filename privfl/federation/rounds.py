@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,13 +12,15 @@ from torch import Tensor
 from privfl import own_code
 from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.federation.algorithms import Algorithm, Terms, Trained
+from privfl.federation.algorithms import Algorithm, Begun, Terms, Trained
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
+from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
@@ -26,27 +28,6 @@ from privfl.privacy.ledger import Account
 from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """The server's state between two rounds.
-
-    Args:
-        round: the number of the next round, from 0.
-        global_D: the global model.
-        optimizer: the state of the server optimizer.
-        plan: the state of the privacy plan.
-        algorithm: the state of the federated algorithm.
-        clients: the clients' own states. A simulation keeps them here; a real server has none of them.
-    """
-
-    round: int
-    global_D: Tensor
-    optimizer: State
-    plan: PlanState
-    algorithm: State = field(default_factory=dict)
-    clients: ClientStates = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -303,8 +284,14 @@ class Round:
     ) -> dict[int, ClientState]:
         """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
-        results = self.trainer.train(state.global_D, tasks)
-        personal = self._train_personal(state, tasks)
+        found = carried_out(
+            self.trainer,
+            state.global_D,
+            tasks,
+            [self.algorithm.training(begun) for begun in self._begun(state, tasks, self.trainer)],
+        )
+        results = [joined(ended, works) for ended, works in found]
+        personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
             require_finite(results)
@@ -321,40 +308,48 @@ class Round:
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
         return {
-            task.client: replace(kept, personal_D=personal.get(task.client))
-            for task, (_, kept) in zip(tasks, uploads, strict=True)
+            task.client: replace(kept, personal=own)
+            for task, (_, kept), own in zip(tasks, uploads, personal, strict=True)
+            if kept is not None
         }
 
-    def _train_personal(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
-        """Train the clients' own models, by client number; empty if the algorithm has none. No upload is computed from them.
+    def _begun(self, state: ServerState, tasks: Sequence[LocalTask], trainer: Trainer) -> list[Begun]:
+        return [begun(self.algorithm, state, task, trainer, self.terms) for task in tasks]
 
-        If a training is not finite, the client keeps its previous model.
+    def _train_personal(
+        self, state: ServerState, tasks: Sequence[LocalTask], given: Sequence[State]
+    ) -> list[dict[str, Tensor]]:
+        """The clients' personal states after the round; empty if the algorithm has none. No upload is computed from them.
+
+        If a state is not finite, the client keeps its previous one.
+
+        Args:
+            state: the state that the round begins with.
+            tasks: the clients' tasks.
+            given: the personal states that came with the training of the uploads.
         """
         if self.personal is None:
-            return {}
-        global_D, before = state.global_D, dict[int, Tensor]()
-        for task in tasks:
-            found = state_of_client(self.algorithm, state, task.client).personal_D
-            before[task.client] = global_D if found is None else found.to(global_D.device)
-        own = [
-            replace(task, seed=task.seed / "personal", work=self.algorithm.personal_work(before[task.client], global_D))
-            for task in tasks
+            return [{} for _ in tasks]
+        own = [replace(task, seed=task.seed / "personal") for task in tasks]
+        before = [personal_state(self.algorithm, state, task.client) for task in tasks]
+        begun = [
+            replace(one, personal=personal | by_product)
+            for one, personal, by_product in zip(self._begun(state, own, self.personal), before, given, strict=True)
         ]
-        results = self.personal.train(global_D, own)
-        finite = are_finite([result.delta_D for result in results])
-        return {
-            one.client: (before[one.client] + one.delta_D if whole else before[one.client]).cpu()
-            for one, whole in zip(results, finite, strict=True)
-        }
+        found = carried_out(self.personal, state.global_D, own, [self.algorithm.personal_training(one) for one in begun])
+        return [
+            {name: value.cpu() for name, value in (after if all(are_finite([*after.values()])) else earlier).items()}
+            for earlier, (after, _) in zip(before, found, strict=True)
+        ]
 
-    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
+    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState | None]:
         """A client's joined payload, shape (D',), and its state after the round.
 
-        If its training is not finite, the state stays as it is. The update counts as zero in this round and must not spoil
-        later ones.
+        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
+        and must not spoil later ones.
         """
         before = state_of_client(self.algorithm, state, task.client)
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)
@@ -362,8 +357,10 @@ class Round:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
+        if not self.algorithm.remembers:
             return joined_D, before
+        if not all(are_finite([joined_D, *after.values()])):
+            return joined_D, before if before.kept else None
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
@@ -439,14 +436,3 @@ class Round:
         direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
         global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
         return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
-
-
-def told_of(algorithm: Algorithm, state: ServerState) -> State:
-    """The part of the algorithm's state that clients receive."""
-    return {name: state.algorithm[name] for name in algorithm.told}
-
-
-def state_of_client(algorithm: Algorithm, state: ServerState, client: int) -> ClientState:
-    """The state that a client begins the round with."""
-    found = state.clients.get(client)
-    return found if found is not None else ClientState(algorithm.client_init(state.global_D))
