@@ -42,12 +42,17 @@ class TransformConfig(Item):
     reads_pool: ClassVar[bool] = False
     """Whether an example's result depends on other examples of the pool. If so, a promise must pay for it."""
 
+    keeps_images: ClassVar[bool] = False
+    """Whether images stay images, which can be turned."""
+
     def check(self, config: ExperimentConfig) -> None:
-        """Raise if the transform reads the pool and the promise cannot pay for it.
+        """Raise if the transform reads the pool and the promise cannot pay for it, or leaves no images to turn.
 
         Raises:
             PydanticCustomError: names the key, the value, and the allowed values.
         """
+        if config.data.rotations and not self.keeps_images:
+            raise contradiction("data.transforms", self.kind, "leaves no images that data.rotations could turn; take one out")
         if not (self.reads_pool and config.privacy.promises):
             return
         if not config.privacy.prices_statistics:
@@ -68,7 +73,9 @@ class DataConfig(Item):
 
     ``holdout`` is the expected share of the pool that no client trains on. Attacks use these examples as non-members. For each
     client they come from the same distribution as the members. With 0 every client trains on all of its examples, and no attack
-    can be run. ``transforms`` change the model's inputs, in that order, before anything else is done with them.
+    can be run. ``transforms`` change the model's inputs, in that order, before anything else is done with them. ``rotations``
+    divides the clients, by ascending number, into groups of nearly equal size. The images of a group are turned by its angle,
+    counterclockwise. The test split is divided among the groups likewise.
     """
 
     clients: PositiveInt | None = None
@@ -78,6 +85,7 @@ class DataConfig(Item):
         tuple[Annotated[SerializeAsAny[TransformConfig], on_shelf("data.transforms")], ...],
         Field(strict=False, exclude_if=lambda items: not items),
     ] = ()
+    rotations: Annotated[tuple[Literal[0, 90, 180, 270], ...], Field(strict=False, exclude_if=lambda angles: not angles)] = ()
 
     def check_settings(self, config: ExperimentConfig) -> None:
         """Raise unless the data, as their settings describe them, fit the other settings.

@@ -269,6 +269,7 @@ STATISTIC = {"kind": "batch_norm", "noise_multiplier": 1.0}
         ({"transforms": [{"kind": "batch_norm"}]}, "give it a noise_multiplier"),
         ({"transforms": [STATISTIC], "clients": 2}, "set data.clients = 1 and data.holdout = 0"),
         ({"transforms": [STATISTIC], "holdout": 0.2}, "set data.clients = 1 and data.holdout = 0"),
+        ({"transforms": ["scattering"], "rotations": [0]}, "leaves no images that data.rotations could turn"),
         ({"transforms": [{"kind": "scatering"}]}, "did you mean 'scattering'"),
         ({"transforms": [{"kind": "pca", "components": 0}]}, "components"),
         ({"transforms": [{"kind": "group_norm", "groups": 2, "group": 3}]}, "is unknown"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field, PositiveFloat
 
@@ -19,6 +19,8 @@ class PixelScale(Transform):
     Args:
         mean, std: a number for each channel, or one for all channels.
     """
+
+    keeps_images: ClassVar[bool] = True
 
     mean: Annotated[tuple[float, ...], Field(strict=False, min_length=1)] = (0.0,)
     std: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = (1.0,)
