@@ -213,7 +213,7 @@ def test_an_end_that_depends_on_the_data_is_refused_with_every_promise(kind: str
     with pytest.raises(ConfigError, match="which no ε covers"):
         config_of(kind, training__early_stopping={"patience": 3})
     with pytest.raises(ConfigError, match="which no ε covers"):
-        config_of(kind, evaluation__until={"value": 0.9})
+        config_of(kind, evaluation={"until": {"value": 0.9}})
 
 
 @pytest.mark.parametrize("key", ALWAYS)
