@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "report": ("privfl/report/**/*.py",),
     "federation": ("privfl/federation/**/*.py",),
     "running": ("privfl/running/**/*.py",),
+    "trackers": ("privfl/trackers/*.py",),
     "data": ("privfl/data/**/*.py",),
     "secure aggregation": ("privfl/secagg/**/*.py",),
 }

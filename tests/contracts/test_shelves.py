@@ -71,7 +71,8 @@ class Entry:
 
 
 ENTRIES = [Entry(at, name) for at, shelf in SHELVES.items() for name in shelf.names()]
-ITEMS = [entry for entry in ENTRIES if entry.at != "training.engine"]
+ITEMS = [entry for entry in ENTRIES if entry.at not in ("training.engine", "tracker")]
+"""Those that are a table of a configuration."""
 
 
 def of(at: str) -> list[Entry]:
