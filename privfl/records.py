@@ -24,13 +24,17 @@ class Interval(Frozen):
 
 
 class Spread(Frozen):
-    """The spread of a figure over clients: minimum, 10th, 50th and 90th percentile, maximum."""
+    """The spread of a figure over clients: minimum, 10th, 50th and 90th percentile, maximum, and mean.
+
+    ``mean`` counts every client once, however many examples it has. Runs of earlier versions have none.
+    """
 
     minimum: float
     p10: float
     median: float
     p90: float
     maximum: float
+    mean: Annotated[float | None, Field(exclude_if=lambda mean: mean is None)] = None
 
 
 class Evaluation(Frozen):
@@ -116,6 +120,19 @@ class SecureRecord(Frozen):
     stages: list[StageBytes]
 
 
+class ClustersRecord(Frozen):
+    """The clusters of one round, if there are several global models.
+
+    ``sizes`` is the number of clients in each cluster's sum. ``wanted`` is the number that would have filled each slot, which
+    clients were asked for beforehand; None if nobody was asked. ``closed`` lists the clusters, from 0, that had too few members
+    to be summed alone.
+    """
+
+    sizes: list[int]
+    wanted: list[int] | None
+    closed: list[int]
+
+
 class RoundRecord(Frozen):
     """The record of one round.
 
@@ -146,6 +163,7 @@ class RoundRecord(Frozen):
     bytes_down: int
     secure: SecureRecord | None
     validation_loss: Annotated[float | None, Field(exclude_if=lambda loss: loss is None)] = None
+    clusters: Annotated[ClustersRecord | None, Field(exclude_if=lambda found: found is None)] = None
     evaluation: Evaluation | None
 
 
@@ -289,14 +307,43 @@ class PrivacyResult(Frozen):
     curve_delta: Curve
 
 
+class ClusterResult(Frozen):
+    """One cluster at the end of a run: the number of its clients, and their mean and worst headline on their own hold-outs.
+
+    The two are None if none of them has a held-out example.
+    """
+
+    clients: int
+    mean: float | None
+    worst: float | None
+
+
+class PersonalResult(Frozen):
+    """The headline of each client's own model, on the client's own held-out examples, beside two other models there.
+
+    ``own`` is the client's own model. ``local`` is the model that it would have alone: trained from the initial model in the
+    rounds in which it took part, with the run's local steps and without a promise. Both have None for a client without a
+    model or without a held-out example. ``mean`` and ``worst`` are over the ``compared`` clients that have all figures: of
+    their own models (``own``), of the global model (``global``) and alone (``local``).
+    """
+
+    own: Annotated[tuple[float | None, ...], Field(strict=False, repr=False)]
+    local: Annotated[tuple[float | None, ...], Field(strict=False, repr=False)]
+    compared: int
+    mean: dict[str, float]
+    worst: dict[str, float]
+
+
 class Result(Frozen):
     """The figures of a finished run.
 
     ``stopped`` is the reason why it ended before its last round, or None. ``engine`` is the engine that trained, with the
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
-    client's own held-out examples: None for a client without any, and empty if no client has any. ``bytes_plain`` is
-    the cost of the same uploads in the clear.
+    client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
+    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is
+    the cost of the same uploads in the clear. ``clusters`` describes the clusters if there are several global models, and
+    ``cluster_of`` has the cluster of each client, from 0. It is empty if the server does not learn who is in which.
     """
 
     rounds: int
@@ -305,12 +352,15 @@ class Result(Frozen):
     engine: str
     evaluation: Evaluation
     clients: Annotated[tuple[float | None, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
+    personal: Annotated[PersonalResult | None, Field(exclude_if=lambda found: found is None)] = None
     train: float
     privacy: PrivacyResult | None
     hides_updates: bool
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+    clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
+    cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
 
     @model_validator(mode="before")
     @classmethod
@@ -329,3 +379,38 @@ class Result(Frozen):
     def _to_write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         return {f"train_{self.evaluation.name}" if key == "train" else key: found for key, found in written.items()}
+
+
+class PaperCell(Frozen):
+    """A figure that a paper claims, as it was measured here: one value a seed, None if a target was not reached.
+
+    ``mean``, ``low`` and ``high`` are the mean over the seeds and its 95 % interval by Student's t; None if a value is missing.
+    """
+
+    name: str
+    values: list[float | None]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class PaperResult(Frozen):
+    """The result of a row of a paper, over seeds.
+
+    ``digest`` is that of the settings that were run (:class:`privfl.loading.LoadedRow`). ``prices`` has the largest ε over the
+    seeds by each accountant, at ``delta``, and ``unit`` is the protected unit; there are none without a promise. ``minutes``
+    is the mean time of one seed. ``status`` is the row's status when this was written.
+    """
+
+    row: str
+    digest: str
+    seeds: list[int]
+    cells: list[PaperCell]
+    prices: dict[str, float]
+    delta: float | None
+    unit: str | None
+    minutes: float
+    device: str
+    versions: dict[str, str]
+    date: str
+    status: str = ""

@@ -17,11 +17,11 @@ class ClientState:
 
     Args:
         kept: named vectors that later uploads are computed from.
-        personal_D: the client's own model, which no upload is computed from; None: the algorithm gives it none.
+        personal: named tensors that no upload is computed from, such as the client's own model.
     """
 
     kept: dict[str, Tensor] = field(default_factory=dict)
-    personal_D: Tensor | None = None
+    personal: dict[str, Tensor] = field(default_factory=dict)
 
 
 ClientStates = Mapping[int, ClientState]
@@ -44,13 +44,15 @@ def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
     rows = {name: value.unbind() for name, value in tensors.items() if name != _WHO}
     return {
         int(client): ClientState(
-            {name.removeprefix("kept."): of[place].clone() for name, of in rows.items() if name.startswith("kept.")},
-            rows["personal_D"][place].clone() if "personal_D" in rows else None,
+            *(
+                {name.removeprefix(part): of[place].clone() for name, of in rows.items() if name.startswith(part)}
+                for part in ("kept.", "personal.")
+            )
         )
         for place, client in enumerate(tensors[_WHO])
     }
 
 
 def _named(state: ClientState) -> dict[str, Tensor]:
-    named = {f"kept.{name}": value for name, value in state.kept.items()}
-    return named if state.personal_D is None else named | {"personal_D": state.personal_D}
+    kept = {f"kept.{name}": value for name, value in state.kept.items()}
+    return kept | {f"personal.{name}": value for name, value in state.personal.items()}

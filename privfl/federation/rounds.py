@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -12,41 +12,24 @@ from torch import Tensor
 from privfl import own_code
 from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.federation.algorithms import Algorithm, Terms, Trained
+from privfl.federation.algorithms import Algorithm, Begun, Terms, Trained
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
+from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
+from privfl.federation.slots import Slots, require_one_process, with_cost
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
 from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """The server's state between two rounds.
-
-    Args:
-        round: the number of the next round, from 0.
-        global_D: the global model.
-        optimizer: the state of the server optimizer.
-        plan: the state of the privacy plan.
-        algorithm: the state of the federated algorithm.
-        clients: the clients' own states. A simulation keeps them here; a real server has none of them.
-    """
-
-    round: int
-    global_D: Tensor
-    optimizer: State
-    plan: PlanState
-    algorithm: State = field(default_factory=dict)
-    clients: ClientStates = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -88,6 +71,7 @@ class Outcome:
         skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
         train_seconds: training time of the whole cohort.
         processes: the number of processes that had clients to train.
+        arrivals: who filled which slot, if there are several global models.
     """
 
     state: ServerState
@@ -100,6 +84,7 @@ class Outcome:
     skipped: str | None
     train_seconds: float
     processes: int
+    arrivals: Arrivals | None = None
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
@@ -136,6 +121,7 @@ class Round:
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
         canaries: the uploads of canary clients; None if there are none.
+        slots: chooses models and slots for the clients if there are several global models; else None.
     """
 
     plan: Plan
@@ -153,6 +139,7 @@ class Round:
     noise_domain: str
     personal: Trainer | None = None
     canaries: CanaryClients | None = None
+    slots: Slots | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -211,6 +198,8 @@ class Round:
                     f"process {context.processes.rank} read other data, or built another model, than process 0; give all the "
                     "same files, and seed the shuffling of the data set and the random draws of the model"
                 )
+            if self.slots is not None:
+                return self._contribute_to_slots(self.slots, state, cohort, context)
             for part in self._parts(state, cohort, context):
                 states |= self._train(part, state, context, mine, updates)
         except Exception as error:
@@ -229,6 +218,42 @@ class Round:
         if not done.clients:
             return done, None
         return done, self._collected(done, updates, context)
+
+    def _contribute_to_slots(
+        self, slots: Slots, state: ServerState, cohort: CohortTasks, context: RoundContext
+    ) -> tuple[CohortResults, Aggregate | None]:
+        """As :meth:`contribute` if there are several global models: the whole cohort is trained before slots are filled."""
+        require_one_process(slots.algorithm, context.processes.size)
+        told, mine, updates = told_of(self.algorithm, state), CohortResults(), list[ClientUpdate]()
+        parts = self._parts(state, cohort, context)
+        tasks = [task for part in parts for task in part]
+        kept = {task.client: state_of_client(self.algorithm, state, task.client).kept for task in tasks}
+        begun, arrivals, cost = slots.begin(state.global_D, told, kept, tasks, context)
+        first_D, results, done = slots.models(state.global_D)[0], list[LocalResult](), 0
+        started = time.perf_counter()
+        for part in parts:
+            results += self.trainer.train(first_D, begun[done : done + len(part)])
+            done += len(part)
+        mine.seconds += time.perf_counter() - started
+        if arrivals is None:
+            arrivals, cost = slots.chosen(told, kept, results, context)
+        states = self._hand_in(begun, results, state, context, mine, updates, arrivals)
+        if self.algorithm.remembers:
+            mine.states = states
+        require_each_once(cohort.clients, mine.clients)
+        found = CohortResults.of([mine])
+        found.states = mine.states
+        if not found.clients:
+            return found, None
+        if arrivals is not None:
+            aggregate = self._collected(found, updates, context)
+        else:
+            aggregate, arrivals, found.server = slots.sorted_by_server(
+                state.algorithm, updates, context, count_entry(self.terms)
+            )
+            require_result(self.aggregator, aggregate)
+        found.arrivals = arrivals
+        return found, with_cost(aggregate, cost) if aggregate is not None else None
 
     def answers(
         self, groups: Sequence[tuple[ServerState, CohortTasks]], context: RoundContext
@@ -283,7 +308,8 @@ class Round:
         count = len(cohort.clients)
         if not count:
             return []
-        parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
+        model_D = state.global_D if self.slots is None else self.slots.models(state.global_D)[0]
+        parts = min(self.trainer.parts(count, model_D, cohort.example), count)
         cuts = [count * part // parts for part in range(parts + 1)]
         loads, mine = [0] * context.processes.size, list[int]()
         for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
@@ -303,15 +329,36 @@ class Round:
     ) -> dict[int, ClientState]:
         """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
-        results = self.trainer.train(state.global_D, tasks)
-        personal = self._train_personal(state, tasks)
+        found = carried_out(
+            self.trainer,
+            state.global_D,
+            tasks,
+            [self.algorithm.training(begun) for begun in self._begun(state, tasks, self.trainer)],
+        )
+        results = [joined(ended, works) for ended, works in found]
+        personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
+        states = self._hand_in(tasks, results, state, context, done, updates, None)
+        own = {task.client: found for task, found in zip(tasks, personal, strict=True)}
+        return {client: replace(kept, personal=own[client]) for client, kept in states.items()}
+
+    def _hand_in(
+        self,
+        tasks: Sequence[LocalTask],
+        results: Sequence[LocalResult],
+        state: ServerState,
+        context: RoundContext,
+        done: CohortResults,
+        updates: list[ClientUpdate],
+        arrivals: Arrivals | None,
+    ) -> dict[int, ClientState]:
+        """Let the plan clip and noise the payloads of trained clients; returns their states after the round."""
         if not self.plan.clips_updates:
             require_finite(results)
         # A client adds its own noise before the encoding, so rounding costs no privacy. The server adds its noise after it, so
         # that noise must cover the rounding too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
-        uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
+        uploads = [self._uploaded(state, task, result, arrivals) for task, result in zip(tasks, results, strict=True)]
         handed_in = [
             self._handed_in(task, result, self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding))
             for task, result, (joined_D, _) in zip(tasks, results, uploads, strict=True)
@@ -320,41 +367,48 @@ class Round:
             weight = self.plan.weight(task.size, self.largest_client) if self.algorithm.weighted else 1.0
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
-        return {
-            task.client: replace(kept, personal_D=personal.get(task.client))
-            for task, (_, kept) in zip(tasks, uploads, strict=True)
-        }
+        return {task.client: kept for task, (_, kept) in zip(tasks, uploads, strict=True) if kept is not None}
 
-    def _train_personal(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
-        """Train the clients' own models, by client number; empty if the algorithm has none. No upload is computed from them.
+    def _begun(self, state: ServerState, tasks: Sequence[LocalTask], trainer: Trainer) -> list[Begun]:
+        return [begun(self.algorithm, state, task, trainer, self.terms) for task in tasks]
 
-        If a training is not finite, the client keeps its previous model.
+    def _train_personal(
+        self, state: ServerState, tasks: Sequence[LocalTask], given: Sequence[State]
+    ) -> list[dict[str, Tensor]]:
+        """The clients' personal states after the round; empty if the algorithm has none. No upload is computed from them.
+
+        If a state is not finite, the client keeps its previous one.
+
+        Args:
+            state: the state that the round begins with.
+            tasks: the clients' tasks.
+            given: the personal states that came with the training of the uploads.
         """
         if self.personal is None:
-            return {}
-        global_D, before = state.global_D, dict[int, Tensor]()
-        for task in tasks:
-            found = state_of_client(self.algorithm, state, task.client).personal_D
-            before[task.client] = global_D if found is None else found.to(global_D.device)
-        own = [
-            replace(task, seed=task.seed / "personal", work=self.algorithm.personal_work(before[task.client], global_D))
-            for task in tasks
+            return [{} for _ in tasks]
+        own = [replace(task, seed=task.seed / "personal") for task in tasks]
+        before = [personal_state(self.algorithm, state, task.client) for task in tasks]
+        begun = [
+            replace(one, personal=personal | by_product)
+            for one, personal, by_product in zip(self._begun(state, own, self.personal), before, given, strict=True)
         ]
-        results = self.personal.train(global_D, own)
-        finite = are_finite([result.delta_D for result in results])
-        return {
-            one.client: (before[one.client] + one.delta_D if whole else before[one.client]).cpu()
-            for one, whole in zip(results, finite, strict=True)
-        }
+        found = carried_out(self.personal, state.global_D, own, [self.algorithm.personal_training(one) for one in begun])
+        return [
+            {name: value.cpu() for name, value in (after if all(are_finite([*after.values()])) else earlier).items()}
+            for earlier, (after, _) in zip(before, found, strict=True)
+        ]
 
-    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
+    def _uploaded(
+        self, state: ServerState, task: LocalTask, result: LocalResult, arrivals: Arrivals | None
+    ) -> tuple[Tensor, ClientState | None]:
         """A client's joined payload, shape (D',), and its state after the round.
 
-        If its training is not finite, the state stays as it is. The update counts as zero in this round and must not spoil
-        later ones.
+        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
+        and must not spoil later ones.
         """
         before = state_of_client(self.algorithm, state, task.client)
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
+        slot = arrivals.chosen[task.client] if arrivals is not None else None
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)
@@ -362,8 +416,10 @@ class Round:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
+        if not self.algorithm.remembers:
             return joined_D, before
+        if not all(are_finite([joined_D, *after.values()])):
+            return joined_D, before if before.kept else None
         return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
@@ -408,7 +464,7 @@ class Round:
             done.states = {client: done.states[client] for client in came if client in done.states}
         # If too few clients survived, the privacy that they spent stays spent: they drew noise and sent masked vectors.
         return Outcome(
-            self._stepped(state, mean_D, plan_state, share, done.states),
+            self._stepped(state, mean_D, plan_state, share, done),
             done.losses,
             replace(aggregate, seen=self.payload.seen(plan.seen(aggregate.seen))) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
@@ -418,17 +474,23 @@ class Round:
             failed,
             done.seconds,
             done.processes,
+            done.arrivals,
         )
 
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.message_layout(self.payload.joined).size
+        length = self.plan.message_layout(self._summed.joined).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
+    @property
+    def _summed(self) -> PayloadLayout:
+        """The layout of the sum, which is that of a payload unless the server sorts clients into slots."""
+        return self.payload if self.slots is None else self.slots.summed
+
     def _stepped(
-        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, came: ClientStates
+        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, done: CohortResults
     ) -> ServerState:
         """The state after the round. If there is no mean, the model and all client states stay as they were.
 
@@ -436,17 +498,15 @@ class Round:
         """
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
-        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
-        global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
-
-
-def told_of(algorithm: Algorithm, state: ServerState) -> State:
-    """The part of the algorithm's state that clients receive."""
-    return {name: state.algorithm[name] for name in algorithm.told}
-
-
-def state_of_client(algorithm: Algorithm, state: ServerState, client: int) -> ClientState:
-    """The state that a client begins the round with."""
-    found = state.clients.get(client)
-    return found if found is not None else ClientState(algorithm.client_init(state.global_D))
+        server = state.algorithm if done.server is None else done.server
+        if self.slots is not None:
+            server = self.slots.algorithm.before_step(server, self.slots.models(state.global_D))
+        direction_D, algorithm = self.algorithm.apply(server, self._summed.split(mean_D), share, self.terms)
+        before_D, optimizer = state.global_D, state.optimizer
+        if self.slots is not None:
+            before_D, optimizer = self.slots.continued(algorithm, before_D, optimizer)
+        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, {**state.clients, **done.states})
+        if self.slots is not None and self.slots.algorithm.rests(server):
+            return after
+        global_D, optimizer = server_step(self.server, before_D, direction_D, optimizer)
+        return replace(after, global_D=global_D, optimizer=optimizer)

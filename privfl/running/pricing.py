@@ -13,7 +13,7 @@ import numpy as np
 from privfl.auditing.bound import NoiseFamily
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning import evaluation
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger
@@ -245,8 +245,9 @@ def account(config: ExperimentConfig) -> RunPrice:
 
 
 def epsilon_by_round(experiment: Experiment) -> list[float]:
-    """ε after each round, beginning with 0 rounds: the largest over the clients so far."""
-    spent, ledger = [0.0], experiment.ledger(0)
+    """ε after each round, beginning with 0 rounds: the largest over the clients so far, statistics included."""
+    ledger = experiment.ledger(0)
+    spent = [ledger.epsilon()]
     for number in range(experiment.config.rounds):
         ledger.record(number, experiment.planned(number))
         spent.append(ledger.epsilon())

@@ -13,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError
-from privfl.federation.rounds import Outcome, ServerState
+from privfl.federation.rounds import Outcome
+from privfl.federation.server_state import ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
-from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, Spread, TimingRecord
-from privfl.running import attacking, views
+from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.running import attacking, clusters, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.doubts import doubts
@@ -35,7 +34,6 @@ from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 
@@ -213,32 +211,18 @@ class _Recorder:
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
 
     def _evaluate(self, state: ServerState) -> Evaluation:
-        experiment, global_D = self.experiment, state.global_D
-        test_logits = experiment.logits(global_D, experiment.test_x)
+        experiment = self.experiment
+        self.places_K, data = clusters.places(experiment, state), experiment.data
+        test_logits = clusters.outputs(experiment, state, experiment.test_x, None, data.test_clients(), self.places_K)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
-        holdout_logits = experiment.logits(global_D, experiment.x[index])
-        owner_N = experiment.data.owner_N[self.holdout_N]
+        holdout_logits = clusters.outputs(experiment, state, experiment.x, index, data.owner_N, self.places_K)
+        owner_N = data.owner_N[self.holdout_N]
         self.of_clients = evaluation.client_values(experiment.task, holdout_logits, experiment.y[index], owner_N)
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.spread(list(self.of_clients.values())) if self.of_clients else None,
-            personal=self._personal(state),
+            personal=personal.spread(experiment, state),
         )
-
-    def _personal(self, state: ServerState) -> Spread | None:
-        """The spread of each client's own model on its own hold-out. Clients that never took part are left out."""
-        experiment, owner_N = self.experiment, self.experiment.data.owner_N[self.holdout_N]
-        outputs, rows = list[Tensor](), list[NDArray[np.int64]]()
-        for client, one in sorted(state.clients.items()):
-            if one.personal_D is not None and len(mine := self.holdout_N[owner_N == client]):
-                own_D = one.personal_D.to(experiment.x.device)
-                outputs.append(experiment.logits(own_D, experiment.x[torch.from_numpy(mine).to(own_D.device)]))
-                rows.append(mine)
-        if not rows:
-            return None
-        index_N = np.concatenate(rows)
-        y = experiment.y[torch.from_numpy(index_N).to(experiment.x.device)]
-        return evaluation.client_spread(experiment.task, torch.cat(outputs), y, experiment.data.owner_N[index_N])
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
@@ -262,6 +246,7 @@ class _Recorder:
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
             validation_loss=self.losses[-1],
+            clusters=clusters.record(self.experiment, outcome),
             evaluation=evaluated,
         )
 
@@ -294,11 +279,12 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
-        named = state_of(experiment.model, state.global_D)
+        took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
+        named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
         members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
-        train_logits = experiment.logits(state.global_D, experiment.x[members])
+        train_logits = clusters.outputs(experiment, state, experiment.x, members, data.owner_N, self.places_K)
         self.folder.write(
             "result.json",
             Result(
@@ -308,6 +294,7 @@ class _Recorder:
                 engine=experiment.engine,
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
+                personal=personal.result(experiment, state, self.of_clients, took_part),
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
@@ -315,6 +302,8 @@ class _Recorder:
                 bytes_down=sum(record.bytes_down for record in records),
                 # One float32 per entry and one for the weight.
                 bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
+                clusters=clusters.results(experiment, self.places_K, self.of_clients),
+                cluster_of=clusters.known_places(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

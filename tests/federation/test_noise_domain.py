@@ -24,7 +24,7 @@ from privfl.data.federated import FederatedData
 from privfl.errors import ConfigError
 from privfl.federation import noise_domain as noise_domain_module
 from privfl.federation.noise_domain import RunFacts, noise_domain, with_members
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning.models._build import constants
 from privfl.privacy.plans import Federation
 from privfl.privacy.plans.none import NoPlan
@@ -135,9 +135,11 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.kind": ("example", {"data__kind": "adult"}),
     "data.clients": ("example", {"data__clients": 9}),
     "data.holdout": ("example", {"data__holdout": 0.3}),
+    "data.rotations": ("example", {"data__rotations": [180, 0]}),
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
+    "data.transforms": ("example", {"data__transforms": [{"kind": "group_norm", "groups": 1}]}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
