@@ -173,6 +173,28 @@ class AlgorithmConfig(Item):
         """
 
 
+class ClockConfig(Item):
+    """Settings of a client clock; the shelf's contract is :class:`privfl.federation.clocks.Clock`."""
+
+    ticks: ClassVar[bool] = True
+    """Whether it has durations."""
+
+
+class PaceConfig(Item):
+    """Settings of a pace; the shelf's contract is :class:`privfl.federation.paces.Pace`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless rounds can be paced so with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+
+    def largest(self, cohort: int) -> int:
+        """The largest number of clients whose updates are in one sum, if a cohort has at most so many."""
+        return cohort
+
+
 class CanariesConfig(Item):
     """Canaries, planted into a run for an audit; the contract of their shelf is :class:`privfl.federation.canaries.Canaries`.
 
@@ -311,8 +333,9 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
-    does the noise domain depend on them. ``canaries`` are for an audit, and usually there are none.
+    ``task``, ``algorithm``, ``behaviour``, ``clock`` and ``pace`` are written only if they differ from classification, FedAvg,
+    honesty, no time, and synchronous rounds. Only then does the noise domain depend on them. ``canaries`` are for an audit, and
+    usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -326,6 +349,8 @@ class ExperimentConfig(Frozen):
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
+    clock: Annotated[SerializeAsAny[ClockConfig], on_shelf("clock")] = _default("clock", "untimed")
+    pace: Annotated[SerializeAsAny[PaceConfig], on_shelf("pace")] = _default("pace", "synchronous")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -346,6 +371,7 @@ class ExperimentConfig(Frozen):
             raise contradiction(
                 "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; remove it"
             )
+        self.pace.check(self)
         if clients is not None:
             require_clients(self, clients)
         if self.canaries is not None:
@@ -383,7 +409,7 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and the allowed values.
     """
     config.cohort.check(clients)
-    largest = clients if config.privacy.secret_cohorts else config.cohort.largest(clients)
+    largest = clients if config.privacy.secret_cohorts else config.pace.largest(config.cohort.largest(clients))
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         way_out = (
             "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"

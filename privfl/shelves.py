@@ -97,6 +97,8 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
     "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
     "behaviour": Shelf("privfl.federation.behaviours", "Behaviour"),
+    "clock": Shelf("privfl.federation.clocks", "Clock"),
+    "pace": Shelf("privfl.federation.paces", "Pace"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),
