@@ -1,4 +1,4 @@
-"""The site of the documentation: `make check` builds it and takes a warning for an error; here its contents are held to the pages."""
+"""The site of the documentation. `make check` builds it; here its contents are held to the pages."""
 
 from __future__ import annotations
 
