@@ -131,6 +131,17 @@ class AlgorithmConfig(Item):
         """
 
 
+class TransformConfig(Item):
+    """Settings of a transform of uploads; the shelf's contract is :class:`privfl.federation.transforms.Transform`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the transform works with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 class CanariesConfig(Item):
     """Canaries, planted into a run for an audit; the contract of their shelf is :class:`privfl.federation.canaries.Canaries`.
 
@@ -269,8 +280,9 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
-    does the noise domain depend on them. ``canaries`` are for an audit, and usually there are none.
+    ``task``, ``algorithm``, ``behaviour`` and ``transform`` are written only if they differ from classification, FedAvg,
+    honesty and the identity. Only then does the noise domain depend on them. ``canaries`` are for an audit, and usually there
+    are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -284,6 +296,7 @@ class ExperimentConfig(Frozen):
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
+    transform: Annotated[SerializeAsAny[TransformConfig], on_shelf("transform")] = _default("transform", "identity")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -324,6 +337,7 @@ class ExperimentConfig(Frozen):
         self.data.check_settings(self)
         self.privacy.check(self)
         self.algorithm.check(self)
+        self.transform.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)

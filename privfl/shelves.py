@@ -96,6 +96,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
     "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
     "behaviour": Shelf("privfl.federation.behaviours", "Behaviour"),
+    "transform": Shelf("privfl.federation.transforms", "Transform"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),
     "aggregator": Shelf("privfl.federation.aggregators", "Aggregator"),
     "server": Shelf("privfl.federation.servers", "ServerOptimizer"),

@@ -8,6 +8,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from privfl.config import ExperimentConfig
+from privfl.tables import contradiction
+
 _WHO = "clients"
 
 
@@ -18,10 +21,16 @@ class ClientState:
     Args:
         kept: named vectors that later uploads are computed from.
         personal_D: the client's own model, which no upload is computed from; None: the algorithm gives it none.
+        error_D: the compression error of its uploads, of the payload's length; None: it has none.
     """
 
     kept: dict[str, Tensor] = field(default_factory=dict)
     personal_D: Tensor | None = None
+    error_D: Tensor | None = None
+
+    def digested(self) -> dict[str, Tensor]:
+        """The tensors that later messages depend on, by name."""
+        return self.kept if self.error_D is None else self.kept | {"compression error": self.error_D}
 
 
 ClientStates = Mapping[int, ClientState]
@@ -45,7 +54,7 @@ def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
     return {
         int(client): ClientState(
             {name.removeprefix("kept."): of[place].clone() for name, of in rows.items() if name.startswith("kept.")},
-            rows["personal_D"][place].clone() if "personal_D" in rows else None,
+            *(rows[name][place].clone() if name in rows else None for name in ("personal_D", "error_D")),
         )
         for place, client in enumerate(tensors[_WHO])
     }
@@ -53,4 +62,25 @@ def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
 
 def _named(state: ClientState) -> dict[str, Tensor]:
     named = {f"kept.{name}": value for name, value in state.kept.items()}
-    return named if state.personal_D is None else named | {"personal_D": state.personal_D}
+    own = {"personal_D": state.personal_D, "error_D": state.error_D}
+    return named | {name: value for name, value in own.items() if value is not None}
+
+
+def refuse_secret_cohorts(config: ExperimentConfig, kind: str) -> None:
+    """Raise if the price of the run assumes that nobody knows who took part, and the clients' states would show it.
+
+    Args:
+        config: the whole configuration.
+        kind: the item that keeps states at clients, in words.
+
+    Raises:
+        PydanticCustomError: names the cohort.
+    """
+    cohort = config.cohort
+    if config.privacy.secret_cohorts and getattr(cohort, "accounted", None) == "fixed":
+        raise contradiction(
+            "cohort.kind",
+            cohort.kind,
+            f"{kind} keeps state at clients, so that their later uploads reveal who took part; the ε of "
+            "cohorts of a fixed size assumes that this is secret: set 'poisson' or 'all'",
+        )

@@ -20,6 +20,8 @@ from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.cohort_results import CohortResults
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer, State
+from privfl.federation.transforms import Shared, Transform
+from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
@@ -39,6 +41,7 @@ class ServerState:
         plan: the state of the privacy plan.
         algorithm: the state of the federated algorithm.
         clients: the clients' own states. A simulation keeps them here; a real server has none of them.
+        transform: the public state of the transform.
     """
 
     round: int
@@ -47,6 +50,7 @@ class ServerState:
     plan: PlanState
     algorithm: State = field(default_factory=dict)
     clients: ClientStates = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
+    transform: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -136,6 +141,8 @@ class Round:
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
         canaries: the uploads of canary clients; None if there are none.
+        transform: compresses the clients' payloads.
+        public: public randomness of this round, from which a transform draws.
     """
 
     plan: Plan
@@ -153,6 +160,8 @@ class Round:
     noise_domain: str
     personal: Trainer | None = None
     canaries: CanaryClients | None = None
+    transform: Transform = Identity(kind="identity")  # noqa: RUF009
+    public: Seed = Seed(0)  # noqa: RUF009
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -183,7 +192,8 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
+        shared = {name: value.cpu() for name, value in state.transform.items()}
+        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients, shared)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -223,7 +233,7 @@ class Round:
         if failures:
             return CohortResults(), None
         done = CohortResults.of([share for share, _ in shares])
-        if self.algorithm.remembers or self.algorithm.personal:
+        if self.algorithm.remembers or self.algorithm.personal or self.transform.remembers:
             done.states = {client: kept for some in context.processes.gather(states) for client, kept in some.items()}
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
@@ -273,7 +283,10 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
                 "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
-        return replace(context, layout=self.plan.message_layout(context.layout))
+        layout = self.plan.message_layout(context.layout)
+        # The count is sent beside a compressed update, as a float32.
+        counted = None if context.compressed is None else context.compressed + 4 * (layout.size - context.layout.size)
+        return replace(context, layout=layout, compressed=counted)
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, all of nearly the same size.
@@ -348,7 +361,7 @@ class Round:
         }
 
     def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
-        """A client's joined payload, shape (D',), and its state after the round.
+        """A client's message, shape (M,), and its state after the round.
 
         If its training is not finite, the state stays as it is. The update counts as zero in this round and must not spoil
         later ones.
@@ -357,14 +370,30 @@ class Round:
         trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
+        after = after if self.algorithm.remembers else before.kept
         joined_D = self.payload.join(payload)
         if task.client in self.misbehaving:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        if not self.algorithm.remembers or not all(are_finite([joined_D, *after.values()])):
-            return joined_D, before
-        return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
+        if self.transform.remembers and before.error_D is None:
+            before = replace(before, error_D=torch.zeros_like(joined_D, device="cpu"))
+        message_M, error_D = self.transform.sent(joined_D, before.error_D, self._shared(state), task.seed / "transform")
+        kept_after = [*after.values(), *(() if error_D is None else (error_D,))]
+        if not all(are_finite([message_M, *kept_after])):
+            return message_M, before
+        own = {name: value.cpu() for name, value in after.items()}
+        return message_M, replace(before, kept=own, error_D=None if error_D is None else error_D.cpu())
+
+    def _shared(self, state: ServerState) -> Shared:
+        return Shared(self.payload.joined, state.transform, self.public)
+
+    def seen(self, state: ServerState, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The server's view of a round: restored to payloads, split into their parts, counts apart."""
+        seen = self.plan.seen(seen)
+        shared = self._shared(state)
+        restored = {name: self.transform.restore(seen[name], shared) for name in ("sum_D", "updates_KD") if name in seen}
+        return self.payload.seen(seen | restored)
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
         """The contribution with its privacy event, which comes from the training or from the plan.
@@ -410,7 +439,7 @@ class Round:
         return Outcome(
             self._stepped(state, mean_D, plan_state, share, done.states),
             done.losses,
-            replace(aggregate, seen=self.payload.seen(plan.seen(aggregate.seen))) if aggregate is not None else None,
+            replace(aggregate, seen=self.seen(state, aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
             spent,
             plan.clipped_share(done.clipped_shares, [one.within for one in done.handed_in]),
@@ -423,7 +452,7 @@ class Round:
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.message_layout(self.payload.joined).size
+        length = self.plan.message_layout(self.transform.message(self.payload.joined)).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
@@ -436,9 +465,10 @@ class Round:
         """
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
-        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
+        joined_D, transform = self.transform.at_server(mean_D, self._shared(state))
+        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(joined_D), share, self.terms)
         global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
+        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came}, transform)
 
 
 def told_of(algorithm: Algorithm, state: ServerState) -> State:

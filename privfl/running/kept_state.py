@@ -20,7 +20,13 @@ _NAME = "state.safetensors"
 
 def write_state(folder: RunFolder, state: ServerState) -> None:
     """Write the state in place of that of the round before."""
-    parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
+    parts = {
+        "optimizer": state.optimizer,
+        "plan": state.plan,
+        "algorithm": state.algorithm,
+        "transform": state.transform,
+        "of": stacked(state.clients),
+    }
     tensors = {"global_D": state.global_D}
     for prefix, named in parts.items():
         tensors |= {f"{prefix}.{name}": value for name, value in named.items()}
@@ -46,8 +52,10 @@ def read_state(folder: RunFolder, device: torch.device) -> ServerState | None:
         raise RunFolderError(f"{folder.path}: its state is damaged ({why}); replace the run with --overwrite") from None
     clients = unstacked(_under("of", tensors))
     tensors = {name: value.to(device) for name, value in tensors.items()}
-    optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
-    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients)
+    optimizer, plan, algorithm, transform = (
+        _under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm", "transform")
+    )
+    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients, transform)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -313,8 +313,7 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # One float32 per entry and one for the weight.
-                bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
+                bytes_plain=uploads * experiment.bytes_plain,
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

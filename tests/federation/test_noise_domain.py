@@ -142,6 +142,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
+    "transform": ("example", {"transform": {"kind": "random_k", "share": 0.5}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "canaries": ("example", {"canaries": {"kind": "mislabelled", "count": 20}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
