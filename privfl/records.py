@@ -296,7 +296,8 @@ class Result(Frozen):
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``bytes_plain`` is
-    the cost of the same uploads in the clear.
+    the cost of the same uploads in the clear, and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing
+    was compressed.
     """
 
     rounds: int
@@ -311,6 +312,7 @@ class Result(Frozen):
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+    bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -149,12 +149,6 @@ class Experiment:
         return self.plan.message_layout(self.transform.message(self.payload.joined))
 
     @property
-    def bytes_plain(self) -> int:
-        """The bytes of a client's message and of its weight, a float32, if the message is sent in the clear."""
-        counts = self.message_layout.size - self.transform.message(self.payload.joined).size
-        return self.transform.message_bytes(self.payload.joined) + 4 * (counts + 1)
-
-    @property
     def terms(self) -> Terms:
         """Public numbers that clients and server know."""
         training, largest = self.config.training, int(self.data.sizes().max())

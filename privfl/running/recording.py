@@ -294,6 +294,7 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
+        plain, whole = _upload_bytes(experiment)
         named = state_of(experiment.model, state.global_D)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
@@ -313,10 +314,18 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                bytes_plain=uploads * experiment.bytes_plain,
+                bytes_plain=uploads * plain,
+                bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)
+
+
+def _upload_bytes(experiment: Experiment) -> tuple[int, int]:
+    """The bytes of a client's upload in the clear, as it is compressed and as it would be whole; its weight is a float32."""
+    payload = experiment.payload.joined
+    whole = 4 * (experiment.plan.message_layout(payload).size + 1)
+    return whole - 4 * payload.size + experiment.transform.message_bytes(payload), whole
 
 
 def _stored_secret(folder: RunFolder) -> Seed | None:

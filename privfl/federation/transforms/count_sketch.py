@@ -21,9 +21,10 @@ _ERROR = "error"
 class CountSketch(Transform):
     """Each of ``rows`` hash functions adds every entry, with a random sign, to one of c columns; rows · c = ``share`` · D'.
 
-    The server adds the mean sketch to the error sketch, estimates each entry by the median over the rows, takes the ``top``
-    share of entries of largest absolute value, and subtracts their sketch from the error sketch (algorithm 1 without its
-    momentum, which ``server = "fedavgm"`` adds after it). Clients keep nothing.
+    The server adds the mean sketch to the error sketch, estimates each entry by the median over the rows, and takes the ``top``
+    share of entries of largest absolute value. It sets to zero the columns of the error sketch that these entries are added to,
+    as the authors' code does; algorithm 1 subtracts their sketch, which diverges if most estimates are noise. The algorithm's
+    momentum is the server optimizer's part (``server = "fedavgm"``). Clients keep nothing.
 
     The sketch is divided by √rows, so that its norm is the vector's on average. ``hash_seed`` fixes the hash functions, which
     are the same in all rounds.
@@ -39,8 +40,8 @@ class CountSketch(Transform):
     linear: ClassVar[bool] = True
 
     rows: PositiveInt = 5
-    share: Share = 0.2
-    top: Share = 0.05
+    share: Share = 0.25
+    top: Share = 0.2
     hash_seed: NonNegativeInt = 0
 
     def message(self, layout: Layout) -> Layout:
@@ -75,7 +76,8 @@ class CountSketch(Transform):
         places = estimate_D.abs().sort(descending=True, stable=True).indices[:kept]
         taken_D = torch.zeros_like(estimate_D)
         taken_D[places] = estimate_D[places]
-        return taken_D, {_ERROR: whole_M - self.compress(taken_D, shared, shared.stream)}
+        cleared_M = self.compress(taken_D, shared, shared.stream) != 0
+        return taken_D, {_ERROR: whole_M.masked_fill(cleared_M, 0.0)}
 
     def _columns(self, layout: Layout) -> int:
         return max(1, round(self.share * layout.size / self.rows))

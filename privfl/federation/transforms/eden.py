@@ -61,7 +61,7 @@ class Eden(Coded):
     def decode(self, code: Code, size: int, own: Seed) -> NDArray[np.float64]:
         """See the class."""
         centres, _ = _levels(self.bits)
-        level_L = centres[code.integers] * np.float64(code.floats[0])
+        level_L = np.asarray(centres[code.integers] * np.float64(code.floats[0]), np.float64)
         return (hadamard(level_L) * _signs(own, len(level_L)))[:size]
 
 

@@ -16,6 +16,7 @@ from privfl.errors import ConfigError
 from privfl.federation.client_states import ClientState, stacked, unstacked
 from privfl.federation.rounds import ServerState
 from privfl.records import RoundRecord
+from privfl.report import write_report
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
@@ -210,6 +211,10 @@ def test_a_run_that_is_killed_goes_on_to_the_same_bytes_and_records_the_compress
     assert size < 0.8 * 4 * (experiment.layout.size + 1)
     assert [record.bytes_up for record in whole.rounds()] == [size * len(record.survivors) for record in whole.rounds()]
     assert whole.result.bytes_plain == whole.result.bytes_up
+    uploads = sum(len(record.survivors) for record in whole.rounds())
+    assert whole.result.bytes_uncompressed == uploads * 4 * (experiment.layout.size + 1)
+    page = write_report([cut], tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "the same in the clear, uncompressed" in page
 
 
 def test_a_memory_is_part_of_the_name_of_a_client_s_noise() -> None:
