@@ -14,6 +14,7 @@
     ├── ProtocolError           secure aggregation: a message was refused, or a round cannot go on
     │   └── ThresholdError      too few clients are left, so that no sum was made
     ├── ProcessError            a run of several processes lost one of them
+    ├── TrackerError            an experiment tracker that failed or cannot be reached
     └── StorageError            the disk is full or refuses to be written
 
 A message is one line: the value, the allowed ones, and the next thing to do.
@@ -89,6 +90,10 @@ class ThresholdError(ProtocolError):
 
 class ProcessError(PrivflError):
     """A run of several processes lost one of them."""
+
+
+class TrackerError(PrivflError):
+    """An experiment tracker that failed or cannot be reached."""
 
 
 class StorageError(PrivflError):

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
+from privfl.papers import Paper
 from privfl.shelves import SHELVES
 from privfl.tables import InvalidItemError, value_at
 
@@ -100,10 +101,20 @@ def load(path: Path | str, *overrides: str) -> ExperimentConfig:
     Raises:
         ConfigError: one line that names the file, the key, the value and the allowed values.
     """
+    return load_row(path, *overrides)[0]
+
+
+def load_row(path: Path | str, *overrides: str) -> tuple[ExperimentConfig, Paper | None]:
+    """Load a configuration as :func:`load` does, with its ``[paper]`` table; None if it has none.
+
+    Raises:
+        ConfigError: as :func:`load`.
+    """
     layers = _Layers(str(path))
     _read(Path(path), layers, ())
     _override(layers, overrides)
-    return _validated(layers)
+    paper = _paper(layers)
+    return _validated(layers), paper
 
 
 def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
@@ -119,6 +130,7 @@ def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:
     layers = _Layers("configuration")
     layers.add(table, layers.root)
     _override(layers, overrides)
+    _paper(layers)
     return _validated(layers)
 
 
@@ -211,6 +223,20 @@ def _parse_override(override: str) -> dict[str, Any]:
     return typing.cast("dict[str, Any]", value)
 
 
+def _paper(layers: _Layers) -> Paper | None:
+    """Take the ``[paper]`` table out, since it describes the configuration and is no part of it."""
+    table = layers.table.pop("paper", None)
+    if table is None:
+        return None
+    try:
+        return Paper.model_validate(table)
+    except ValidationError as error:
+        key, value, allowed = _first(error, ("paper",))
+    if not (isinstance(table, Mapping) and "cells" in table):
+        key = key.replace("cells.0.", "")
+    raise _mistake(layers, key, value, allowed)
+
+
 def _validated(layers: _Layers) -> ExperimentConfig:
     try:
         return ExperimentConfig.model_validate(layers.table)
@@ -223,8 +249,12 @@ def _validated(layers: _Layers) -> ExperimentConfig:
             key, value, allowed = _first(invalid.error, (*at.split("."),))
     except ValidationError as error:
         key, value, allowed = _first(error, ())
+    raise _mistake(layers, key, value, allowed) from None
+
+
+def _mistake(layers: _Layers, key: str, value: object, allowed: str) -> ConfigError:
     shown = "" if value is None else f" = {_shown(value)}"
-    raise ConfigError(f"{layers.origin(key)}: {key}{shown}: {allowed}") from None
+    return ConfigError(f"{layers.origin(key)}: {key}{shown}: {allowed}")
 
 
 def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object, str]:

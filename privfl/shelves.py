@@ -108,6 +108,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "attacks.run": Shelf("attacks", "Attack"),
     "question": Shelf("privfl.auditing.questions", "Question"),
     "block": Shelf("privfl.report.blocks", "Block"),
+    "tracker": Shelf("privfl.trackers", "Tracker"),
 }
 
 

@@ -24,7 +24,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "the ground": tuple(
         f"privfl/{name}.py"
         for name in (
-            *("config", "errors", "loading", "own_code", "processes"),
+            *("config", "errors", "loading", "own_code", "papers", "processes"),
             *("records", "seeding", "shelves", "storage", "tables", "vectors"),
         )
     ),
@@ -33,6 +33,7 @@ ROOMS: dict[str, tuple[str, ...]] = {
     "report": ("privfl/report/**/*.py",),
     "federation": ("privfl/federation/**/*.py",),
     "running": ("privfl/running/**/*.py",),
+    "trackers": ("privfl/trackers/*.py",),
     "data": ("privfl/data/**/*.py",),
     "secure aggregation": ("privfl/secagg/**/*.py",),
 }

@@ -203,6 +203,22 @@ class Run:
 
         return export(self._folder, out)
 
+    def track(self, *names: str) -> None:
+        """Send the run to experiment trackers: settings, rounds, ε, the attacks' findings, and the page if it is written.
+
+        Args:
+            names: ``tensorboard``, ``mlflow`` or ``wandb``; each is set up by its library's own environment variables.
+
+        Raises:
+            ConfigError: an unknown tracker, or its library is not installed.
+            TrackerError: the tracker failed.
+        """
+        from privfl.trackers import open_tracker
+        from privfl.trackers._tracking import Tracking
+
+        for tracking in [Tracking(name, open_tracker(name), self.path) for name in names]:
+            tracking.finish()
+
     def page(self, out: Path | str | None = None, *, papers: bool = False) -> Path:
         """Write the run's page as one HTML file, and return its path.
 

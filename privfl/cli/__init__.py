@@ -14,7 +14,22 @@ from typing import Annotated, NoReturn
 import typer
 
 from privfl import own_code
-from privfl.cli import account, attack, audit, console, data, doctor, export, frontier, init, interruption, report, run, sweep
+from privfl.cli import (
+    account,
+    attack,
+    audit,
+    console,
+    data,
+    doctor,
+    export,
+    frontier,
+    init,
+    interruption,
+    report,
+    run,
+    sweep,
+    track,
+)
 from privfl.cli.mistakes import OneLineGroup, end_with
 from privfl.errors import PrivflError
 
@@ -48,6 +63,7 @@ app.command(epilog=f"Example: {frontier.EXAMPLE}")(frontier.frontier)
 app.command(epilog=f"Example: {attack.EXAMPLE}")(attack.attack)
 app.command(epilog=f"Example: {audit.EXAMPLE}")(audit.audit)
 app.command(epilog=f"Example: {report.EXAMPLE}")(report.report)
+app.command(epilog=f"Example: {track.EXAMPLE}")(track.track)
 app.command(epilog=f"Example: {export.EXAMPLE}")(export.export)
 app.command(epilog=f"Example: {account.EXAMPLE}")(account.account)
 app.command(epilog=f"Example: {doctor.EXAMPLE}")(doctor.doctor)

@@ -66,7 +66,11 @@ def info(
         "licence": about.licence,
         "homepage": about.homepage or None,
         "here": None if entry.own else entry.present,
-        "place": str(entry.place) if entry.place else "comes with a library" if entry.present else None,
+        "place": str(entry.place)
+        if entry.place
+        else next(iter(entry.sources), "comes with a library")
+        if entry.present
+        else None,
         "fetch": None if entry.present else fetch_it,
         "sources": list(entry.sources) if not entry.own else [],
         "example": entry.sources[0] if entry.own else None,
@@ -138,7 +142,7 @@ def fetch(name: Annotated[str, typer.Argument(metavar="NAME", help="A data set's
     _fetch.dataset(name)  # A wrong name is said before a bar is drawn.
     with Progress(TextColumn("{task.description}"), BarColumn(), DownloadColumn(), console=err) as bar:
         fetched = _fetch.fetch(name, progress.FetchBar(bar))
-    place = fetched.place or "a library of this environment"
+    place = fetched.place or "a library of this environment, or drawn by a rule"
     out.print(
         f"{name}: is here already, in {place}" if fetched.source is None else f"{name}: got from {fetched.source} into {place}"
     )

@@ -10,6 +10,7 @@ import typer
 from privfl.cli import follow_up
 from privfl.cli.arguments import Config, Overrides, Quiet
 from privfl.cli.console import hush
+from privfl.cli.track import LiveTrackers
 from privfl.cli.training import train
 from privfl.loading import load
 
@@ -22,6 +23,9 @@ def run(
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME unless it is given.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on where the run in the folder stopped.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+    track: Annotated[
+        list[str] | None, typer.Option("--track", metavar="NAME", help="Send each round to tensorboard, mlflow or wandb.")
+    ] = None,
     quiet: Quiet = False,
 ) -> None:
     """Train, attack the trained model, and write the page.
@@ -32,11 +36,14 @@ def run(
     settings = load(config, *overrides or ())
 
     def command(path: Path) -> list[str]:
-        return ["run", str(config), *(overrides or ()), "--out", str(path), "--resume"]
+        tracked = [word for name in track or () for word in ("--track", name)]
+        return ["run", str(config), *(overrides or ()), "--out", str(path), *tracked, "--resume"]
 
-    folder = train(settings, command, out_dir, resume=resume, overwrite=overwrite)
+    trackers = LiveTrackers(track or ())
+    folder = train(settings, command, out_dir, resume=resume, overwrite=overwrite, trackers=trackers)
     if folder is None:
         return
     if settings.attacks.run and not folder.findings:
         follow_up.attack(folder, (), ())
     follow_up.write_page([folder], None)
+    trackers.finish()

@@ -8,7 +8,9 @@ from pathlib import Path
 
 from privfl.cli import interruption, progress
 from privfl.cli.console import notes
+from privfl.cli.track import LiveTrackers
 from privfl.config import ExperimentConfig
+from privfl.records import RoundRecord, TimingRecord
 from privfl.running.default_folder import default_folder
 from privfl.running.run_folder import RunFolder
 
@@ -20,6 +22,7 @@ def train(
     *,
     resume: bool,
     overwrite: bool,
+    trackers: LiveTrackers | None = None,
 ) -> RunFolder | None:
     """Train a configuration and show its progress; under ``torchrun`` together with the other processes.
 
@@ -29,6 +32,7 @@ def train(
         out_dir: the run folder; None: it is named after the configuration.
         resume: continue the run in the folder.
         overwrite: replace the run in the folder.
+        trackers: those that follow the run.
 
     Returns:
         the run folder; None in every process but the first.
@@ -42,9 +46,16 @@ def train(
             return None
         path = out_dir or default_folder(settings, resume=resume, overwrite=overwrite)
         interruption.way_on.set(f"go on with `{interruption.program()} {shlex.join(command(path))}`")
+        follower = trackers or LiveTrackers(())
+        follower.follow(path)
         with progress.training(notes, settings, path, all_of_them.size) as observer:
+
+            def observe(record: RoundRecord, timing: TimingRecord) -> None:
+                observer(record, timing)
+                follower.send(record, timing)
+
             folder = recording.run(
-                settings, path, resume=resume, overwrite=overwrite, observer=observer, processes=all_of_them, warn=_warn
+                settings, path, resume=resume, overwrite=overwrite, observer=observe, processes=all_of_them, warn=_warn
             )
     stopped = folder.result.stopped
     if stopped is not None:

@@ -119,8 +119,8 @@ _PARTS = {
 }
 """The parts of a run folder that are named; all other records are added up."""
 
-_PAGES = {"report.html", "privacy_card.json", "figures", "tables", ".lock"}
-"""Files that a report writes, and the lock. They are not counted, so that the same folder gives the same page."""
+_PAGES = {"report.html", "privacy_card.json", "figures", "tables", "tensorboard", ".lock"}
+"""Files that a report or a tracker writes, and the lock. They are not counted, so that the same folder gives the same page."""
 
 
 def _disk(path: Path) -> dict[str, int]:

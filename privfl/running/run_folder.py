@@ -18,6 +18,7 @@
     attacks/             the findings of the attacks
     report.html          the page
     figures/ tables/     its figures and tables as files
+    tensorboard/         its figures for TensorBoard, if the run is tracked there
     privacy_card.json    the page's privacy card, for machines
     .lock                locks the folder against a second process
 
@@ -57,7 +58,7 @@ FORMAT = 4
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
 _LATER = {
     *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
-    *("model.safetensors", "result.json", "attacks", "figures", "tables", "report.html", "privacy_card.json"),
+    *("model.safetensors", "result.json", "attacks", "figures", "tables", "report.html", "privacy_card.json", "tensorboard"),
 }
 
 Model = TypeVar("Model", bound=BaseModel)

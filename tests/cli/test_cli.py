@@ -75,7 +75,7 @@ COMMANDS = commands(cli.app)
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    names = {"run", "init", "sweep", "frontier", "attack", "audit", "report", "export", "account", "doctor"}
+    names = {"run", "init", "sweep", "frontier", "attack", "audit", "report", "track", "export", "account", "doctor"}
     names |= {"data list", "data info", "data show", "data fetch"}
     assert {" ".join(words) for words in COMMANDS} == names
 

@@ -14,6 +14,7 @@ from privfl.data.partitions.iid import Iid
 from privfl.data.partitions.natural import Natural
 from privfl.data.partitions.quantity import Quantity
 from privfl.data.partitions.shards import Shards
+from privfl.data.partitions.similarity import Similarity
 from privfl.errors import DataError
 
 ALPHAS = st.floats(min_value=0.0, max_value=1e6, exclude_min=True, allow_subnormal=True)
@@ -21,7 +22,9 @@ PARTITIONS: st.SearchStrategy[Partition] = st.one_of(
     st.just(Iid(kind="iid")),
     ALPHAS.map(lambda alpha: Dirichlet(kind="dirichlet", alpha=alpha)),
     ALPHAS.map(lambda alpha: Quantity(kind="quantity", alpha=alpha)),
+    ALPHAS.map(lambda alpha: Dirichlet(kind="dirichlet", alpha=alpha, balanced=True)),
     st.integers(1, 5).map(lambda shards: Shards(kind="shards", shards_per_client=shards)),
+    st.floats(0, 1).map(lambda share: Similarity(kind="similarity", share=share)),
 )
 LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=200).map(lambda labels: np.array(labels, dtype=np.int64))
 
@@ -126,3 +129,37 @@ def test_what_cannot_be_dealt_is_refused_in_one_line(partition: Partition, clien
     with pytest.raises(DataError, match=says) as caught:
         dealt(partition, labels_N, clients)
     assert "\n" not in str(caught.value)
+
+
+@given(st.floats(0, 1), LABELS, st.integers(1, 30), st.integers(0, 2**32))
+def test_similarity_gives_sizes_that_differ_by_at_most_two(share: float, labels_N: IntArray, clients: int, seed: int) -> None:
+    partition = Similarity(kind="similarity", share=share)
+    owner_N = partition.owners(labels_N, None, clients, np.random.default_rng(seed))
+    sizes_K = np.bincount(owner_N, minlength=clients)
+    assert sizes_K.max() - sizes_K.min() <= 2
+
+
+def test_similarity_zero_sorts_and_one_mixes() -> None:
+    labels_N = np.random.default_rng(0).permutation(np.repeat(np.arange(10), 600))
+
+    def classes(share: float) -> list[int]:
+        owner_N = dealt(Similarity(kind="similarity", share=share), labels_N, 100)
+        return [len(np.unique(labels_N[owner_N == client])) for client in range(100)]
+
+    assert classes(0.0) == [1] * 100
+    # 60 examples of a client miss some class with a probability of at most 10 * .9^60 = .018.
+    assert np.mean(classes(1.0)) > 9.8
+    # A tenth of 60 examples, and one class of the sorted rest: the mean number of classes is 1 + 9 (1 - .9^6) = 5.2.
+    assert 4.5 < np.mean(classes(0.1)) < 6
+
+
+def test_a_balanced_dirichlet_gives_a_full_client_no_further_class() -> None:
+    labels_N = np.repeat(np.arange(10), 1_000)
+    for seed in range(20):
+        owner_N = dealt(Dirichlet(kind="dirichlet", alpha=0.5, balanced=True), labels_N, 10, seed)
+        counts_KC = np.stack([np.bincount(labels_N[owner_N == client], minlength=10) for client in range(10)])
+        before_KC = counts_KC.cumsum(axis=1) - counts_KC
+        assert not counts_KC[before_KC >= 1_000].any()
+        plain_N = dealt(Dirichlet(kind="dirichlet", alpha=0.5), labels_N, 10, seed)
+        # The first class is dealt before anybody is full.
+        np.testing.assert_array_equal(owner_N[labels_N == 0], plain_N[labels_N == 0])

@@ -19,7 +19,21 @@ from privfl.data.datasets._store import Contents, File, Form, Found, find, folde
 from privfl.data.federated import LoadedData
 from privfl.errors import DataError, ItemError
 
-__all__ = ["About", "Apt", "Contents", "Dataset", "File", "FileDataset", "Form", "Npm", "OwnFiles", "Pip", "Source", "Url"]
+__all__ = [
+    "About",
+    "Apt",
+    "Contents",
+    "Dataset",
+    "File",
+    "FileDataset",
+    "Form",
+    "MadeUp",
+    "Npm",
+    "OwnFiles",
+    "Pip",
+    "Source",
+    "Url",
+]
 
 
 _READ_TWICE = 2**28
@@ -135,6 +149,16 @@ class OwnFiles(Dataset, ABC):
     def remedy(self) -> str:
         """See :class:`Dataset`."""
         return f"docs/data.md has an example of data.kind = {self.name!r}"
+
+
+class MadeUp(Dataset, ABC):
+    """A data set that is drawn by a rule; its settings decide how many examples there are.
+
+    Args:
+        draw_seed: seed of the draw. It is independent of a run's seed: all runs with the same settings have the same data.
+    """
+
+    draw_seed: int = 0
 
 
 class FileDataset(Dataset, ABC):

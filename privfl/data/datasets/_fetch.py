@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from privfl.data.datasets import About, Dataset, FileDataset, OwnFiles
+from privfl.data.datasets import About, Dataset, FileDataset, MadeUp, OwnFiles
 from privfl.data.datasets._store import Contents, cache_root, find
 from privfl.errors import ConfigError, DataError, StorageError
 from privfl.shelves import SHELVES
@@ -31,7 +31,7 @@ class Fetched:
     """Result of a fetch.
 
     Args:
-        place: the folder that now holds the data set; None for data that come with a library.
+        place: the folder that now holds the data set; None for data without files.
         source: the source that gave it; None if it was present already and nothing was downloaded.
     """
 
@@ -47,8 +47,8 @@ class Entry:
         name: its name in a configuration.
         about: its description.
         present: whether its files are on this machine, or come with a library.
-        place: the folder that holds it; None if it is missing or comes with a library.
-        sources: its sources, in the order in which a fetch tries them.
+        place: the folder that holds it; None if it is missing, comes with a library or is drawn.
+        sources: its sources, in the order in which a fetch tries them; or a word for data that are drawn.
         own: whether it is in files of the user's own, which the settings of a run name.
     """
 
@@ -103,7 +103,8 @@ def entry(name: str) -> Entry:
         return Entry(name, cls.about, present=False, place=None, sources=(f"privfl data show {name} {cls.example}",), own=True)
     item = dataset(name)
     if not isinstance(item, FileDataset):
-        return Entry(item.name, item.about, present=True, place=None, sources=())
+        drawn = ("drawn by a rule",) if isinstance(item, MadeUp) else ()
+        return Entry(item.name, item.about, present=True, place=None, sources=drawn)
     found = item.find()
     labels = tuple(source.label for source in item.sources)
     return Entry(item.name, item.about, found is not None, found.folder if found else None, labels)

@@ -102,18 +102,26 @@ class Npm(_Package):
 
 @dataclass(frozen=True)
 class Pip(_Package):
-    """A Python source distribution, for example ``name==1.0``, with the SHA-256 of its archive.
+    """A Python package, for example ``name==1.0``, with the SHA-256 of its archive: a source distribution, or a ``wheel``.
 
     pip runs the build script of a source distribution to read its metadata, after it has checked the hash.
     """
 
     manager: ClassVar[str] = "pip"
     sha256: str
+    wheel: bool = False
 
     def download(self, folder: Path, progress: Progress) -> None:
         """Run ``pip download --require-hashes``."""
         command = [sys.executable, "-m", "pip", "download", "--disable-pip-version-check", "--no-deps"]
-        command += ["--no-binary", self.package.partition("==")[0], "--retries", "1", "--timeout", str(_TIMEOUT_S)]
+        command += [
+            "--only-binary" if self.wheel else "--no-binary",
+            self.package.partition("==")[0],
+            "--retries",
+            "1",
+            "--timeout",
+            str(_TIMEOUT_S),
+        ]
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             wanted = Path(scratch) / "requirements.txt"
             wanted.write_text(f"{self.package} --hash=sha256:{self.sha256}\n", encoding="utf-8")

@@ -25,5 +25,17 @@ def by_shares(examples: int, shares_K: NDArray[np.float64]) -> IntArray:
     return np.searchsorted(cuts, np.arange(examples), side="right").astype(np.int64)
 
 
+def without_full(shares_K: NDArray[np.float64], sizes_K: IntArray, examples: int) -> NDArray[np.float64]:
+    """The shares of the clients that have fewer than N / K of the examples, scaled to a sum of 1; those of the others are 0.
+
+    If the clients that are left have shares of 0, which a small alpha rounds to, they share evenly.
+    """
+    open_K = sizes_K < examples / len(sizes_K)
+    left_K = np.where(open_K, shares_K, 0.0)
+    if left_K.sum() <= 0:
+        left_K = open_K.astype(np.float64)
+    return np.asarray(left_K / left_K.sum(), dtype=np.float64)
+
+
 REMEDY = "fewer data.clients, a larger data.partition.alpha, or another seed"
 """The way out if a share is empty."""

