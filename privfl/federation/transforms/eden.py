@@ -61,8 +61,9 @@ class Eden(Coded):
     def decode(self, code: Code, size: int, own: Seed) -> NDArray[np.float64]:
         """See the class."""
         centres, _ = _levels(self.bits)
-        level_L = np.asarray(centres[code.integers] * np.float64(code.floats[0]), np.float64)
-        return (hadamard(level_L) * _signs(own, len(level_L)))[:size]
+        level_L = centres[code.integers] * np.float64(code.floats[0])
+        decoded_L: NDArray[np.float64] = hadamard(level_L) * _signs(own, len(level_L))
+        return decoded_L[:size]
 
 
 def _padded(size: int) -> int:
@@ -70,7 +71,7 @@ def _padded(size: int) -> int:
 
 
 def _signs(own: Seed, length: int) -> NDArray[np.float64]:
-    return 2.0 * (own / "signs").numpy().integers(0, 2, length) - 1.0
+    return np.asarray(2.0 * (own / "signs").numpy().integers(0, 2, length) - 1.0, np.float64)
 
 
 @functools.cache
