@@ -289,15 +289,31 @@ class PrivacyResult(Frozen):
     curve_delta: Curve
 
 
+class PersonalResult(Frozen):
+    """The headline of each client's own model, on the client's own held-out examples, beside two other models there.
+
+    ``own`` is the client's own model. ``local`` is the model that it would have alone: trained from the initial model in the
+    rounds in which it took part, with the run's local steps and without a promise. Both have None for a client without a
+    model or without a held-out example. ``mean`` and ``worst`` are over the ``compared`` clients that have all figures: of
+    their own models (``own``), of the global model (``global``) and alone (``local``).
+    """
+
+    own: Annotated[tuple[float | None, ...], Field(strict=False, repr=False)]
+    local: Annotated[tuple[float | None, ...], Field(strict=False, repr=False)]
+    compared: int
+    mean: dict[str, float]
+    worst: dict[str, float]
+
+
 class Result(Frozen):
     """The figures of a finished run.
 
     ``stopped`` is the reason why it ended before its last round, or None. ``engine`` is the engine that trained, with the
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
-    client's own held-out examples: None for a client without any, and empty if no client has any. ``bytes_plain`` is
-    the cost of the same uploads in the clear, and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing
-    was compressed.
+    client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
+    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is the cost of the same uploads in the clear,
+    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed.
     """
 
     rounds: int
@@ -306,6 +322,7 @@ class Result(Frozen):
     engine: str
     evaluation: Evaluation
     clients: Annotated[tuple[float | None, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
+    personal: Annotated[PersonalResult | None, Field(exclude_if=lambda found: found is None)] = None
     train: float
     privacy: PrivacyResult | None
     hides_updates: bool

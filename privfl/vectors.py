@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -53,6 +53,24 @@ class Layout:
     def followed_by(self, name: str) -> Layout:
         """The same with one number more at its end."""
         return Layout((*self.names, name), (*self.shapes, ()))
+
+    def without(self, names: Collection[str]) -> Layout:
+        """The same without some parameters."""
+        kept = [(name, shape) for name, shape in zip(self.names, self.shapes, strict=True) if name not in names]
+        return Layout(tuple(name for name, _ in kept), tuple(shape for _, shape in kept))
+
+    def places(self, names: Collection[str]) -> Tensor:
+        """Whether each entry belongs to one of these parameters, bool, shape (D,)."""
+        of = [torch.full((math.prod(s),), name in names) for name, s in zip(self.names, self.shapes, strict=True)]
+        return torch.cat(of)
+
+    def spread(self, vectors: Tensor, whole: Layout) -> Tensor:
+        """Vectors of this layout, shape (..., D), as vectors of one with more parameters, in which those are 0."""
+        if self == whole:
+            return vectors
+        found = vectors.new_zeros((*vectors.shape[:-1], whole.size))
+        found[..., whole.places(self.names).to(vectors.device)] = vectors
+        return found
 
     def to_bytes(self) -> bytes:
         """Names and shapes as JSON in ASCII, a space after each comma: ``[["a", "b"], [[2, 3], [2]]]``."""

@@ -20,12 +20,12 @@ class ClientState:
 
     Args:
         kept: named vectors that later uploads are computed from.
-        personal_D: the client's own model, which no upload is computed from; None: the algorithm gives it none.
+        personal: named tensors that no upload is computed from, such as the client's own model.
         error_D: the compression error of its uploads, of the payload's length; None: it has none.
     """
 
     kept: dict[str, Tensor] = field(default_factory=dict)
-    personal_D: Tensor | None = None
+    personal: dict[str, Tensor] = field(default_factory=dict)
     error_D: Tensor | None = None
 
     def digested(self) -> dict[str, Tensor]:
@@ -53,17 +53,20 @@ def unstacked(tensors: Mapping[str, Tensor]) -> dict[int, ClientState]:
     rows = {name: value.unbind() for name, value in tensors.items() if name != _WHO}
     return {
         int(client): ClientState(
-            {name.removeprefix("kept."): of[place].clone() for name, of in rows.items() if name.startswith("kept.")},
-            *(rows[name][place].clone() if name in rows else None for name in ("personal_D", "error_D")),
+            kept={name.removeprefix("kept."): of[place].clone() for name, of in rows.items() if name.startswith("kept.")},
+            personal={
+                name.removeprefix("personal."): of[place].clone() for name, of in rows.items() if name.startswith("personal.")
+            },
+            error_D=rows["error_D"][place].clone() if "error_D" in rows else None,
         )
         for place, client in enumerate(tensors[_WHO])
     }
 
 
 def _named(state: ClientState) -> dict[str, Tensor]:
-    named = {f"kept.{name}": value for name, value in state.kept.items()}
-    own = {"personal_D": state.personal_D, "error_D": state.error_D}
-    return named | {name: value for name, value in own.items() if value is not None}
+    kept = {f"kept.{name}": value for name, value in state.kept.items()}
+    named = kept | {f"personal.{name}": value for name, value in state.personal.items()}
+    return named if state.error_D is None else named | {"error_D": state.error_D}
 
 
 def refuse_secret_cohorts(config: ExperimentConfig, kind: str) -> None:

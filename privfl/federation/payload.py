@@ -25,10 +25,12 @@ Payload = dict[str, Tensor]
 class PayloadLayout:
     """Names and layouts of a payload's parts, in order. D' is the length of all of them together.
 
+    ``model`` is the layout of the model; the update may lack some of its parameters, which stay at the clients.
     The joined layout keeps the names of the update's parameters and calls those of any other part ``part:name``.
     """
 
     parts: Mapping[str, Layout]
+    model: Layout
 
     @property
     def joined(self) -> Layout:
@@ -59,10 +61,14 @@ class PayloadLayout:
         return dict(zip(self.parts, torch.split(joined_D, sizes, dim=-1), strict=True))
 
     def seen(self, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The server's view with joined vectors split into parts; a part other than the update is called ``part:name``."""
+        """The server's view with joined vectors split into parts; a part other than the update is called ``part:name``.
+
+        An update that lacks parameters of the model has zeros in their places, the change that the server knows of.
+        """
         found = dict(seen)
         for name in ("sum_D", "updates_KD"):
-            if name in seen and len(self.parts) > 1:
-                parts = self.split(seen[name])
+            if name in seen:
+                parts = self.split(seen[name]) if len(self.parts) > 1 else {UPDATE: seen[name]}
                 found |= {name if part == UPDATE else f"{part}:{name}": value for part, value in parts.items()}
+                found[name] = self.parts[UPDATE].spread(found[name], self.model)
         return found

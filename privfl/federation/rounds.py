@@ -12,13 +12,15 @@ from torch import Tensor
 from privfl import own_code
 from privfl.errors import DataError, PrivacyError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, RoundContext
-from privfl.federation.algorithms import Algorithm, Terms, Trained
+from privfl.federation.algorithms import Algorithm, Begun, Terms, Trained
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
+from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.federation.transforms import Shared, Transform
 from privfl.federation.transforms.identity import Identity
@@ -28,29 +30,6 @@ from privfl.privacy.ledger import Account
 from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
-
-
-@dataclass(frozen=True)
-class ServerState:
-    """The server's state between two rounds.
-
-    Args:
-        round: the number of the next round, from 0.
-        global_D: the global model.
-        optimizer: the state of the server optimizer.
-        plan: the state of the privacy plan.
-        algorithm: the state of the federated algorithm.
-        clients: the clients' own states. A simulation keeps them here; a real server has none of them.
-        transform: the public state of the transform.
-    """
-
-    round: int
-    global_D: Tensor
-    optimizer: State
-    plan: PlanState
-    algorithm: State = field(default_factory=dict)
-    clients: ClientStates = field(default_factory=dict)
-    transform: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -316,8 +295,14 @@ class Round:
     ) -> dict[int, ClientState]:
         """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
-        results = self.trainer.train(state.global_D, tasks)
-        personal = self._train_personal(state, tasks)
+        found = carried_out(
+            self.trainer,
+            state.global_D,
+            tasks,
+            [self.algorithm.training(begun) for begun in self._begun(state, tasks, self.trainer)],
+        )
+        results = [joined(ended, works) for ended, works in found]
+        personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
         if not self.plan.clips_updates:
             require_finite(results)
@@ -334,55 +319,64 @@ class Round:
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
         return {
-            task.client: replace(kept, personal_D=personal.get(task.client))
-            for task, (_, kept) in zip(tasks, uploads, strict=True)
+            task.client: replace(kept, personal=own)
+            for task, (_, kept), own in zip(tasks, uploads, personal, strict=True)
+            if kept is not None
         }
 
-    def _train_personal(self, state: ServerState, tasks: Sequence[LocalTask]) -> dict[int, Tensor]:
-        """Train the clients' own models, by client number; empty if the algorithm has none. No upload is computed from them.
+    def _begun(self, state: ServerState, tasks: Sequence[LocalTask], trainer: Trainer) -> list[Begun]:
+        return [begun(self.algorithm, state, task, trainer, self.terms) for task in tasks]
 
-        If a training is not finite, the client keeps its previous model.
+    def _train_personal(
+        self, state: ServerState, tasks: Sequence[LocalTask], given: Sequence[State]
+    ) -> list[dict[str, Tensor]]:
+        """The clients' personal states after the round; empty if the algorithm has none. No upload is computed from them.
+
+        If a state is not finite, the client keeps its previous one.
+
+        Args:
+            state: the state that the round begins with.
+            tasks: the clients' tasks.
+            given: the personal states that came with the training of the uploads.
         """
         if self.personal is None:
-            return {}
-        global_D, before = state.global_D, dict[int, Tensor]()
-        for task in tasks:
-            found = state_of_client(self.algorithm, state, task.client).personal_D
-            before[task.client] = global_D if found is None else found.to(global_D.device)
-        own = [
-            replace(task, seed=task.seed / "personal", work=self.algorithm.personal_work(before[task.client], global_D))
-            for task in tasks
+            return [{} for _ in tasks]
+        own = [replace(task, seed=task.seed / "personal") for task in tasks]
+        before = [personal_state(self.algorithm, state, task.client) for task in tasks]
+        begun = [
+            replace(one, personal=personal | by_product)
+            for one, personal, by_product in zip(self._begun(state, own, self.personal), before, given, strict=True)
         ]
-        results = self.personal.train(global_D, own)
-        finite = are_finite([result.delta_D for result in results])
-        return {
-            one.client: (before[one.client] + one.delta_D if whole else before[one.client]).cpu()
-            for one, whole in zip(results, finite, strict=True)
-        }
+        found = carried_out(self.personal, state.global_D, own, [self.algorithm.personal_training(one) for one in begun])
+        return [
+            {name: value.cpu() for name, value in (after if all(are_finite([*after.values()])) else earlier).items()}
+            for earlier, (after, _) in zip(before, found, strict=True)
+        ]
 
-    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState]:
+    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState | None]:
         """A client's message, shape (M,), and its state after the round.
 
-        If its training is not finite, the state stays as it is. The update counts as zero in this round and must not spoil
-        later ones.
+        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
+        and must not spoil later ones.
         """
         before = state_of_client(self.algorithm, state, task.client)
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms)
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
-        after = after if self.algorithm.remembers else before.kept
         joined_D = self.payload.join(payload)
         if task.client in self.misbehaving:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
+        remembers, kept_after = self.algorithm.remembers, after if self.algorithm.remembers else before.kept
         if self.transform.remembers and before.error_D is None:
             before = replace(before, error_D=torch.zeros_like(joined_D, device="cpu"))
         message_M, error_D = self.transform.sent(joined_D, before.error_D, self._shared(state), task.seed / "transform")
-        kept_after = [*after.values(), *(() if error_D is None else (error_D,))]
-        if not all(are_finite([message_M, *kept_after])):
+        if not (remembers or self.transform.remembers):
             return message_M, before
-        own = {name: value.cpu() for name, value in after.items()}
+        if not all(are_finite([message_M, *kept_after.values(), *(() if error_D is None else (error_D,))])):
+            return message_M, before if before.digested() else None
+        own = {name: value.cpu() for name, value in kept_after.items()}
         return message_M, replace(before, kept=own, error_D=None if error_D is None else error_D.cpu())
 
     def _shared(self, state: ServerState) -> Shared:
@@ -390,8 +384,7 @@ class Round:
 
     def seen(self, state: ServerState, seen: dict[str, Tensor]) -> dict[str, Tensor]:
         """The server's view of a round: restored to payloads, split into their parts, counts apart."""
-        seen = self.plan.seen(seen)
-        shared = self._shared(state)
+        seen, shared = self.plan.seen(seen), self._shared(state)
         restored = {name: self.transform.restore(seen[name], shared) for name in ("sum_D", "updates_KD") if name in seen}
         return self.payload.seen(seen | restored)
 
@@ -469,14 +462,3 @@ class Round:
         direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(joined_D), share, self.terms)
         global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
         return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came}, transform)
-
-
-def told_of(algorithm: Algorithm, state: ServerState) -> State:
-    """The part of the algorithm's state that clients receive."""
-    return {name: state.algorithm[name] for name in algorithm.told}
-
-
-def state_of_client(algorithm: Algorithm, state: ServerState, client: int) -> ClientState:
-    """The state that a client begins the round with."""
-    found = state.clients.get(client)
-    return found if found is not None else ClientState(algorithm.client_init(state.global_D))

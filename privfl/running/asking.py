@@ -9,7 +9,8 @@ from typing import Self
 from torch import Tensor
 
 from privfl.errors import ItemError, RunFolderError
-from privfl.federation.rounds import ServerState, skip_reason
+from privfl.federation.rounds import skip_reason
+from privfl.federation.server_state import ServerState
 from privfl.privacy.cohorts import CohortSampler
 from privfl.running.experiment import Experiment
 from privfl.running.kept_state import read_state

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeVar
@@ -22,16 +22,8 @@ from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries._planted import Planted, plant
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import (
-    CohortTasks,
-    Outcome,
-    Round,
-    RoundOrder,
-    ServerState,
-    skip_reason,
-    state_of_client,
-    told_of,
-)
+from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, skip_reason
+from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer
 from privfl.federation.transforms import Transform
 from privfl.learning import evaluation
@@ -141,7 +133,7 @@ class Experiment:
     @property
     def payload(self) -> PayloadLayout:
         """Names and shapes of a client's payload, before it is compressed."""
-        return PayloadLayout(self.algorithm.parts(self.layout))
+        return PayloadLayout(self.algorithm.parts(self.layout), self.layout)
 
     @property
     def message_layout(self) -> Layout:
@@ -153,8 +145,9 @@ class Experiment:
         """Public numbers that clients and server know."""
         training, largest = self.config.training, int(self.data.sizes().max())
         if (private := self.plan.dp_sgd) is not None:
-            return Terms(training.lr, private.planned(largest).steps)
-        return Terms(training.lr, training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size))
+            return Terms(training.lr, private.planned(largest).steps, self.layout)
+        steps = training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size)
+        return Terms(training.lr, steps, self.layout)
 
     def initial_state(self) -> ServerState:
         """The state that the first round begins with."""
@@ -179,6 +172,10 @@ class Experiment:
 
     def cohort(self, state: ServerState) -> CohortTasks:
         """The cohort of the round that begins with that state, and each client's training task."""
+        return CohortTasks(self.cohorts[state.round], self.tasks(state), self.x[:1])
+
+    def tasks(self, state: ServerState) -> Callable[[int], LocalTask]:
+        """The training task of any client in the round that begins with that state."""
         sizes_K, stream, told = self.data.sizes(), self.stream(state), told_of(self.algorithm, state)
         # A round that is asked for after the last one goes by the last one's rate.
         number, rounds = min(state.round, self.config.rounds - 1), self.config.rounds
@@ -197,7 +194,7 @@ class Experiment:
             y = self.wrong_y if client in self.misbehaving else self.y
             return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
 
-        return CohortTasks(self.cohorts[state.round], task, self.x[:1])
+        return task
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """The privacy events of that round, by account; empty if the round will be skipped or nothing is promised."""
@@ -413,8 +410,9 @@ def assemble(
     initial_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
     cohorts = _draw_cohorts(config, data, seed, "")
-    algorithm, transform = narrow(config.algorithm, Algorithm), narrow(config.transform, Transform)
-    dimension = transform.message(PayloadLayout(algorithm.parts(Layout.of(module))).joined).size
+    algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
+    transform = narrow(config.transform, Transform)
+    dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)

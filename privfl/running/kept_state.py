@@ -11,7 +11,7 @@ from torch import Tensor
 
 from privfl.errors import RunFolderError, first_line
 from privfl.federation.client_states import stacked, unstacked
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.running.run_folder import RunFolder
 from privfl.storage import write_atomic
 

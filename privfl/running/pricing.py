@@ -13,7 +13,7 @@ import numpy as np
 from privfl.auditing.bound import NoiseFamily
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, PrivacyError
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning import evaluation
 from privfl.privacy import accounting
 from privfl.privacy.ledger import Ledger

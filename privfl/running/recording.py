@@ -13,19 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from safetensors.torch import save as save_tensors
-from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError
-from privfl.federation.rounds import Outcome, ServerState
+from privfl.federation.rounds import Outcome
+from privfl.federation.server_state import ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
-from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, Spread, TimingRecord
-from privfl.running import attacking, views
+from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.running import attacking, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.doubts import doubts
@@ -222,23 +221,8 @@ class _Recorder:
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.spread(list(self.of_clients.values())) if self.of_clients else None,
-            personal=self._personal(state),
+            personal=personal.spread(experiment, state),
         )
-
-    def _personal(self, state: ServerState) -> Spread | None:
-        """The spread of each client's own model on its own hold-out. Clients that never took part are left out."""
-        experiment, owner_N = self.experiment, self.experiment.data.owner_N[self.holdout_N]
-        outputs, rows = list[Tensor](), list[NDArray[np.int64]]()
-        for client, one in sorted(state.clients.items()):
-            if one.personal_D is not None and len(mine := self.holdout_N[owner_N == client]):
-                own_D = one.personal_D.to(experiment.x.device)
-                outputs.append(experiment.logits(own_D, experiment.x[torch.from_numpy(mine).to(own_D.device)]))
-                rows.append(mine)
-        if not rows:
-            return None
-        index_N = np.concatenate(rows)
-        y = experiment.y[torch.from_numpy(index_N).to(experiment.x.device)]
-        return evaluation.client_spread(experiment.task, torch.cat(outputs), y, experiment.data.owner_N[index_N])
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
@@ -295,6 +279,7 @@ class _Recorder:
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
         plain, whole = _upload_bytes(experiment)
+        took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
         named = state_of(experiment.model, state.global_D)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
@@ -309,6 +294,7 @@ class _Recorder:
                 engine=experiment.engine,
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
+                personal=personal.result(experiment, state, self.of_clients, took_part),
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,

@@ -20,6 +20,8 @@ from privfl.running.experiment import Experiment, Progress
 
 def runs_at_once(experiment: Experiment) -> int:
     """How many runs of that configuration are best trained together; 1 if it must be one by one, or nothing is gained."""
+    if not experiment.algorithm.one_work:
+        return 1
     return experiment.trainer.runs_at_once(max(map(len, experiment.cohorts)), experiment.initial_D, experiment.x[:1])
 
 
@@ -32,8 +34,8 @@ def trained(experiments: Sequence[Experiment]) -> list[Tensor]:
     Raises:
         ModelError: the training of one of them diverged.
     """
-    if len(experiments) == 1:
-        return [experiments[0].train()]
+    if len(experiments) == 1 or not experiments[0].algorithm.one_work:
+        return [one.train() for one in experiments]
     runs = [Progress(one.initial_state()) for one in experiments]
     while left := [place for place, one in enumerate(experiments) if not one.over(runs[place])]:
         cohorts = {place: _at_hand(experiments[place], runs[place]) for place in left}

@@ -24,7 +24,7 @@ from privfl.data.federated import FederatedData
 from privfl.errors import ConfigError
 from privfl.federation import noise_domain as noise_domain_module
 from privfl.federation.noise_domain import RunFacts, noise_domain, with_members
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning.models._build import constants
 from privfl.privacy.plans import Federation
 from privfl.privacy.plans.none import NoPlan

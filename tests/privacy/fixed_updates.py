@@ -17,7 +17,8 @@ from privfl.federation.algorithms.fedavg import FedAvg as FedAvgAlgorithm
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.behaviours.honest import Honest
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Outcome, Round, ServerState
+from privfl.federation.rounds import CohortTasks, Outcome, Round
+from privfl.federation.server_state import ServerState
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.federation.transforms import Transform
 from privfl.federation.transforms.identity import Identity
@@ -133,7 +134,7 @@ def play(
     transform: Transform = Identity(kind="identity"),  # noqa: B008
 ) -> Outcome:
     """One round; with FedAvg from zero the new global model is the mean update. A step is of rate 1, and the only one."""
-    zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT))
+    zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT), LAYOUT)
     shared = transform.init(payload.joined, seed)
     begin = state or ServerState(number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D), {}, shared)
     name = seed / "round" / number
@@ -158,7 +159,7 @@ def play(
         trainer=Scripted(deltas),
         algorithm=algorithm,
         payload=payload,
-        terms=Terms(1.0, 1),
+        terms=Terms(1.0, 1, LAYOUT),
         behaviour=behaviour,
         misbehaving=frozenset(deltas if behaviour.kind != "honest" else ()),
         aggregator=aggregator or (CodedSum(kind="coded") if coded else Mean(kind="mean")),

@@ -10,7 +10,7 @@ from scipy import stats
 
 from privfl.errors import ConfigError, PrivacyError
 from privfl.federation.aggregators.secure_sum import SecureSum
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.privacy.events import CohortSum
 from privfl.privacy.ledger import Ledger
 from privfl.privacy.plans._clipping import AdaptiveClipping

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from privfl.config import TrainingConfig
 from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning.tasks.classification import Classification
 from privfl.learning.training import LocalTask, LocalWork, Trainer, opacus
 from privfl.learning.training.fused import Fused

@@ -11,7 +11,7 @@ import pytest
 from small_runs import small
 
 from privfl.config import ExperimentConfig
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.running import experiment
 from privfl.running.experiment import Experiment
 from privfl.seeding import Seed

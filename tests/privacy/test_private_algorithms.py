@@ -24,7 +24,8 @@ from privfl.federation import rounds
 from privfl.federation.algorithms import Trained
 from privfl.federation.algorithms.scaffold import Scaffold
 from privfl.federation.client_states import ClientState
-from privfl.federation.rounds import ServerState
+from privfl.federation.local_training import Moved
+from privfl.federation.server_state import ServerState
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import assemble
 from privfl.running.recording import run
@@ -146,7 +147,8 @@ def test_a_raw_value_in_state_message_or_drift_is_found(edit: Edit, monkeypatch:
 
 
 def test_an_algorithm_is_given_no_raw_value() -> None:
-    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms"}
+    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms", "global_D"}
+    assert set(Moved.__dataclass_fields__) == {"delta_D", "gradient_weight", "weights_D"}
 
 
 def test_a_client_s_state_is_in_the_name_of_its_noise_and_in_no_view(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from privfl.federation import rounds
 from privfl.federation.client_states import ClientState
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.federation.transforms import Shared, Transform
 from privfl.federation.transforms.count_sketch import CountSketch
 from privfl.federation.transforms.eden import Eden

@@ -8,8 +8,8 @@ An item is one module with one class that derives from :class:`Algorithm`. Three
 - A client's payload is joined into one vector before the plan clips and noises it.
 - An algorithm receives :class:`Trained`. Under an example-level plan all of its values have their noise already. Payload and
   state are computed from it, from the previous state and from released values, so they cost no further privacy.
-- Uploads come from one local training per round, and :meth:`Algorithm.upload` does not receive the personal model. No release
-  contains a personal model, and no promise covers it.
+- Uploads come from :meth:`Algorithm.training`, all of whose steps are in the ledger. Neither it nor :meth:`Algorithm.upload`
+  receives the personal state: no release is computed from what :meth:`Algorithm.personal_training` did without noise.
 
 The server receives the mean of the payloads and nothing from a single client, so every algorithm works under secure
 aggregation.
@@ -18,13 +18,15 @@ aggregation.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
-from typing import ClassVar
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import ClassVar, Self
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.config import AlgorithmConfig, ExperimentConfig
 from privfl.federation.client_states import refuse_secret_cohorts
+from privfl.federation.local_training import Ended, Training
 from privfl.federation.payload import UPDATE, Payload
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.training import LocalWork
@@ -41,10 +43,12 @@ class Terms:
     Args:
         lr: η, the local learning rate of the settings.
         steps: the number of local steps of the largest client; a scale that clients and server know.
+        layout: names and shapes of the model's parameters.
     """
 
     lr: float
     steps: int
+    layout: Layout
 
 
 @dataclass(frozen=True)
@@ -58,15 +62,45 @@ class Trained:
         gradient_weight: ‖a‖₁ ≥ 1. The update is −η Σ_j a_j g_j, so −delta_D / (η ‖a‖₁) is the mean gradient. For plain SGD it
             is the number of steps.
         terms: the public numbers.
+        global_D: x, the global model.
     """
 
     delta_D: Tensor
     gradient_weight: float
     terms: Terms
+    global_D: Tensor
 
     def mean_gradient(self) -> Tensor:
         """The weighted mean of the steps' gradients, shape (D,)."""
         return self.delta_D / (-self.terms.lr * self.gradient_weight)
+
+
+@dataclass(frozen=True)
+class Begun:
+    """The beginning of a client's training in a round.
+
+    Args:
+        global_D: x, the global model.
+        told: the part of the server's state that :attr:`Algorithm.told` names.
+        kept: the client's state on which its uploads depend.
+        work: the terms that :meth:`Algorithm.work` gave.
+        steps: the number of the client's local steps. Under an example-level plan it is the number that the ledger counts.
+        terms: the public numbers.
+        batches: draws each step's batch, as places among the client's examples, for a number of steps; None under an
+            example-level plan, in which every step draws its own.
+        personal: the client's personal state; empty in :meth:`Algorithm.training`.
+        took_part: whether the client has taken part before.
+    """
+
+    global_D: Tensor
+    told: State
+    kept: State
+    work: LocalWork
+    steps: int
+    terms: Terms
+    batches: Callable[[int], tuple[Tensor, ...]] | None
+    personal: State = field(default_factory=dict)
+    took_part: bool = False
 
 
 class Algorithm(AlgorithmConfig, ABC):
@@ -77,6 +111,9 @@ class Algorithm(AlgorithmConfig, ABC):
 
     personal: ClassVar[bool] = False
     """Whether each client has a model of its own beside the global one."""
+
+    counted: ClassVar[bool] = False
+    """Whether a personal model is computed from :meth:`training` alone, so that an example-level promise covers it as well."""
 
     weighted: ClassVar[bool] = True
     """Whether clients are weighted by their sizes if the plan allows it; otherwise all have the same weight."""
@@ -89,6 +126,11 @@ class Algorithm(AlgorithmConfig, ABC):
 
     told: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the server's state that clients receive."""
+
+    @property
+    def one_work(self) -> bool:
+        """Whether a client's training is the work of :meth:`work` alone."""
+        return type(self).training is Algorithm.training
 
     def check(self, config: ExperimentConfig) -> None:
         """Raise unless the algorithm works with the other settings.
@@ -111,6 +153,28 @@ class Algorithm(AlgorithmConfig, ABC):
             )
         if self.remembers:
             refuse_secret_cohorts(config, f"algorithm {self.kind!r}")
+
+    def resolved(self, model: nn.Module) -> Self:  # noqa: ARG002
+        """The same algorithm with all settings that depend on the model.
+
+        Raises:
+            ConfigError: a setting names something that the model lacks.
+        """
+        return self
+
+    def check_stepwise(self, config: ExperimentConfig) -> None:
+        """Raise unless local steps may be taken one by one: nothing but the weights goes from one to the next.
+
+        Raises:
+            PydanticCustomError: as :meth:`check`.
+        """
+        training = config.training
+        why = f"algorithm {self.kind!r} takes its local steps one by one, which carry no state of an optimizer or schedule"
+        if optimizer_of(training).slots(training):
+            key, value = ("momentum", training.momentum) if training.momentum else ("optimizer", training.optimizer.kind)
+            raise contradiction(f"training.{key}", value, f"{why}; set optimizer = 'sgd' and momentum = 0")
+        if training.step_schedule.kind != "constant":
+            raise contradiction("training.step_schedule", training.step_schedule.kind, f"{why}; set 'constant'")
 
     def init(self, global_D: Tensor) -> State:  # noqa: ARG002
         """The server's state before the first round."""
@@ -147,12 +211,33 @@ class Algorithm(AlgorithmConfig, ABC):
         """
         return {UPDATE: trained.delta_D}, client
 
-    def personal_work(self, personal_D: Tensor, global_D: Tensor) -> LocalWork:
-        """The settings of a second training, which updates the client's own model; called only if :attr:`personal`.
+    def training(self, begun: Begun) -> Training[Ended]:
+        """A client's training, as a procedure of one or several works; every work is in the ledger.
 
-        It is plain training under every plan, because its result never leaves the client.
+        The default is the one work of :meth:`work`.
         """
-        raise NotImplementedError
+        moved = yield begun.work
+        return Ended(moved.delta_D, moved.gradient_weight)
+
+    def personal_init(self, global_D: Tensor) -> State:  # noqa: ARG002
+        """The personal state of a client that takes part for the first time."""
+        return {}
+
+    def personal_training(self, begun: Begun) -> Training[State]:
+        """A further training of a client in a round, and its personal state afterwards; used only if :attr:`personal`.
+
+        It is plain training under every plan, because no upload is computed from it.
+        """
+        return begun.personal
+        yield
+
+    def personalised(self, begun: Begun) -> Training[Tensor | None]:
+        """A client's own model after a round, shape (D,), which may take further plain training; used only if :attr:`personal`.
+
+        None: the client has none, because it never took part. The default is the personal state's ``model``.
+        """
+        return begun.personal.get("model")
+        yield
 
     def apply(self, server: State, mean: Payload, share: float, terms: Terms) -> tuple[Tensor, State]:  # noqa: ARG002
         """The direction of the server optimizer's step, and the server's state after the round.

@@ -7,7 +7,8 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from privfl.federation.algorithms import Algorithm, State
+from privfl.federation.algorithms import Algorithm, Begun, State
+from privfl.federation.local_training import Training
 from privfl.learning.training import LocalWork
 
 
@@ -29,6 +30,11 @@ class Ditto(Algorithm):
         """Plain training."""
         return LocalWork()
 
-    def personal_work(self, personal_D: Tensor, global_D: Tensor) -> LocalWork:
+    def personal_init(self, global_D: Tensor) -> State:
+        """``model``: v_k."""
+        return {"model": global_D}
+
+    def personal_training(self, begun: Begun) -> Training[State]:
         """Training from v_k with a pull towards x."""
-        return LocalWork(start_D=personal_D, centre_D=global_D, mu=self.strength)
+        moved = yield LocalWork(start_D=begun.personal["model"], centre_D=begun.global_D, mu=self.strength, whole=True)
+        return {"model": moved.whole()}

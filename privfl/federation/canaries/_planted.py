@@ -73,8 +73,9 @@ def plant(
     if config.canaries is None:
         return data, None
     item, site = narrow(config.canaries, Canaries), Site(data, task, module, seed / "canaries")
-    planted, directions, algorithm = item.planted(site), item.directions(site), narrow(config.algorithm, Algorithm)
-    if directions is not None and PayloadLayout(algorithm.parts(Layout.of(module))).joined.size != directions.size:
+    planted, directions = item.planted(site), item.directions(site)
+    algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
+    if directions is not None and PayloadLayout(algorithm.parts(layout), layout).joined.size != directions.size:
         raise ConfigError(
             f"algorithm.kind = {algorithm.kind!r}: uploads more than an update, and canaries that are directions know of "
             "updates only; set algorithm = 'fedavg', or canaries.kind = 'mislabelled'"

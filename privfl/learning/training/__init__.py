@@ -14,13 +14,15 @@ from torch import Tensor, nn
 
 from privfl.config import TrainingConfig
 from privfl.data.input_store import InputStore
+from privfl.errors import PrivacyError
 from privfl.learning.optimizers import optimizer_of
 from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training._directions import PlantedGradients
 from privfl.privacy.events import LocalTraining
-from privfl.privacy.plans import Plan
+from privfl.privacy.plans import DpSgdPlan, Plan
+from privfl.privacy.sampling import shuffled_batches
 from privfl.seeding import Seed
 
 
@@ -43,11 +45,16 @@ class LocalWork:
         mu: μ ≥ 0, the strength of the pull.
         mask_D: the entries that move, bool; None: all.
         steps: the number of steps, at least 1; None: that of the plan or the settings.
+        batches: each step's batch, as places among the client's examples; None: they are drawn, as they must be under an
+            example-level plan, by the sampler that is priced.
+        rate: a factor of the learning rate, at least 0.
+        whole: whether the result has the final weights beside the update, to which no sum of start and update is equal to the
+            last bit.
 
     All vectors have the shape (D,).
 
     Raises:
-        ValueError: ``mu`` is negative or not finite, or ``steps`` is below 1.
+        ValueError: ``mu`` or ``rate`` is negative or not finite, or there are fewer steps than 1.
     """
 
     start_D: Tensor | None = None
@@ -56,10 +63,17 @@ class LocalWork:
     mu: float = 0.0
     mask_D: Tensor | None = None
     steps: int | None = None
+    batches: tuple[Tensor, ...] | None = None
+    rate: float = 1.0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         if not 0 <= self.mu < math.inf:
             raise ValueError(f"mu = {self.mu!r}: the strength of the pull must be finite and at least 0")
+        if not 0 <= self.rate < math.inf:
+            raise ValueError(f"rate = {self.rate!r}: the factor of the learning rate must be finite and at least 0")
+        if self.batches is not None and len(self.batches) < 1:
+            raise ValueError("batches = (): local training takes at least 1 step")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"steps = {self.steps!r}: local training takes at least 1 step")
 
@@ -117,6 +131,7 @@ class LocalResult:
         steps: τ, the number of local steps that were taken.
         gradient_weight: ‖a‖₁ of FedNova (Wang et al. 2020, section 4.1): the update is −η Σ_j a_j g_j, η being ``training.lr``.
             It is ``steps`` for plain SGD at a constant rate; None if the optimizer is not linear in the gradients.
+        weights_D: the final weights, if the work asks for them.
     """
 
     client: int
@@ -127,6 +142,7 @@ class LocalResult:
     zeroed: int = 0
     steps: int = 0
     gradient_weight: float | None = None
+    weights_D: Tensor | None = None
 
 
 class Trainer(ABC):
@@ -148,10 +164,34 @@ class Trainer(ABC):
     def rates(self, task: LocalTask, steps: int) -> list[float]:
         """The learning rate of each of a client's steps."""
         schedule = schedule_of(self.config.step_schedule)
-        return [self.config.lr * task.lr_scale * schedule.factor(step, steps) for step in range(steps)]
+        scale = self.config.lr * task.lr_scale * task.work.rate
+        return [scale * schedule.factor(step, steps) for step in range(steps)]
+
+    def plain_batches(self, task: LocalTask) -> list[Tensor]:
+        """Each step's batch without example-level privacy, as places among the client's examples."""
+        if task.work.batches is not None:
+            return list(task.work.batches)
+        stream = (task.seed / "batches").torch()
+        return list(shuffled_batches(len(task.rows_n), self.config.batch_size, self.plain_steps(task), stream))
+
+    def private_training(self, plan: DpSgdPlan, task: LocalTask) -> LocalTraining:
+        """The event of a task under a plan of DP-SGD.
+
+        Raises:
+            PrivacyError: the work names its batches, so that they would not be those that are priced.
+        """
+        if task.work.batches is not None:
+            raise PrivacyError(
+                f"client {task.client}: an algorithm names batches under DP-SGD, whose price is that of batches drawn by the "
+                "plan's sampler, so nothing was trained; leave LocalWork.batches out"
+            )
+        todo = plan.planned(task.size)
+        return todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
 
     def plain_steps(self, task: LocalTask) -> int:
         """The number of local steps without example-level privacy."""
+        if task.work.batches is not None:
+            return len(task.work.batches)
         if task.work.steps is not None:
             return task.work.steps
         epochs = -(-len(task.rows_n) // self.config.batch_size)

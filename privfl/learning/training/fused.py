@@ -40,7 +40,7 @@ from privfl.learning.training._precision import float32_products
 from privfl.learning.training._probes import probe_for
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans import Plan
-from privfl.privacy.sampling import private_batches, shuffled_batches
+from privfl.privacy.sampling import private_batches
 from privfl.vectors import Layout, load_vector, trained
 
 _RUNS, _CLIENTS = 16, 32
@@ -162,15 +162,13 @@ class Fused(Trainer):
             return Limits.measure(self._cohort, weights, self._probe, self.config.memory_budget)
 
     def _job(self, task: LocalTask) -> _Job:
-        # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.
-        stream = (task.seed / "batches").torch()
         if (private := self.plan.dp_sgd) is not None:
-            todo = private.planned(task.size)
-            todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
-            batches = list(private_batches(todo, len(task.rows_n), stream))
+            todo = self.private_training(private, task)
+            # On the CPU on every machine: a GPU would have to be waited for, and would draw other batches.
+            batches = list(private_batches(todo, len(task.rows_n), (task.seed / "batches").torch()))
             return _Job(task, todo, batches, self.rates(task, len(batches)))
-        size, steps = self.config.batch_size, self.plain_steps(task)
-        return _Job(task, None, list(shuffled_batches(len(task.rows_n), size, steps, stream)), self.rates(task, steps))
+        batches = self.plain_batches(task)
+        return _Job(task, None, batches, self.rates(task, len(batches)))
 
     def _train_group(self, global_D: Tensor, jobs: Sequence[_Job], limit: int) -> list[LocalResult]:
         state = self._state
@@ -222,11 +220,15 @@ class Fused(Trainer):
         results = []
         columns = (work.losses_K.tolist(), work.clipped_K.tolist(), work.zeroed_K.tolist())
         figures = zip(jobs, self._state.deltas(), *columns, strict=True)
+
+        def final(job: _Job, k: int) -> Tensor | None:
+            return self._state.weights_KD[k].clone() if job.task.work.whole else None
+
         for k, (job, delta_D, loss, clipped, zeroed) in enumerate(figures):
             weight = self.optimizer.gradient_weight(self.config, job.rates, job.task.work.mu)
             if noise is None or job.todo is None:
                 mean = loss / max(job.steps, 1)
-                results.append(LocalResult(job.task.client, delta_D, mean, 0.0, None, 0, job.steps, weight))
+                results.append(LocalResult(job.task.client, delta_D, mean, 0.0, None, 0, job.steps, weight, final(job, k)))
                 continue
             done = LocalTraining(
                 sampler=job.todo.sampler,
@@ -238,7 +240,8 @@ class Fused(Trainer):
             )
             examples = max(job.examples, 1)
             mean, share = loss / examples, clipped / examples
-            results.append(LocalResult(job.task.client, delta_D, mean, share, done, zeroed, job.steps, weight))
+            result = LocalResult(job.task.client, delta_D, mean, share, done, zeroed, job.steps, weight, final(job, k))
+            results.append(result)
         return results
 
 

@@ -11,6 +11,7 @@ import math
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -55,7 +56,7 @@ from privfl.privacy.events import LocalTraining
 from privfl.privacy.gaussian import drawn_noise_multiplier
 from privfl.privacy.noise import SecureNoise
 from privfl.privacy.plans import DpSgdPlan, Plan
-from privfl.privacy.sampling import private_batches, shuffled_batches
+from privfl.privacy.sampling import private_batches
 from privfl.privacy.streams import RandomStream
 from privfl.seeding import Seed
 from privfl.vectors import Layout, load_vector, trained
@@ -124,8 +125,7 @@ class Opacus(Trainer):
     def _train_private(self, plan: DpSgdPlan, task: LocalTask, global_D: Tensor) -> LocalResult:
         assert self._private is not None
         forget(self._private)
-        todo = plan.planned(task.size)
-        todo = todo if task.work.steps is None else todo.model_copy(update={"steps": task.work.steps})
+        todo = self.private_training(plan, task)
         local = self._local(task, global_D, todo.steps)
         optimizer = CountingDPOptimizer(
             local,
@@ -169,6 +169,7 @@ class Opacus(Trainer):
             optimizer.zeroed,
             steps=todo.steps,
             gradient_weight=self.optimizer.gradient_weight(self.config, local.rates, task.work.mu),
+            weights_D=local.weights() if task.work.whole else None,
         )
 
     def _require_apart(self, x_B: Tensor, y_B: Tensor) -> None:
@@ -206,9 +207,10 @@ class Opacus(Trainer):
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
 
     def _train_plain(self, task: LocalTask, global_D: Tensor) -> LocalResult:
-        size, steps, losses = self.config.batch_size, self.plain_steps(task), []
+        batches, losses = self.plain_batches(task), []
+        steps = len(batches)
         optimizer = self._local(task, global_D, steps)
-        for batch in shuffled_batches(len(task.rows_n), size, steps, (task.seed / "batches").torch()):
+        for batch in batches:
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
             loss = self.task.loss(self.model(x_B), y_B).mean()
@@ -217,7 +219,8 @@ class Opacus(Trainer):
             losses.append(loss.detach())
         mean = float(torch.stack(losses).mean())
         weight = self.optimizer.gradient_weight(self.config, optimizer.rates, task.work.mu)
-        return LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
+        found = LocalResult(task.client, optimizer.moved(), mean, 0.0, None, steps=steps, gradient_weight=weight)
+        return replace(found, weights_D=optimizer.weights()) if task.work.whole else found
 
     def _local(self, task: LocalTask, global_D: Tensor, steps: int) -> WorkOptimizer:
         return WorkOptimizer(self.model, task.work, global_D, self.config, self.rates(task, steps))
@@ -278,7 +281,11 @@ class WorkOptimizer(torch.optim.Optimizer):
 
     def moved(self) -> Tensor:
         """The update: the weights minus the start's, shape (D,)."""
-        return torch.cat([parameter.detach().reshape(-1) for parameter in self._trained.values()]) - self._start_D
+        return self.weights() - self._start_D
+
+    def weights(self) -> Tensor:
+        """The weights, shape (D,), in memory of their own."""
+        return torch.cat([parameter.detach().reshape(-1) for parameter in self._trained.values()])
 
 
 class CountingDPOptimizer(DPOptimizer):  # type: ignore[misc]

@@ -18,7 +18,8 @@ from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours.honest import Honest
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Round, ServerState, state_of_client, told_of
+from privfl.federation.rounds import CohortTasks, Round
+from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.plans.none import NoPlan
@@ -57,13 +58,18 @@ class Exact(Trainer):
         problem, work = self.problem, task.work
         start_D = global_D if work.start_D is None else work.start_D
         centre_D = global_D if work.centre_D is None else work.centre_D
-        w_D, steps = start_D.clone(), problem.steps[task.client]
+        w_D, steps = start_D.clone(), self.plain_steps(task)
+        moves_D = torch.ones_like(w_D) if work.mask_D is None else work.mask_D.to(w_D)
         for _ in range(steps):
             gradient_D = problem.h_ND[task.client] * (w_D - problem.best_ND[task.client])
             drift_D = 0.0 if work.drift_D is None else work.drift_D
-            w_D -= problem.lr * (gradient_D + drift_D + work.mu * (w_D - centre_D))
+            w_D -= moves_D * work.rate * problem.lr * (gradient_D + drift_D + work.mu * (w_D - centre_D))
         weight = self.optimizer.gradient_weight(self.config, [problem.lr] * steps, work.mu)
-        return LocalResult(task.client, w_D - start_D, 0.0, 0.0, None, 0, steps, weight)
+        return LocalResult(task.client, w_D - start_D, 0.0, 0.0, None, 0, steps, weight, w_D if work.whole else None)
+
+    def plain_steps(self, task: LocalTask) -> int:
+        given = task.work.batches is not None or task.work.steps is not None
+        return super().plain_steps(task) if given else self.problem.steps[task.client]
 
 
 def begin(problem: Problem, algorithm: Algorithm) -> ServerState:
@@ -74,7 +80,7 @@ def begin(problem: Problem, algorithm: Algorithm) -> ServerState:
 def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Sequence[int]) -> ServerState:
     """A round of the real loop, without a promise; all clients weigh the same, and the server's rate is 1."""
     layout = Layout(("w",), ((len(state.global_D),),))
-    payload = PayloadLayout(algorithm.parts(layout))
+    payload = PayloadLayout(algorithm.parts(layout), layout)
 
     def task(client: int) -> LocalTask:
         work = algorithm.work(told_of(algorithm, state), state_of_client(algorithm, state, client).kept)
@@ -86,7 +92,7 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
         trainer=Exact(problem),
         algorithm=algorithm,
         payload=payload,
-        terms=Terms(problem.lr, max(problem.steps)),
+        terms=Terms(problem.lr, max(problem.steps), layout),
         behaviour=Honest(kind="honest"),
         misbehaving=frozenset(),
         aggregator=Mean(kind="mean"),

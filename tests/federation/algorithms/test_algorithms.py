@@ -19,7 +19,7 @@ from privfl.federation.algorithms.fedprox import FedProx
 from privfl.federation.algorithms.scaffold import Scaffold
 from privfl.federation.client_states import ClientState, stacked, unstacked
 from privfl.federation.payload import Payload, PayloadLayout
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.learning.training import LocalWork
 from privfl.records import RoundRecord
 from privfl.report import write_report
@@ -44,6 +44,13 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
     "fednova": {},
     "feddyn": {},
     "ditto": {},
+    "fine_tuning": {},
+    "fedrep": {"head": ["1.bias"]},
+    "fedper": {"head": ["1.bias"]},
+    "pfedme": {},
+    "apfl": {},
+    "perfedavg": {},
+    "mr_mtl": {},
     "centred_clipping": {"tau": 0.5},
 }
 PLAIN = {"privacy": "none", "aggregator": "mean", "server": {"kind": "fedavg"}}
@@ -150,7 +157,7 @@ def test_the_page_says_that_a_personal_model_is_in_no_promise_and_who_misbehaves
 def test_a_personal_model_that_diverges_stays_as_it_was() -> None:
     state = trained(assemble(small(**PLAIN, algorithm={"kind": "ditto", "strength": 1e30}, rounds=1)))
     initial_D = assemble(small(**PLAIN)).initial_D
-    assert all(torch.equal(one.personal_D, initial_D) for one in state.clients.values() if one.personal_D is not None)
+    assert all(torch.equal(one.personal["model"], initial_D) for one in state.clients.values())
     assert not torch.equal(state.global_D, initial_D)
 
 
@@ -161,7 +168,7 @@ def test_a_promise_covers_the_uploads_of_ditto_and_they_are_those_of_fedavg(priv
     alone = replace(experiment, algorithm=FedAvg(kind="fedavg"), personal=None)
     one, other = trained(experiment), trained(alone)
     assert torch.equal(one.global_D, other.global_D)
-    assert all(state.personal_D is not None and not state.kept for state in one.clients.values())
+    assert all(state.personal and not state.kept for state in one.clients.values())
     assert experiment.personal is not None
     assert not experiment.personal.plan.promises
 
@@ -199,7 +206,8 @@ def test_an_algorithm_runs_under_each_plan_at_the_price_of_fedavg(algorithm: str
     assert {key: value.shape[-1] for key, value in seen.items() if key.endswith(name)} == {
         name if part == "update" else f"{part}:{name}": lengths[part] for part in parts
     }
-    assert experiment.message_layout.size == sum(lengths.values())
+    # A head stays at the client: ten biases are not sent.
+    assert experiment.message_layout.size == sum(lengths.values()) - 10 * ("head" in ALGORITHMS[algorithm])
     assert bool(outcome.state.global_D.isfinite().all())
 
 
@@ -229,7 +237,7 @@ def test_settings_that_do_not_go_together_are_refused_when_they_are_loaded(chang
 
 
 def test_a_payload_of_another_shape_is_an_error_of_the_item() -> None:
-    layout = PayloadLayout(Scaffold(kind="scaffold").parts(Layout(("w",), ((3,),))))
+    layout = PayloadLayout(Scaffold(kind="scaffold").parts(Layout(("w",), ((3,),))), Layout(("w",), ((3,),)))
     assert layout.joined.names == ("w", "control:w")
     with pytest.raises(ItemError, match=r"upload\(\) returned the shapes"):
         layout.join({"update": torch.zeros(3)})
@@ -240,14 +248,16 @@ def test_a_payload_of_another_shape_is_an_error_of_the_item() -> None:
 
 def test_states_are_stacked_and_read_back_equal() -> None:
     assert stacked({}) == {}
-    states = {7: ClientState({"a": torch.ones(3)}, torch.zeros(2)), 2: ClientState({"a": torch.zeros(3)}, torch.ones(2))}
+    states = {
+        client: ClientState({"a": torch.full((3,), client / 7)}, {"b": torch.full((2,), client / 9)}) for client in (7, 2)
+    }
     rows = stacked(states)
     assert rows["clients"].tolist() == [2, 7]
     assert rows["kept.a"].shape == (2, 3)
     found = unstacked(rows)
     for client, state in states.items():
         assert torch.equal(found[client].kept["a"], state.kept["a"])
-        assert torch.equal(found[client].personal_D, state.personal_D)  # type: ignore[arg-type]
+        assert torch.equal(found[client].personal["b"], state.personal["b"])
 
 
 class KilledError(Exception):

@@ -73,8 +73,7 @@ def test_a_personal_model_of_ditto_ends_between_its_own_optimum_and_the_global_m
     x = float(state.global_D[0])
     assert x == pytest.approx(limit(problem, made("fedavg")), abs=1e-9)
     for client in range(2):
-        personal_D = state.clients[client].personal_D
-        assert personal_D is not None
+        personal_D = state.clients[client].personal["model"]
         expected = (H[client] * BEST[client] + strength * x) / (H[client] + strength)
         assert float(personal_D[0]) == pytest.approx(expected, abs=1e-9)
 

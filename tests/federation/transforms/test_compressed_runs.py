@@ -14,7 +14,7 @@ from torch import Tensor
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
 from privfl.federation.client_states import ClientState, stacked, unstacked
-from privfl.federation.rounds import ServerState
+from privfl.federation.server_state import ServerState
 from privfl.records import RoundRecord
 from privfl.report import write_report
 from privfl.running.determinism import deterministic
@@ -181,7 +181,7 @@ def test_settings_that_do_not_go_together_are_refused_when_they_are_loaded(chang
 
 
 def test_memories_are_stacked_and_read_back_equal() -> None:
-    states = {7: ClientState({}, None, torch.arange(3.0)), 2: ClientState({}, None, torch.zeros(3))}
+    states = {7: ClientState({}, {}, torch.arange(3.0)), 2: ClientState({}, {}, torch.zeros(3))}
     found = unstacked(stacked(states))
     assert {client: state.error_D.tolist() for client, state in found.items() if state.error_D is not None} == {
         2: [0.0, 0.0, 0.0],
