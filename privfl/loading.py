@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import tomllib
 import typing
 from collections.abc import Mapping, Sequence
@@ -101,11 +103,27 @@ def load(path: Path | str, *overrides: str) -> ExperimentConfig:
     Raises:
         ConfigError: one line that names the file, the key, the value and the allowed values.
     """
-    return load_row(path, *overrides)[0]
+    return load_row(path, *overrides).config
 
 
-def load_row(path: Path | str, *overrides: str) -> tuple[ExperimentConfig, Paper | None]:
-    """Load a configuration as :func:`load` does, with its ``[paper]`` table; None if it has none.
+@dataclass(frozen=True)
+class LoadedRow:
+    """A configuration with its ``[paper]`` table.
+
+    Args:
+        config: the configuration, which does not contain the table.
+        paper: the table; None if there is none.
+        digest: SHA-256 of the settings that the files give, without the table and the seed. It does not change if a new setting
+            with a default joins.
+    """
+
+    config: ExperimentConfig
+    paper: Paper | None
+    digest: str
+
+
+def load_row(path: Path | str, *overrides: str) -> LoadedRow:
+    """Load a configuration as :func:`load` does, with its ``[paper]`` table.
 
     Raises:
         ConfigError: as :func:`load`.
@@ -114,7 +132,9 @@ def load_row(path: Path | str, *overrides: str) -> tuple[ExperimentConfig, Paper
     _read(Path(path), layers, ())
     _override(layers, overrides)
     paper = _paper(layers)
-    return _validated(layers), paper
+    settings = {key: value for key, value in layers.table.items() if key != "seed"}
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
+    return LoadedRow(_validated(layers), paper, digest)
 
 
 def loads(table: Mapping[str, Any], *overrides: str) -> ExperimentConfig:

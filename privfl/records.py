@@ -24,13 +24,17 @@ class Interval(Frozen):
 
 
 class Spread(Frozen):
-    """The spread of a figure over clients: minimum, 10th, 50th and 90th percentile, maximum."""
+    """The spread of a figure over clients: minimum, 10th, 50th and 90th percentile, maximum, and mean.
+
+    ``mean`` counts every client once, however many examples it has. Runs of earlier versions have none.
+    """
 
     minimum: float
     p10: float
     median: float
     p90: float
     maximum: float
+    mean: Annotated[float | None, Field(exclude_if=lambda mean: mean is None)] = None
 
 
 class Evaluation(Frozen):
@@ -348,3 +352,38 @@ class Result(Frozen):
     def _to_write(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
         written: dict[str, Any] = handler(self)
         return {f"train_{self.evaluation.name}" if key == "train" else key: found for key, found in written.items()}
+
+
+class PaperCell(Frozen):
+    """A figure that a paper claims, as it was measured here: one value a seed, None if a target was not reached.
+
+    ``mean``, ``low`` and ``high`` are the mean over the seeds and its 95 % interval by Student's t; None if a value is missing.
+    """
+
+    name: str
+    values: list[float | None]
+    mean: float | None = None
+    low: float | None = None
+    high: float | None = None
+
+
+class PaperResult(Frozen):
+    """The result of a row of a paper, over seeds.
+
+    ``digest`` is that of the settings that were run (:class:`privfl.loading.LoadedRow`). ``prices`` has the largest ε over the
+    seeds by each accountant, at ``delta``, and ``unit`` is the protected unit; there are none without a promise. ``minutes``
+    is the mean time of one seed. ``status`` is the row's status when this was written.
+    """
+
+    row: str
+    digest: str
+    seeds: list[int]
+    cells: list[PaperCell]
+    prices: dict[str, float]
+    delta: float | None
+    unit: str | None
+    minutes: float
+    device: str
+    versions: dict[str, str]
+    date: str
+    status: str = ""

@@ -17,30 +17,33 @@ ABADI = ROOT / "paper_configs" / "abadi2016_accountant.toml"
 
 
 def test_a_row_is_a_configuration_with_a_table_that_no_run_sees() -> None:
-    config, paper = load_row(ABADI)
+    row = load_row(ABADI)
+    config, paper = row.config, row.paper
     assert paper is not None
     assert (paper.citation, paper.cells[0].claim, paper.priced) == ("Abadi et al. 2016", 1.26, True)
     table = tomllib.loads(ABADI.read_text())
     del table["paper"]
     assert load(ABADI) == loads(table) == config
     assert "paper" not in dump(config)
-    assert load_row(ROOT / "paper_configs" / "digits.toml")[1] is None
+    assert load_row(ROOT / "paper_configs" / "digits.toml").paper is None
+    # The digest is that of the run's settings.
+    assert row.digest == load_row(ABADI, "seed=3", "paper.claim=7").digest != load_row(ABADI, "training.lr=0.2").digest
 
 
 def test_the_row_of_the_documentation_is_one(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
     (block,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     (tmp_path / "row.toml").write_text(block)
-    config, paper = load_row(tmp_path / "row.toml")
+    paper = load_row(tmp_path / "row.toml").paper
     assert paper is not None
-    assert (config.rounds, paper.cells[0].tolerance, paper.seeds_of()) == (15, 0.005, (0, 1, 2))
+    assert (load(tmp_path / "row.toml").rounds, paper.cells[0].tolerance, paper.seeds_of()) == (15, 0.005, (0, 1, 2))
     # What is listed further on the page is known, too.
     assert all(re.search(rf"`{name}\b", page) for name in ("factor", "above", "below", "target", "stand_in", "needs", "cells"))
 
 
 def test_what_a_row_extends_is_inherited(tmp_path: Path) -> None:
     (tmp_path / "row.toml").write_text(f'extends = "{ABADI}"\n[paper]\nclaim = 3\nseeds = [5, 9]\n')
-    _, paper = load_row(tmp_path / "row.toml")
+    paper = load_row(tmp_path / "row.toml").paper
     assert paper is not None
     assert (paper.year, paper.cells[0].claim, paper.seeds_of(), paper.seeds_of(1)) == (2016, 3, (5, 9), (5,))
     assert paper.seeds_of(4) == (5, 9, 10, 11)
@@ -49,7 +52,7 @@ def test_what_a_row_extends_is_inherited(tmp_path: Path) -> None:
 def test_cells_take_from_the_row_what_they_do_not_give(tmp_path: Path) -> None:
     cells = '[{ name = "a", claim = 1 }, { name = "b", claim = 2, factor = 2.0 }, { name = "c", above = "x" }]'
     (tmp_path / "row.toml").write_text(f'extends = "{ABADI}"\n[paper]\ncells = {cells}\n')
-    _, paper = load_row(tmp_path / "row.toml")
+    paper = load_row(tmp_path / "row.toml").paper
     assert paper is not None
     assert [(cell.name, cell.conditions, cell.claim) for cell in paper.cells] == [
         ("a", ["tolerance"], 1),

@@ -26,6 +26,7 @@ from privfl.cli import (
     init,
     interruption,
     report,
+    reproduce,
     run,
     sweep,
     track,
@@ -60,6 +61,7 @@ app.command(epilog=f"Example: {run.EXAMPLE}")(run.run)
 app.command(epilog=f"Example: {init.EXAMPLE}")(init.init)
 app.command(epilog=f"Example: {sweep.EXAMPLE}")(sweep.sweep)
 app.command(epilog=f"Example: {frontier.EXAMPLE}")(frontier.frontier)
+app.command(epilog=f"Example: {reproduce.EXAMPLE}")(reproduce.reproduce)
 app.command(epilog=f"Example: {attack.EXAMPLE}")(attack.attack)
 app.command(epilog=f"Example: {audit.EXAMPLE}")(audit.audit)
 app.command(epilog=f"Example: {report.EXAMPLE}")(report.report)

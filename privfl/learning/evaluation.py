@@ -108,6 +108,9 @@ def client_spread(task: Task, outputs: Tensor, y: Tensor, owner_N: NDArray[np.in
 
 
 def spread(values: Sequence[float] | NDArray[np.float64]) -> Spread:
-    """Minimum, 10th, 50th and 90th percentile, maximum."""
-    points = np.percentile(np.asarray(values, dtype=np.float64), [0, 10, 50, 90, 100])
-    return Spread(**dict(zip(("minimum", "p10", "median", "p90", "maximum"), map(float, points), strict=True)))
+    """Minimum, 10th, 50th and 90th percentile, maximum, mean."""
+    values_K = np.asarray(values, dtype=np.float64)
+    points = dict(
+        zip(("minimum", "p10", "median", "p90", "maximum"), np.percentile(values_K, [0, 10, 50, 90, 100]), strict=True)
+    )
+    return Spread(**{name: float(point) for name, point in points.items()}, mean=float(values_K.mean()))

@@ -16,7 +16,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 from privfl.errors import ConfigError, first_line
 from privfl.loading import load
@@ -66,6 +66,9 @@ class EndedRun:
 
 
 SweepObserver = Callable[[EndedRun], None]
+
+Order = TypeVar("Order")
+Ended = TypeVar("Ended")
 
 
 def variants(config: Path, settings: Sequence[str]) -> list[Variant]:
@@ -223,6 +226,32 @@ def run_locally(
         overwrite: replace existing runs; otherwise continue them.
         observer: called when a run has ended.
     """
+    ended = []
+
+    def one(variant: Variant, environment: Mapping[str, str]) -> EndedRun:
+        return run_one(config, variant, out, environment, overwrite)
+
+    for result in side_by_side(chosen, one, jobs=jobs, gpus=gpus):
+        ended.append(result)
+        if observer is not None:
+            observer(result)
+    return sorted(ended, key=lambda one: chosen.index(one.variant))
+
+
+def side_by_side(
+    orders: Sequence[Order], carry_out: Callable[[Order, Mapping[str, str]], Ended], *, jobs: int, gpus: int
+) -> Iterator[Ended]:
+    """Carry out orders, ``jobs`` at a time, each with its share of the cores, and on the next free GPU if there are any.
+
+    Args:
+        orders: the orders, begun in this sequence.
+        carry_out: waits for a process that does the work; it gets an order and the environment of that process.
+        jobs: the number of orders at a time, at least 1.
+        gpus: the number of GPUs; 0 if there are none.
+
+    Returns:
+        the results as they come.
+    """
     from joblib import Parallel, delayed
 
     # Imported here because it imports torch, and the command line must start quickly.
@@ -234,21 +263,19 @@ def run_locally(
     for place in range(jobs):
         free.put(place)
 
-    def one(variant: Variant) -> EndedRun:
+    def one(order: Order) -> Ended:
         place = free.get()
         try:
             gpu = {_CARDS: cards[place % gpus]} if gpus else {}
-            return run_one(config, variant, out, share_of_threads(jobs) | gpu, overwrite)
+            return carry_out(order, share_of_threads(jobs) | gpu)
         finally:
             free.put(place)
 
-    ended = []
     # Threads are enough, because each only waits for a process.
-    for result in Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(delayed(one)(v) for v in chosen):
-        ended.append(result)
-        if observer is not None:
-            observer(result)
-    return sorted(ended, key=lambda one: chosen.index(one.variant))
+    found: Iterator[Ended] = Parallel(n_jobs=jobs, prefer="threads", return_as="generator_unordered")(
+        delayed(one)(order) for order in orders
+    )
+    return found
 
 
 def run_on_cluster(

@@ -96,8 +96,8 @@ def test_spread_over_clients() -> None:
 
 
 def test_percentiles() -> None:
-    assert spread(np.arange(101.0)) == Spread(minimum=0, p10=10, median=50, p90=90, maximum=100)
-    assert spread([0.25]) == Spread(minimum=0.25, p10=0.25, median=0.25, p90=0.25, maximum=0.25)
+    assert spread(np.arange(101.0)) == Spread(minimum=0, p10=10, median=50, p90=90, maximum=100, mean=50)
+    assert spread([0.25]) == Spread(minimum=0.25, p10=0.25, median=0.25, p90=0.25, maximum=0.25, mean=0.25)
 
 
 def test_logits_are_those_of_the_vector_in_evaluation_mode() -> None:

@@ -1,0 +1,160 @@
+"""The figures that rows of papers claim, read from a finished run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
+from privfl.errors import ConfigError
+from privfl.learning.tasks import Task
+from privfl.papers import Figure
+from privfl.records import Evaluation
+from privfl.running.run_folder import RunFolder
+from privfl.shelves import nearest
+from privfl.tables import narrow
+
+Curve = Sequence[tuple[int, float]]
+"""Rounds done, ascending, each with a value."""
+
+
+def figure_value(figure: Figure, folder: RunFolder) -> float | None:
+    """The figure of a finished run; None if a target was not reached.
+
+    Raises:
+        ConfigError: the run has no such figure; the message names those that it has.
+    """
+    part, _, name = figure.metric.partition(".")
+    if figure.rounds_to is not None:
+        assert figure.target is not None
+        return rounds_to(_curve(folder, figure.rounds_to), figure.target, falling=not _rises(folder, figure.rounds_to))
+    if part == "test":
+        return _read(_curve(folder, name), figure, falling=not _rises(folder, name))
+    if part in ("clients", "personal"):
+        return _read(_of_clients(folder, part, name), figure, falling=not _rises(folder, folder.result.evaluation.name))
+    if part == "train":
+        return folder.result.train
+    if part.startswith("client:"):
+        return _of_client(folder, figure.metric.removeprefix("client:"))
+    if part.startswith("epsilon"):
+        return _price(prices_of(folder), figure.metric.partition(":")[2])
+    return _of_attack(folder, figure.metric)
+
+
+def rounds_to(curve: Curve, target: float, *, falling: bool = False) -> float | None:
+    """The number of rounds until the running maximum reaches the target, linearly interpolated (McMahan 2017, section 3).
+
+    Args:
+        curve: the metric after rounds.
+        target: the value to be reached.
+        falling: whether smaller is better, so that the running minimum counts.
+
+    Returns:
+        None if it is not reached. If the first evaluation reaches it, the result is that round.
+    """
+    sign = -1.0 if falling else 1.0
+    best: tuple[int, float] | None = None
+    for rounds, value in curve:
+        if best is not None and sign * value <= sign * best[1]:
+            # The running maximum stays, and the line begins at its last round.
+            best = (rounds, best[1])
+            continue
+        if sign * value >= sign * target:
+            if best is None:
+                return float(rounds)
+            return best[0] + (target - best[1]) / (value - best[1]) * (rounds - best[0])
+        best = (rounds, value)
+    return None
+
+
+def prices_of(folder: RunFolder) -> dict[str, float]:
+    """The run's ε by each accountant, under the plan's own relation; empty if nothing was promised."""
+    privacy = folder.result.privacy
+    if privacy is None:
+        return {}
+    return {one.accountant: one.epsilon for one in privacy.prices if one.relation == privacy.relation}
+
+
+def _price(prices: Mapping[str, float], accountant: str) -> float:
+    if not prices:
+        raise ConfigError("paper.metric = 'epsilon': the configuration promises nothing; set privacy, or another metric")
+    if accountant and accountant not in prices:
+        raise ConfigError(f"paper.metric = 'epsilon:{accountant}': cannot price this plan; {nearest(accountant, [*prices])}")
+    return prices[accountant] if accountant else next(iter(prices.values()))
+
+
+def _curve(folder: RunFolder, metric: str) -> Curve:
+    known = folder.result.evaluation.metrics
+    if metric not in known:
+        raise ConfigError(f"paper.metric = 'test.{metric}': {nearest(metric, [*known])}")
+    return [(round_, one.metrics[metric].value) for round_, one in _evaluations(folder)]
+
+
+def _evaluations(folder: RunFolder) -> list[tuple[int, Evaluation]]:
+    return [(record.round + 1, record.evaluation) for record in folder.rounds() if record.evaluation is not None]
+
+
+def _rises(folder: RunFolder, metric: str) -> bool:
+    return narrow(folder.config.task, Task).figures[metric].higher_is_better
+
+
+def _of_clients(folder: RunFolder, part: str, statistic: str) -> Curve:
+    spreads = [(round_, one.clients if part == "clients" else one.personal) for round_, one in _evaluations(folder)]
+    found = [(round_, getattr(spread, statistic)) for round_, spread in spreads if spread is not None]
+    if not found:
+        why = "no client has held-out examples; raise data.holdout" if part == "clients" else "no client has a model of its own"
+        raise ConfigError(f"paper.metric = '{part}.{statistic}': {why}")
+    return found
+
+
+def _read(curve: Curve, figure: Figure, *, falling: bool) -> float:
+    values = [value for _, value in curve]
+    match figure.reading:
+        case "last":
+            return values[-1]
+        case "best":
+            return min(values) if falling else max(values)
+        case "mean_of_last_10":
+            return float(np.mean(values[-10:]))
+
+
+def _of_client(folder: RunFolder, client: str) -> float:
+    found = dict(zip(folder.partition.clients, folder.result.clients, strict=False))
+    known = {name: value for name, value in found.items() if value is not None}
+    if client not in known:
+        raise ConfigError(f"paper.metric = 'client:{client}': has no examples of its own; {nearest(client, [*known])}")
+    return known[client]
+
+
+def _of_attack(folder: RunFolder, metric: str) -> float:
+    _, attack, name = metric.split(":")
+    wanted = re.fullmatch(r"([^\[]+)(?:\[(.+)\])?", attack)
+    assert wanted is not None
+    records = [one for finding in folder.findings if isinstance(finding, MembershipFinding) for one in finding.attacks]
+    return attack_figure(records, wanted[1], wanted[2], name)
+
+
+def attack_figure(records: Sequence[AttackRecord], attack: str, variant: str | None, name: str) -> float:
+    """A figure of an attack on all candidates: of the variant, or the largest over the variants if None is named.
+
+    Raises:
+        ConfigError: the run was not attacked so, or the figure cannot be resolved.
+    """
+    known = sorted({f"{one.attack}[{one.variant}]" for one in records})
+    chosen = [one for one in records if one.attack == attack and variant in (None, one.variant)]
+    if not chosen:
+        raise ConfigError(f"paper.metric = 'attack:{attack}': the run has no finding of it; {nearest(attack, known)}")
+    if name == "auc":
+        return max(one.auc.value for one in chosen)
+    if name == "balanced_accuracy":
+        return max(one.balanced_accuracy for one in chosen)
+    percent = re.fullmatch(r"tpr_at_([\d_]+)pct_fpr", name)
+    if percent is None:
+        raise ConfigError(f"paper.metric: {name!r}: must be auc, balanced_accuracy or tpr_at_1pct_fpr")
+    at = float(percent[1].replace("_", ".")) / 100
+    rates = [rate.tpr.value for one in chosen for rate in one.rates if np.isclose(rate.fpr, at) and rate.tpr is not None]
+    if not rates:
+        raise ConfigError(f"paper.metric: {name!r}: the candidates do not resolve it; take a larger rate, or more candidates")
+    return max(rates)
