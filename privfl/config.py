@@ -41,12 +41,14 @@ class DataConfig(Item):
 
     ``holdout`` is the expected share of the pool that no client trains on. Attacks use these examples as non-members. For each
     client they come from the same distribution as the members. With 0 every client trains on all of its examples, and no attack
-    can be run.
+    can be run. ``rotations`` divides the clients, by ascending number, into groups of nearly equal size. The images of a group
+    are turned by its angle, counterclockwise. The test split is divided among the groups likewise.
     """
 
     clients: PositiveInt | None = None
     partition: Annotated[SerializeAsAny[PartitionConfig], on_shelf("data.partition")] = Field("iid", validate_default=True)
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    rotations: Annotated[tuple[Literal[0, 90, 180, 270], ...], Field(strict=False, exclude_if=lambda angles: not angles)] = ()
 
     def check_settings(self, config: ExperimentConfig) -> None:
         """Raise unless the data, as their settings describe them, fit the other settings.

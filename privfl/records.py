@@ -120,6 +120,19 @@ class SecureRecord(Frozen):
     stages: list[StageBytes]
 
 
+class ClustersRecord(Frozen):
+    """The clusters of one round, if there are several global models.
+
+    ``sizes`` is the number of clients in each cluster's sum. ``wanted`` is the number that would have filled each slot, which
+    clients were asked for beforehand; None if nobody was asked. ``closed`` lists the clusters, from 0, that had too few members
+    to be summed alone.
+    """
+
+    sizes: list[int]
+    wanted: list[int] | None
+    closed: list[int]
+
+
 class RoundRecord(Frozen):
     """The record of one round.
 
@@ -150,6 +163,7 @@ class RoundRecord(Frozen):
     bytes_down: int
     secure: SecureRecord | None
     validation_loss: Annotated[float | None, Field(exclude_if=lambda loss: loss is None)] = None
+    clusters: Annotated[ClustersRecord | None, Field(exclude_if=lambda found: found is None)] = None
     evaluation: Evaluation | None
 
 
@@ -293,6 +307,17 @@ class PrivacyResult(Frozen):
     curve_delta: Curve
 
 
+class ClusterResult(Frozen):
+    """One cluster at the end of a run: the number of its clients, and their mean and worst headline on their own hold-outs.
+
+    The two are None if none of them has a held-out example.
+    """
+
+    clients: int
+    mean: float | None
+    worst: float | None
+
+
 class PersonalResult(Frozen):
     """The headline of each client's own model, on the client's own held-out examples, beside two other models there.
 
@@ -317,7 +342,9 @@ class Result(Frozen):
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
     of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is the cost of the same uploads in the clear,
-    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed.
+    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
+    clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
+    server does not learn who is in which.
     """
 
     rounds: int
@@ -334,6 +361,8 @@ class Result(Frozen):
     bytes_down: int
     bytes_plain: int
     bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
+    clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
+    cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -17,11 +17,14 @@ from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.compression import restored, sent
 from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
+from privfl.federation.slots import Slots, require_one_process, with_cost
 from privfl.federation.transforms import Shared, Transform
 from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
@@ -72,6 +75,7 @@ class Outcome:
         skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
         train_seconds: training time of the whole cohort.
         processes: the number of processes that had clients to train.
+        arrivals: who filled which slot, if there are several global models.
     """
 
     state: ServerState
@@ -84,6 +88,7 @@ class Outcome:
     skipped: str | None
     train_seconds: float
     processes: int
+    arrivals: Arrivals | None = None
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
@@ -122,6 +127,7 @@ class Round:
         canaries: the uploads of canary clients; None if there are none.
         transform: compresses the clients' payloads.
         public: public randomness of this round, from which a transform draws.
+        slots: chooses models and slots for the clients if there are several global models; else None.
     """
 
     plan: Plan
@@ -141,6 +147,7 @@ class Round:
     canaries: CanaryClients | None = None
     transform: Transform = Identity(kind="identity")  # noqa: RUF009
     public: Seed = Seed(0)  # noqa: RUF009
+    slots: Slots | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -200,6 +207,8 @@ class Round:
                     f"process {context.processes.rank} read other data, or built another model, than process 0; give all the "
                     "same files, and seed the shuffling of the data set and the random draws of the model"
                 )
+            if self.slots is not None:
+                return self._contribute_to_slots(self.slots, state, cohort, context)
             for part in self._parts(state, cohort, context):
                 states |= self._train(part, state, context, mine, updates)
         except Exception as error:
@@ -218,6 +227,42 @@ class Round:
         if not done.clients:
             return done, None
         return done, self._collected(done, updates, context)
+
+    def _contribute_to_slots(
+        self, slots: Slots, state: ServerState, cohort: CohortTasks, context: RoundContext
+    ) -> tuple[CohortResults, Aggregate | None]:
+        """As :meth:`contribute` if there are several global models: the whole cohort is trained before slots are filled."""
+        require_one_process(slots.algorithm, context.processes.size)
+        told, mine, updates = told_of(self.algorithm, state), CohortResults(), list[ClientUpdate]()
+        parts = self._parts(state, cohort, context)
+        tasks = [task for part in parts for task in part]
+        kept = {task.client: state_of_client(self.algorithm, state, task.client).kept for task in tasks}
+        begun, arrivals, cost = slots.begin(state.global_D, told, kept, tasks, context)
+        first_D, results, done = slots.models(state.global_D)[0], list[LocalResult](), 0
+        started = time.perf_counter()
+        for part in parts:
+            results += self.trainer.train(first_D, begun[done : done + len(part)])
+            done += len(part)
+        mine.seconds += time.perf_counter() - started
+        if arrivals is None:
+            arrivals, cost = slots.chosen(told, kept, results, context)
+        states = self._hand_in(begun, results, state, context, mine, updates, arrivals)
+        if self.algorithm.remembers:
+            mine.states = states
+        require_each_once(cohort.clients, mine.clients)
+        found = CohortResults.of([mine])
+        found.states = mine.states
+        if not found.clients:
+            return found, None
+        if arrivals is not None:
+            aggregate = self._collected(found, updates, context)
+        else:
+            aggregate, arrivals, found.server = slots.sorted_by_server(
+                state.algorithm, updates, context, count_entry(self.terms)
+            )
+            require_result(self.aggregator, aggregate)
+        found.arrivals = arrivals
+        return found, with_cost(aggregate, cost) if aggregate is not None else None
 
     def answers(
         self, groups: Sequence[tuple[ServerState, CohortTasks]], context: RoundContext
@@ -275,7 +320,8 @@ class Round:
         count = len(cohort.clients)
         if not count:
             return []
-        parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
+        model_D = state.global_D if self.slots is None else self.slots.models(state.global_D)[0]
+        parts = min(self.trainer.parts(count, model_D, cohort.example), count)
         cuts = [count * part // parts for part in range(parts + 1)]
         loads, mine = [0] * context.processes.size, list[int]()
         for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
@@ -304,12 +350,27 @@ class Round:
         results = [joined(ended, works) for ended, works in found]
         personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
+        states = self._hand_in(tasks, results, state, context, done, updates, None)
+        own = {task.client: found for task, found in zip(tasks, personal, strict=True)}
+        return {client: replace(kept, personal=own[client]) for client, kept in states.items()}
+
+    def _hand_in(
+        self,
+        tasks: Sequence[LocalTask],
+        results: Sequence[LocalResult],
+        state: ServerState,
+        context: RoundContext,
+        done: CohortResults,
+        updates: list[ClientUpdate],
+        arrivals: Arrivals | None,
+    ) -> dict[int, ClientState]:
+        """Let the plan clip and noise the payloads of trained clients; returns their states after the round."""
         if not self.plan.clips_updates:
             require_finite(results)
         # A client adds its own noise before the encoding, so rounding costs no privacy. The server adds its noise after it, so
         # that noise must cover the rounding too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
-        uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
+        uploads = [self._uploaded(state, task, result, arrivals) for task, result in zip(tasks, results, strict=True)]
         handed_in = [
             self._handed_in(task, result, self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding))
             for task, result, (joined_D, _) in zip(tasks, results, uploads, strict=True)
@@ -318,11 +379,7 @@ class Round:
             weight = self.plan.weight(task.size, self.largest_client) if self.algorithm.weighted else 1.0
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
-        return {
-            task.client: replace(kept, personal=own)
-            for task, (_, kept), own in zip(tasks, uploads, personal, strict=True)
-            if kept is not None
-        }
+        return {task.client: kept for task, (_, kept) in zip(tasks, uploads, strict=True) if kept is not None}
 
     def _begun(self, state: ServerState, tasks: Sequence[LocalTask], trainer: Trainer) -> list[Begun]:
         return [begun(self.algorithm, state, task, trainer, self.terms) for task in tasks]
@@ -353,14 +410,13 @@ class Round:
             for earlier, (after, _) in zip(before, found, strict=True)
         ]
 
-    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState | None]:
-        """A client's message, shape (M,), and its state after the round.
-
-        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
-        and must not spoil later ones.
-        """
+    def _uploaded(
+        self, state: ServerState, task: LocalTask, result: LocalResult, arrivals: Arrivals | None
+    ) -> tuple[Tensor, ClientState | None]:
+        """A client's message, shape (M,), and its state after the round."""
         before = state_of_client(self.algorithm, state, task.client)
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D)
+        slot = arrivals.chosen[task.client] if arrivals is not None else None
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)
@@ -368,25 +424,15 @@ class Round:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        remembers, kept_after = self.algorithm.remembers, after if self.algorithm.remembers else before.kept
-        if self.transform.remembers and before.error_D is None:
-            before = replace(before, error_D=torch.zeros_like(joined_D, device="cpu"))
-        message_M, error_D = self.transform.sent(joined_D, before.error_D, self._shared(state), task.seed / "transform")
-        if not (remembers or self.transform.remembers):
-            return message_M, before
-        if not all(are_finite([message_M, *kept_after.values(), *(() if error_D is None else (error_D,))])):
-            return message_M, before if before.digested() else None
-        own = {name: value.cpu() for name, value in kept_after.items()}
-        return message_M, replace(before, kept=own, error_D=None if error_D is None else error_D.cpu())
+        keeps = after if self.algorithm.remembers else None
+        return sent(self.transform, joined_D, before, keeps, self._shared(state), task.seed / "transform")
 
     def _shared(self, state: ServerState) -> Shared:
         return Shared(self.payload.joined, state.transform, self.public)
 
     def seen(self, state: ServerState, seen: dict[str, Tensor]) -> dict[str, Tensor]:
-        """The server's view of a round: restored to payloads, split into their parts, counts apart."""
-        seen, shared = self.plan.seen(seen), self._shared(state)
-        restored = {name: self.transform.restore(seen[name], shared) for name in ("sum_D", "updates_KD") if name in seen}
-        return self.payload.seen(seen | restored)
+        """The server's view of a round: messages restored to payloads, and split into their parts."""
+        return self.payload.seen(restored(self.transform, self.plan.seen(seen), self._shared(state)))
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
         """The contribution with its privacy event, which comes from the training or from the plan.
@@ -430,7 +476,7 @@ class Round:
             done.states = {client: done.states[client] for client in came if client in done.states}
         # If too few clients survived, the privacy that they spent stays spent: they drew noise and sent masked vectors.
         return Outcome(
-            self._stepped(state, mean_D, plan_state, share, done.states),
+            self._stepped(state, mean_D, plan_state, share, done),
             done.losses,
             replace(aggregate, seen=self.seen(state, aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
@@ -440,17 +486,23 @@ class Round:
             failed,
             done.seconds,
             done.processes,
+            done.arrivals,
         )
 
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.message_layout(self.transform.message(self.payload.joined)).size
+        length = self.plan.message_layout(self.transform.message(self._summed.joined)).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
+    @property
+    def _summed(self) -> PayloadLayout:
+        """The layout of the sum, which is that of a payload unless the server sorts clients into slots."""
+        return self.payload if self.slots is None else self.slots.summed
+
     def _stepped(
-        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, came: ClientStates
+        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, done: CohortResults
     ) -> ServerState:
         """The state after the round. If there is no mean, the model and all client states stay as they were.
 
@@ -458,7 +510,17 @@ class Round:
         """
         if mean_D is None:
             return replace(state, round=state.round + 1, plan=plan)
-        joined_D, transform = self.transform.at_server(mean_D, self._shared(state))
-        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(joined_D), share, self.terms)
-        global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came}, transform)
+        server = state.algorithm if done.server is None else done.server
+        if self.slots is not None:
+            server = self.slots.algorithm.before_step(server, self.slots.models(state.global_D))
+        joined_D, shared = self.transform.at_server(mean_D, self._shared(state))
+        direction_D, algorithm = self.algorithm.apply(server, self._summed.split(joined_D), share, self.terms)
+        before_D, optimizer = state.global_D, state.optimizer
+        if self.slots is not None:
+            before_D, optimizer = self.slots.continued(algorithm, before_D, optimizer)
+        clients = {**state.clients, **done.states}
+        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, clients, shared)
+        if self.slots is not None and self.slots.algorithm.rests(server):
+            return after
+        global_D, optimizer = server_step(self.server, before_D, direction_D, optimizer)
+        return replace(after, global_D=global_D, optimizer=optimizer)

@@ -18,7 +18,7 @@ class ServerState:
 
     Args:
         round: the number of the next round, from 0.
-        global_D: the global model.
+        global_D: the global model; if there are several, they stand one after another.
         optimizer: the state of the server optimizer.
         plan: the state of the privacy plan.
         algorithm: the state of the federated algorithm.

@@ -20,11 +20,13 @@ from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries._planted import Planted, plant
+from privfl.federation.clusters import Clustered, repeated
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, skip_reason
 from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer
+from privfl.federation.slots import Slots
 from privfl.federation.transforms import Transform
 from privfl.learning import evaluation
 from privfl.learning.models import Model
@@ -39,6 +41,7 @@ from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
+from privfl.running import clusters
 from privfl.running.calibration import calibrated, empty_ledger, planned
 from privfl.running.reading import read_data
 from privfl.running.stopping import stop_reason
@@ -74,7 +77,7 @@ class Experiment:
         test_x, test_y: those of the central test split.
         plan: the privacy plan with its final noise.
         model: a module of the model's architecture for evaluation, whose weights are overwritten; the trainer has its own.
-        initial_D: the global model before the first round.
+        initial_D: the global model before the first round; if there are several, they stand one after another.
         trainer, algorithm, transform, aggregator, server: the items that carry out a round.
         personal: trains the clients' own models, without noise; None if the algorithm has none.
         behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
@@ -131,9 +134,14 @@ class Experiment:
         return Layout.of(self.model)
 
     @property
+    def global_layout(self) -> Layout:
+        """Names and shapes of the global vector, which has several models one after another if the algorithm has several."""
+        return repeated(self.layout, self.algorithm.models)
+
+    @property
     def payload(self) -> PayloadLayout:
         """Names and shapes of a client's payload, before it is compressed."""
-        return PayloadLayout(self.algorithm.parts(self.layout), self.layout)
+        return PayloadLayout(self.algorithm.parts(self.layout), self.algorithm.viewed(self.layout))
 
     @property
     def message_layout(self) -> Layout:
@@ -144,10 +152,11 @@ class Experiment:
     def terms(self) -> Terms:
         """Public numbers that clients and server know."""
         training, largest = self.config.training, int(self.data.sizes().max())
+        norm = self.plan.clip if self.plan.clips_updates else None
         if (private := self.plan.dp_sgd) is not None:
-            return Terms(training.lr, private.planned(largest).steps, self.layout)
+            return Terms(training.lr, private.planned(largest).steps, self.layout, norm)
         steps = training.local_steps or (training.local_epochs or 0) * -(-largest // training.batch_size)
-        return Terms(training.lr, steps, self.layout)
+        return Terms(training.lr, steps, self.layout, norm)
 
     def initial_state(self) -> ServerState:
         """The state that the first round begins with."""
@@ -317,7 +326,20 @@ class Experiment:
             noise_domain=self.noise_domain,
             transform=self.transform,
             public=self.seed / "round" / state.round / "transform",
+            slots=self._slots(),
         )
+
+    def _slots(self) -> Slots | None:
+        """The slots of a round if there are several global models."""
+        algorithm = self.algorithm
+        if not isinstance(algorithm, Clustered) or algorithm.models == 1:
+            return None
+        return Slots(algorithm, self.plan, self.aggregator, self.layout, self._losses)
+
+    def _losses(self, models_MD: Tensor, tasks: Sequence[LocalTask]) -> Tensor:
+        """The mean training loss of each task under each model, shape (K, M)."""
+        rows, y = torch.cat([task.rows_n for task in tasks]).to(self.x.device), [task.y[task.rows_n] for task in tasks]
+        return clusters.losses(self, models_MD, rows, torch.cat(y), [len(task.rows_n) for task in tasks])
 
     def train(self) -> Tensor:
         """Train all rounds without writing records, as for shadow models; returns the final global model, shape (D,)."""
@@ -345,7 +367,7 @@ class Experiment:
         if self.data.validation_N is None or outcome.skipped is not None:
             return None
         index = torch.from_numpy(np.flatnonzero(self.data.validation_N)).to(self.x.device)
-        outputs = self.logits(outcome.state.global_D, self.x[index])
+        outputs = clusters.outputs(self, outcome.state, self.x, index, self.data.owner_N)
         largest = torch.finfo(torch.float32).max
         return float(self.task.loss(outputs, self.y[index]).nan_to_num(largest, largest, largest).double().mean())
 
@@ -370,7 +392,7 @@ class Experiment:
             data=data,
             # The shadow has the target's constants and its own initial weights. An adversary that knows the architecture knows
             # its fixed values, such as random features. Initial weights are drawn anew.
-            initial_D=to_vector(built(item, few(data), self.outputs, seed / "model", data.pool.fields)).to(self.x.device),
+            initial_D=_initial(item, data, self.outputs, seed, self.algorithm, None).to(self.x.device),
             cohorts=_draw_cohorts(self.config, data, seed, name),
             noise_domain=name,
             processes=ALONE,
@@ -407,11 +429,12 @@ def assemble(
     item = narrow(config.model, Model)
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
-    initial_D = to_vector(module)
+    model_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
     cohorts = _draw_cohorts(config, data, seed, "")
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
     transform = narrow(config.transform, Transform)
+    initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
     dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
@@ -464,6 +487,28 @@ def assemble(
     return experiment
 
 
+def _initial(
+    item: Model, data: FederatedData, outputs: tuple[int, ...], seed: Seed, algorithm: Algorithm, first_D: Tensor | None
+) -> Tensor:
+    """The global vector before the first round: a model with random weights, or several.
+
+    Args:
+        item: the architecture.
+        data: says what an input is.
+        outputs: the shape of the outputs for one example.
+        seed: the root of the weights.
+        algorithm: says how many models there are, and whether they begin alike.
+        first_D: the first model if it is built already.
+    """
+    fields = data.pool.fields
+    models = [to_vector(built(item, few(data), outputs, seed / "model", fields)) if first_D is None else first_D]
+    for place in range(1, algorithm.models):
+        own = seed / "model" / place
+        apart = algorithm.starts_apart
+        models.append(to_vector(built(item, few(data), outputs, own, fields)).to(models[0]) if apart else models[0])
+    return models[0] if len(models) == 1 else torch.cat(models)
+
+
 def new_secret() -> Seed:
     """A random root of 256 bits from the operating system."""
     return Seed(secrets.randbits(256))
@@ -487,3 +532,5 @@ def _require_possible(experiment: Experiment) -> None:
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))
+    if isinstance(experiment.algorithm, Clustered):
+        experiment.algorithm.require(plan, aggregator, len(experiment.data.clients))

@@ -24,7 +24,7 @@ from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import attacking, personal, views
+from privfl.running import attacking, clusters, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.doubts import doubts
@@ -34,7 +34,6 @@ from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 
@@ -212,11 +211,12 @@ class _Recorder:
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
 
     def _evaluate(self, state: ServerState) -> Evaluation:
-        experiment, global_D = self.experiment, state.global_D
-        test_logits = experiment.logits(global_D, experiment.test_x)
+        experiment = self.experiment
+        self.places_K, data = clusters.places(experiment, state), experiment.data
+        test_logits = clusters.outputs(experiment, state, experiment.test_x, None, data.test_clients(), self.places_K)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
-        holdout_logits = experiment.logits(global_D, experiment.x[index])
-        owner_N = experiment.data.owner_N[self.holdout_N]
+        holdout_logits = clusters.outputs(experiment, state, experiment.x, index, data.owner_N, self.places_K)
+        owner_N = data.owner_N[self.holdout_N]
         self.of_clients = evaluation.client_values(experiment.task, holdout_logits, experiment.y[index], owner_N)
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
@@ -246,6 +246,7 @@ class _Recorder:
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
             validation_loss=self.losses[-1],
+            clusters=clusters.record(self.experiment, outcome),
             evaluation=evaluated,
         )
 
@@ -280,11 +281,11 @@ class _Recorder:
         uploads = sum(len(record.survivors) for record in records)
         plain, whole = _upload_bytes(experiment)
         took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
-        named = state_of(experiment.model, state.global_D)
+        named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
         members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
-        train_logits = experiment.logits(state.global_D, experiment.x[members])
+        train_logits = clusters.outputs(experiment, state, experiment.x, members, data.owner_N, self.places_K)
         self.folder.write(
             "result.json",
             Result(
@@ -302,6 +303,8 @@ class _Recorder:
                 bytes_down=sum(record.bytes_down for record in records),
                 bytes_plain=uploads * plain,
                 bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
+                clusters=clusters.results(experiment, self.places_K, self.of_clients),
+                cluster_of=clusters.known_places(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

@@ -135,6 +135,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.kind": ("example", {"data__kind": "adult"}),
     "data.clients": ("example", {"data__clients": 9}),
     "data.holdout": ("example", {"data__holdout": 0.3}),
+    "data.rotations": ("example", {"data__rotations": [180, 0]}),
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),

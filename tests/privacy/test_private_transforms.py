@@ -61,9 +61,11 @@ def test_a_client_moves_a_released_sum_by_no_more_than_the_norm_whatever_it_reme
 
 def test_a_clip_before_the_memory_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     plan_first = "self.plan.at_client(joined_D, self.payload.joined, state.plan, task.seed).delta_D"
-    mutate(monkeypatch, Edit(rounds.Round, "_uploaded", "self.transform.sent(joined_D,", f"self.transform.sent({plan_first},"))
+    mutate(
+        monkeypatch, Edit(rounds.Round, "_uploaded", "sent(self.transform, joined_D,", f"sent(self.transform, {plan_first},")
+    )
     clip = "self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding)"
-    mutate(monkeypatch, Edit(rounds.Round, "_train", clip, "Contribution(joined_D, True, None)"))
+    mutate(monkeypatch, Edit(rounds.Round, "_hand_in", clip, "Contribution(joined_D, True, None)"))
     with pytest.raises(AssertionError):
         check_a_memory_moves_the_sum_by_no_more_than_the_norm("top_k")
 

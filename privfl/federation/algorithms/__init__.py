@@ -44,11 +44,13 @@ class Terms:
         lr: η, the local learning rate of the settings.
         steps: the number of local steps of the largest client; a scale that clients and server know.
         layout: names and shapes of the model's parameters.
+        norm: the norm that a client-level plan clips a whole payload to; None: there is no such plan.
     """
 
     lr: float
     steps: int
     layout: Layout
+    norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,14 @@ class Trained:
             is the number of steps.
         terms: the public numbers.
         global_D: x, the global model.
+        slot: the place of the payload that the client fills if there are several global models; None: it fills none.
     """
 
     delta_D: Tensor
     gradient_weight: float
     terms: Terms
     global_D: Tensor
+    slot: int | None = None
 
     def mean_gradient(self) -> Tensor:
         """The weighted mean of the steps' gradients, shape (D,)."""
@@ -126,6 +130,14 @@ class Algorithm(AlgorithmConfig, ABC):
 
     told: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the server's state that clients receive."""
+
+    starts_apart: ClassVar[bool] = False
+    """Whether several global models begin with different random weights; otherwise they begin alike."""
+
+    @property
+    def models(self) -> int:
+        """M, the number of global models (:mod:`privfl.federation.clusters`). The global vector holds one after another."""
+        return 1
 
     @property
     def one_work(self) -> bool:
@@ -191,6 +203,14 @@ class Algorithm(AlgorithmConfig, ABC):
             layout: the layout of the model.
         """
         return {UPDATE: layout}
+
+    def viewed(self, layout: Layout) -> Layout:
+        """The layout in which the server's view shows an update.
+
+        Args:
+            layout: the layout of the model.
+        """
+        return layout
 
     @abstractmethod
     def work(self, told: State, client: State) -> LocalWork:

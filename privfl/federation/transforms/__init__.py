@@ -88,14 +88,21 @@ class Transform(TransformConfig, ABC):
             )
         if self.remembers:
             refuse_secret_cohorts(config, f"transform {self.kind!r}")
-        probe = Layout(("probe",), ((2,),))
-        parts = narrow(config.algorithm, Algorithm).parts(probe)
+        algorithm, probe = narrow(config.algorithm, Algorithm), Layout(("probe",), ((2,),))
+        if algorithm.models > 1:
+            raise contradiction(
+                "transform.kind",
+                self.kind,
+                f"algorithm {algorithm.kind!r} has several global models, whose slots cannot be compressed; set "
+                "transform = 'identity', or algorithm = 'fedavg'",
+            )
+        parts = algorithm.parts(probe)
         numbers = [name for name, layout in parts.items() if name != UPDATE and layout.size != probe.size]
         if numbers:
             raise contradiction(
                 "transform.kind",
                 self.kind,
-                f"algorithm {config.algorithm.kind!r} uploads a number ({numbers[0]}) beside the update, which compression "
+                f"algorithm {algorithm.kind!r} uploads a number ({numbers[0]}) beside the update, which compression "
                 "would change; set transform = 'identity', or algorithm = 'fedavg'",
             )
 

@@ -168,6 +168,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         {"transform": "eden", "algorithm": "fednova"},
         r"transform\.kind = 'eden': algorithm 'fednova' uploads a number \(steps\)",
     ),
+    ({"transform": "eden", "algorithm": {"kind": "ifca", "clusters": 2}}, r"algorithm 'ifca' has several global models"),
 ]
 
 
