@@ -20,6 +20,7 @@ from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
 from privfl.federation.compression import restored, sent
+from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
@@ -49,7 +50,8 @@ class CohortTasks:
 class RoundOrder:
     """Message from the first process that begins a round at the others; the global model follows it separately.
 
-    It holds the states that clients receive, the states of the cohort's clients, and the run's noise domain.
+    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
+    from, and the run's noise domain.
     """
 
     round: int
@@ -57,6 +59,7 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
+    versions: Versions = field(default_factory=dict)
     transform: State = field(default_factory=dict)
 
 
@@ -127,6 +130,7 @@ class Round:
         canaries: the uploads of canary clients; None if there are none.
         transform: compresses the clients' payloads.
         public: public randomness of this round, from which a transform draws.
+        lateness: who is late, and the pace; None if nobody is.
         slots: chooses models and slots for the clients if there are several global models; else None.
     """
 
@@ -148,6 +152,7 @@ class Round:
     transform: Transform = Identity(kind="identity")  # noqa: RUF009
     public: Seed = Seed(0)  # noqa: RUF009
     slots: Slots | None = None
+    lateness: Lateness | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -163,7 +168,7 @@ class Round:
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
-            after = replace(state, round=state.round + 1)
+            after = replace(state, round=state.round + 1, versions=self._versions(state))
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
@@ -178,8 +183,10 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
+        versions = {begun: model_D.cpu() for begun, model_D in state.versions.items()}
         shared = {name: value.cpu() for name, value in state.transform.items()}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients, shared)
+        own = self.plan.for_clients(state.plan)
+        return RoundOrder(state.round, own, self.noise_domain, told, clients, versions, shared)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -292,6 +299,8 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
+        if self.lateness is not None and aggregate is not None:
+            self.lateness.require_lost(aggregate.survivors)
         return aggregate
 
     def _wire_context(self, context: RoundContext) -> RoundContext:
@@ -442,8 +451,11 @@ class Round:
         """
         spent = one.event or result.event
         own = self.plan.promises and not self.plan.trusts_server
-        require_planned(spent, self.plan.planned(task.size) if own else None, f"client {task.client}")
-        return replace(one, event=spent)
+        planned = self.plan.planned(task.size) if own else None
+        require_planned(spent, planned_with(planned, task.work.steps), f"client {task.client}")
+        # Work that was cut is charged as the whole.
+        one = replace(one, event=spent if task.work.steps is None else planned)
+        return one if self.lateness is None else self.lateness.weighted(task.client, one)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
@@ -509,7 +521,7 @@ class Round:
         The state of a client changes only if its update arrived. A client whose update was lost counts as not trained.
         """
         if mean_D is None:
-            return replace(state, round=state.round + 1, plan=plan)
+            return replace(state, round=state.round + 1, plan=plan, versions=self._versions(state))
         server = state.algorithm if done.server is None else done.server
         if self.slots is not None:
             server = self.slots.algorithm.before_step(server, self.slots.models(state.global_D))
@@ -518,9 +530,15 @@ class Round:
         before_D, optimizer = state.global_D, state.optimizer
         if self.slots is not None:
             before_D, optimizer = self.slots.continued(algorithm, before_D, optimizer)
-        clients = {**state.clients, **done.states}
-        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, clients, shared)
+        if self.lateness is not None:
+            direction_D = self.lateness.direction(direction_D, before_D, state.versions)
+        clients, versions = {**state.clients, **done.states}, self._versions(state)
+        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, clients, versions, shared)
         if self.slots is not None and self.slots.algorithm.rests(server):
             return after
         global_D, optimizer = server_step(self.server, before_D, direction_D, optimizer)
         return replace(after, global_D=global_D, optimizer=optimizer)
+
+    def _versions(self, state: ServerState) -> Versions:
+        """The older global models that later rounds need."""
+        return {} if self.lateness is None else self.lateness.kept(state.versions, state.global_D)

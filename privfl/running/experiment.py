@@ -21,7 +21,9 @@ from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries._planted import Planted, plant
 from privfl.federation.clusters import Clustered, repeated
+from privfl.federation.lateness import Lateness, on_device
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
+from privfl.federation.paces import Pace, Timetable
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, skip_reason
 from privfl.federation.server_state import ServerState, state_of_client, told_of
@@ -35,7 +37,6 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
-from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.plans import Federation, Plan, PlanSettings
@@ -45,6 +46,7 @@ from privfl.running import clusters
 from privfl.running.calibration import calibrated, empty_ledger, planned
 from privfl.running.reading import read_data
 from privfl.running.stopping import stop_reason
+from privfl.running.timing import planned_turns, units_of_work
 from privfl.seeding import Seed
 from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
@@ -83,8 +85,8 @@ class Experiment:
         behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
         wrong_y: labels of the whole pool as the misbehaving clients see them.
         engine: the trainer's name, and the reason for choosing it.
-        cohorts: the clients that take part, round by round. They are drawn beforehand and do not depend on the data, so the
-            price of the whole run is known before it begins.
+        timetable: who takes part in each round, from which global model and with how much work. It is made beforehand and does
+            not depend on the data, so the price of the whole run is known before it begins.
         noise_domain: digest of the data, the members and all settings that change a message or the mechanism. The streams of
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
@@ -116,7 +118,7 @@ class Experiment:
     transform: Transform
     aggregator: Aggregator
     server: ServerOptimizer
-    cohorts: tuple[tuple[int, ...], ...]
+    timetable: Timetable
     noise_domain: str
     processes: Processes = ALONE
     canaries: Planted | None = None
@@ -127,6 +129,11 @@ class Experiment:
             f"<Experiment {self.config.name!r}: {self.config.rounds} rounds, {self.layout.size:,} parameters, {self.data!r}, "
             f"engine {self.engine}>"
         )
+
+    @property
+    def cohorts(self) -> tuple[tuple[int, ...], ...]:
+        """The clients that take part, round by round."""
+        return self.timetable.cohorts
 
     @property
     def layout(self) -> Layout:
@@ -192,18 +199,28 @@ class Experiment:
 
         gradients = None if self.canaries is None else self.canaries.gradients(self.data, self.plan)
 
+        lateness = self._lateness(state)
+
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
             before = state_of_client(self.algorithm, state, client)
             kept, digested = before.kept, before.digested()
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
+            start_D = lateness.start(client, state.versions)
             own = stream / "client" / client
-            # Only an identical query gets the same noise, and the client's state is a part of the query.
-            own = own / state_digest(digested) if digested and self.plan.promises and not self.is_shadow else own
+            # Only an identical query gets the same noise. The client's state, and an older model, are parts of the query.
+            query = digested if start_D is None else {**digested, "start_D": start_D}
+            own = own / state_digest(query) if query and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
-            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
+            made = LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
+            private = self.plan.dp_sgd
+            whole = self.trainer.plain_steps(made) if private is None else private.planned(made.size).steps
+            return replace(made, work=lateness.work(made, whole, start_D))
 
         return task
+
+    def _lateness(self, state: ServerState) -> Lateness:
+        return Lateness.of(narrow(self.config.pace, Pace), self.timetable, state.round, units_of_work(self.config))
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """The privacy events of that round, by account; empty if the round will be skipped or nothing is promised."""
@@ -277,8 +294,9 @@ class Experiment:
             if order is None:
                 return
             told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
-            model_D = self.processes.broadcast_vector(global_D)
-            state = ServerState(order.round, model_D, {}, order.plan, told, order.clients, order.transform)
+            versions = on_device(order.versions, self.x.device)
+            begun_D = self.processes.broadcast_vector(global_D)
+            state = ServerState(order.round, begun_D, {}, order.plan, told, order.clients, versions, order.transform)
             # All processes must agree on whether the updates travel.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
@@ -300,6 +318,7 @@ class Experiment:
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
             told=self._told(state),
             compressed=None if self.transform.linear else self.transform.message_bytes(self.payload.joined),
+            lost=self.timetable.turn(state.round).lost,
         )
 
     def _told(self, state: ServerState) -> dict[str, Tensor]:
@@ -326,6 +345,7 @@ class Experiment:
             noise_domain=self.noise_domain,
             transform=self.transform,
             public=self.seed / "round" / state.round / "transform",
+            lateness=self._lateness(state),
             slots=self._slots(),
         )
 
@@ -393,7 +413,7 @@ class Experiment:
             # The shadow has the target's constants and its own initial weights. An adversary that knows the architecture knows
             # its fixed values, such as random features. Initial weights are drawn anew.
             initial_D=_initial(item, data, self.outputs, seed, self.algorithm, None).to(self.x.device),
-            cohorts=_draw_cohorts(self.config, data, seed, name),
+            timetable=planned_turns(self.config, data, seed, seed, name),
             noise_domain=name,
             processes=ALONE,
             is_shadow=True,
@@ -423,20 +443,21 @@ def assemble(
         ConfigError, DataError, ModelError: settings, data or model do not fit together; nothing was trained.
     """
     seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
-    data, outputs = read_data(config, task, seed)
-    aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
+    data, outputs = read_data(config, task, seed, secret)
+    aggregator = narrow(config.aggregator, Aggregator)
     item = narrow(config.model, Model)
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     model_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
-    cohorts = _draw_cohorts(config, data, seed, "")
+    timetable = planned_turns(config, data, seed, seed, "")
+    cohorts = timetable.cohorts
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
     transform = narrow(config.transform, Transform)
     initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
     dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
-    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
+    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension, data.statistics)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
     plan = calibrated(plan, config, data, cohorts, aggregator)
@@ -451,7 +472,7 @@ def assemble(
     if config.privacy.secret_cohorts:
         # The price depends on the sampler and not on a particular draw. Prices of several runs add up only if each run draws
         # its own cohorts.
-        cohorts = _draw_cohorts(config, data, secret, name)
+        timetable = planned_turns(config, data, seed, secret, name)
     server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
     y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
     experiment = Experiment(
@@ -478,7 +499,7 @@ def assemble(
         transform=transform,
         aggregator=aggregator,
         server=server,
-        cohorts=cohorts,
+        timetable=timetable,
         noise_domain=name,
         processes=processes,
         canaries=canaries,
@@ -512,14 +533,6 @@ def _initial(
 def new_secret() -> Seed:
     """A random root of 256 bits from the operating system."""
     return Seed(secrets.randbits(256))
-
-
-def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
-    """All cohorts of a run. Secret cohorts also depend on the noise domain."""
-    stream = seed / "cohort"
-    if config.privacy.secret_cohorts:
-        stream /= name
-    return draw_cohorts(narrow(config.cohort, CohortSampler), len(data.clients), config.rounds, stream)
 
 
 def _require_possible(experiment: Experiment) -> None:

@@ -26,6 +26,7 @@ def write_state(folder: RunFolder, state: ServerState) -> None:
         "algorithm": state.algorithm,
         "transform": state.transform,
         "of": stacked(state.clients),
+        "version": {str(begun): model_D for begun, model_D in state.versions.items()},
     }
     tensors = {"global_D": state.global_D}
     for prefix, named in parts.items():
@@ -55,7 +56,8 @@ def read_state(folder: RunFolder, device: torch.device) -> ServerState | None:
     optimizer, plan, algorithm, transform = (
         _under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm", "transform")
     )
-    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients, transform)
+    versions = {int(begun): model_D for begun, model_D in _under("version", tensors).items()}
+    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients, versions, transform)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

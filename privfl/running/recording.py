@@ -230,10 +230,15 @@ class _Recorder:
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         self.losses.append(self.experiment.validation_loss(outcome))
         lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
+        turn = self.experiment.timetable.turns[state.round]
         return RoundRecord(
             round=state.round,
             streams=(self.experiment.stream(state) / "name").key(8).hex(),
-            cohort=list(self.experiment.cohorts[state.round]),
+            cohort=list(turn.clients),
+            late=list(turn.late),
+            cut=dict(turn.work),
+            staleness=dict(turn.staleness),
+            ends=turn.ends,
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
             stopped=lost or self.experiment.ended(self.losses),

@@ -139,11 +139,14 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
+    "data.transforms": ("example", {"data__transforms": [{"kind": "group_norm", "groups": 1}]}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
     "transform": ("example", {"transform": {"kind": "random_k", "share": 0.5}}),
+    "clock": ("example", {"clock": {"kind": "lognormal"}}),
+    "pace": ("example", {"training__local_epochs": 2, "pace": {"kind": "stragglers", "share": 0.5}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "canaries": ("example", {"canaries": {"kind": "mislabelled", "count": 20}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
@@ -185,6 +188,7 @@ BASES: dict[str, Table] = {
     "privacy.clipping.lr": ADAPTIVE,
     "privacy.imagined.population": {"privacy__imagined": {"population": 80, "cohort": 50}},
     "privacy.imagined.cohort": {"privacy__imagined": {"population": 80, "cohort": 50}},
+    "pace": {"training__local_epochs": 2},
     "training.local_steps": {"training": {"local_steps": 2, "batch_size": 16, "lr": 0.5}},
 }
 """Where a change is of something that the small run has not."""

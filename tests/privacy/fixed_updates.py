@@ -136,7 +136,9 @@ def play(
     """One round; with FedAvg from zero the new global model is the mean update. A step is of rate 1, and the only one."""
     zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT), LAYOUT)
     shared = transform.init(payload.joined, seed)
-    begin = state or ServerState(number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D), {}, shared)
+    begin = state or ServerState(
+        number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D), transform=shared
+    )
     name = seed / "round" / number
 
     def task(client: int) -> LocalTask:

@@ -41,7 +41,7 @@ def released(deltas: Mapping[int, Tensor], memory: Mapping[int, Tensor], transfo
     plan = central()
     clients = {client: ClientState(error_D=error_D) for client, error_D in memory.items()}
     shared = transform.init(LAYOUT, Seed(5))
-    begin = ServerState(0, torch.zeros(D), {}, plan.initial(torch.device("cpu")), {}, clients, shared)
+    begin = ServerState(0, torch.zeros(D), {}, plan.initial(torch.device("cpu")), {}, clients, transform=shared)
     return play(plan, deltas, state=begin, transform=transform).state.global_D.double() * plan.size
 
 
@@ -94,7 +94,9 @@ def test_a_client_that_is_lost_keeps_its_memory(kind: str) -> None:
     begin_D, before_D = torch.zeros(D), torch.ones(D)
     clients = {client: ClientState(error_D=before_D) for client in deltas}
     plan = central()
-    begin = ServerState(0, begin_D, {}, plan.initial(torch.device("cpu")), {}, clients, transform.init(LAYOUT, Seed(5)))
+    begin = ServerState(
+        0, begin_D, {}, plan.initial(torch.device("cpu")), {}, clients, transform=transform.init(LAYOUT, Seed(5))
+    )
     lossy = Lossy(kind="lossy", lost=(1, 2))
     after = play(plan, deltas, state=begin, aggregator=lossy, transform=transform).state.clients
     kept = [client for client in deltas if torch.equal(after[client].error_D, before_D)]  # type: ignore[arg-type]

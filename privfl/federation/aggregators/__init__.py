@@ -51,6 +51,7 @@ class RoundContext:
             2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
         noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
         told: by name, the tensors that clients are sent beside the model: of the algorithm's state, and a norm that adapts.
+        lost: clients of the cohort whose messages stop after their keys were exchanged, since they are late.
         models: by client, the model that each was sent, if a malicious server sent different ones; else empty.
         compressed: the bytes of an update that was compressed to less than a float32 for each coordinate, and was decoded
             before it is aggregated; None: it was not.
@@ -70,6 +71,7 @@ class RoundContext:
     told: Mapping[str, Tensor] = field(default_factory=dict)
     models: Mapping[int, Tensor] = field(default_factory=dict)
     compressed: int | None = None
+    lost: frozenset[int] = frozenset()
 
     @property
     def plain_bytes(self) -> int:

@@ -29,7 +29,7 @@ from typing import Annotated, ClassVar
 from pydantic import Field
 from torch import Tensor
 
-from privfl.config import ExperimentConfig, TransformConfig
+from privfl.config import ExperimentConfig, UploadTransformConfig
 from privfl.federation.algorithms import Algorithm
 from privfl.federation.client_states import refuse_secret_cohorts
 from privfl.federation.payload import UPDATE
@@ -63,7 +63,7 @@ class Shared:
     stream: Seed
 
 
-class Transform(TransformConfig, ABC):
+class Transform(UploadTransformConfig, ABC):
     """A compressor; the defaults are those of one without state."""
 
     linear: ClassVar[bool]
