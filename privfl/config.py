@@ -300,10 +300,47 @@ class TrainingConfig(Frozen):
         return self
 
 
+class Target(Frozen):
+    """A value of a metric of the task on the test part, at which a run ends: at least it, or at most if less is better."""
+
+    metric: str = "accuracy"
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class EvaluationConfig(Frozen):
-    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last."""
+    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last.
+
+    ``until`` ends the run after the first evaluation that reaches a target. It is for runs without a promise, and without
+    examples that are held out.
+    """
 
     every: PositiveInt = 1
+    until: Annotated[Target | None, Field(exclude_if=lambda target: target is None)] = None
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless a run of this configuration may end at its target.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+        if self.until is None:
+            return
+        known = list(getattr(config.task, "figures", {}))
+        if self.until.metric not in known:
+            raise contradiction("evaluation.until.metric", self.until.metric, f"allowed: {', '.join(known)}")
+        if config.privacy.promises:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "the round at which a run ends would depend on the clients' examples, which no ε covers; "
+                "remove it and set rounds, or set privacy.kind = 'none'",
+            )
+        if config.data.holdout or config.canaries is not None:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "shadow models are not evaluated and would go on; set data.holdout = 0, or remove it",
+            )
 
 
 class RecordsConfig(Frozen):
@@ -403,6 +440,7 @@ class ExperimentConfig(Frozen):
                 "the round at which a run ends would depend on the clients' examples, which no ε covers; "
                 "remove it and set rounds, or set privacy.kind = 'none'",
             )
+        self.evaluation.check(self)
         self.data.check_settings(self)
         for transform in self.data.transforms:
             transform.check(self)

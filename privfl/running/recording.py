@@ -32,6 +32,7 @@ from privfl.running.experiment import Experiment, assemble, new_secret
 from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
+from privfl.running.stopping import reached
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
 
@@ -241,7 +242,7 @@ class _Recorder:
             ends=turn.ends,
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=lost or self.experiment.ended(self.losses),
+            stopped=lost or self.experiment.ended(self.losses) or self._reached(evaluated),
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -254,6 +255,13 @@ class _Recorder:
             clusters=clusters.record(self.experiment, outcome),
             evaluation=evaluated,
         )
+
+    def _reached(self, evaluated: Evaluation | None) -> str | None:
+        """The reason why the run ends with this evaluation, if it has a target."""
+        target = self.experiment.config.evaluation.until
+        if target is None or evaluated is None:
+            return None
+        return reached(evaluated.metrics, target, self.experiment.task.figures)
 
     def _observe(self, state: ServerState, outcome: Outcome) -> None:
         if self.experiment.config.records.views != "final":
