@@ -14,7 +14,7 @@ from privfl.tables import contradiction
 
 class Asynchronous(InFlight):
     """x ← (1 − a_s) x + a_s y with a_s = ``mixing`` · (1 + s)^−``exponent``, for the model y of one client that trained
-    from x_{t−s} (algorithm 1, and section 5.2's polynomial weights).
+    from x_{t−s} with the paper's polynomial weights.
 
     The update y − x_{t−s} is what the client sends; the rest of the rule is the server's, and public. A single update is
     applied, so there is no sum that could hide it, and nothing to amplify: only noise that each client adds itself protects
