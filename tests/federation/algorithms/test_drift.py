@@ -184,7 +184,7 @@ def losses(x: float) -> tuple[float, float]:
 def test_qfedavg_ends_where_pulls_times_powers_of_losses_cancel(steps: tuple[int, int], q: float) -> None:
     def pull(x: float) -> float:
         pulls = (moved(1.0, steps[0]) * (1 - x), moved(0.1, steps[1]) * (-1 - x))
-        return sum(loss**q * one for loss, one in zip(losses(x), pulls, strict=True))
+        return sum(float(loss**q) * one for loss, one in zip(losses(x), pulls, strict=True))
 
     low, high = -1.0, 1.0
     for _ in range(200):
