@@ -173,6 +173,17 @@ class AlgorithmConfig(Item):
         """
 
 
+class UploadTransformConfig(Item):
+    """Settings of a transform of uploads; the shelf's contract is :class:`privfl.federation.transforms.Transform`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the transform works with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
 class ClockConfig(Item):
     """Settings of a client clock; the shelf's contract is :class:`privfl.federation.clocks.Clock`."""
 
@@ -370,9 +381,9 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm``, ``behaviour``, ``clock`` and ``pace`` are written only if they differ from classification, FedAvg,
-    honesty, no time, and synchronous rounds. Only then does the noise domain depend on them. ``canaries`` are for an audit, and
-    usually there are none.
+    ``task``, ``algorithm``, ``behaviour``, ``transform``, ``clock`` and ``pace`` are written only if they differ from
+    classification, FedAvg, honesty, whole uploads, no time, and synchronous rounds. Only then does the noise domain depend on
+    them. ``canaries`` are for an audit, and usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -386,6 +397,7 @@ class ExperimentConfig(Frozen):
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
+    transform: Annotated[SerializeAsAny[UploadTransformConfig], on_shelf("transform")] = _default("transform", "identity")
     clock: Annotated[SerializeAsAny[ClockConfig], on_shelf("clock")] = _default("clock", "untimed")
     pace: Annotated[SerializeAsAny[PaceConfig], on_shelf("pace")] = _default("pace", "synchronous")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
@@ -432,6 +444,7 @@ class ExperimentConfig(Frozen):
             transform.check(self)
         self.privacy.check(self)
         self.algorithm.check(self)
+        self.transform.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)

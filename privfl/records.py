@@ -354,9 +354,10 @@ class Result(Frozen):
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
-    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is
-    the cost of the same uploads in the clear. ``clusters`` describes the clusters if there are several global models, and
-    ``cluster_of`` has the cluster of each client, from 0. It is empty if the server does not learn who is in which.
+    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is the cost of the same uploads in the clear,
+    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
+    clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
+    server does not learn who is in which.
     """
 
     rounds: int
@@ -372,6 +373,7 @@ class Result(Frozen):
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+    bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
     clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
     cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
 

@@ -97,6 +97,7 @@ SHELVES: Final[Mapping[str, Shelf]] = {
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),
     "algorithm": Shelf("privfl.federation.algorithms", "Algorithm"),
     "behaviour": Shelf("privfl.federation.behaviours", "Behaviour"),
+    "transform": Shelf("privfl.federation.transforms", "Transform"),
     "clock": Shelf("privfl.federation.clocks", "Clock"),
     "pace": Shelf("privfl.federation.paces", "Pace"),
     "privacy": Shelf("privfl.privacy.plans", "PlanSettings"),

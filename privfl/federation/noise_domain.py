@@ -59,7 +59,7 @@ def noise_domain(config: ExperimentConfig, facts: RunFacts, plan: Plan, data: Fe
     out = _excluded(config, facts)
     training = config.training
     shelves = (
-        *("task", "model", "cohort", "algorithm", "behaviour", "clock", "pace"),
+        *("task", "model", "cohort", "algorithm", "behaviour", "transform", "clock", "pace"),
         *("privacy", "server", "aggregator", "canaries"),
     )
     chosen = [one for name in shelves if out.get(name) is not True and (one := getattr(config, name)) is not None]

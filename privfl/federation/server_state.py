@@ -25,6 +25,7 @@ class ServerState:
         algorithm: the state of the federated algorithm.
         clients: the clients' own states. A simulation keeps them here; a real server has none of them.
         versions: older global models that clients of later rounds trained from, by the round that began with each.
+        transform: the public state of the transform.
     """
 
     round: int
@@ -34,6 +35,7 @@ class ServerState:
     algorithm: State = field(default_factory=dict)
     clients: ClientStates = field(default_factory=dict)
     versions: Versions = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
 
 
 def told_of(algorithm: Algorithm, state: ServerState) -> State:

@@ -29,6 +29,7 @@ from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, sk
 from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer
 from privfl.federation.slots import Slots
+from privfl.federation.transforms import Transform
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
@@ -79,7 +80,7 @@ class Experiment:
         plan: the privacy plan with its final noise.
         model: a module of the model's architecture for evaluation, whose weights are overwritten; the trainer has its own.
         initial_D: the global model before the first round; if there are several, they stand one after another.
-        trainer, algorithm, aggregator, server: the items that carry out a round.
+        trainer, algorithm, transform, aggregator, server: the items that carry out a round.
         personal: trains the clients' own models, without noise; None if the algorithm has none.
         behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
         wrong_y: labels of the whole pool as the misbehaving clients see them.
@@ -114,6 +115,7 @@ class Experiment:
     wrong_y: Tensor
     engine: str
     algorithm: Algorithm
+    transform: Transform
     aggregator: Aggregator
     server: ServerOptimizer
     timetable: Timetable
@@ -145,13 +147,13 @@ class Experiment:
 
     @property
     def payload(self) -> PayloadLayout:
-        """Names and shapes of a client's upload."""
+        """Names and shapes of a client's payload, before it is compressed."""
         return PayloadLayout(self.algorithm.parts(self.layout), self.algorithm.viewed(self.layout))
 
     @property
     def message_layout(self) -> Layout:
-        """Names and shapes of a client's message: its joined payload, and the plan's count beside it."""
-        return self.plan.message_layout(self.payload.joined)
+        """Names and shapes of a client's message: its compressed payload, and the plan's count beside it."""
+        return self.plan.message_layout(self.transform.message(self.payload.joined))
 
     @property
     def terms(self) -> Terms:
@@ -165,13 +167,9 @@ class Experiment:
 
     def initial_state(self) -> ServerState:
         """The state that the first round begins with."""
-        return ServerState(
-            0,
-            self.initial_D,
-            self.server.init(self.initial_D),
-            self.plan.initial(self.x.device),
-            self.algorithm.init(self.initial_D),
-        )
+        begin_D, shared = self.initial_D, self.transform.init(self.payload.joined, self.seed / "transform")
+        optimizer, plan = self.server.init(begin_D), self.plan.initial(self.x.device)
+        return ServerState(0, begin_D, optimizer, plan, self.algorithm.init(begin_D), transform=shared)
 
     def stream(self, state: ServerState) -> Seed:
         """The randomness of the round that begins with that state: batches, noise, and random layers.
@@ -205,12 +203,13 @@ class Experiment:
 
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            kept = state_of_client(self.algorithm, state, client).kept
+            before = state_of_client(self.algorithm, state, client)
+            kept, digested = before.kept, before.digested()
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
             start_D = lateness.start(client, state.versions)
             own = stream / "client" / client
             # Only an identical query gets the same noise. The client's state, and an older model, are parts of the query.
-            query = kept if start_D is None else {**kept, "start_D": start_D}
+            query = digested if start_D is None else {**digested, "start_D": start_D}
             own = own / state_digest(query) if query and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
             made = LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
@@ -284,7 +283,7 @@ class Experiment:
         context = replace(context, models=models if len(tasks) > 1 else {})
         done, aggregate = own._round(first).answers(tasks, context)
         if aggregate is not None:
-            aggregate = replace(aggregate, seen=own.payload.seen(own.plan.seen(aggregate.seen)))
+            aggregate = replace(aggregate, seen=own._round(first).seen(first, aggregate.seen))
         return sorted([*done.clients, *done.stand_ins]), aggregate
 
     def assist(self) -> None:
@@ -297,7 +296,7 @@ class Experiment:
             told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
             versions = on_device(order.versions, self.x.device)
             begun_D = self.processes.broadcast_vector(global_D)
-            state = ServerState(order.round, begun_D, {}, order.plan, told, order.clients, versions)
+            state = ServerState(order.round, begun_D, {}, order.plan, told, order.clients, versions, order.transform)
             # All processes must agree on whether the updates travel.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
@@ -308,7 +307,7 @@ class Experiment:
         return RoundContext(
             round=state.round,
             global_D=state.global_D,
-            layout=self.payload.joined,
+            layout=self.transform.message(self.payload.joined),
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
             run=f"{self.config.name} {self.noise_domain}",
@@ -318,12 +317,14 @@ class Experiment:
             codec=codec,
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
             told=self._told(state),
+            compressed=None if self.transform.linear else self.transform.message_bytes(self.payload.joined),
             lost=self.timetable.turn(state.round).lost,
         )
 
     def _told(self, state: ServerState) -> dict[str, Tensor]:
         """Everything that the server sends to clients beside the model."""
-        return {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
+        shared = {f"transform.{name}": value for name, value in state.transform.items()}
+        return {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state), **shared}
 
     def _round(self, state: ServerState) -> Round:
         return Round(
@@ -342,6 +343,8 @@ class Experiment:
             population=len(self.data.clients),
             stream=self.stream(state) / "server",
             noise_domain=self.noise_domain,
+            transform=self.transform,
+            public=self.seed / "round" / state.round / "transform",
             lateness=self._lateness(state),
             slots=self._slots(),
         )
@@ -451,8 +454,9 @@ def assemble(
     timetable = planned_turns(config, data, seed, seed, "")
     cohorts = timetable.cohorts
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
+    transform = narrow(config.transform, Transform)
     initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
-    dimension = PayloadLayout(algorithm.parts(layout), layout).joined.size
+    dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension, data.statistics)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
@@ -492,6 +496,7 @@ def assemble(
         wrong_y=behaviour.labels(y, len(data.classes)) if misbehaving else y,
         engine=str(choice),
         algorithm=algorithm,
+        transform=transform,
         aggregator=aggregator,
         server=server,
         timetable=timetable,

@@ -292,6 +292,7 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
+        plain, whole = _upload_bytes(experiment)
         took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
         named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
@@ -313,13 +314,20 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # One float32 per entry and one for the weight.
-                bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
+                bytes_plain=uploads * plain,
+                bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
                 clusters=clusters.results(experiment, self.places_K, self.of_clients),
                 cluster_of=clusters.known_places(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)
+
+
+def _upload_bytes(experiment: Experiment) -> tuple[int, int]:
+    """The bytes of a client's upload in the clear, as it is compressed and as it would be whole; its weight is a float32."""
+    payload = experiment.payload.joined
+    whole = 4 * (experiment.plan.message_layout(payload).size + 1)
+    return whole - 4 * payload.size + experiment.transform.message_bytes(payload), whole
 
 
 def _stored_secret(folder: RunFolder) -> Seed | None:

@@ -147,6 +147,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
+    "transform": ("example", {"transform": {"kind": "random_k", "share": 0.5}}),
     "clock": ("example", {"clock": {"kind": "lognormal"}}),
     "pace": ("example", {"training__local_epochs": 2, "pace": {"kind": "stragglers", "share": 0.5}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),

@@ -125,6 +125,7 @@ class SecureSum(Aggregator):
 
     hides_updates = True
     linear = True
+    decodes = False
     uses_codec = True
     minimum_clients = 3
 
