@@ -67,7 +67,7 @@ def configuration(private: bool, epochs: int) -> dict[str, Any]:
     return {
         "name": "shadows",
         "rounds": 1,
-        "data": {"kind": "_federated.pool", "clients": 1, "holdout": 0.5},
+        "data": {"kind": "fashion_mnist", "train_size": 4000, "clients": 1, "holdout": 0.5},
         "model": {"kind": "mlp", "hidden": [64]},
         "cohort": {"kind": "all"},
         "training": {**training, "lr": LR},

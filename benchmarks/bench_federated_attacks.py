@@ -87,7 +87,7 @@ def configuration(epochs: int, rounds: int, seed: int) -> dict[str, Any]:
         "name": "federated",
         "seed": seed,
         "rounds": rounds,
-        "data": {"kind": "_federated.pool", "clients": 10, "holdout": 0.5},
+        "data": {"kind": "fashion_mnist", "train_size": 4000, "clients": 10, "holdout": 0.5},
         "model": {"kind": "mlp", "hidden": [64]},
         "cohort": {"kind": "all"},
         "training": {"local_epochs": epochs, "batch_size": 20, "lr": 0.05},
