@@ -90,6 +90,8 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
+        statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
+            which one example contributes a vector of norm 1 at most, in units of the noise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -104,6 +106,7 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -152,7 +155,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns: see :class:`LoadedData`.
+        files, columns, statistics: see :class:`LoadedData`.
         group_K: the group of each client, if groups of clients see their images turned; else None.
         test_group_T: the group of each test example; None likewise.
     """
@@ -169,6 +172,7 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    statistics: tuple[float, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
 
@@ -211,6 +215,7 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            statistics=loaded.statistics,
             group_K=None if groups is None else groups.group_K,
             test_group_T=None if groups is None else groups.test_group_T,
         )
