@@ -39,6 +39,8 @@ _METRICS: Final = {
     "clients.mean": r"clients\.(mean|minimum|p10|median|p90|maximum)",
     "personal.mean": r"personal\.(mean|minimum|p10|median|p90|maximum)",
     "client:NAME": r"client:.+",
+    "group:NAME": r"group:.+",
+    "groups.mean": r"(groups|local)\.mean",
     "attack:membership/loss:auc": r"attack:[\w./]+(\[.+\])?:(auc|balanced_accuracy|tpr_at_\w+)",
 }
 

@@ -89,6 +89,9 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
+        test_group_N: for each test example, the place of its group in ``test_groups``, such as its hospital; None if the data
+            name no groups. The headline is also measured in each group.
+        test_groups: those groups' names.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -103,6 +106,8 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    test_group_N: IntArray | None = None
+    test_groups: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -117,6 +122,10 @@ class LoadedData:
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
+        if self.test_group_N is not None and (
+            self.test_group_N.shape != self.test.y.shape[:1] or not _within(self.test_group_N, len(self.test_groups))
+        ):
+            raise DataError("test_group_N must give each test example the index of one of test_groups")
 
     def first(self, count: int) -> LoadedData:
         """The same with the first ``count`` examples of the pool alone; clients without an example keep their names."""
@@ -151,7 +160,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns: see :class:`LoadedData`.
+        files, columns, test_group_N, test_groups: see :class:`LoadedData`.
     """
 
     pool: Examples
@@ -166,6 +175,8 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    test_group_N: IntArray | None = None
+    test_groups: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -205,6 +216,8 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            test_group_N=loaded.test_group_N,
+            test_groups=loaded.test_groups,
         )
         return data.redrawn((seed / "membership").numpy())
 

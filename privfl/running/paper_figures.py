@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 from privfl.papers import Figure
-from privfl.records import Evaluation
+from privfl.records import Evaluation, Result
 from privfl.running.run_folder import RunFolder
 from privfl.shelves import nearest
 from privfl.tables import narrow
@@ -36,6 +37,10 @@ def figure_value(figure: Figure, folder: RunFolder) -> float | None:
         return _read(_of_clients(folder, part, name), figure, falling=not _rises(folder, folder.result.evaluation.name))
     if part == "train":
         return folder.result.train
+    if figure.metric in _MEANS:
+        return _MEANS[figure.metric](folder.result)
+    if part.startswith("group:"):
+        return _of_group(folder, figure.metric.removeprefix("group:"))
     if part.startswith("client:"):
         return _of_client(folder, figure.metric.removeprefix("client:"))
     if part.startswith("epsilon"):
@@ -118,6 +123,29 @@ def _read(curve: Curve, figure: Figure, *, falling: bool) -> float:
             return min(values) if falling else max(values)
         case "mean_of_last_10":
             return float(np.mean(values[-10:]))
+
+
+def _mean_of_groups(result: Result) -> float:
+    if not result.groups:
+        raise ConfigError("paper.metric = 'groups.mean': the data name no groups of the test split")
+    return float(np.mean([one.value for one in result.groups.values()]))
+
+
+def _mean_alone(result: Result) -> float:
+    if result.personal is None:
+        raise ConfigError("paper.metric = 'local.mean': belongs to a run whose clients have models of their own")
+    return result.personal.mean["local"]
+
+
+_MEANS: Final[Mapping[str, Callable[[Result], float]]] = {"groups.mean": _mean_of_groups, "local.mean": _mean_alone}
+"""Figures at the end of a run that have no curve."""
+
+
+def _of_group(folder: RunFolder, group: str) -> float:
+    known = folder.result.groups
+    if group not in known:
+        raise ConfigError(f"paper.metric = 'group:{group}': is no group of the test split; {nearest(group, [*known])}")
+    return known[group].value
 
 
 def _of_client(folder: RunFolder, client: str) -> float:

@@ -23,7 +23,7 @@ from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
-from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.records import Environment, Evaluation, Interval, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.running import attacking, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
@@ -224,6 +224,18 @@ class _Recorder:
             personal=personal.spread(experiment, state),
         )
 
+    def _groups(self, state: ServerState) -> dict[str, Interval]:
+        """The headline in each group of the test split that the data name."""
+        experiment, group_N = self.experiment, self.experiment.data.test_group_N
+        if group_N is None:
+            return {}
+        outputs, found = experiment.logits(state.global_D, experiment.test_x), {}
+        for place, name in enumerate(experiment.data.test_groups):
+            rows = torch.from_numpy(np.flatnonzero(group_N == place)).to(outputs.device)
+            if len(rows):
+                found[name] = next(iter(experiment.task.metrics(outputs[rows], experiment.test_y[rows]).values()))
+        return found
+
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
         # Under privacy, an example whose loss overflows must not end the run. Its loss is left out of the mean.
@@ -294,6 +306,7 @@ class _Recorder:
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
                 personal=personal.result(experiment, state, self.of_clients, took_part),
+                groups=self._groups(state),
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
