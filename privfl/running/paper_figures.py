@@ -157,19 +157,24 @@ def _of_client(folder: RunFolder, client: str) -> float:
 
 
 def _of_attack(folder: RunFolder, metric: str) -> float:
-    _, attack, name = metric.split(":")
-    wanted = re.fullmatch(r"([^\[]+)(?:\[(.+)\])?", attack)
-    assert wanted is not None
     records = [one for finding in folder.findings if isinstance(finding, MembershipFinding) for one in finding.attacks]
-    return attack_figure(records, wanted[1], wanted[2], name)
+    return attack_figure(records, metric)
 
 
-def attack_figure(records: Sequence[AttackRecord], attack: str, variant: str | None, name: str) -> float:
-    """A figure of an attack on all candidates: of the variant, or the largest over the variants if None is named.
+def attack_named(metric: str) -> tuple[str, str | None, str]:
+    """Attack, variant and figure of a metric ``attack:<name>[<variant>]:<figure>``; None for the variant if none is named."""
+    parts = re.fullmatch(r"attack:([^\[:]+)(?:\[(.+)\])?:(\w+)", metric)
+    assert parts is not None, metric
+    return parts[1], parts[2], parts[3]
+
+
+def attack_figure(records: Sequence[AttackRecord], metric: str) -> float:
+    """A figure of an attack on all candidates: of the variant, or the largest over the variants if none is named.
 
     Raises:
         ConfigError: the run was not attacked so, or the figure cannot be resolved.
     """
+    attack, variant, name = attack_named(metric)
     known = sorted({f"{one.attack}[{one.variant}]" for one in records})
     chosen = [one for one in records if one.attack == attack and variant in (None, one.variant)]
     if not chosen:

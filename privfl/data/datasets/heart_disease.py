@@ -41,10 +41,14 @@ class HeartDisease(FileDataset):
         variant: ``imputed`` is described above. ``flamby`` has the patients, the split and the 13 features of
             Fed-Heart-Disease: slope, ca and thal are left out, then patients with a missing value. Chest pain and restecg are
             one-hot without their first value. Each hospital's features are standardised by its own training part.
+            ``flamby_pooled`` differs in one point, as the authors' pooled baseline does: training patients are standardised by
+            the training patients of all hospitals.
         hospitals: the hospitals whose patients train; all if none is named. The test split has those of all hospitals.
     """
 
-    variant: Annotated[Literal["imputed", "flamby"], Field(exclude_if=lambda name: name == "imputed")] = "imputed"
+    variant: Annotated[Literal["imputed", "flamby", "flamby_pooled"], Field(exclude_if=lambda name: name == "imputed")] = (
+        "imputed"
+    )
     hospitals: Annotated[tuple[str, ...], Field(strict=False, exclude_if=lambda names: not names)] = ()
 
     about: ClassVar[About] = About(
@@ -68,7 +72,7 @@ class HeartDisease(FileDataset):
 
     def check(self, loaded: LoadedData) -> LoadedData:
         """See :class:`Dataset`; only the whole imputed data have the stated numbers of examples."""
-        return loaded if self.hospitals or self.variant == "flamby" else super().check(loaded)
+        return super().check(loaded) if not self.hospitals and self.variant == "imputed" else loaded
 
     def parse(self, contents: Contents) -> LoadedData:
         """Read the four tables, with or without a header row.
@@ -80,7 +84,10 @@ class HeartDisease(FileDataset):
         table = np.vstack(tables)
         verify_table("heart_disease", table, _SHA256)
         hospital_N = np.repeat(np.arange(len(tables)), [len(part) for part in tables])
-        x, y, hospital_N, test_N = (_flamby if self.variant == "flamby" else _imputed)(table, hospital_N)
+        if self.variant == "imputed":
+            x, y, hospital_N, test_N = _imputed(table, hospital_N)
+        else:
+            x, y, hospital_N, test_N = _flamby(table, hospital_N, pooled=self.variant == "flamby_pooled")
         names = [name for name in _HOSPITALS if not self.hospitals or name in self.hospitals]
         place_H = np.array([names.index(name) if name in names else -1 for name in _HOSPITALS])
         train_N = ~test_N & (place_H[hospital_N] >= 0)
@@ -88,7 +95,7 @@ class HeartDisease(FileDataset):
             train=Examples(x[train_N], y[train_N]),
             test=Examples(x[test_N], y[test_N]),
             classes=("healthy", "disease"),
-            provenance=_PROVENANCE[self.variant],
+            provenance=_PROVENANCE[self.variant.partition("_")[0]],
             natural_N=place_H[hospital_N[train_N]],
             natural_names=tuple(names),
             test_group_N=hospital_N[test_N],
@@ -101,7 +108,7 @@ _PROVENANCE = {
     "for missing values, means and deviations are those of the training part, members and hold-out alike: "
     "no ε covers them.",
     "flamby": "UCI heart disease, four hospitals, with the patients, features and split of FLamby's Fed-Heart-Disease. "
-    "Means and deviations are those of each hospital's training part, members and hold-out alike: no ε covers them.",
+    "Means and deviations are those of training parts, members and hold-out alike: no ε covers them.",
 }
 
 Parts = tuple[NDArray[np.float32], IntArray, IntArray, BoolArray]
@@ -114,7 +121,7 @@ def _imputed(table: Table, hospital_N: IntArray) -> Parts:
     return _features(table, ~test_N).astype(np.float32), y, hospital_N, test_N
 
 
-def _flamby(table: Table, hospital_N: IntArray) -> Parts:
+def _flamby(table: Table, hospital_N: IntArray, *, pooled: bool) -> Parts:
     """As owkin/FLamby, datasets/fed_heart_disease/dataset.py has them: 740 patients, 13 features."""
     kept = np.delete(table, _MOSTLY_MISSING, axis=1)
     whole_N = ~np.isnan(kept).any(axis=1)
@@ -122,13 +129,21 @@ def _flamby(table: Table, hospital_N: IntArray) -> Parts:
     y = (kept[:, -1] > 0).astype(np.int64)
     numbers = np.delete(kept[:, :-1], _HOT, axis=1)
     x = np.hstack([numbers, *(one_hot(kept[:, column], kept[:, column])[:, 1:] for column in _HOT)])
-    test_N = np.zeros(len(y), dtype=np.bool_)
+    test_N, scaled = np.zeros(len(y), dtype=np.bool_), np.empty_like(x)
     for hospital in np.unique(hospital_N):
         rows = np.flatnonzero(hospital_N == hospital)
         train, test = _flamby_split(y[rows])
         test_N[rows[test]] = True
-        x[rows] = standardised(x[rows[train]], x[rows])
-    return x.astype(np.float32), y, hospital_N, test_N
+        scaled[rows] = _scaled(x[rows[train]], x[rows])
+    if pooled:
+        scaled[~test_N] = _scaled(x[~test_N], x[~test_N])
+    return scaled.astype(np.float32), y, hospital_N, test_N
+
+
+def _scaled(train_NF: Table, values_MF: Table) -> Table:
+    """Columns with mean 0 and sample standard deviation 1, as PyTorch's ``std`` computes it; a constant one stays at 0."""
+    scaled_MF: Table = (values_MF - train_NF.mean(axis=0)) / (train_NF.std(axis=0, ddof=1) + 1e-9)
+    return scaled_MF
 
 
 def _flamby_split(y: IntArray) -> tuple[IntArray, IntArray]:

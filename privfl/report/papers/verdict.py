@@ -25,7 +25,7 @@ STATUSES: Final[Mapping[Status, str]] = {
 """Every status and its meaning, in the order in which tables count them."""
 
 SEEDS: Final = 3
-"""The least number of seeds of a row that counts as reproduced; a price needs one, since it has no randomness."""
+"""The least number of seeds of a row that counts as reproduced; one is enough if nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def _verdict(row: PaperRow, result: PaperResult, results: Mapping[str, PaperResu
     ]
     holds = not disagreements
     seeds = _common_seeds(paper, result, results)
-    status = _status(paper, holds, enough=paper.priced or len(seeds) >= SEEDS)
+    status = _status(paper, holds, enough=not paper.trained or len(seeds) >= SEEDS)
     return Verdict(row, result, status, holds, _words(paper, status, disagreements, len(seeds)))
 
 
