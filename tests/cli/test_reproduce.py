@@ -15,6 +15,7 @@ from papers_made import RunHere, write_row
 from privfl.data.datasets import _store
 from privfl.data.datasets.digits import Digits
 from privfl.running import sweeping
+from privfl.running.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -95,6 +96,13 @@ def test_fewer_seeds_do_not_replace_more_and_other_settings_do(privfl: Call, her
     assert privfl("reproduce", "good", "--seeds", "2")[0] == 0
     assert here.begun == ["good/seed=0 again", "good/seed=1 again"]
     assert json.loads((rows / "results" / "good.json").read_text())["seeds"] == [0, 1]
+
+
+def test_settings_can_follow_the_seed(privfl: Call, here: RunHere, tmp_path: Path) -> None:
+    write_row(tmp_path / "paper_configs", "row", {"seeds": [7], "seeded": ["model.torch_seed"]}, rounds=1)
+    assert privfl("reproduce", "row")[0] == 0
+    config = RunFolder.open(tmp_path / "runs" / "reproduce" / "row" / "seed=7").config
+    assert (config.seed, config.model.model_dump()["torch_seed"]) == (7, 7)
 
 
 def test_published_outputs_are_attacked_in_place_of_a_model(
