@@ -36,17 +36,56 @@ class PartitionConfig(Item):
     """Whether examples are distributed by their classes, which only some labels are."""
 
 
+class TransformConfig(Item):
+    """Settings of a transform of a model's inputs; the shelf's contract is :class:`privfl.data.transforms.Transform`."""
+
+    reads_pool: ClassVar[bool] = False
+    """Whether an example's result depends on other examples of the pool. If so, a promise must pay for it."""
+
+    keeps_images: ClassVar[bool] = False
+    """Whether images stay images, which can be turned."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise if the transform reads the pool and the promise cannot pay for it, or leaves no images to turn.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+        if config.data.rotations and not self.keeps_images:
+            raise contradiction("data.transforms", self.kind, "leaves no images that data.rotations could turn; take one out")
+        if not (self.reads_pool and config.privacy.promises):
+            return
+        if not config.privacy.prices_statistics:
+            hint = "reads the clients' examples, which this plan cannot price; take it out, or set privacy.kind = 'example'"
+            raise contradiction("data.transforms", self.kind, hint)
+        if getattr(self, "noise_multiplier", None) is None:
+            raise contradiction("data.transforms", self.kind, "reads the clients' examples; give it a noise_multiplier")
+        if config.data.clients != 1 or config.data.holdout > 0 or config.canaries is not None:
+            hint = (
+                "reads the examples of the whole pool, which nobody but a single owner of all of them has; "
+                "set data.clients = 1 and data.holdout = 0, without canaries, or take it out"
+            )
+            raise contradiction("data.transforms", self.kind, hint)
+
+
 class DataConfig(Item):
-    """Settings of every data set: the number of clients, the partition, and the share of held-out examples.
+    """Settings of every data set: the number of clients, the partition, the share of held-out examples, and transforms.
 
     ``holdout`` is the expected share of the pool that no client trains on. Attacks use these examples as non-members. For each
     client they come from the same distribution as the members. With 0 every client trains on all of its examples, and no attack
-    can be run.
+    can be run. ``transforms`` change the model's inputs, in that order, before anything else is done with them. ``rotations``
+    divides the clients, by ascending number, into groups of nearly equal size. The images of a group are turned by its angle,
+    counterclockwise. The test split is divided among the groups likewise.
     """
 
     clients: PositiveInt | None = None
     partition: Annotated[SerializeAsAny[PartitionConfig], on_shelf("data.partition")] = Field("iid", validate_default=True)
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    transforms: Annotated[
+        tuple[Annotated[SerializeAsAny[TransformConfig], on_shelf("data.transforms")], ...],
+        Field(strict=False, exclude_if=lambda items: not items),
+    ] = ()
+    rotations: Annotated[tuple[Literal[0, 90, 180, 270], ...], Field(strict=False, exclude_if=lambda angles: not angles)] = ()
 
     def check_settings(self, config: ExperimentConfig) -> None:
         """Raise unless the data, as their settings describe them, fit the other settings.
@@ -95,6 +134,9 @@ class PlanConfig(Item):
     clips_messages: ClassVar[bool] = False
     """Whether everything that a client sends in a round is clipped to one norm."""
 
+    prices_statistics: ClassVar[bool] = False
+    """Whether its price can include noised statistics of a single client's examples, from which inputs are computed."""
+
     unnamed: ClassVar[frozenset[str]] = frozenset()
     """Settings that affect messages only through the plan, so that the noise domain leaves them out."""
 
@@ -123,12 +165,59 @@ class PlanConfig(Item):
 class AlgorithmConfig(Item):
     """Settings of a federated algorithm; the shelf's contract is :class:`privfl.federation.algorithms.Algorithm`."""
 
+    from_older: ClassVar[bool] = False
+    """Whether a client may train from an older global model than the round's own."""
+
     def check(self, config: ExperimentConfig) -> None:
         """Raise unless the algorithm works with the other settings.
 
         Raises:
             PydanticCustomError: names the key, the value, and the allowed values.
         """
+
+
+class UploadTransformConfig(Item):
+    """Settings of a transform of uploads; the shelf's contract is :class:`privfl.federation.transforms.Transform`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the transform works with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
+class ClockConfig(Item):
+    """Settings of a client clock; the shelf's contract is :class:`privfl.federation.clocks.Clock`."""
+
+    ticks: ClassVar[bool] = True
+    """Whether it has durations."""
+
+
+class PaceConfig(Item):
+    """Settings of a pace; the shelf's contract is :class:`privfl.federation.paces.Pace`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless rounds can be paced so with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+
+    def check_clients(self, cohort: int) -> None:
+        """Raise unless rounds can be paced so with cohorts that are expected to have so many clients.
+
+        Raises:
+            PydanticCustomError: as :meth:`check`.
+        """
+
+    def asked(self, cohort: int) -> int:
+        """The number of clients in one sum if nobody is late, and a cohort has so many."""
+        return cohort
+
+    def largest(self, cohort: int) -> int:
+        """The largest number of clients whose updates are in one sum, if a cohort has at most so many."""
+        return self.asked(cohort)
 
 
 class CanariesConfig(Item):
@@ -222,10 +311,47 @@ class TrainingConfig(Frozen):
         return self
 
 
+class Target(Frozen):
+    """A value of a metric of the task on the test part, at which a run ends: at least it, or at most if less is better."""
+
+    metric: str = "accuracy"
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class EvaluationConfig(Frozen):
-    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last."""
+    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last.
+
+    ``until`` ends the run after the first evaluation that reaches a target. It is for runs without a promise, and without
+    examples that are held out.
+    """
 
     every: PositiveInt = 1
+    until: Annotated[Target | None, Field(exclude_if=lambda target: target is None)] = None
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless a run of this configuration may end at its target.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+        if self.until is None:
+            return
+        known = list(getattr(config.task, "figures", {}))
+        if self.until.metric not in known:
+            raise contradiction("evaluation.until.metric", self.until.metric, f"allowed: {', '.join(known)}")
+        if config.privacy.promises:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "the round at which a run ends would depend on the clients' examples, which no ε covers; "
+                "remove it and set rounds, or set privacy.kind = 'none'",
+            )
+        if config.data.holdout or config.canaries is not None:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "shadow models are not evaluated and would go on; set data.holdout = 0, or remove it",
+            )
 
 
 class RecordsConfig(Frozen):
@@ -269,8 +395,9 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
-    does the noise domain depend on them. ``canaries`` are for an audit, and usually there are none.
+    ``task``, ``algorithm``, ``behaviour``, ``transform``, ``clock`` and ``pace`` are written only if they differ from
+    classification, FedAvg, honesty, whole uploads, no time, and synchronous rounds. Only then does the noise domain depend on
+    them. ``canaries`` are for an audit, and usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -284,6 +411,9 @@ class ExperimentConfig(Frozen):
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
+    transform: Annotated[SerializeAsAny[UploadTransformConfig], on_shelf("transform")] = _default("transform", "identity")
+    clock: Annotated[SerializeAsAny[ClockConfig], on_shelf("clock")] = _default("clock", "untimed")
+    pace: Annotated[SerializeAsAny[PaceConfig], on_shelf("pace")] = _default("pace", "synchronous")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -304,6 +434,7 @@ class ExperimentConfig(Frozen):
             raise contradiction(
                 "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; remove it"
             )
+        self.pace.check(self)
         if clients is not None:
             require_clients(self, clients)
         if self.canaries is not None:
@@ -321,9 +452,13 @@ class ExperimentConfig(Frozen):
                 "the round at which a run ends would depend on the clients' examples, which no ε covers; "
                 "remove it and set rounds, or set privacy.kind = 'none'",
             )
+        self.evaluation.check(self)
         self.data.check_settings(self)
+        for transform in self.data.transforms:
+            transform.check(self)
         self.privacy.check(self)
         self.algorithm.check(self)
+        self.transform.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)
@@ -339,7 +474,8 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and the allowed values.
     """
     config.cohort.check(clients)
-    largest = clients if config.privacy.secret_cohorts else config.cohort.largest(clients)
+    config.pace.check_clients(config.cohort.expected(clients))
+    largest = clients if config.privacy.secret_cohorts else config.pace.largest(config.cohort.largest(clients))
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         way_out = (
             "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"

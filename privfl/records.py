@@ -13,6 +13,10 @@ Curve = Annotated[list[float], Field(repr=False)]
 """A list of hundreds of numbers, which is not printed with its record."""
 
 
+ByClient = dict[Annotated[int, Field(strict=False)], int]
+"""A number for some clients, by the client's number, which a file writes as text."""
+
+
 class Interval(Frozen):
     """An estimate with its two-sided interval at ``level``, from ``n`` observations."""
 
@@ -120,6 +124,19 @@ class SecureRecord(Frozen):
     stages: list[StageBytes]
 
 
+class ClustersRecord(Frozen):
+    """The clusters of one round, if there are several global models.
+
+    ``sizes`` is the number of clients in each cluster's sum. ``wanted`` is the number that would have filled each slot, which
+    clients were asked for beforehand; None if nobody was asked. ``closed`` lists the clusters, from 0, that had too few members
+    to be summed alone.
+    """
+
+    sizes: list[int]
+    wanted: list[int] | None
+    closed: list[int]
+
+
 class RoundRecord(Frozen):
     """The record of one round.
 
@@ -133,11 +150,20 @@ class RoundRecord(Frozen):
     number of coordinates that the secure sum's encoding clipped. ``zeroed`` is the number of gradients or updates that were not
     finite. No server sees these three. ``epsilon`` is the largest ε over the clients so far, or None if nothing is promised.
     ``validation_loss`` is the mean loss on the clients' validation examples for early stopping.
+
+    ``late`` lists clients that were asked and were too late to send anything; they are not in ``cohort``. ``cut`` is the
+    number of epochs, or of local steps if the settings count these, of each client whose work was cut, and ``staleness``
+    the number of rounds by which the model that a client trained from is older. ``ends`` is the end of the round in
+    simulated seconds.
     """
 
     round: int
     streams: str | None = None
     cohort: list[int]
+    late: Annotated[list[int], Field(exclude_if=lambda late: not late)] = Field(default_factory=list)
+    cut: Annotated[ByClient, Field(exclude_if=lambda cut: not cut)] = Field(default_factory=dict)
+    staleness: Annotated[ByClient, Field(exclude_if=lambda staleness: not staleness)] = Field(default_factory=dict)
+    ends: Annotated[float | None, Field(exclude_if=lambda ends: ends is None)] = None
     survivors: list[int]
     skipped: str | None
     stopped: str | None = None
@@ -150,6 +176,7 @@ class RoundRecord(Frozen):
     bytes_down: int
     secure: SecureRecord | None
     validation_loss: Annotated[float | None, Field(exclude_if=lambda loss: loss is None)] = None
+    clusters: Annotated[ClustersRecord | None, Field(exclude_if=lambda found: found is None)] = None
     evaluation: Evaluation | None
 
 
@@ -293,6 +320,17 @@ class PrivacyResult(Frozen):
     curve_delta: Curve
 
 
+class ClusterResult(Frozen):
+    """One cluster at the end of a run: the number of its clients, and their mean and worst headline on their own hold-outs.
+
+    The two are None if none of them has a held-out example.
+    """
+
+    clients: int
+    mean: float | None
+    worst: float | None
+
+
 class PersonalResult(Frozen):
     """The headline of each client's own model, on the client's own held-out examples, beside two other models there.
 
@@ -317,7 +355,10 @@ class Result(Frozen):
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
     of the clients' own models, if the algorithm gives them any. ``groups`` is the headline on each group of the test split that
-    the data name, such as a hospital. ``bytes_plain`` is the cost of the same uploads in the clear.
+    the data name, such as a hospital. ``bytes_plain`` is the cost of the same uploads in the clear,
+    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
+    clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
+    server does not learn who is in which.
     """
 
     rounds: int
@@ -334,6 +375,9 @@ class Result(Frozen):
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+    bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
+    clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
+    cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
 
     @model_validator(mode="before")
     @classmethod

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from privfl.config import DataConfig, PartitionConfig
 from privfl.data.named_inputs import Field, packed
 from privfl.data.partitions import Partition, assign
+from privfl.data.rotations import Groups, turned_images
 from privfl.errors import DataError
 from privfl.records import ColumnRecord, FileRecord
 from privfl.seeding import Seed
@@ -89,9 +90,11 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
-        test_group_N: for each test example, the place of its group in ``test_groups``, such as its hospital; None if the data
-            name no groups. The headline is also measured in each group.
-        test_groups: those groups' names.
+        test_origin_T: for each test example, the place of its origin in ``test_origins``, such as its hospital; None if the
+            data name none. The headline is also measured on the examples of each.
+        test_origins: the origins' names.
+        statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
+            which one example contributes a vector of norm 1 at most, in units of the noise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -106,8 +109,9 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
-    test_group_N: IntArray | None = None
-    test_groups: tuple[str, ...] = ()
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
+    statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -122,10 +126,10 @@ class LoadedData:
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
-        if self.test_group_N is not None and (
-            self.test_group_N.shape != self.test.y.shape[:1] or not _within(self.test_group_N, len(self.test_groups))
+        if self.test_origin_T is not None and (
+            self.test_origin_T.shape != self.test.y.shape[:1] or not _within(self.test_origin_T, len(self.test_origins))
         ):
-            raise DataError("test_group_N must give each test example the index of one of test_groups")
+            raise DataError("test_origin_T must give each test example the index of one of test_origins")
 
     def first(self, count: int) -> LoadedData:
         """The same with the first ``count`` examples of the pool alone; clients without an example keep their names."""
@@ -160,7 +164,9 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns, test_group_N, test_groups: see :class:`LoadedData`.
+        files, columns, statistics, test_origin_T, test_origins: see :class:`LoadedData`.
+        group_K: the group of each client, if groups of clients see their images turned; else None.
+        test_group_T: the group of each test example; None likewise.
     """
 
     pool: Examples
@@ -175,8 +181,11 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
-    test_group_N: IntArray | None = None
-    test_groups: tuple[str, ...] = ()
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
+    statistics: tuple[float, ...] = ()
+    group_K: IntArray | None = None
+    test_group_T: IntArray | None = None
 
     def __repr__(self) -> str:
         members = np.count_nonzero(self.member_N)
@@ -204,9 +213,10 @@ class FederatedData:
         names = _client_names(loaded, config)
         partition, stream = narrow(config.partition, Partition), (seed / "partition").numpy()
         owner_N = assign(partition, _class_or_zero(loaded.train, partition), loaded.natural_N, len(names), stream)
+        groups = Groups.of(config.rotations, len(names), len(loaded.test)) if config.rotations else None
         data = cls(
-            pool=loaded.train,
-            test=loaded.test,
+            pool=loaded.train if groups is None else turned(loaded.train, config.rotations, groups.group_K[owner_N]),
+            test=loaded.test if groups is None else turned(loaded.test, config.rotations, groups.test_group_T),
             classes=loaded.classes,
             clients=names,
             provenance=loaded.provenance,
@@ -216,8 +226,11 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
-            test_group_N=loaded.test_group_N,
-            test_groups=loaded.test_groups,
+            test_origin_T=loaded.test_origin_T,
+            test_origins=loaded.test_origins,
+            statistics=loaded.statistics,
+            group_K=None if groups is None else groups.group_K,
+            test_group_T=None if groups is None else groups.test_group_T,
         )
         return data.redrawn((seed / "membership").numpy())
 
@@ -270,6 +283,20 @@ class FederatedData:
         """
         return np.argsort(self.owner_N, kind="stable"), self._sizes.cumsum()
 
+    def test_clients(self) -> IntArray:
+        """A client for each test example, shape (T,): the clients of the example's group in turn.
+
+        If clients have different models, the test split is answered by the models of all of them alike.
+        """
+        place_T, clients = np.arange(len(self.test), dtype=np.int64), len(self.clients)
+        if self.group_K is None or self.test_group_T is None:
+            return place_T % clients
+        found = np.zeros(len(self.test), dtype=np.int64)
+        for group in range(int(self.group_K.max()) + 1):
+            mine, members = np.flatnonzero(self.test_group_T == group), np.flatnonzero(self.group_K == group)
+            found[mine] = members[np.arange(len(mine)) % len(members)]
+        return found
+
     def redrawn(self, generator: np.random.Generator) -> FederatedData:
         """The same pool and owners with the membership of every candidate drawn again: the data of a shadow model."""
         coin_N = generator.random(len(self.pool)) < 0.5
@@ -317,6 +344,17 @@ def _sha256(meaning: Pixels | tuple[Field, ...], *arrays: NDArray[Any]) -> str:
         sha.update(str((array.dtype, array.shape)).encode())
         sha.update(np.ascontiguousarray(array).data)
     return sha.hexdigest()
+
+
+def turned(examples: Examples, angles: Sequence[int], group_N: IntArray) -> Examples:
+    """The examples with each image turned by its group's angle.
+
+    Raises:
+        DataError: they are no images, or not square.
+    """
+    if examples.fields:
+        raise DataError("data.rotations: turns images, and these examples have several inputs; leave it out")
+    return replace(examples, x=turned_images(examples.x, angles, group_N))
 
 
 def _class_or_zero(examples: Examples, partition: PartitionConfig | None = None) -> IntArray:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 import torch
 
 from privfl.federation.client_states import ClientState
+from privfl.federation.clusters import Arrivals
 from privfl.learning.training import LocalResult
 from privfl.privacy.plans import Contribution
 from privfl.vectors import are_finite
@@ -27,6 +28,8 @@ class CohortResults:
         states: the state of each client if its update arrives; filled at the first process only.
         seconds: training time of the slowest process.
         processes: the number of processes that had clients to train.
+        arrivals: who filled which slot; None if there is one global model.
+        server: the algorithm's state after the server sorted the cohort; None if it did not.
     """
 
     clients: list[int] = field(default_factory=list)
@@ -38,6 +41,8 @@ class CohortResults:
     states: dict[int, ClientState] = field(default_factory=dict)
     seconds: float = 0.0
     processes: int = 0
+    arrivals: Arrivals | None = None
+    server: dict[str, torch.Tensor] | None = None
 
     def add(self, results: Sequence[LocalResult], handed_in: Sequence[Contribution]) -> None:
         """Add the results of more clients. If a client's whole update is not finite, it counts as one zeroed gradient."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -17,11 +17,17 @@ from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
 from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
 from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.compression import restored, sent
+from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
+from privfl.federation.slots import Slots, require_one_process, with_cost
+from privfl.federation.transforms import Shared, Transform
+from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
@@ -44,7 +50,8 @@ class CohortTasks:
 class RoundOrder:
     """Message from the first process that begins a round at the others; the global model follows it separately.
 
-    It holds the states that clients receive, the states of the cohort's clients, and the run's noise domain.
+    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
+    from, and the run's noise domain.
     """
 
     round: int
@@ -52,6 +59,8 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
+    versions: Versions = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -69,6 +78,7 @@ class Outcome:
         skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
         train_seconds: training time of the whole cohort.
         processes: the number of processes that had clients to train.
+        arrivals: who filled which slot, if there are several global models.
     """
 
     state: ServerState
@@ -81,6 +91,7 @@ class Outcome:
     skipped: str | None
     train_seconds: float
     processes: int
+    arrivals: Arrivals | None = None
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:
@@ -117,6 +128,10 @@ class Round:
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
         canaries: the uploads of canary clients; None if there are none.
+        transform: compresses the clients' payloads.
+        public: public randomness of this round, from which a transform draws.
+        lateness: who is late, and the pace; None if nobody is.
+        slots: chooses models and slots for the clients if there are several global models; else None.
     """
 
     plan: Plan
@@ -134,6 +149,10 @@ class Round:
     noise_domain: str
     personal: Trainer | None = None
     canaries: CanaryClients | None = None
+    transform: Transform = Identity(kind="identity")  # noqa: RUF009
+    public: Seed = Seed(0)  # noqa: RUF009
+    slots: Slots | None = None
+    lateness: Lateness | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -149,7 +168,7 @@ class Round:
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
-            after = replace(state, round=state.round + 1)
+            after = replace(state, round=state.round + 1, versions=self._versions(state))
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
@@ -164,7 +183,10 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
+        versions = {begun: model_D.cpu() for begun, model_D in state.versions.items()}
+        shared = {name: value.cpu() for name, value in state.transform.items()}
+        own = self.plan.for_clients(state.plan)
+        return RoundOrder(state.round, own, self.noise_domain, told, clients, versions, shared)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -192,6 +214,8 @@ class Round:
                     f"process {context.processes.rank} read other data, or built another model, than process 0; give all the "
                     "same files, and seed the shuffling of the data set and the random draws of the model"
                 )
+            if self.slots is not None:
+                return self._contribute_to_slots(self.slots, state, cohort, context)
             for part in self._parts(state, cohort, context):
                 states |= self._train(part, state, context, mine, updates)
         except Exception as error:
@@ -204,12 +228,48 @@ class Round:
         if failures:
             return CohortResults(), None
         done = CohortResults.of([share for share, _ in shares])
-        if self.algorithm.remembers or self.algorithm.personal:
+        if self.algorithm.remembers or self.algorithm.personal or self.transform.remembers:
             done.states = {client: kept for some in context.processes.gather(states) for client, kept in some.items()}
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
             return done, None
         return done, self._collected(done, updates, context)
+
+    def _contribute_to_slots(
+        self, slots: Slots, state: ServerState, cohort: CohortTasks, context: RoundContext
+    ) -> tuple[CohortResults, Aggregate | None]:
+        """As :meth:`contribute` if there are several global models: the whole cohort is trained before slots are filled."""
+        require_one_process(slots.algorithm, context.processes.size)
+        told, mine, updates = told_of(self.algorithm, state), CohortResults(), list[ClientUpdate]()
+        parts = self._parts(state, cohort, context)
+        tasks = [task for part in parts for task in part]
+        kept = {task.client: state_of_client(self.algorithm, state, task.client).kept for task in tasks}
+        begun, arrivals, cost = slots.begin(state.global_D, told, kept, tasks, context)
+        first_D, results, done = slots.models(state.global_D)[0], list[LocalResult](), 0
+        started = time.perf_counter()
+        for part in parts:
+            results += self.trainer.train(first_D, begun[done : done + len(part)])
+            done += len(part)
+        mine.seconds += time.perf_counter() - started
+        if arrivals is None:
+            arrivals, cost = slots.chosen(told, kept, results, context)
+        states = self._hand_in(begun, results, state, context, mine, updates, arrivals)
+        if self.algorithm.remembers:
+            mine.states = states
+        require_each_once(cohort.clients, mine.clients)
+        found = CohortResults.of([mine])
+        found.states = mine.states
+        if not found.clients:
+            return found, None
+        if arrivals is not None:
+            aggregate = self._collected(found, updates, context)
+        else:
+            aggregate, arrivals, found.server = slots.sorted_by_server(
+                state.algorithm, updates, context, count_entry(self.terms)
+            )
+            require_result(self.aggregator, aggregate)
+        found.arrivals = arrivals
+        return found, with_cost(aggregate, cost) if aggregate is not None else None
 
     def answers(
         self, groups: Sequence[tuple[ServerState, CohortTasks]], context: RoundContext
@@ -239,6 +299,8 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
+        if self.lateness is not None and aggregate is not None:
+            self.lateness.require_lost(aggregate.survivors)
         return aggregate
 
     def _wire_context(self, context: RoundContext) -> RoundContext:
@@ -254,7 +316,10 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
                 "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
-        return replace(context, layout=self.plan.message_layout(context.layout))
+        layout = self.plan.message_layout(context.layout)
+        # The count is sent beside a compressed update, as a float32.
+        counted = None if context.compressed is None else context.compressed + 4 * (layout.size - context.layout.size)
+        return replace(context, layout=layout, compressed=counted)
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, all of nearly the same size.
@@ -264,7 +329,8 @@ class Round:
         count = len(cohort.clients)
         if not count:
             return []
-        parts = min(self.trainer.parts(count, state.global_D, cohort.example), count)
+        model_D = state.global_D if self.slots is None else self.slots.models(state.global_D)[0]
+        parts = min(self.trainer.parts(count, model_D, cohort.example), count)
         cuts = [count * part // parts for part in range(parts + 1)]
         loads, mine = [0] * context.processes.size, list[int]()
         for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
@@ -293,12 +359,27 @@ class Round:
         results = [joined(ended, works) for ended, works in found]
         personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
+        states = self._hand_in(tasks, results, state, context, done, updates, None)
+        own = {task.client: found for task, found in zip(tasks, personal, strict=True)}
+        return {client: replace(kept, personal=own[client]) for client, kept in states.items()}
+
+    def _hand_in(
+        self,
+        tasks: Sequence[LocalTask],
+        results: Sequence[LocalResult],
+        state: ServerState,
+        context: RoundContext,
+        done: CohortResults,
+        updates: list[ClientUpdate],
+        arrivals: Arrivals | None,
+    ) -> dict[int, ClientState]:
+        """Let the plan clip and noise the payloads of trained clients; returns their states after the round."""
         if not self.plan.clips_updates:
             require_finite(results)
         # A client adds its own noise before the encoding, so rounding costs no privacy. The server adds its noise after it, so
         # that noise must cover the rounding too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
-        uploads = [self._uploaded(state, task, result) for task, result in zip(tasks, results, strict=True)]
+        uploads = [self._uploaded(state, task, result, arrivals) for task, result in zip(tasks, results, strict=True)]
         handed_in = [
             self._handed_in(task, result, self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding))
             for task, result, (joined_D, _) in zip(tasks, results, uploads, strict=True)
@@ -307,11 +388,7 @@ class Round:
             weight = self.plan.weight(task.size, self.largest_client) if self.algorithm.weighted else 1.0
             updates.append(ClientUpdate(task.client, one.delta_D, weight))
         done.add(results, handed_in)
-        return {
-            task.client: replace(kept, personal=own)
-            for task, (_, kept), own in zip(tasks, uploads, personal, strict=True)
-            if kept is not None
-        }
+        return {task.client: kept for task, (_, kept) in zip(tasks, uploads, strict=True) if kept is not None}
 
     def _begun(self, state: ServerState, tasks: Sequence[LocalTask], trainer: Trainer) -> list[Begun]:
         return [begun(self.algorithm, state, task, trainer, self.terms) for task in tasks]
@@ -342,14 +419,13 @@ class Round:
             for earlier, (after, _) in zip(before, found, strict=True)
         ]
 
-    def _uploaded(self, state: ServerState, task: LocalTask, result: LocalResult) -> tuple[Tensor, ClientState | None]:
-        """A client's joined payload, shape (D',), and its state after the round.
-
-        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
-        and must not spoil later ones.
-        """
+    def _uploaded(
+        self, state: ServerState, task: LocalTask, result: LocalResult, arrivals: Arrivals | None
+    ) -> tuple[Tensor, ClientState | None]:
+        """A client's message, shape (M,), and its state after the round."""
         before = state_of_client(self.algorithm, state, task.client)
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D)
+        slot = arrivals.chosen[task.client] if arrivals is not None else None
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)
@@ -357,11 +433,15 @@ class Round:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        if not self.algorithm.remembers:
-            return joined_D, before
-        if not all(are_finite([joined_D, *after.values()])):
-            return joined_D, before if before.kept else None
-        return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
+        keeps = after if self.algorithm.remembers else None
+        return sent(self.transform, joined_D, before, keeps, self._shared(state), task.seed / "transform")
+
+    def _shared(self, state: ServerState) -> Shared:
+        return Shared(self.payload.joined, state.transform, self.public)
+
+    def seen(self, state: ServerState, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The server's view of a round: messages restored to payloads, and split into their parts."""
+        return self.payload.seen(restored(self.transform, self.plan.seen(seen), self._shared(state)))
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
         """The contribution with its privacy event, which comes from the training or from the plan.
@@ -371,8 +451,11 @@ class Round:
         """
         spent = one.event or result.event
         own = self.plan.promises and not self.plan.trusts_server
-        require_planned(spent, self.plan.planned(task.size) if own else None, f"client {task.client}")
-        return replace(one, event=spent)
+        planned = self.plan.planned(task.size) if own else None
+        require_planned(spent, planned_with(planned, task.work.steps), f"client {task.client}")
+        # Work that was cut is charged as the whole.
+        one = replace(one, event=spent if task.work.steps is None else planned)
+        return one if self.lateness is None else self.lateness.weighted(task.client, one)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
@@ -405,9 +488,9 @@ class Round:
             done.states = {client: done.states[client] for client in came if client in done.states}
         # If too few clients survived, the privacy that they spent stays spent: they drew noise and sent masked vectors.
         return Outcome(
-            self._stepped(state, mean_D, plan_state, share, done.states),
+            self._stepped(state, mean_D, plan_state, share, done),
             done.losses,
-            replace(aggregate, seen=self.payload.seen(plan.seen(aggregate.seen))) if aggregate is not None else None,
+            replace(aggregate, seen=self.seen(state, aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
             spent,
             plan.clipped_share(done.clipped_shares, [one.within for one in done.handed_in]),
@@ -415,24 +498,47 @@ class Round:
             failed,
             done.seconds,
             done.processes,
+            done.arrivals,
         )
 
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.message_layout(self.payload.joined).size
+        length = self.plan.message_layout(self.transform.message(self._summed.joined)).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
+    @property
+    def _summed(self) -> PayloadLayout:
+        """The layout of the sum, which is that of a payload unless the server sorts clients into slots."""
+        return self.payload if self.slots is None else self.slots.summed
+
     def _stepped(
-        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, came: ClientStates
+        self, state: ServerState, mean_D: Tensor | None, plan: PlanState, share: float, done: CohortResults
     ) -> ServerState:
         """The state after the round. If there is no mean, the model and all client states stay as they were.
 
         The state of a client changes only if its update arrived. A client whose update was lost counts as not trained.
         """
         if mean_D is None:
-            return replace(state, round=state.round + 1, plan=plan)
-        direction_D, algorithm = self.algorithm.apply(state.algorithm, self.payload.split(mean_D), share, self.terms)
-        global_D, optimizer = server_step(self.server, state.global_D, direction_D, state.optimizer)
-        return ServerState(state.round + 1, global_D, optimizer, plan, algorithm, {**state.clients, **came})
+            return replace(state, round=state.round + 1, plan=plan, versions=self._versions(state))
+        server = state.algorithm if done.server is None else done.server
+        if self.slots is not None:
+            server = self.slots.algorithm.before_step(server, self.slots.models(state.global_D))
+        joined_D, shared = self.transform.at_server(mean_D, self._shared(state))
+        direction_D, algorithm = self.algorithm.apply(server, self._summed.split(joined_D), share, self.terms)
+        before_D, optimizer = state.global_D, state.optimizer
+        if self.slots is not None:
+            before_D, optimizer = self.slots.continued(algorithm, before_D, optimizer)
+        if self.lateness is not None:
+            direction_D = self.lateness.direction(direction_D, before_D, state.versions)
+        clients, versions = {**state.clients, **done.states}, self._versions(state)
+        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, clients, versions, shared)
+        if self.slots is not None and self.slots.algorithm.rests(server):
+            return after
+        global_D, optimizer = server_step(self.server, before_D, direction_D, optimizer)
+        return replace(after, global_D=global_D, optimizer=optimizer)
+
+    def _versions(self, state: ServerState) -> Versions:
+        """The older global models that later rounds need."""
+        return {} if self.lateness is None else self.lateness.kept(state.versions, state.global_D)

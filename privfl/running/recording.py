@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError
@@ -24,7 +25,7 @@ from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, Interval, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import attacking, personal, views
+from privfl.running import attacking, clusters, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.doubts import doubts
@@ -32,9 +33,9 @@ from privfl.running.experiment import Experiment, assemble, new_secret
 from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
+from privfl.running.stopping import reached
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
-from privfl.vectors import state_of
 
 _PACKAGES = ("torch", "opacus", "dp-accounting", "cryptography", "numpy", "scipy", "pydantic")
 
@@ -212,11 +213,12 @@ class _Recorder:
         return f"round {round_number} would bring ε to {would_be:.3f}, above the budget of {plan.budget:g}"
 
     def _evaluate(self, state: ServerState) -> Evaluation:
-        experiment, global_D = self.experiment, state.global_D
-        test_logits = experiment.logits(global_D, experiment.test_x)
+        experiment = self.experiment
+        self.places_K, data = clusters.places(experiment, state), experiment.data
+        test_logits = clusters.outputs(experiment, state, experiment.test_x, None, data.test_clients(), self.places_K)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
-        holdout_logits = experiment.logits(global_D, experiment.x[index])
-        owner_N = experiment.data.owner_N[self.holdout_N]
+        holdout_logits = clusters.outputs(experiment, state, experiment.x, index, data.owner_N, self.places_K)
+        owner_N, self.of_groups = data.owner_N[self.holdout_N], self._groups(test_logits)
         self.of_clients = evaluation.client_values(experiment.task, holdout_logits, experiment.y[index], owner_N)
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
@@ -224,14 +226,12 @@ class _Recorder:
             personal=personal.spread(experiment, state),
         )
 
-    def _groups(self, state: ServerState) -> dict[str, Interval]:
-        """The headline in each group of the test split that the data name."""
-        experiment, group_N = self.experiment, self.experiment.data.test_group_N
-        if group_N is None:
-            return {}
-        outputs, found = experiment.logits(state.global_D, experiment.test_x), {}
-        for place, name in enumerate(experiment.data.test_groups):
-            rows = torch.from_numpy(np.flatnonzero(group_N == place)).to(outputs.device)
+    def _groups(self, outputs: Tensor) -> dict[str, Interval]:
+        """The headline in each group of the test split that the data name, from the outputs on the whole split."""
+        experiment, origin_T = self.experiment, self.experiment.data.test_origin_T
+        found = dict[str, Interval]()
+        for place, name in enumerate(experiment.data.test_origins if origin_T is not None else ()):
+            rows = torch.from_numpy(np.flatnonzero(origin_T == place)).to(outputs.device)
             if len(rows):
                 found[name] = next(iter(experiment.task.metrics(outputs[rows], experiment.test_y[rows]).values()))
         return found
@@ -242,13 +242,18 @@ class _Recorder:
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         self.losses.append(self.experiment.validation_loss(outcome))
         lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
+        turn = self.experiment.timetable.turns[state.round]
         return RoundRecord(
             round=state.round,
             streams=(self.experiment.stream(state) / "name").key(8).hex(),
-            cohort=list(self.experiment.cohorts[state.round]),
+            cohort=list(turn.clients),
+            late=list(turn.late),
+            cut=dict(turn.work),
+            staleness=dict(turn.staleness),
+            ends=turn.ends,
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=lost or self.experiment.ended(self.losses),
+            stopped=lost or self.experiment.ended(self.losses) or self._reached(evaluated),
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -258,8 +263,16 @@ class _Recorder:
             bytes_down=aggregate.cost.bytes_down if aggregate else 0,
             secure=aggregate.secure if aggregate else None,
             validation_loss=self.losses[-1],
+            clusters=clusters.record(self.experiment, outcome),
             evaluation=evaluated,
         )
+
+    def _reached(self, evaluated: Evaluation | None) -> str | None:
+        """The reason why the run ends with this evaluation, if it has a target."""
+        target = self.experiment.config.evaluation.until
+        if target is None or evaluated is None:
+            return None
+        return reached(evaluated.metrics, target, self.experiment.task.figures)
 
     def _observe(self, state: ServerState, outcome: Outcome) -> None:
         if self.experiment.config.records.views != "final":
@@ -290,12 +303,13 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
+        plain, whole = _upload_bytes(experiment)
         took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
-        named = state_of(experiment.model, state.global_D)
+        named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
         every = np.flatnonzero(data.member_N)
         members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
-        train_logits = experiment.logits(state.global_D, experiment.x[members])
+        train_logits = clusters.outputs(experiment, state, experiment.x, members, data.owner_N, self.places_K)
         self.folder.write(
             "result.json",
             Result(
@@ -306,17 +320,26 @@ class _Recorder:
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
                 personal=personal.result(experiment, state, self.of_clients, took_part),
-                groups=self._groups(state),
+                groups=self.of_groups,
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # One float32 per entry and one for the weight.
-                bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
+                bytes_plain=uploads * plain,
+                bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
+                clusters=clusters.results(experiment, self.places_K, self.of_clients),
+                cluster_of=clusters.known_places(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)
+
+
+def _upload_bytes(experiment: Experiment) -> tuple[int, int]:
+    """The bytes of a client's upload in the clear, as it is compressed and as it would be whole; its weight is a float32."""
+    payload = experiment.payload.joined
+    whole = 4 * (experiment.plan.message_layout(payload).size + 1)
+    return whole - 4 * payload.size + experiment.transform.message_bytes(payload), whole
 
 
 def _stored_secret(folder: RunFolder) -> Seed | None:

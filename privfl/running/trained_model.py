@@ -18,7 +18,9 @@ from torch import Tensor, nn
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.named_inputs import unpacked
+from privfl.data.transforms import transformed
 from privfl.errors import ConfigError, ModelError, RunFolderError, first_line
+from privfl.federation.algorithms import Algorithm
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, by_name_alone, constants, few
 from privfl.learning.tasks import Task
@@ -55,8 +57,14 @@ class TrainedModel:
         if not folder.finished or not path.exists():
             raise RunFolderError(f"{folder.path}: has no trained model: the run has not finished; continue it with --resume")
         config, seed = folder.config, Seed(folder.config.seed)
+        models = narrow(config.algorithm, Algorithm).models
+        if models > 1:
+            raise ModelError(
+                f"algorithm.kind = {config.algorithm.kind!r}: the run has {models} models, one a cluster, and a module "
+                "holds one; export to .safetensors, whose names begin with the cluster's"
+            )
         task = narrow(config.task, Task)
-        loaded = task.fitting(narrow(config.data, Dataset).load())
+        loaded = task.fitting(transformed(narrow(config.data, Dataset).load(), config.data, seed / "transforms"))
         x_B, item = few(FederatedData.build(loaded, config.data, seed / "data")), narrow(config.model, Model)
         module = built(item, x_B, task.outputs(loaded), seed / "model", loaded.train.fields)
         folder.require_same_constants(constants(module))

@@ -71,13 +71,13 @@ def test_a_method_check_says_whether_it_holds(tmp_path: Path) -> None:
     assert tables.status_words(verdict(made, [0.9] * 3)) == "method check: holds"
     found = verdict(made, [0.8] * 3)
     assert tables.status_words(found) == "method check: does not hold"
-    assert found.why == "Smaller. ours is off by -0.1, more than 0.01."
+    assert found.why == "Smaller. Ours is off by -0.1, more than 0.01."
 
 
 def test_a_target_that_was_not_reached_is_no_number(tmp_path: Path) -> None:
     made = row(tmp_path, "row", metric="rounds_to:test.accuracy", target=0.97, claim=80.0, tolerance=None, factor=1.5)
     found = verdict(made, [80.0, None, 81.0])
-    assert (found.status, found.why) == ("not reproduced", "the target 0.97 was not reached on 1 of 3 seeds.")
+    assert (found.status, found.why) == ("not reproduced", "The target 0.97 was not reached on 1 of 3 seeds.")
     assert tables.shown([found])[1][4] == "not reached on 1 of 3 seeds; 80, 81"
 
 
@@ -86,7 +86,7 @@ def test_an_order_holds_on_every_common_seed(tmp_path: Path) -> None:
     above = row(tmp_path, "above", claim=None, tolerance=None, above="plain")
     by = row(tmp_path, "by", claim=None, tolerance=None, above="plain", by=0.05)
     assert verdict(above, [0.9, 0.8, 0.7], plain=(plain, [0.8, 0.7, 0.6])).status == "reproduced"
-    assert verdict(by, [0.9, 0.8, 0.62], plain=(plain, [0.8, 0.7, 0.6])).why == "it is above plain on 2 of 3 seeds."
+    assert verdict(by, [0.9, 0.8, 0.62], plain=(plain, [0.8, 0.7, 0.6])).why == "It is above plain on 2 of 3 seeds."
     assert verdict(above, [0.9, 0.8, 0.5], plain=(plain, [0.1, 0.1, 0.5])).status == "not reproduced"
     assert verdict(above, [0.9] * 3, plain=(plain, [0.8] * 2)).status == "not run"
     alone = verdicts({"above": above, "plain": plain}, {"above": result(above, [0.9] * 3)})[0]
@@ -106,7 +106,7 @@ def test_every_cell_must_agree(tmp_path: Path) -> None:
     made = row(tmp_path, "row", claim=None, tolerance=0.01, cells=cells)
     assert verdict(made, [0.9] * 3, [0.5] * 3).status == "reproduced"
     found = verdict(made, [0.9] * 3, [0.6] * 3)
-    assert (found.status, found.why) == ("not reproduced", "b: ours is off by +0.1, more than 0.01.")
+    assert (found.status, found.why) == ("not reproduced", "B: ours is off by +0.1, more than 0.01.")
     assert tables.shown([found])[1][3:5] == ["a 90.0 ± 1.0 · b 50.0 ± 1.0", "90.0 [90.0, 90.0] · 60.0 [60.0, 60.0]"]
 
 

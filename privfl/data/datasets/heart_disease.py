@@ -98,8 +98,8 @@ class HeartDisease(FileDataset):
             provenance=_PROVENANCE[self.variant.partition("_")[0]],
             natural_N=place_H[hospital_N[train_N]],
             natural_names=tuple(names),
-            test_group_N=hospital_N[test_N],
-            test_groups=tuple(_HOSPITALS),
+            test_origin_T=hospital_N[test_N],
+            test_origins=tuple(_HOSPITALS),
         )
 
 

@@ -25,6 +25,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from privfl.config import AlgorithmConfig, ExperimentConfig
+from privfl.federation.client_states import refuse_secret_cohorts
 from privfl.federation.local_training import Ended, Training
 from privfl.federation.payload import UPDATE, Payload
 from privfl.learning.optimizers import optimizer_of
@@ -43,11 +44,13 @@ class Terms:
         lr: η, the local learning rate of the settings.
         steps: the number of local steps of the largest client; a scale that clients and server know.
         layout: names and shapes of the model's parameters.
+        norm: the norm that a client-level plan clips a whole payload to; None: there is no such plan.
     """
 
     lr: float
     steps: int
     layout: Layout
+    norm: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,12 +65,14 @@ class Trained:
             is the number of steps.
         terms: the public numbers.
         global_D: x, the global model.
+        slot: the place of the payload that the client fills if there are several global models; None: it fills none.
     """
 
     delta_D: Tensor
     gradient_weight: float
     terms: Terms
     global_D: Tensor
+    slot: int | None = None
 
     def mean_gradient(self) -> Tensor:
         """The weighted mean of the steps' gradients, shape (D,)."""
@@ -126,6 +131,14 @@ class Algorithm(AlgorithmConfig, ABC):
     told: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the server's state that clients receive."""
 
+    starts_apart: ClassVar[bool] = False
+    """Whether several global models begin with different random weights; otherwise they begin alike."""
+
+    @property
+    def models(self) -> int:
+        """M, the number of global models (:mod:`privfl.federation.clusters`). The global vector holds one after another."""
+        return 1
+
     @property
     def one_work(self) -> bool:
         """Whether a client's training is the work of :meth:`work` alone."""
@@ -150,14 +163,8 @@ class Algorithm(AlgorithmConfig, ABC):
                 config.aggregator.kind,
                 f"algorithm {self.kind!r} needs a weighted mean; set 'mean' or 'secure_sum'",
             )
-        cohort = config.cohort
-        if self.remembers and config.privacy.secret_cohorts and getattr(cohort, "accounted", None) == "fixed":
-            raise contradiction(
-                "cohort.kind",
-                cohort.kind,
-                f"algorithm {self.kind!r} keeps state at clients, so that their later uploads reveal who took part; the ε of "
-                "cohorts of a fixed size assumes that this is secret: set 'poisson' or 'all'",
-            )
+        if self.remembers:
+            refuse_secret_cohorts(config, f"algorithm {self.kind!r}")
 
     def resolved(self, model: nn.Module) -> Self:  # noqa: ARG002
         """The same algorithm with all settings that depend on the model.
@@ -196,6 +203,14 @@ class Algorithm(AlgorithmConfig, ABC):
             layout: the layout of the model.
         """
         return {UPDATE: layout}
+
+    def viewed(self, layout: Layout) -> Layout:
+        """The layout in which the server's view shows an update.
+
+        Args:
+            layout: the layout of the model.
+        """
+        return layout
 
     @abstractmethod
     def work(self, told: State, client: State) -> LocalWork:

@@ -11,6 +11,7 @@ import numpy as np
 from privfl.papers import Figure, Paper
 from privfl.records import PaperCell, PaperResult
 from privfl.report.frontier.points import over_seeds
+from privfl.report.wording import capitalize
 from privfl.running.paper_rows import PaperRow
 
 Status = Literal["reproduced", "reproduced with own tuning", "method check", "not reproduced", "not run"]
@@ -125,8 +126,12 @@ def _words(paper: Paper, status: Status, disagreements: Sequence[str], seeds: in
     if status == "not run":
         parts.append(f"It has {seeds} of the {SEEDS} seeds that it needs.")
     if disagreements:
-        parts.append(paper.note or f"{'; '.join(disagreements)}.")
-    return " ".join(parts)
+        parts.append(paper.note or "; ".join(disagreements))
+    return " ".join(map(_sentence, parts))
+
+
+def _sentence(words: str) -> str:
+    return capitalize(words.removesuffix(".")) + "."
 
 
 def _common_seeds(paper: Paper, result: PaperResult, results: Mapping[str, PaperResult]) -> set[int]:

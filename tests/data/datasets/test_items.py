@@ -95,10 +95,10 @@ def test_flamby_s_hospitals_have_its_patients_and_are_standardised_each_by_itsel
         pytest.skip(item.remedy)
     data = item.load()
     assert data.natural_N is not None
-    assert data.test_group_N is not None
+    assert data.test_origin_T is not None
     # The counts that FLamby publishes.
     assert np.bincount(data.natural_N).tolist() == [199, 172, 30, 85]
-    assert np.bincount(data.test_group_N).tolist() == [104, 89, 16, 45]
+    assert np.bincount(data.test_origin_T).tolist() == [104, 89, 16, 45]
     assert data.train.x.shape == (486, 13)
     for hospital in range(4):
         own = data.train.x[data.natural_N == hospital]
