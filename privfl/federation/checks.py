@@ -1,4 +1,4 @@
-"""Checks of a round: every client was trained once, and every result is complete and finite."""
+"""Checks of a round: every client was trained once, in one process if need be, and every result is complete and finite."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from privfl.errors import ItemError, ModelError, PrivacyError, ProcessError
+from privfl.errors import ConfigError, ItemError, ModelError, PrivacyError, ProcessError
 from privfl.federation.aggregators import Aggregate, Aggregator
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.learning.training import LocalResult
@@ -79,3 +79,20 @@ def require_finite(results: Sequence[LocalResult]) -> None:
     for result, finite in zip(results, are_finite([result.delta_D for result in results]), strict=True):
         if not (math.isfinite(result.loss) and finite):
             raise ModelError(f"client {result.client}: its loss or update is not finite, training diverged; lower training.lr")
+
+
+def require_one_process(setting: str, reason: str, processes: int) -> None:
+    """Raise if several processes share out the clients of a round that needs the whole cohort at once.
+
+    Args:
+        setting: the setting that needs it, with its value.
+        reason: the noun of the need, as in "a run with several global models".
+        processes: the number of processes that were started.
+
+    Raises:
+        ConfigError: says how to start the run.
+    """
+    if processes > 1:
+        raise ConfigError(
+            f"{setting}: {processes} processes were started, and a run with {reason} has one; start it without torchrun"
+        )

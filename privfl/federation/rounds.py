@@ -15,7 +15,13 @@ from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, R
 from privfl.federation.algorithms import Algorithm, Begun, Terms, Trained
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries import CanaryClients
-from privfl.federation.checks import require_each_once, require_finite, require_result, server_step
+from privfl.federation.checks import (
+    require_each_once,
+    require_finite,
+    require_one_process,
+    require_result,
+    server_step,
+)
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
@@ -25,7 +31,7 @@ from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
-from privfl.federation.slots import Slots, require_one_process, with_cost
+from privfl.federation.slots import Slots, with_cost
 from privfl.federation.transforms import Shared, Transform
 from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
@@ -218,8 +224,8 @@ class Round:
                 )
             if self.slots is not None:
                 return self._contribute_to_slots(self.slots, state, cohort, context)
-            for part in self._parts(state, cohort, context):
-                states |= self._train(part, state, context, mine, updates)
+            for parts in self._handed_in_together(self._parts(state, cohort, context), context):
+                states |= self._train(parts, state, context, mine, updates)
         except Exception as error:
             # All processes learn of the error before it is raised. Otherwise they would wait for a process that has left.
             failed = own_code.told(error) or error if context.processes.size > 1 else error
@@ -241,7 +247,7 @@ class Round:
         self, slots: Slots, state: ServerState, cohort: CohortTasks, context: RoundContext
     ) -> tuple[CohortResults, Aggregate | None]:
         """As :meth:`contribute` if there are several global models: the whole cohort is trained before slots are filled."""
-        require_one_process(slots.algorithm, context.processes.size)
+        require_one_process(f"algorithm.kind = {slots.algorithm.kind!r}", "several global models", context.processes.size)
         told, mine, updates = told_of(self.algorithm, state), CohortResults(), list[ClientUpdate]()
         parts = self._parts(state, cohort, context)
         tasks = [task for part in parts for task in part]
@@ -287,8 +293,8 @@ class Round:
         """
         mine, updates = CohortResults(), list[ClientUpdate]()
         for state, cohort in groups:
-            for part in self._parts(state, cohort, context):
-                self._train(part, state, context, mine, updates)
+            for parts in self._handed_in_together(self._parts(state, cohort, context), context):
+                self._train(parts, state, context, mine, updates)
         done = CohortResults.of([mine])
         return done, self._collected(done, updates, context) if done.clients else None
 
@@ -342,9 +348,19 @@ class Round:
                 mine.append(part)
         return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
 
+    def _handed_in_together(self, parts: list[list[LocalTask]], context: RoundContext) -> list[list[list[LocalTask]]]:
+        """The parts of a cohort in groups. Those of one group are all trained before any client of it hands in its upload.
+
+        Attackers who collude need one another's updates, so the whole cohort is one group.
+        """
+        if not self.behaviour.colludes:
+            return [[part] for part in parts]
+        require_one_process(f"behaviour.kind = {self.behaviour.kind!r}", "colluding clients", context.processes.size)
+        return [parts] if parts else []
+
     def _train(
         self,
-        tasks: Sequence[LocalTask],
+        parts: Sequence[Sequence[LocalTask]],
         state: ServerState,
         context: RoundContext,
         done: CohortResults,
@@ -352,15 +368,18 @@ class Round:
     ) -> dict[int, ClientState]:
         """Train some clients and let the plan clip and noise their payloads; returns their states after the round."""
         started = time.perf_counter()
-        found = carried_out(
-            self.trainer,
-            state.global_D,
-            tasks,
-            [self.algorithm.training(begun) for begun in self._begun(state, tasks, self.trainer)],
-        )
-        results = [joined(ended, works) for ended, works in found]
-        personal = self._train_personal(state, tasks, [ended.personal for ended, _ in found])
+        results, personal = list[LocalResult](), list[dict[str, Tensor]]()
+        for tasks in parts:
+            found = carried_out(
+                self.trainer,
+                state.global_D,
+                tasks,
+                [self.algorithm.training(begun) for begun in self._begun(state, tasks, self.trainer)],
+            )
+            results += [joined(ended, works) for ended, works in found]
+            personal += self._train_personal(state, tasks, [ended.personal for ended, _ in found])
         done.seconds += time.perf_counter() - started
+        tasks = [task for part in parts for task in part]
         states = self._hand_in(tasks, results, state, context, done, updates, None)
         own = {task.client: found for task, found in zip(tasks, personal, strict=True)}
         return {client: replace(kept, personal=own[client]) for client, kept in states.items()}
@@ -381,7 +400,9 @@ class Round:
         # A client adds its own noise before the encoding, so rounding costs no privacy. The server adds its noise after it, so
         # that noise must cover the rounding too.
         rounding = self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0
-        uploads = [self._uploaded(state, task, result, arrivals) for task, result in zip(tasks, results, strict=True)]
+        uploads = self._uploaded(
+            state, tasks, [self._payload(state, *one, arrivals) for one in zip(tasks, results, strict=True)]
+        )
         handed_in = [
             self._handed_in(task, result, self.plan.at_client(joined_D, context.layout, state.plan, task.seed, rounding))
             for task, result, (joined_D, _) in zip(tasks, results, uploads, strict=True)
@@ -421,23 +442,33 @@ class Round:
             for earlier, (after, _) in zip(before, found, strict=True)
         ]
 
-    def _uploaded(
+    def _payload(
         self, state: ServerState, task: LocalTask, result: LocalResult, arrivals: Arrivals | None
-    ) -> tuple[Tensor, ClientState | None]:
-        """A client's message, shape (M,), and its state after the round."""
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """A client's joined payload if it follows the protocol, shape (D',), and what it keeps."""
         before = state_of_client(self.algorithm, state, task.client)
         slot = arrivals.chosen[task.client] if arrivals is not None else None
         loss = None if self.start_loss is None else self.start_loss(state.global_D, task)
         trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot, loss)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
-        joined_D = self.payload.join(payload)
-        if task.client in self.misbehaving:
-            joined_D = self.behaviour.upload(joined_D)
-        if self.canaries is not None:
-            joined_D = self.canaries.upload(task.client, joined_D)
         keeps = after if self.algorithm.remembers else None
-        return sent(self.transform, joined_D, before, keeps, self._shared(state), task.seed / "transform")
+        return self.payload.join(payload), keeps
+
+    def _uploaded(
+        self, state: ServerState, tasks: Sequence[LocalTask], payloads: Sequence[tuple[Tensor, dict[str, Tensor] | None]]
+    ) -> list[tuple[Tensor, ClientState | None]]:
+        """Each client's message, shape (M,), and its state after the round. Misbehaving clients change their payloads first."""
+        honest = {task.client: joined_D for task, (joined_D, _) in zip(tasks, payloads, strict=True)}
+        attackers = {client: joined_D for client, joined_D in honest.items() if client in self.misbehaving}
+        sends = honest | (self.behaviour.uploads(attackers, len(tasks)) if attackers else {})
+        found = []
+        for task, (_, keeps) in zip(tasks, payloads, strict=True):
+            joined_D, before = sends[task.client], state_of_client(self.algorithm, state, task.client)
+            if self.canaries is not None:
+                joined_D = self.canaries.upload(task.client, joined_D)
+            found.append(sent(self.transform, joined_D, before, keeps, self._shared(state), task.seed / "transform"))
+        return found
 
     def _shared(self, state: ServerState) -> Shared:
         return Shared(self.payload.joined, state.transform, self.public)

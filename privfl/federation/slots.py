@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregate, Aggregator, ClientUpdate, Cost, RoundContext
 from privfl.federation.algorithms import State
 from privfl.federation.clusters import Arrivals, Clustered, opened
@@ -159,19 +158,6 @@ class Slots:
         # A client sends its update and its weight. The server fills the slots by itself.
         cost = replace(found.cost, bytes_up=4 * (self.layout.size + 1) * len(updates))
         return replace(found, cost=cost, seen=seen if context.observed else {}), Arrivals(None, (), chosen), after
-
-
-def require_one_process(algorithm: Clustered, processes: int) -> None:
-    """Raise if several processes share out the clients, since slots are chosen for the whole cohort at once.
-
-    Raises:
-        ConfigError: says how to start the run.
-    """
-    if processes > 1:
-        raise ConfigError(
-            f"algorithm.kind = {algorithm.kind!r}: {processes} processes were started, and a run with several global models "
-            "has one; start it without torchrun"
-        )
 
 
 def with_cost(aggregate: Aggregate, cost: Cost) -> Aggregate:

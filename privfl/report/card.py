@@ -8,6 +8,7 @@ from typing import Any
 
 from privfl.data.transforms import Transform
 from privfl.federation.algorithms import Algorithm
+from privfl.federation.behaviours import Behaviour
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, PrivacyResult
@@ -236,5 +237,12 @@ def personal_models(run: RunRecords) -> str:
 
 def _misbehaving(run: RunRecords) -> str:
     """Say how many clients departed from the protocol in this simulation; empty if none did."""
-    who = run.partition.misbehaving
-    return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({run.config.behaviour.kind})." if who else ""
+    who, behaviour, privacy = run.partition.misbehaving, narrow(run.config.behaviour, Behaviour), run.result.privacy
+    if not who:
+        return ""
+    shared = behaviour.colludes and privacy is not None and privacy.unit == "client"
+    return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({behaviour.kind})." + (
+        " They sent what they computed from one another's updates, so the promise is to the other clients only."
+        if shared
+        else ""
+    )

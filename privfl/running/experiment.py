@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from privfl.config import ExperimentConfig
 from privfl.data.federated import FederatedData
 from privfl.data.input_store import InputStore
+from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregate, Aggregator, RoundContext
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
@@ -551,5 +552,10 @@ def _require_possible(experiment: Experiment) -> None:
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))
+    if experiment.behaviour.colludes and experiment.canaries is not None and plan.clips_updates:
+        raise ConfigError(
+            f"behaviour.kind = {experiment.behaviour.kind!r}: attackers send one another's updates, so a client-level promise "
+            "is not theirs, and canaries among them would measure more than it; set behaviour = 'honest' for the audit"
+        )
     if isinstance(experiment.algorithm, Clustered):
         experiment.algorithm.require(plan, aggregator, len(experiment.data.clients))

@@ -147,7 +147,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
         of_plans.check_rounding_is_covered,
         Edit(
             rounds.Round,
-            "_train",
+            "_hand_in",
             "self.aggregator.rounding_norm(context) if self.plan.trusts_server else 0.0",
             "0.0",
         ),

@@ -135,10 +135,8 @@ def test_drift_and_state_are_functions_of_messages() -> None:
     "edit",
     [
         # The loss and the share of clipped gradients are known to the client alone, without noise.
-        Edit(
-            rounds.Round, "_uploaded", "keeps = after if", "keeps = {key: one + result.loss for key, one in after.items()} if"
-        ),
-        Edit(rounds.Round, "_uploaded", "Trained(result.delta_D,", "Trained(result.delta_D * (1 + result.loss),"),
+        Edit(rounds.Round, "_payload", "keeps = after if", "keeps = {key: one + result.loss for key, one in after.items()} if"),
+        Edit(rounds.Round, "_payload", "Trained(result.delta_D,", "Trained(result.delta_D * (1 + result.loss),"),
         Edit(Scaffold, "work", "told[_CONTROL] - client[_CONTROL]", "told[_CONTROL] - 0.9 * client[_CONTROL]"),
     ],
     ids=["state", "message", "drift"],

@@ -4,12 +4,17 @@ A behaviour makes some clients depart from the protocol, before the plan acts. I
 the payload that they send. The plan then clips and noises the payload as usual. A promise thus holds for every behaviour, and
 one client still moves a sum by at most the clipping norm. No behaviour of this shelf circumvents the plan.
 
+Attackers who collude send what they computed from one another's updates. If a plan protects clients, its promise then holds for
+the other clients only: an attacker that shares its update with others gives up its own protection.
+
 An item is one module with one class that derives from :class:`Behaviour`.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 from torch import Tensor
 
@@ -18,7 +23,12 @@ from privfl.tables import Item
 
 
 class Behaviour(Item, ABC):
-    """A client behaviour; by default labels and payloads stay as they are."""
+    """A client behaviour; by default labels and payloads stay as they are.
+
+    ``colludes`` says whether misbehaving clients need the updates of one another before any of them sends something.
+    """
+
+    colludes: ClassVar[bool] = False
 
     @abstractmethod
     def count(self, clients: int) -> int:
@@ -39,6 +49,15 @@ class Behaviour(Item, ABC):
     def upload(self, joined_D: Tensor) -> Tensor:
         """The joined payload that a misbehaving client passes to the plan in place of the correct one, shape (D',)."""
         return joined_D
+
+    def uploads(self, honest: Mapping[int, Tensor], clients: int) -> dict[int, Tensor]:  # noqa: ARG002
+        """The joined payloads of misbehaving clients, each of shape (D',).
+
+        Args:
+            honest: the correct payloads of misbehaving clients; of all in the round if they collude.
+            clients: n, the number of clients in the round if they collude.
+        """
+        return {client: self.upload(joined_D) for client, joined_D in honest.items()}
 
     def chosen(self, clients: int, stream: Seed) -> frozenset[int]:
         """The misbehaving clients, the same in all rounds.
