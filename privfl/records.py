@@ -344,6 +344,8 @@ class Result(Frozen):
     of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is
     the cost of the same uploads in the clear. ``clusters`` describes the clusters if there are several global models, and
     ``cluster_of`` has the cluster of each client, from 0. It is empty if the server does not learn who is in which.
+    ``in_group`` is the share of clients in the cluster of their group, if the data have groups: the largest share over all ways
+    to give each group a cluster of its own.
     """
 
     rounds: int
@@ -361,6 +363,7 @@ class Result(Frozen):
     bytes_plain: int
     clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
     cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
+    in_group: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = None
 
     @model_validator(mode="before")
     @classmethod

@@ -17,6 +17,7 @@ def table(run: RunRecords) -> Rows:
     rounds = Counter(client for record in run.rounds for client in set(record.survivors) & set(record.cohort))
     header = ["client", "examples", "rounds"]
     header += [f"{figure.title} on its own hold-out"] if values else []
+    header += ["cluster"] if run.result.cluster_of else []
     header += ["ε"] if spent else []
     rows = [header]
     for client, (name, counts) in enumerate(zip(run.partition.clients, run.partition.counts, strict=True)):
@@ -24,6 +25,8 @@ def table(run: RunRecords) -> Rows:
         if values:
             value = values[client]
             row.append("–" if value is None else measured(figure, value))
+        if run.result.cluster_of:
+            row.append(count(run.result.cluster_of[client] + 1))
         if spent:
             row.append(epsilon(spent[client]))
         rows.append(row)

@@ -15,7 +15,7 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.report import adversaries, clients, comparison, cost, curves, headline, partition_figure, wording
+from privfl.report import adversaries, clients, clusters, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card
 from privfl.report.differences import differences
@@ -59,6 +59,8 @@ def run_page(run: RunRecords) -> Page:
         card=card(run),
         clients=clients.table(run),
         fairness=clients.fairness(run),
+        clusters=clusters.facts(run),
+        clusters_note=clusters.note(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
         secure=SecureSummary.of(run),

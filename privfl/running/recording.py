@@ -304,6 +304,7 @@ class _Recorder:
                 bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
                 clusters=clusters.results(experiment, self.places_K, self.of_clients),
                 cluster_of=clusters.known_places(experiment, self.places_K),
+                in_group=clusters.in_group(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

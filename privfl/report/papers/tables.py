@@ -114,7 +114,11 @@ def _format(figure: Figure) -> Callable[[float], str]:
     if metric.partition(":")[0] == "epsilon":
         return epsilon
     last = metric.replace(":", ".").rpartition(".")[2]
-    if last in _PERCENT or last.startswith("tpr_at") or metric.startswith(("train", "clients.", "personal.", "client:")):
+    if (
+        last in _PERCENT
+        or last.startswith("tpr_at")
+        or metric.startswith(("train", "clients.", "personal.", "client:", "clusters."))
+    ):
         return lambda value: f"{100 * value:.1f}"
     return lambda value: f"{value:.3g}"
 
