@@ -87,7 +87,7 @@ def _claims(given: Predictions, names: Sequence[str]) -> dict[str, MembershipCla
     claims = {}
     for name in names or SHELVES["attacks.run"].names():
         try:
-            claims[name] = MembershipClaim(_possible(given, name).score(evidence))
+            claims[name] = _possible(given, name).claim(evidence)
         except ConfigError as error:
             if names:
                 raise ConfigError(f"attack {name!r}: {error}") from None

@@ -36,18 +36,55 @@ class PartitionConfig(Item):
     """Whether examples are distributed by their classes, which only some labels are."""
 
 
+class TransformConfig(Item):
+    """Settings of a transform of a model's inputs; the shelf's contract is :class:`privfl.data.transforms.Transform`."""
+
+    reads_pool: ClassVar[bool] = False
+    """Whether an example's result depends on other examples of the pool. If so, a promise must pay for it."""
+
+    keeps_images: ClassVar[bool] = False
+    """Whether images stay images, which can be turned."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise if the transform reads the pool and the promise cannot pay for it, or leaves no images to turn.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+        if config.data.rotations and not self.keeps_images:
+            raise contradiction("data.transforms", self.kind, "leaves no images that data.rotations could turn; take one out")
+        if not (self.reads_pool and config.privacy.promises):
+            return
+        if not config.privacy.prices_statistics:
+            hint = "reads the clients' examples, which this plan cannot price; take it out, or set privacy.kind = 'example'"
+            raise contradiction("data.transforms", self.kind, hint)
+        if getattr(self, "noise_multiplier", None) is None:
+            raise contradiction("data.transforms", self.kind, "reads the clients' examples; give it a noise_multiplier")
+        if config.data.clients != 1 or config.data.holdout > 0 or config.canaries is not None:
+            hint = (
+                "reads the examples of the whole pool, which nobody but a single owner of all of them has; "
+                "set data.clients = 1 and data.holdout = 0, without canaries, or take it out"
+            )
+            raise contradiction("data.transforms", self.kind, hint)
+
+
 class DataConfig(Item):
-    """Settings of every data set: the number of clients, the partition, and the share of held-out examples.
+    """Settings of every data set: the number of clients, the partition, the share of held-out examples, and transforms.
 
     ``holdout`` is the expected share of the pool that no client trains on. Attacks use these examples as non-members. For each
     client they come from the same distribution as the members. With 0 every client trains on all of its examples, and no attack
-    can be run. ``rotations`` divides the clients, by ascending number, into groups of nearly equal size. The images of a group
-    are turned by its angle, counterclockwise. The test split is divided among the groups likewise.
+    can be run. ``transforms`` change the model's inputs, in that order, before anything else is done with them. ``rotations``
+    divides the clients, by ascending number, into groups of nearly equal size. The images of a group are turned by its angle,
+    counterclockwise. The test split is divided among the groups likewise.
     """
 
     clients: PositiveInt | None = None
     partition: Annotated[SerializeAsAny[PartitionConfig], on_shelf("data.partition")] = Field("iid", validate_default=True)
     holdout: Annotated[float, Field(ge=0, le=0.5)] = 0.2
+    transforms: Annotated[
+        tuple[Annotated[SerializeAsAny[TransformConfig], on_shelf("data.transforms")], ...],
+        Field(strict=False, exclude_if=lambda items: not items),
+    ] = ()
     rotations: Annotated[tuple[Literal[0, 90, 180, 270], ...], Field(strict=False, exclude_if=lambda angles: not angles)] = ()
 
     def check_settings(self, config: ExperimentConfig) -> None:
@@ -96,6 +133,9 @@ class PlanConfig(Item):
 
     clips_messages: ClassVar[bool] = False
     """Whether everything that a client sends in a round is clipped to one norm."""
+
+    prices_statistics: ClassVar[bool] = False
+    """Whether its price can include noised statistics of a single client's examples, from which inputs are computed."""
 
     unnamed: ClassVar[frozenset[str]] = frozenset()
     """Settings that affect messages only through the plan, so that the noise domain leaves them out."""
@@ -324,6 +364,8 @@ class ExperimentConfig(Frozen):
                 "remove it and set rounds, or set privacy.kind = 'none'",
             )
         self.data.check_settings(self)
+        for transform in self.data.transforms:
+            transform.check(self)
         self.privacy.check(self)
         self.algorithm.check(self)
         if self.training.engine != "auto":

@@ -91,6 +91,7 @@ class Shelf:
 SHELVES: Final[Mapping[str, Shelf]] = {
     "data": Shelf("privfl.data.datasets", "Dataset"),
     "data.partition": Shelf("privfl.data.partitions", "Partition"),
+    "data.transforms": Shelf("privfl.data.transforms", "Transform"),
     "task": Shelf("privfl.learning.tasks", "Task"),
     "model": Shelf("privfl.learning.models", "Model"),
     "cohort": Shelf("privfl.privacy.cohorts", "CohortSampler"),

@@ -61,6 +61,15 @@ def of_rounds(view: View, knowledge: Knowledge) -> Scores:
     return scores
 
 
+def are_linear(knowledge: Knowledge) -> bool:
+    """Whether the scores of :func:`of_rounds` are linear in the noise: canaries are directions, and the optimizer is linear.
+
+    A canary client is not trained, and its plan noises the update itself.
+    """
+    known = knowledge.directions
+    return known is not None and (known.sign > 0 or knowledge.protocol.example_weight(0) is not None)
+
+
 def _signals(view: ServerView, knowledge: Knowledge, number: int, update_D: Tensor, rows: NDArray[np.int64]) -> FloatArray:
     """The signals of some canaries in one vector."""
     if (known := knowledge.directions) is not None:

@@ -7,7 +7,7 @@ from typing import ClassVar
 from attacks.auditing import Audit
 from attacks.auditing._signals import of_final_model
 from privfl.adversaries import Adversary
-from privfl.auditing.questions._scores import ScoresClaim
+from privfl.auditing.questions.noise import NoiseClaim
 from privfl.running.knowledge import Knowledge
 from privfl.running.views import View
 
@@ -32,6 +32,6 @@ class Noise(Audit):
 
     cost: ClassVar[str] = "one pass over the canaries"
 
-    def run(self, view: View, knowledge: Knowledge) -> ScoresClaim:
+    def run(self, view: View, knowledge: Knowledge) -> NoiseClaim:
         """See :class:`attacks.Attack`."""
-        return ScoresClaim(of_final_model(view, knowledge))
+        return NoiseClaim(of_final_model(view, knowledge))

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import ClassVar
 
 from attacks.auditing import Audit
-from attacks.auditing._signals import of_rounds
+from attacks.auditing._signals import are_linear, of_rounds
 from privfl.adversaries import Adversary
-from privfl.auditing.questions._scores import ScoresClaim
+from privfl.auditing.questions.noise import NoiseClaim
 from privfl.running.knowledge import Knowledge
 from privfl.running.views import View
 
@@ -33,6 +33,6 @@ class NoiseRounds(Audit):
 
     cost: ClassVar[str] = "an inner product for each canary and round"
 
-    def run(self, view: View, knowledge: Knowledge) -> ScoresClaim:
+    def run(self, view: View, knowledge: Knowledge) -> NoiseClaim:
         """See :class:`attacks.Attack`."""
-        return ScoresClaim(of_rounds(view, knowledge))
+        return NoiseClaim(of_rounds(view, knowledge), linear=are_linear(knowledge))

@@ -11,15 +11,16 @@ dimensions than one where a task has more).
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import ClassVar, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from attacks import Attack
 from privfl.adversaries import Adversary
+from privfl.auditing.false_positives import FalsePositives
 from privfl.auditing.questions.membership import MembershipClaim
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
@@ -32,6 +33,12 @@ FloatArray = NDArray[np.float64]
 LogitArray = NDArray[np.float32]
 LabelArray = NDArray[np.int64] | NDArray[np.float32]
 BoolArray = NDArray[np.bool_]
+
+FEWEST_PSEUDO_TARGETS: Final = 16
+"""The fewest shadow models by which false positives of single examples are counted."""
+
+MOST_PSEUDO_TARGETS: Final = 64
+"""The most shadow models that play the target."""
 
 
 @dataclass(frozen=True)
@@ -122,6 +129,32 @@ class Evidence:
             confidence(self.logits_NC, labels_N), shadow_SN, confidence(self.population_logits_PC, labels_P), shadow_SP
         )
 
+    def with_target(self, shadow: int) -> Evidence:
+        """The same evidence about one of the shadows, beside the others.
+
+        Only its signals can be used: the other shadows' outputs are not copied, and stand there as NaN.
+        """
+        signals, others = self.signals, np.arange(len(self.shadow_member_SN)) != shadow
+        unread = (
+            np.broadcast_to(np.float32(np.nan), (len(others) - 1, *one.shape[1:]))
+            for one in (self.shadow_logits_SNC, self.population_shadow_logits_SPC)
+        )
+        return replace(
+            self,
+            logits_NC=self.shadow_logits_SNC[shadow],
+            shadow_logits_SNC=next(unread),
+            shadow_member_SN=self.shadow_member_SN[others],
+            population_logits_PC=self.population_shadow_logits_SPC[shadow],
+            population_shadow_logits_SPC=next(unread),
+            population_member_SP=None if self.population_member_SP is None else self.population_member_SP[others],
+            given=Signals(
+                signals.shadow_SN[shadow],
+                signals.shadow_SN[others],
+                signals.population_shadow_SP[shadow],
+                signals.population_shadow_SP[others],
+            ),
+        )
+
     def __post_init__(self) -> None:
         candidates, *shape = self.logits_NC.shape
         population, shadows = len(self.population_labels_P), len(self.shadow_member_SN)
@@ -145,13 +178,36 @@ class MembershipAttack(Attack):
     takes_reference: ClassVar[bool] = False
     """Whether a shadow model's outputs on examples of its own stand in for shadow models."""
 
+    by_signals: ClassVar[bool] = False
+    """Whether :meth:`score` takes the signals of the evidence and no outputs. If so, shadow models also play the target,
+    and the false positives of each example are counted.
+    """
+
     def run(self, view: View, knowledge: Knowledge) -> MembershipClaim:
         """See :class:`attacks.Attack`: the scores that :meth:`score` gives to the evidence."""
-        return MembershipClaim(self.score(Evidence.of(view, knowledge)))
+        return self.claim(Evidence.of(view, knowledge))
+
+    def claim(self, evidence: Evidence) -> MembershipClaim:
+        """The scores, and the false positives of each example if there are shadow models enough to count them."""
+        scores = self.score(evidence)
+        if not self.by_signals or len(evidence.shadow_member_SN) < FEWEST_PSEUDO_TARGETS:
+            return MembershipClaim(scores)
+        played = self.as_targets(evidence)
+        out_MN = ~evidence.shadow_member_SN[:MOST_PSEUDO_TARGETS]
+        return MembershipClaim(scores, {variant: FalsePositives.of(scores_MN, out_MN) for variant, scores_MN in played.items()})
 
     @abstractmethod
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """Variant -> one score per candidate, of shape (N,), higher means member."""
+
+    def as_targets(self, evidence: Evidence) -> dict[str, FloatArray]:
+        """Variant -> the scores with each shadow as the target and the others as its shadows, of shape (M, N).
+
+        M is the number of shadows, at most ``MOST_PSEUDO_TARGETS``.
+        """
+        shadows = range(min(len(evidence.shadow_member_SN), MOST_PSEUDO_TARGETS))
+        scores = [self.score(evidence.with_target(shadow)) for shadow in shadows]
+        return {variant: np.stack([one[variant] for one in scores]) for variant in scores[0]}
 
 
 def classes_of(attack: Attack, task: Task, logits_NC: LogitArray) -> FloatArray:

@@ -110,6 +110,8 @@ class TwoSidedAttack(MembershipAttack):
 
     least_shadows: ClassVar[int] = 1
 
+    by_signals: ClassVar[bool] = True
+
     def require_shadows(self, member_SN: BoolArray) -> None:
         """See :class:`attacks.Attack`: some candidate is in a shadow, and some is left out of one.
 

@@ -25,6 +25,8 @@ class AttackR(MembershipAttack):
 
     least_shadows: ClassVar[int] = 1
 
+    by_signals: ClassVar[bool] = True
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)

@@ -33,6 +33,8 @@ class Rmia(MembershipAttack):
 
     least_shadows: ClassVar[int] = 1
 
+    by_signals: ClassVar[bool] = True
+
     a: Annotated[float, Field(gt=0, le=1)] = 0.3
     gammas: Annotated[tuple[PositiveFloat, ...], Field(strict=False, min_length=1)] = (1.0, 2.0)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.linear_model import LogisticRegression
@@ -21,6 +23,8 @@ class Shokri(TwoSidedAttack):
     however hard they are. A class without both kinds of outputs takes the classifier of all classes. Only for tasks of
     several classes.
     """
+
+    by_signals: ClassVar[bool] = False
 
     def require_possible(self, prospect: Prospect) -> None:
         """See :class:`attacks.Attack`: the task has classes."""

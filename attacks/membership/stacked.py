@@ -33,6 +33,8 @@ class Stacked(TwoSidedAttack):
 
     pseudo_targets: Annotated[int, Field(ge=1)] = 16
 
+    by_signals: ClassVar[bool] = False
+
     def score(self, evidence: Evidence) -> dict[str, FloatArray]:
         """See :class:`attacks.membership.MembershipAttack`."""
         self.require_shadows(evidence.shadow_member_SN)

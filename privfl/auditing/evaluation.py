@@ -252,11 +252,8 @@ def _half(candidates: int, generator: np.random.Generator) -> BoolArray:
 
 
 def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: PrivacyCurve | None, level: float) -> BestVariant:
-    names, chosen_N = _chosen(flat, member_N, chosen_N)
-    guesses = chosen_guesses(flat[names][chosen_N], member_N[chosen_N], level) if chosen_N.any() else None
+    names, chosen_N, epsilon = _audited(flat, member_N, chosen_N, 0.0 if promised is None else promised.delta, level)
     scores, truth = flat[names][~chosen_N], member_N[~chosen_N]
-    delta = 0.0 if promised is None else promised.delta
-    epsilon = one_run_audit(scores, truth, delta, level, guesses)
     curve, members = roc(scores, truth), int(np.count_nonzero(truth))
     return BestVariant(
         attack=names[0],
@@ -273,6 +270,15 @@ def _best(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, promised: Priva
     )
 
 
+def _audited(
+    flat: _Flat, member_N: BoolArray, chosen_N: BoolArray, delta: float, level: float
+) -> tuple[tuple[str, str], BoolArray, EpsilonBound]:
+    """The best variant, the candidates that chose it and the number of guesses, and the bound on ε of the others."""
+    names, chosen_N = _chosen(flat, member_N, chosen_N)
+    guesses = chosen_guesses(flat[names][chosen_N], member_N[chosen_N], level) if chosen_N.any() else None
+    return names, chosen_N, one_run_audit(flat[names][~chosen_N], member_N[~chosen_N], delta, level, guesses)
+
+
 def _chosen(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray) -> tuple[tuple[str, str], BoolArray]:
     """The best variant, and the candidates that chose it; none if there is only one variant."""
     if len(flat) == 1:
@@ -282,8 +288,8 @@ def _chosen(flat: _Flat, member_N: BoolArray, chosen_N: BoolArray) -> tuple[tupl
 
 def _merit(scores: FloatArray, truth: BoolArray) -> tuple[float, float]:
     curve = roc(scores, truth)
-    point = operating_point(curve, headline_fpr(curve.nonmembers))
-    return (0.0 if point.tpr is None else point.tpr.value, auc(scores, truth).value)
+    fpr, area = headline_fpr(curve.nonmembers), float(np.trapezoid(curve.tpr_T, curve.fpr_T))
+    return (float(curve.tpr_T[curve.at(fpr)]) if resolvable(fpr, curve.nonmembers) else 0.0, area)
 
 
 def _variant_figures(

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from privfl.auditing.bound import NoiseFamily, fpr_bound, tpr_bound
-from privfl.auditing.noise import Counted, highest, too_many
+from privfl.auditing.noise import Counted, gaussian_pair_audit, highest, too_many
 from privfl.auditing.roc import clopper_pearson
 
 FloatArray = NDArray[np.float64]
@@ -40,7 +40,7 @@ class RefutedNoise:
 
     Args:
         below: the least of the noise multipliers tried that the guesses refute.
-        least: the least that could have been refuted, had every guess been right; None: none of those tried.
+        least: the least that could have been refuted, had every guess been right; None: none of those tried; 0: any.
         level: of the one-sided bound.
         method: how it was computed.
         candidates: how many were counted.
@@ -113,6 +113,44 @@ def one_run_noise(scores_N: FloatArray, member_N: BoolArray, family: NoiseFamily
         level=level,
         method="one run, guesses fixed beforehand",
         candidates=len(scores_N),
+    )
+
+
+def gaussian_pair_noise(
+    signals_N: FloatArray, member_N: BoolArray, family: NoiseFamily, level: float = 0.95
+) -> RefutedNoise | None:
+    """The noise that the two-sample t statistic of linear signals refutes; None if the mechanism has other noise than Gaussian.
+
+    A signal is the sum over releases of the inner product with a candidate's own direction. A release with standard deviation
+    σ·c has a member in it with probability q, and it moves by c at most. T releases with weights w_t then differ by Σ w_t q c_t
+    on average, and the noise deviates by σ·√(Σ w_t² c_t²), so that
+
+        µ ≤ q √T / σ        (Cauchy and Schwarz),
+
+    with which :func:`privfl.auditing.noise.gaussian_pair_audit` is compared. Anything else in a signal only adds deviation. For
+    one release to everybody the bound is exact; subsampled members are Gaussian to the extent that the central limit theorem
+    holds, which a test holds at 20 rounds. A score that is not linear in the releases, such as a loss, is no such signal.
+
+    Args:
+        signals_N: higher means member.
+        member_N: the truth, drawn by independent fair coins.
+        family: the mechanism.
+        level: of the one-sided bound.
+
+    Raises:
+        DataError: a signal is not finite, there are fewer than two of a kind, or those of each kind are all equal.
+    """
+    if not family.samples:
+        return None
+    largest = max(rate * np.sqrt(steps) for rate, steps in family.samples)
+    found = gaussian_pair_audit(signals_N, member_N, level)
+    below = largest * found.noise_multiplier
+    return RefutedNoise(
+        below=float(below) if below <= FACTORS[-1] * family.promised else None,
+        least=0.0,
+        level=level,
+        method="pair of Gaussian signals, noncentral t",
+        candidates=found.candidates,
     )
 
 

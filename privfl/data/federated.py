@@ -92,6 +92,8 @@ class LoadedData:
         columns: the rules by which a table's columns became numbers, likewise.
         group_K: the group of each client that the data name, if the data have groups of clients that are alike; else None.
         test_group_T: the group of each test example; None likewise.
+        statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
+            which one example contributes a vector of norm 1 at most, in units of the noise.
 
     Raises:
         DataError: a value is not finite, a label is not one of the classes, or shapes or types disagree.
@@ -108,6 +110,7 @@ class LoadedData:
     columns: tuple[ColumnRecord, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
+    statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         for part, examples in (("training", self.train), ("test", self.test)):
@@ -156,7 +159,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns: see :class:`LoadedData`.
+        files, columns, statistics: see :class:`LoadedData`.
         group_K: the group of each client, if there are groups of clients that are alike; else None.
         test_group_T: the group of each test example; None likewise.
     """
@@ -173,6 +176,7 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    statistics: tuple[float, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
 
@@ -216,6 +220,7 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            statistics=loaded.statistics,
             group_K=None if given is None else given.group_K,
             test_group_T=None if given is None else given.test_group_T,
         )

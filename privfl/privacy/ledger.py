@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from privfl.errors import PrivacyError, RunFolderError, first_line
 from privfl.privacy import accounting
 from privfl.privacy.accounting import Accountant
 from privfl.privacy.events import Event, Unit
-from privfl.privacy.mechanisms import History, Relation
+from privfl.privacy.mechanisms import Gaussian, History, Relation
 from privfl.storage import write_atomic
 from privfl.tables import Frozen
 
@@ -23,10 +23,11 @@ Account = int | Literal["everybody"]
 
 
 class Terms(Frozen):
-    """The terms in which ε is stated: the first line of a ledger's file."""
+    """The terms in which ε is stated, and the statistics spent before: the first line of a ledger's file."""
 
     delta: float
     relation: Relation
+    statistics: Annotated[tuple[float, ...], Field(strict=False, exclude_if=lambda spent: not spent)] = ()
 
 
 class Charge(Frozen):
@@ -70,11 +71,14 @@ class Ledger:
         delta: the δ at which ε is stated.
         relation: the neighbouring relation of the headline ε.
         rounds: number of rounds entered.
+        statistics: noise multipliers of Gaussian releases about the examples of the only client, account 0, before the first
+            round.
     """
 
     delta: float
     relation: Relation = "add_or_remove_one"
     rounds: int = 0
+    statistics: tuple[float, ...] = ()
     _spent: dict[Account, tuple[Event, int]] = field(default_factory=dict)
     # For each event, the most times that one account repeated it; no other account of that event costs more.
     _most: dict[Event, int] = field(default_factory=dict)
@@ -106,7 +110,10 @@ class Ledger:
         Raises:
             RunFolderError, StorageError: the file cannot be written.
         """
-        write_atomic(path, Terms(delta=self.delta, relation=self.relation).model_dump_json().encode() + b"\n")
+        write_atomic(path, self._terms().model_dump_json().encode() + b"\n")
+
+    def _terms(self) -> Terms:
+        return Terms(delta=self.delta, relation=self.relation, statistics=self.statistics)
 
     @classmethod
     def read(cls, path: Path) -> Ledger:
@@ -117,7 +124,7 @@ class Ledger:
         """
         lines = _lines(path)
         terms = _terms(path, lines)
-        ledger = cls(terms.delta, terms.relation)
+        ledger = cls(terms.delta, terms.relation, statistics=terms.statistics)
         for line in lines:
             if not line.endswith(b"\n"):
                 raise RunFolderError(f"{path}: its last line was cut; mend it with --resume")
@@ -137,7 +144,7 @@ class Ledger:
         """
         lines = _lines(path)
         foreign = RunFolderError(f"{path}: is not what {rounds} rounds of this run spent; begin it anew with --overwrite")
-        if _terms(path, lines) != Terms(delta=self.delta, relation=self.relation):
+        if _terms(path, lines) != self._terms():
             raise foreign
         for number in range(rounds):
             entry = self._take(path, next(lines, b""))
@@ -153,7 +160,7 @@ class Ledger:
         return entry
 
     def epsilon(self, accountant: Accountant | None = None) -> float:
-        """The largest ε over the accounts; 0 before anything was spent.
+        """The largest ε over the accounts, statistics included; 0 before anything was spent.
 
         Args:
             accountant: prices the histories; None: the best one for each.
@@ -166,13 +173,13 @@ class Ledger:
     def epsilon_with(self, events: Mapping[Account, Event]) -> float:
         """The ε that :meth:`epsilon` would give if these events were spent too; nothing is recorded."""
         most = self._most_after(self._after(events))
-        return accounting.largest_epsilon([_history(*one, self.relation) for one in most.items()], self.delta)
+        return accounting.largest_epsilon(self._histories(most, self.relation), self.delta)
 
     def client_epsilons(self, count: int) -> list[float]:
         """ε of each client from 0 to ``count`` − 1."""
-        everybody = self._spent.get("everybody")
-        spent = [everybody or self._spent.get(client) for client in range(count)]
-        return [accounting.epsilon(_history(*one, self.relation), self.delta) if one else 0.0 for one in spent]
+        everybody, accounts = self._spent.get("everybody"), self.accounts()
+        whose: list[Account] = ["everybody" if everybody else client for client in range(count)]
+        return [accounting.epsilon(accounts.get(one, History()), self.delta) for one in whose]
 
     def histories(self, relation: Relation | None = None) -> list[History]:
         """For each event, the history of the account that repeated it most; no other account costs more.
@@ -180,11 +187,18 @@ class Ledger:
         Args:
             relation: the neighbouring relation; None: the ledger's own.
         """
-        return [_history(event, times, relation or self.relation) for event, times in self._most.items()]
+        return self._histories(self._most, relation or self.relation)
 
     def accounts(self) -> dict[Account, History]:
         """The history of each account, under the ledger's relation."""
-        return {account: _history(*one, self.relation) for account, one in self._spent.items()}
+        before = statistics_history(self.statistics, self.relation)
+        found: dict[Account, History] = {0: before} if before else {}
+        return found | {account: before + _history(*one, self.relation) for account, one in self._spent.items()}
+
+    def _histories(self, most: Mapping[Event, int], relation: Relation) -> list[History]:
+        before = statistics_history(self.statistics, relation)
+        found = [before + _history(*one, relation) for one in most.items()]
+        return found or ([before] if before else [])
 
     def _after(self, events: Mapping[Account, Event]) -> dict[Account, tuple[Event, int]]:
         """For each account of a round: its event, and the number of repetitions after the round.
@@ -212,6 +226,11 @@ class Ledger:
         for event, times in after.values():
             most[event] = max(most.get(event, 0), times)
         return most
+
+
+def statistics_history(noise_multipliers: Sequence[float], relation: Relation) -> History:
+    """The history of Gaussian releases of these noise multipliers about one example."""
+    return sum((History({Gaussian(noise, relation): 1}) for noise in noise_multipliers), History())
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -12,7 +12,7 @@ from privfl.federation.aggregators import Aggregator
 from privfl.federation.rounds import skip_reason
 from privfl.privacy import accounting
 from privfl.privacy.events import Event
-from privfl.privacy.ledger import Account, Ledger
+from privfl.privacy.ledger import Account, Ledger, statistics_history
 from privfl.privacy.mechanisms import History
 from privfl.privacy.plans import Plan, PromiseSettings
 from privfl.tables import narrow
@@ -43,8 +43,10 @@ def busiest_accounts(
 
 def histories(plan: Plan, data: FederatedData, rounds: Mapping[Account, int]) -> list[History]:
     """The privacy histories of accounts that are charged for so many rounds, under the plan's relation."""
-    relation = empty_ledger(plan).relation
-    return [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
+    relation = plan.relation
+    before = statistics_history(plan.statistics, relation)
+    spent = [plan.planned(_deciding_size(plan, data, account)).releases(times, relation) for account, times in rounds.items()]
+    return [before + history for history in spent]
 
 
 def _accounts(plan: Plan, cohort: tuple[int, ...], aggregator: Aggregator) -> tuple[Account, ...]:
@@ -61,7 +63,7 @@ def _deciding_size(plan: Plan, data: FederatedData, account: Account) -> int:
 
 def empty_ledger(plan: Plan) -> Ledger:
     """The ledger at the beginning of a run with that plan; unused if the plan promises nothing."""
-    return Ledger(plan.delta, plan.relation)
+    return Ledger(plan.delta, plan.relation, statistics=plan.statistics)
 
 
 def calibrated(

@@ -419,9 +419,9 @@ def assemble(
         ConfigError, DataError, ModelError: settings, data or model do not fit together; nothing was trained.
     """
     seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
-    data, outputs = read_data(config, task, seed)
-    aggregator = narrow(config.aggregator, Aggregator)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
+    data, outputs = read_data(config, task, seed, secret)
+    aggregator = narrow(config.aggregator, Aggregator)
     item = narrow(config.model, Model)
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
@@ -431,7 +431,7 @@ def assemble(
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
     initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
     dimension = PayloadLayout(algorithm.parts(layout), layout).joined.size
-    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension)
+    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension, data.statistics)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
     plan = calibrated(plan, config, data, cohorts, aggregator)

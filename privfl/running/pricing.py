@@ -245,8 +245,9 @@ def account(config: ExperimentConfig) -> RunPrice:
 
 
 def epsilon_by_round(experiment: Experiment) -> list[float]:
-    """ε after each round, beginning with 0 rounds: the largest over the clients so far."""
-    spent, ledger = [0.0], experiment.ledger(0)
+    """ε after each round, beginning with 0 rounds: the largest over the clients so far, statistics included."""
+    ledger = experiment.ledger(0)
+    spent = [ledger.epsilon()]
     for number in range(experiment.config.rounds):
         ledger.record(number, experiment.planned(number))
         spent.append(ledger.epsilon())

@@ -7,25 +7,27 @@ from pydantic_core import PydanticCustomError
 from privfl.config import ExperimentConfig, require_clients
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
+from privfl.data.transforms import transformed
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 from privfl.seeding import Seed
 from privfl.tables import narrow
 
 
-def read_data(config: ExperimentConfig, task: Task, seed: Seed) -> tuple[FederatedData, tuple[int, ...]]:
+def read_data(config: ExperimentConfig, task: Task, seed: Seed, secret: Seed) -> tuple[FederatedData, tuple[int, ...]]:
     """The data of a run, divided among its clients, and the shape of a model's outputs for one example.
 
     Args:
         config: the resolved configuration.
         task: its task.
         seed: the run's seed.
+        secret: source of the noise on statistics of the data, if a transform needs one.
 
     Raises:
         ConfigError: cohort, aggregator or δ do not fit the number of clients, or of all examples that clients own.
         DataError: the data are missing, damaged, or do not fit the task.
     """
-    loaded = task.fitting(narrow(config.data, Dataset).load())
+    loaded = task.fitting(transformed(narrow(config.data, Dataset).load(), config.data, secret / "transforms"))
     data, outputs = FederatedData.build(loaded, config.data, seed / "data"), task.outputs(loaded)
     if config.training.early_stopping is not None:
         data = data.validating(config.training.early_stopping.validation, (seed / "validation").numpy())

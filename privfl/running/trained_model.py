@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.named_inputs import unpacked
+from privfl.data.transforms import transformed
 from privfl.errors import ConfigError, ModelError, RunFolderError, first_line
 from privfl.federation.algorithms import Algorithm
 from privfl.learning.models import Model
@@ -63,7 +64,7 @@ class TrainedModel:
                 "holds one; export to .safetensors, whose names begin with the cluster's"
             )
         task = narrow(config.task, Task)
-        loaded = task.fitting(narrow(config.data, Dataset).load())
+        loaded = task.fitting(transformed(narrow(config.data, Dataset).load(), config.data, seed / "transforms"))
         x_B, item = few(FederatedData.build(loaded, config.data, seed / "data")), narrow(config.model, Model)
         module = built(item, x_B, task.outputs(loaded), seed / "model", loaded.train.fields)
         folder.require_same_constants(constants(module))

@@ -13,7 +13,7 @@ from scipy import stats
 
 from privfl.auditing.bound import NoiseFamily, fpr_bound, tpr_bound
 from privfl.auditing.estimates import gaussians_epsilon, last_iterate_epsilon, one_shot_epsilon, two_gaussian_epsilon
-from privfl.auditing.family import RefutedNoise, clopper_pearson_noise, one_run_noise
+from privfl.auditing.family import RefutedNoise, clopper_pearson_noise, gaussian_pair_noise, one_run_noise
 from privfl.auditing.noise import gaussian_epsilon, one_run_mu
 from privfl.errors import DataError
 from privfl.privacy import accounting
@@ -123,6 +123,56 @@ def test_a_noise_that_the_mechanism_does_not_take_is_not_refuted(limit: float, r
     family = NoiseFamily(1.0, lambda noise: gaussian(noise) if noise < limit else None)
     found = [one.below is not None for one in audits(member + np.linspace(0, 1e-3, 1000), member, family)]
     assert found == [refutes, refutes]
+
+
+# --- a pair of Gaussians --------------------------------------------------------------------------------------------------
+
+
+def signals_of(member: BoolArray, noise: float, rng: np.random.Generator, rate: float = RATE) -> FloatArray:
+    """The sum of the releases of rounds, of which a member is in each with probability ``rate``."""
+    taken_N = rng.binomial(ROUNDS, rate, len(member)) * member
+    return np.asarray(taken_N + noise * np.sqrt(ROUNDS) * rng.normal(size=len(member)))
+
+
+def pairs(actual: float, runs: int, rate: float = RATE, samples: tuple[tuple[float, int], ...] = ()) -> FloatArray:
+    """The noise multipliers that are refuted, infinite if none is; promised is 1."""
+    rng, family = np.random.default_rng(0), NoiseFamily(1.0, subsampled, samples or ((rate, ROUNDS),))
+    found = []
+    for _ in range(runs):
+        member = rng.random(CANDIDATES) < 0.5
+        pair = gaussian_pair_noise(signals_of(member, actual, rng, rate), member, family)
+        assert pair is not None
+        found.append(np.inf if pair.below is None else pair.below)
+    return np.array(found)
+
+
+@pytest.mark.parametrize(("actual", "rate"), [(1.0, RATE), (1.0, 1.0), (1.0, 0.02), (0.1, 0.02)])
+def test_the_pair_covers_whatever_the_sample_rate_and_noise(actual: float, rate: float) -> None:
+    # 1,000 runs at a nominal 5 %: more than 7.3 % in one test of a thousand.
+    assert np.mean(pairs(actual, 1000, rate) <= actual) <= stats.binom.ppf(0.999, 1000, 0.05) / 1000
+
+
+def test_the_pair_refutes_half_of_the_noise() -> None:
+    # Its expected t is 2·.2·√20·√150 = 22 for a promised 11: far beyond chance.
+    assert (pairs(0.5, 20) <= 1.0).all()
+    # Twice as many releases as were promised look like 1/√2 of the noise.
+    assert (pairs(1.0, 20, samples=((RATE, ROUNDS // 4),)) <= 1.0).all()
+
+
+def test_the_pair_says_nothing_about_other_mechanisms() -> None:
+    member = np.arange(100) < 50
+    assert gaussian_pair_noise(np.arange(100.0), member, NoiseFamily(1.0, subsampled)) is None
+    pair = gaussian_pair_noise(np.random.default_rng(0).normal(size=100), member, NoiseFamily(1.0, subsampled, ((RATE, 1),)))
+    assert pair is not None
+    assert pair.below is None
+    # On Laplace noise it is wrong, as the others are.
+    rng, wrong = np.random.default_rng(0), []
+    for _ in range(20):
+        member = rng.random(1000) < 0.5
+        same = next(noise for noise in np.linspace(1, 4, 301) if gaussian_epsilon(1 / noise, 1e-5) <= 2.0)
+        found = gaussian_pair_noise(member + rng.laplace(0, 0.5, 1000), member, NoiseFamily(float(same), gaussian, ((1.0, 1),)))
+        wrong.append(found is not None and found.below is not None and found.below <= same)
+    assert np.mean(wrong) > 0.5
 
 
 # --- estimates -----------------------------------------------------------------------------------------------------------

@@ -22,8 +22,9 @@ from attacks import Attack
 from privfl.adversaries import ADVERSARIES
 from privfl.config import DataConfig, TrainingConfig
 from privfl.data.datasets import Dataset, MadeUp, OwnFiles
-from privfl.data.federated import Examples, LoadedData
+from privfl.data.federated import Examples, LoadedData, Pixels
 from privfl.data.input_store import InputStore
+from privfl.data.transforms import Transform
 from privfl.errors import ModelError, PrivflError
 from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
 from privfl.learning.optimizers import LocalOptimizer
@@ -39,6 +40,8 @@ LEAST: dict[str, object] = {
     "size": 2,
     "separation": 3,
     "survivors": 2,
+    "groups": 2,
+    "components": 3,
     "file": "own.csv",
     "label": ["y"],
     "folder": "own",
@@ -205,6 +208,28 @@ def test_a_data_set_says_what_it_is_before_it_is_loaded(entry: Entry) -> None:
     else:
         assert min(count or 0 for count in counts) > 0
         assert (about.classes or 0) > 1
+
+
+@every(of("data.transforms"))
+def test_a_transform_keeps_examples_apart_or_says_that_it_reads_the_pool(entry: Entry) -> None:
+    """An example's result does not change with the others, or else a promise must pay for a statistic."""
+    item, draw = entry.made(), np.random.default_rng(0)
+    assert isinstance(item, Transform)
+    images = draw.integers(0, 256, (12, 2, 16, 16), dtype=np.uint8)
+    y = np.zeros(12, np.int64)
+
+    def after(pool: int) -> LoadedData:
+        part, test = Examples(images[:pool], y[:pool]), Examples(images[:2], y[:2])
+        return item.apply(LoadedData(part, test, ("a",), "made up", pixels=Pixels((0.1, 0.2), (1.0, 2.0))), Seed(0))
+
+    whole, other = after(12), after(6)
+    assert len(whole.train) == 12
+    assert whole.train.x.shape[1:] == whole.test.x.shape[1:]
+    assert np.array_equal(whole.train.x[:2], whole.test.x)
+    assert np.array_equal(whole.train.x[:6], other.train.x) != item.reads_pool
+    assert item.reads_pool == ("noise_multiplier" in entry.cls.model_fields)
+    assert whole.statistics == ()
+    assert item.words()
 
 
 @every(of("model"))

@@ -139,6 +139,7 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
+    "data.transforms": ("example", {"data__transforms": [{"kind": "group_norm", "groups": 1}]}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,7 +12,8 @@ from numpy.typing import NDArray
 from privfl.adversaries import Adversary
 from privfl.auditing.bound import PrivacyCurve
 from privfl.auditing.evaluation import AttackEvaluation, best_scores, evaluate, require_both_kinds
-from privfl.auditing.questions import AttackClaim, Claim, Claims, Finding, Question, Truth
+from privfl.auditing.false_positives import FalsePositives, example_rates
+from privfl.auditing.questions import Arrays, AttackClaim, Claim, Claims, Finding, Question, Truth
 from privfl.auditing.questions._details import ExposedMember, Grouping, exposed, groupings
 from privfl.auditing.questions._scores import ScoresClaim
 from privfl.auditing.roc import Estimate, OperatingPoint
@@ -21,8 +23,43 @@ from privfl.tables import Frozen
 FloatArray = NDArray[np.float64]
 
 
+_COUNTS: Final = " | accused"
+"""Ends the name of an array of false positives; its last row is the number of models."""
+
+
+@dataclass(frozen=True)
 class MembershipClaim(ScoresClaim):
-    """A score for each candidate, by the name of each variant of the attack: higher means member."""
+    """A score for each candidate, by the name of each variant of the attack: higher means member.
+
+    Args:
+        scores: as of :class:`privfl.auditing.questions._scores.ScoresClaim`.
+        false_positives: variant -> the false positives of each candidate, by shadow models that play the target; may be empty.
+    """
+
+    false_positives: Mapping[str, FalsePositives] = field(default_factory=dict)
+
+    def arrays(self, attack: str) -> dict[str, NDArray[Any]]:
+        """``attack: variant`` -> scores, and ``attack: variant | accused`` -> counts of false positives and of models."""
+        counted = {
+            f"{attack}: {variant}{_COUNTS}": np.vstack([one.accused_FN, one.models_N])
+            for variant, one in self.false_positives.items()
+        }
+        return {**super().arrays(attack), **counted}
+
+    @classmethod
+    def from_arrays(cls, attack: str, arrays: Arrays) -> Self:
+        """The claim from the arrays that :meth:`arrays` gave."""
+        scores = {name: array for name, array in arrays.items() if not name.endswith(_COUNTS)}
+        counted = {
+            name.removeprefix(f"{attack}: ").removesuffix(_COUNTS): FalsePositives(array[:-1], array[-1])
+            for name, array in arrays.items()
+            if name.endswith(_COUNTS)
+        }
+        return cls(ScoresClaim.from_arrays(attack, scores).scores, counted)
+
+    def checked(self, attack: str, candidates: int) -> Self:
+        """See :class:`privfl.auditing.questions._scores.ScoresClaim`."""
+        return type(self)(ScoresClaim(self.scores).checked(attack, candidates).scores, self.false_positives)
 
 
 class RateAt(Frozen):
@@ -33,6 +70,22 @@ class RateAt(Frozen):
     reason: str | None = None
 
 
+class ExampleRatesRecord(Frozen):
+    """The false-positive rates of single examples (:class:`privfl.auditing.false_positives.ExampleRates`).
+
+    ``fpr`` is the nominal rate over all examples, ``pooled`` the rate that the threshold has. ``models`` is the least number of
+    models that were not trained on an example, each of which played the target.
+    """
+
+    fpr: float
+    pooled: float
+    worst: Interval
+    worst_by_chance: float
+    spread: Interval
+    never: float
+    models: int
+
+
 class AttackRecord(Frozen):
     """Figures of one variant of one attack, on all candidates.
 
@@ -40,7 +93,8 @@ class AttackRecord(Frozen):
     rounds that a malicious server asked for, which the ledger does not price. ``roc_fpr`` and ``roc_tpr`` are the
     ROC curve, thinned for drawing. ``exceeds_bound`` is True if, at one of the ``rates``, the attack exceeded the bound of
     the promised ε by more than chance (corrected for all variants and rates of this adversary); None if nothing is promised
-    against this adversary.
+    against this adversary. ``examples`` are the false-positive rates of single examples; None if they were not counted, or if
+    ties leave no threshold.
     """
 
     attack: str
@@ -55,6 +109,7 @@ class AttackRecord(Frozen):
     roc_fpr: Curve
     roc_tpr: Curve
     exceeds_bound: bool | None
+    examples: ExampleRatesRecord | None = None
 
 
 class BestAttack(Frozen):
@@ -167,6 +222,7 @@ class Membership(Question):
                     roc_fpr=one.curve["fpr"],
                     roc_tpr=one.curve["tpr"],
                     exceeds_bound=_exceeds(one.operating_points),
+                    examples=_examples(claims.by_attack[one.attack], one.variant, best.headline_fpr),
                 )
                 for one in found.variants
             ],
@@ -192,6 +248,24 @@ class Membership(Question):
 def _scores(made: AttackClaim) -> Mapping[str, FloatArray]:
     assert isinstance(made.claim, MembershipClaim)
     return made.claim.scores
+
+
+def _examples(made: AttackClaim, variant: str, fpr: float) -> ExampleRatesRecord | None:
+    """The false-positive rates of single examples by one variant."""
+    assert isinstance(made.claim, MembershipClaim)
+    counted = made.claim.false_positives.get(variant)
+    found = None if counted is None else example_rates(counted, fpr)
+    if counted is None or found is None:
+        return None
+    return ExampleRatesRecord(
+        fpr=fpr,
+        pooled=found.pooled,
+        worst=_interval(found.worst, found.models),
+        worst_by_chance=found.worst_by_chance,
+        spread=_interval(found.spread, len(counted.models_N)),
+        never=found.never,
+        models=found.models,
+    )
 
 
 def _interval(estimate: Estimate, count: int) -> Interval:

@@ -54,11 +54,13 @@ class Federation:
         clients: K, the number of clients.
         largest_cohort: the largest number of clients in one round.
         dimension: D, the length of an update.
+        statistics: noise multipliers of the statistics of a single client's examples that were released before the first round.
     """
 
     clients: int
     largest_cohort: int
     dimension: int
+    statistics: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,9 @@ class Plan(ABC):
     delta: float
     budget: float | None
     randomness: Randomness
+
+    statistics: tuple[float, ...] = ()
+    """Noise multipliers of Gaussian releases about each unit before the first round (:attr:`Federation.statistics`)."""
 
     promises: ClassVar[bool] = True
     """Whether the plan guarantees an ε."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Literal
 
 from privfl.adversaries import Adversary
@@ -51,6 +51,8 @@ class ExamplePlan(DpSgdPlan):
         sampler: sampling of batches; ``shuffle`` is priced without amplification by sampling.
         randomness: source of noise and batches.
         scheme: clips the whole gradient at once, or each of L layers to ``max_grad_norm``/√L.
+        statistics: noise multipliers of Gaussian releases about the examples of a single client before the first round, from
+            which its inputs were computed.
     """
 
     noise_multiplier: float | None
@@ -63,6 +65,8 @@ class ExamplePlan(DpSgdPlan):
     sampler: Literal["poisson", "shuffle"] = "poisson"
     randomness: Randomness = "seeded"
     scheme: Literal["flat", "per_layer"] = "flat"
+    # Not in the representation, which names a run's noise: the data depend on the statistics already.
+    statistics: tuple[float, ...] = field(default=(), repr=False)
 
     unit: ClassVar[Unit] = "example"
     relation: ClassVar[Relation] = "add_or_remove_one"
@@ -118,6 +122,7 @@ class Example(PromiseSettings):
     """
 
     noises_messages: ClassVar[bool] = True
+    prices_statistics: ClassVar[bool] = True
 
     max_grad_norm: Size
     sampler: Literal["poisson", "shuffle"] = "poisson"
@@ -139,7 +144,7 @@ class Example(PromiseSettings):
                 f"privacy.delta = {self.delta:g}: must be below 1/N = 1/{examples}, one over all examples; lower it"
             )
 
-    def plan(self, config: ExperimentConfig, federation: Federation) -> ExamplePlan:  # noqa: ARG002
+    def plan(self, config: ExperimentConfig, federation: Federation) -> ExamplePlan:
         """See :class:`PlanSettings`."""
         training = config.training
         return ExamplePlan(
@@ -153,6 +158,7 @@ class Example(PromiseSettings):
             sampler=self.sampler,
             randomness=self.randomness,
             scheme=scheme_of(self.clipping),
+            statistics=federation.statistics,
         )
 
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002

@@ -1,4 +1,4 @@
-"""The folded parts of a membership finding: its groups, and the members that are exposed most."""
+"""The folded parts of a membership finding: its groups, false positives of single examples, and the members exposed most."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from privfl.auditing.questions._details import Grouping, GroupRecord
-from privfl.auditing.questions.membership import MembershipFinding
+from privfl.auditing.questions.membership import ExampleRatesRecord, MembershipFinding
 from privfl.report.blocks import Cell
-from privfl.report.wording import NBSP, count, level, percent, percent_range, plural, rate
+from privfl.report.wording import NBSP, attack_name, count, level, percent, percent_range, plural, rate
 
 SHOWN: Final = 30
 """The most groups of one kind in the table, those with the largest AUC."""
@@ -79,6 +79,48 @@ def _area(one: GroupRecord) -> str:
 
 
 @dataclass(frozen=True)
+class ExampleTable:
+    """The table of the false-positive rates of single examples.
+
+    Args:
+        summary: the heading, which is read before the table is unfolded.
+        sentence: the explanation of the columns.
+        rows: attack, worst rate, spread and share of examples that are never accused.
+    """
+
+    summary: str
+    sentence: str
+    rows: list[tuple[str, Cell, Cell, Cell]]
+
+
+def example_table(finding: MembershipFinding) -> ExampleTable | None:
+    """Return the table of the false-positive rates of single examples; None if none were counted."""
+    counted = [(attack_name(one.attack, one.variant), one.examples) for one in finding.attacks if one.examples is not None]
+    if not counted:
+        return None
+    (even, least), (uneven, most) = (choose(counted, key=lambda one: one[1].spread.value) for choose in (min, max))
+    fpr = rate(most.fpr)
+    summary = f"By example: {fpr} false positives over all are up to {percent(most.worst.value)} for one ({uneven})"
+    sentence = (
+        f"Each threshold accuses {fpr} of those that were not trained on, over all examples, and not {fpr} of the time for "
+        f"each. For these figures shadow models played the target; each example has {count(most.models)} or more that were "
+        f"not trained on it. The worst is the largest share of them that accuse an example, and its interval is of the "
+        f"largest rate of all examples. If all rates were {fpr}, the worst would be at most {percent(most.worst_by_chance)} "
+        f"with 95 % probability. The spread is the standard deviation of the rate over examples, without chance. It is "
+        f"smallest for {even}: {percent(least.spread.value, 1)}."
+    )
+    return ExampleTable(summary, sentence, [(name, *_example_cells(one)) for name, one in counted])
+
+
+def _example_cells(one: ExampleRatesRecord) -> tuple[Cell, Cell, Cell]:
+    return (
+        (percent(one.worst.value), percent_range(one.worst, 0)),
+        (f"{percent(one.spread.value, 1)}", percent_range(one.spread, 1)),
+        (percent(one.never), ""),
+    )
+
+
+@dataclass(frozen=True)
 class ShownMember:
     """A member on the page: its picture, if there is one, and its caption."""
 
@@ -116,6 +158,22 @@ TEMPLATE: Final = """\
 </div>
 </details>
 {% endfor %}
+{% if examples %}
+<details>
+<summary>{{ examples.summary }}</summary>
+<p class="note">{{ examples.sentence }}</p>
+<div class="scroll" role="region" aria-label="False positives by example{{ suffix }}" tabindex="0">
+<table class="stacked">
+<thead><tr><th scope="col">attack</th><th scope="col">worst example</th><th scope="col">spread</th><th scope="col">never accused</th></tr></thead>
+<tbody>
+{% for name, worst, spread, never in examples.rows %}
+<tr><th scope="row">{{ name }}</th>{{ cell(worst, "worst example") }}{{ cell(spread, "spread") }}{{ cell(never, "never accused") }}</tr>
+{% endfor %}
+</tbody>
+</table>
+</div>
+</details>
+{% endif %}
 {% if exposed %}
 <details>
 <summary>The members that are exposed most: training examples</summary>

@@ -17,7 +17,7 @@ from privfl.auditing.roc import RESOLVABLE
 from privfl.records import Interval, PrivacyResult
 from privfl.report import roc
 from privfl.report.blocks import Block, Cell, Column, Headline, Section, Verdict
-from privfl.report.blocks._membership_details import TEMPLATE, exposed_members, group_tables
+from privfl.report.blocks._membership_details import TEMPLATE, example_table, exposed_members, group_tables
 from privfl.report.drawing import number
 from privfl.report.table_files import Rows
 from privfl.report.wording import (
@@ -109,6 +109,7 @@ class Membership(Block):
             "prose": _prose(finding),
             "blind": _blind(finding),
             "group_tables": group_tables(finding),
+            "examples": example_table(finding),
             "exposed": exposed_members(finding),
             "leaks": (tpr := _tpr(finding)) is not None and _leaks(finding, tpr),
             "suffix": "" if finding.adversary == "external" else f", by the {adversary_name(finding.adversary)}",

@@ -15,7 +15,7 @@ from privfl.report.blocks import _rows as parts
 from privfl.report.wording import attack_name, count, level, listing
 
 _HEADINGS: Final = ("method", "the noise multiplier is below", "at best")
-_METHODS: Final = {"clopper_pearson": "Clopper–Pearson", "one_run": "f-DP, one run"}
+_METHODS: Final = {"clopper_pearson": "Clopper–Pearson", "one_run": "f-DP, one run", "gaussian_pair": "pair of Gaussians"}
 
 
 class Noise(Block):
@@ -62,7 +62,7 @@ class Noise(Block):
         note = (
             "Bounds on the noise of this mechanism, all of them together with 95 % confidence; no bounds on ε. The last column "
             "is the bound had every guess been right: no smaller noise could have been refuted. Clopper–Pearson counts "
-            "canaries as independent trials."
+            "canaries as independent trials; the pair of Gaussians takes their signals to be Gaussian as well."
         )
         return parts.section(f"Noise, by the {parts.who(finding.adversary)}", prose, _HEADINGS, _rows(finding), note)
 
@@ -98,7 +98,9 @@ def _below(one: NoiseRecord) -> str:
 
 def _best(one: NoiseRecord) -> Cell:
     """The least noise multiplier that the audit could have refuted."""
-    return ("no bound" if one.least is None else f"below {one.least:.3g}", "")
+    if one.least is None:
+        return "no bound", ""
+    return (f"below {one.least:.3g}" if one.least else "any", "")
 
 
 def _least(finding: NoiseFinding) -> Cell:

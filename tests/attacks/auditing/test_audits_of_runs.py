@@ -113,6 +113,9 @@ def test_a_run_that_keeps_its_promise_is_not_flagged_and_its_bounds_say_somethin
         assert epsilon_of(findings, adversary).contradicts() == []
     update = [one.below for one in noise_of(findings).audits if one.variant == "update"]
     assert all(below is not None and 1.0 < below < 4.0 for below in update)
+    # Only the server's scores are sums of releases.
+    assert {one.method for one in noise_of(findings).audits} == {"clopper_pearson", "one_run", "gaussian_pair"}
+    assert {one.method for one in noise_of(findings, "external").audits} == {"clopper_pearson", "one_run"}
     assert all(
         one.least is not None and one.least < 1.0 for one in noise_of(findings).audits if one.method == "clopper_pearson"
     )
@@ -153,9 +156,14 @@ def test_a_broken_mechanism_is_flagged(name: str, tmp_path: Path, monkeypatch: p
     broken(monkeypatch)
     folder, findings = audit(tmp_path / "run", training={**AUDITED["training"], "engine": engine})
     found = noise_of(findings)
-    assert {one.method for one in found.contradicts()} >= {"clopper_pearson"}
+    assert {one.method for one in found.contradicts()} >= {"clopper_pearson", "gaussian_pair"}
     page = write_report([folder], folder.path / "report.html").read_text(encoding="utf-8")
     assert "Canaries refute the promised noise multiplier of 1" in page
+
+
+def test_an_optimizer_that_is_not_linear_has_no_pair_of_gaussians(tmp_path: Path) -> None:
+    _, findings = audit(tmp_path / "run", training={**AUDITED["training"], "optimizer": "adam", "lr": 0.01})
+    assert {one.method for one in noise_of(findings).audits} == {"clopper_pearson", "one_run"}
 
 
 def test_the_fused_engine_that_keeps_its_promise_is_not_flagged(tmp_path: Path) -> None:
