@@ -173,6 +173,39 @@ class AlgorithmConfig(Item):
         """
 
 
+class UploadTransformConfig(Item):
+    """Settings of a transform of uploads; the shelf's contract is :class:`privfl.federation.transforms.Transform`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless the transform works with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and what is allowed.
+        """
+
+
+class ClockConfig(Item):
+    """Settings of a client clock; the shelf's contract is :class:`privfl.federation.clocks.Clock`."""
+
+    ticks: ClassVar[bool] = True
+    """Whether it has durations."""
+
+
+class PaceConfig(Item):
+    """Settings of a pace; the shelf's contract is :class:`privfl.federation.paces.Pace`."""
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless rounds can be paced so with the other settings.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+
+    def largest(self, cohort: int) -> int:
+        """The largest number of clients whose updates are in one sum, if a cohort has at most so many."""
+        return cohort
+
+
 class CanariesConfig(Item):
     """Canaries, planted into a run for an audit; the contract of their shelf is :class:`privfl.federation.canaries.Canaries`.
 
@@ -264,10 +297,47 @@ class TrainingConfig(Frozen):
         return self
 
 
+class Target(Frozen):
+    """A value of a metric of the task on the test part, at which a run ends: at least it, or at most if less is better."""
+
+    metric: str = "accuracy"
+    value: Annotated[float, Field(allow_inf_nan=False)]
+
+
 class EvaluationConfig(Frozen):
-    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last."""
+    """Settings of evaluation. ``every``: evaluate after each round whose number is divisible by it, and after the last.
+
+    ``until`` ends the run after the first evaluation that reaches a target. It is for runs without a promise, and without
+    examples that are held out.
+    """
 
     every: PositiveInt = 1
+    until: Annotated[Target | None, Field(exclude_if=lambda target: target is None)] = None
+
+    def check(self, config: ExperimentConfig) -> None:
+        """Raise unless a run of this configuration may end at its target.
+
+        Raises:
+            PydanticCustomError: names the key, the value, and the allowed values.
+        """
+        if self.until is None:
+            return
+        known = list(getattr(config.task, "figures", {}))
+        if self.until.metric not in known:
+            raise contradiction("evaluation.until.metric", self.until.metric, f"allowed: {', '.join(known)}")
+        if config.privacy.promises:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "the round at which a run ends would depend on the clients' examples, which no ε covers; "
+                "remove it and set rounds, or set privacy.kind = 'none'",
+            )
+        if config.data.holdout or config.canaries is not None:
+            raise contradiction(
+                "evaluation.until",
+                self.until.model_dump(),
+                "shadow models are not evaluated and would go on; set data.holdout = 0, or remove it",
+            )
 
 
 class RecordsConfig(Frozen):
@@ -311,8 +381,9 @@ class AttacksConfig(Frozen):
 class ExperimentConfig(Frozen):
     """The whole configuration of one run. Its copy in the run folder runs it again.
 
-    ``task``, ``algorithm`` and ``behaviour`` are written only if they differ from classification, FedAvg and honesty. Only then
-    does the noise domain depend on them. ``canaries`` are for an audit, and usually there are none.
+    ``task``, ``algorithm``, ``behaviour``, ``transform``, ``clock`` and ``pace`` are written only if they differ from
+    classification, FedAvg, honesty, whole uploads, no time, and synchronous rounds. Only then does the noise domain depend on
+    them. ``canaries`` are for an audit, and usually there are none.
     """
 
     name: Annotated[str, Field(pattern=r"^\w[\w.-]*$")]
@@ -326,6 +397,9 @@ class ExperimentConfig(Frozen):
     training: TrainingConfig
     algorithm: Annotated[SerializeAsAny[AlgorithmConfig], on_shelf("algorithm")] = _default("algorithm", "fedavg")
     behaviour: Annotated[SerializeAsAny[Item], on_shelf("behaviour")] = _default("behaviour", "honest")
+    transform: Annotated[SerializeAsAny[UploadTransformConfig], on_shelf("transform")] = _default("transform", "identity")
+    clock: Annotated[SerializeAsAny[ClockConfig], on_shelf("clock")] = _default("clock", "untimed")
+    pace: Annotated[SerializeAsAny[PaceConfig], on_shelf("pace")] = _default("pace", "synchronous")
     privacy: Annotated[SerializeAsAny[PlanConfig], on_shelf("privacy")]
     aggregator: Annotated[SerializeAsAny[Item], on_shelf("aggregator")]
     server: Annotated[SerializeAsAny[Item], on_shelf("server")]
@@ -346,6 +420,7 @@ class ExperimentConfig(Frozen):
             raise contradiction(
                 "data.clients", clients, f"is set by the data if data.partition.kind is {partition.kind!r}; remove it"
             )
+        self.pace.check(self)
         if clients is not None:
             require_clients(self, clients)
         if self.canaries is not None:
@@ -363,11 +438,13 @@ class ExperimentConfig(Frozen):
                 "the round at which a run ends would depend on the clients' examples, which no ε covers; "
                 "remove it and set rounds, or set privacy.kind = 'none'",
             )
+        self.evaluation.check(self)
         self.data.check_settings(self)
         for transform in self.data.transforms:
             transform.check(self)
         self.privacy.check(self)
         self.algorithm.check(self)
+        self.transform.check(self)
         if self.training.engine != "auto":
             try:
                 SHELVES["training.engine"].find(self.training.engine)
@@ -383,7 +460,7 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and the allowed values.
     """
     config.cohort.check(clients)
-    largest = clients if config.privacy.secret_cohorts else config.cohort.largest(clients)
+    largest = clients if config.privacy.secret_cohorts else config.pace.largest(config.cohort.largest(clients))
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         way_out = (
             "raise cohort.size" if clients >= least else "set aggregator.kind = 'mean', or divide the data among more clients"

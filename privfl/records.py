@@ -13,6 +13,10 @@ Curve = Annotated[list[float], Field(repr=False)]
 """A list of hundreds of numbers, which is not printed with its record."""
 
 
+ByClient = dict[Annotated[int, Field(strict=False)], int]
+"""A number for some clients, by the client's number, which a file writes as text."""
+
+
 class Interval(Frozen):
     """An estimate with its two-sided interval at ``level``, from ``n`` observations."""
 
@@ -146,11 +150,20 @@ class RoundRecord(Frozen):
     number of coordinates that the secure sum's encoding clipped. ``zeroed`` is the number of gradients or updates that were not
     finite. No server sees these three. ``epsilon`` is the largest ε over the clients so far, or None if nothing is promised.
     ``validation_loss`` is the mean loss on the clients' validation examples for early stopping.
+
+    ``late`` lists clients that were asked and were too late to send anything; they are not in ``cohort``. ``cut`` is the
+    number of epochs, or of local steps if the settings count these, of each client whose work was cut, and ``staleness``
+    the number of rounds by which the model that a client trained from is older. ``ends`` is the end of the round in
+    simulated seconds.
     """
 
     round: int
     streams: str | None = None
     cohort: list[int]
+    late: Annotated[list[int], Field(exclude_if=lambda late: not late)] = Field(default_factory=list)
+    cut: Annotated[ByClient, Field(exclude_if=lambda cut: not cut)] = Field(default_factory=dict)
+    staleness: Annotated[ByClient, Field(exclude_if=lambda staleness: not staleness)] = Field(default_factory=dict)
+    ends: Annotated[float | None, Field(exclude_if=lambda ends: ends is None)] = None
     survivors: list[int]
     skipped: str | None
     stopped: str | None = None
@@ -341,11 +354,11 @@ class Result(Frozen):
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
-    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is
-    the cost of the same uploads in the clear. ``clusters`` describes the clusters if there are several global models, and
-    ``cluster_of`` has the cluster of each client, from 0. It is empty if the server does not learn who is in which.
-    ``in_group`` is the share of clients in the cluster of their group, if the data have groups: the largest share over all ways
-    to give each group a cluster of its own.
+    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is the cost of the same uploads in the clear,
+    and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
+    clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
+    server does not learn who is in which. ``in_group`` is the share of clients in the cluster of their group, if the data have
+    groups: the largest share over all ways to give each group a cluster of its own.
     """
 
     rounds: int
@@ -361,6 +374,7 @@ class Result(Frozen):
     bytes_up: int
     bytes_down: int
     bytes_plain: int
+    bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
     clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
     cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
     in_group: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = None

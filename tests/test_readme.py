@@ -222,7 +222,16 @@ def test_the_page_of_settings_names_every_setting() -> None:
     named = set(re.findall(r"`([a-z_.]+[a-z0-9])`", page))
 
     shelves = ["model", "cohort", "privacy", "data.partition", "aggregator", "server"]
-    shelves += ["algorithm", "behaviour", "canaries", "training.optimizer", "training.round_schedule", "training.step_schedule"]
+    shelves += [
+        "algorithm",
+        "behaviour",
+        "clock",
+        "pace",
+        "canaries",
+        "training.optimizer",
+        "training.round_schedule",
+        "training.step_schedule",
+    ]
 
     def keys(table: type[BaseModel], at: str) -> Iterator[str]:
         for name, field in table.model_fields.items():

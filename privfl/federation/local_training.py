@@ -99,6 +99,8 @@ def carried_out(
 
 
 def _task(task: LocalTask, work: LocalWork, number: int) -> LocalTask:
+    # A work without a length of its own is cut if the client's round is.
+    work = work if work.steps is not None or work.batches is not None else replace(work, steps=task.work.steps)
     return replace(task, work=work, seed=task.seed / "work" / number if number else task.seed)
 
 

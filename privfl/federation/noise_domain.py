@@ -58,7 +58,10 @@ def noise_domain(config: ExperimentConfig, facts: RunFacts, plan: Plan, data: Fe
     """
     out = _excluded(config, facts)
     training = config.training
-    shelves = ("task", "model", "cohort", "algorithm", "behaviour", "privacy", "server", "aggregator", "canaries")
+    shelves = (
+        *("task", "model", "cohort", "algorithm", "behaviour", "transform", "clock", "pace"),
+        *("privacy", "server", "aggregator", "canaries"),
+    )
     chosen = [one for name in shelves if out.get(name) is not True and (one := getattr(config, name)) is not None]
     items = [type(item).__module__ for item in (*chosen, training.optimizer, training.round_schedule, training.step_schedule)]
     # This text is part of the digest. If it changes, every run with a promise draws other noise.

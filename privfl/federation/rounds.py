@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -19,11 +19,15 @@ from privfl.federation.checks import require_each_once, require_finite, require_
 from privfl.federation.client_states import ClientState, ClientStates
 from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
+from privfl.federation.compression import restored, sent
+from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.local_training import carried_out, joined
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
 from privfl.federation.slots import Slots, require_one_process, with_cost
+from privfl.federation.transforms import Shared, Transform
+from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
@@ -46,7 +50,8 @@ class CohortTasks:
 class RoundOrder:
     """Message from the first process that begins a round at the others; the global model follows it separately.
 
-    It holds the states that clients receive, the states of the cohort's clients, and the run's noise domain.
+    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
+    from, and the run's noise domain.
     """
 
     round: int
@@ -54,6 +59,8 @@ class RoundOrder:
     noise_domain: str
     algorithm: State
     clients: ClientStates
+    versions: Versions = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -121,6 +128,9 @@ class Round:
         noise_domain: the run's noise domain.
         personal: trains the clients' own models, without noise; None if they have none.
         canaries: the uploads of canary clients; None if there are none.
+        transform: compresses the clients' payloads.
+        public: public randomness of this round, from which a transform draws.
+        lateness: who is late, and the pace; None if nobody is.
         slots: chooses models and slots for the clients if there are several global models; else None.
     """
 
@@ -139,7 +149,10 @@ class Round:
     noise_domain: str
     personal: Trainer | None = None
     canaries: CanaryClients | None = None
+    transform: Transform = Identity(kind="identity")  # noqa: RUF009
+    public: Seed = Seed(0)  # noqa: RUF009
     slots: Slots | None = None
+    lateness: Lateness | None = None
 
     def run(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> Outcome:
         """Carry out the round: local training, aggregation and the server's step; called by the first process.
@@ -155,7 +168,7 @@ class Round:
         """
         skipped = skip_reason(cohort.clients, self.aggregator, self.plan)
         if skipped is not None:
-            after = replace(state, round=state.round + 1)
+            after = replace(state, round=state.round + 1, versions=self._versions(state))
             return Outcome(after, (), None, (), {}, None, 0, skipped, 0.0, 0)
         if context.codec is not None and not self.aggregator.uses_codec:
             raise PrivacyError(
@@ -170,7 +183,10 @@ class Round:
     def _order(self, state: ServerState, cohort: CohortTasks) -> RoundOrder:
         told = {name: value.cpu() for name, value in told_of(self.algorithm, state).items()}
         clients = {client: state.clients[client] for client in cohort.clients if client in state.clients}
-        return RoundOrder(state.round, self.plan.for_clients(state.plan), self.noise_domain, told, clients)
+        versions = {begun: model_D.cpu() for begun, model_D in state.versions.items()}
+        shared = {name: value.cpu() for name, value in state.transform.items()}
+        own = self.plan.for_clients(state.plan)
+        return RoundOrder(state.round, own, self.noise_domain, told, clients, versions, shared)
 
     def contribute(
         self, state: ServerState, cohort: CohortTasks, context: RoundContext, order: RoundOrder | None = None
@@ -212,7 +228,7 @@ class Round:
         if failures:
             return CohortResults(), None
         done = CohortResults.of([share for share, _ in shares])
-        if self.algorithm.remembers or self.algorithm.personal:
+        if self.algorithm.remembers or self.algorithm.personal or self.transform.remembers:
             done.states = {client: kept for some in context.processes.gather(states) for client, kept in some.items()}
         require_each_once(cohort.clients, done.clients)
         if not done.clients:
@@ -283,6 +299,8 @@ class Round:
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
             require_result(self.aggregator, aggregate)
+        if self.lateness is not None and aggregate is not None:
+            self.lateness.require_lost(aggregate.survivors)
         return aggregate
 
     def _wire_context(self, context: RoundContext) -> RoundContext:
@@ -298,7 +316,10 @@ class Round:
                 f"aggregator {self.aggregator.kind!r} rounds or clips {self.plan.count_entry:g}, the count of an adaptive "
                 "norm, so nothing was sent; raise aggregator.bits, and set aggregator.clip to at least 0.5"
             )
-        return replace(context, layout=self.plan.message_layout(context.layout))
+        layout = self.plan.message_layout(context.layout)
+        # The count is sent beside a compressed update, as a float32.
+        counted = None if context.compressed is None else context.compressed + 4 * (layout.size - context.layout.size)
+        return replace(context, layout=layout, compressed=counted)
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
         """This process' parts of the cohort, all of nearly the same size.
@@ -401,11 +422,7 @@ class Round:
     def _uploaded(
         self, state: ServerState, task: LocalTask, result: LocalResult, arrivals: Arrivals | None
     ) -> tuple[Tensor, ClientState | None]:
-        """A client's joined payload, shape (D',), and its state after the round.
-
-        If its training is not finite, the state stays as it is, None if there is none. The update counts as zero in this round
-        and must not spoil later ones.
-        """
+        """A client's message, shape (M,), and its state after the round."""
         before = state_of_client(self.algorithm, state, task.client)
         slot = arrivals.chosen[task.client] if arrivals is not None else None
         trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot)
@@ -416,11 +433,15 @@ class Round:
             joined_D = self.behaviour.upload(joined_D)
         if self.canaries is not None:
             joined_D = self.canaries.upload(task.client, joined_D)
-        if not self.algorithm.remembers:
-            return joined_D, before
-        if not all(are_finite([joined_D, *after.values()])):
-            return joined_D, before if before.kept else None
-        return joined_D, replace(before, kept={name: value.cpu() for name, value in after.items()})
+        keeps = after if self.algorithm.remembers else None
+        return sent(self.transform, joined_D, before, keeps, self._shared(state), task.seed / "transform")
+
+    def _shared(self, state: ServerState) -> Shared:
+        return Shared(self.payload.joined, state.transform, self.public)
+
+    def seen(self, state: ServerState, seen: dict[str, Tensor]) -> dict[str, Tensor]:
+        """The server's view of a round: messages restored to payloads, and split into their parts."""
+        return self.payload.seen(restored(self.transform, self.plan.seen(seen), self._shared(state)))
 
     def _handed_in(self, task: LocalTask, result: LocalResult, one: Contribution) -> Contribution:
         """The contribution with its privacy event, which comes from the training or from the plan.
@@ -430,8 +451,11 @@ class Round:
         """
         spent = one.event or result.event
         own = self.plan.promises and not self.plan.trusts_server
-        require_planned(spent, self.plan.planned(task.size) if own else None, f"client {task.client}")
-        return replace(one, event=spent)
+        planned = self.plan.planned(task.size) if own else None
+        require_planned(spent, planned_with(planned, task.work.steps), f"client {task.client}")
+        # Work that was cut is charged as the whole.
+        one = replace(one, event=spent if task.work.steps is None else planned)
+        return one if self.lateness is None else self.lateness.weighted(task.client, one)
 
     def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
         """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
@@ -466,7 +490,7 @@ class Round:
         return Outcome(
             self._stepped(state, mean_D, plan_state, share, done),
             done.losses,
-            replace(aggregate, seen=self.payload.seen(plan.seen(aggregate.seen))) if aggregate is not None else None,
+            replace(aggregate, seen=self.seen(state, aggregate.seen)) if aggregate is not None else None,
             sorted([*done.clients, *done.stand_ins]),
             spent,
             plan.clipped_share(done.clipped_shares, [one.within for one in done.handed_in]),
@@ -480,7 +504,7 @@ class Round:
     def _total(self, state: ServerState, aggregate: Aggregate | None) -> WeightedSum:
         if aggregate is not None and aggregate.sum_D is not None:
             return WeightedSum(aggregate.sum_D.to(state.global_D.device), aggregate.weight_sum, aggregate.mean_D)
-        length = self.plan.message_layout(self._summed.joined).size
+        length = self.plan.message_layout(self.transform.message(self._summed.joined)).size
         nothing_D = state.global_D.new_zeros(length, dtype=torch.float64)
         return WeightedSum(nothing_D, 0.0, aggregate.mean_D if aggregate is not None else None)
 
@@ -497,16 +521,24 @@ class Round:
         The state of a client changes only if its update arrived. A client whose update was lost counts as not trained.
         """
         if mean_D is None:
-            return replace(state, round=state.round + 1, plan=plan)
+            return replace(state, round=state.round + 1, plan=plan, versions=self._versions(state))
         server = state.algorithm if done.server is None else done.server
         if self.slots is not None:
             server = self.slots.algorithm.before_step(server, self.slots.models(state.global_D))
-        direction_D, algorithm = self.algorithm.apply(server, self._summed.split(mean_D), share, self.terms)
+        joined_D, shared = self.transform.at_server(mean_D, self._shared(state))
+        direction_D, algorithm = self.algorithm.apply(server, self._summed.split(joined_D), share, self.terms)
         before_D, optimizer = state.global_D, state.optimizer
         if self.slots is not None:
             before_D, optimizer = self.slots.continued(algorithm, before_D, optimizer)
-        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, {**state.clients, **done.states})
+        if self.lateness is not None:
+            direction_D = self.lateness.direction(direction_D, before_D, state.versions)
+        clients, versions = {**state.clients, **done.states}, self._versions(state)
+        after = ServerState(state.round + 1, before_D, optimizer, plan, algorithm, clients, versions, shared)
         if self.slots is not None and self.slots.algorithm.rests(server):
             return after
         global_D, optimizer = server_step(self.server, before_D, direction_D, optimizer)
         return replace(after, global_D=global_D, optimizer=optimizer)
+
+    def _versions(self, state: ServerState) -> Versions:
+        """The older global models that later rounds need."""
+        return {} if self.lateness is None else self.lateness.kept(state.versions, state.global_D)

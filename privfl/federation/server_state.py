@@ -8,6 +8,7 @@ from torch import Tensor
 
 from privfl.federation.algorithms import Algorithm, Begun, State, Terms
 from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.lateness import Versions
 from privfl.learning.training import LocalTask, LocalWork, Trainer
 from privfl.privacy.plans import PlanState
 
@@ -23,6 +24,8 @@ class ServerState:
         plan: the state of the privacy plan.
         algorithm: the state of the federated algorithm.
         clients: the clients' own states. A simulation keeps them here; a real server has none of them.
+        versions: older global models that clients of later rounds trained from, by the round that began with each.
+        transform: the public state of the transform.
     """
 
     round: int
@@ -31,6 +34,8 @@ class ServerState:
     plan: PlanState
     algorithm: State = field(default_factory=dict)
     clients: ClientStates = field(default_factory=dict)
+    versions: Versions = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
 
 
 def told_of(algorithm: Algorithm, state: ServerState) -> State:
@@ -62,6 +67,7 @@ def begun(algorithm: Algorithm, state: ServerState, task: LocalTask, trainer: Tr
         terms: the public numbers.
     """
     kept, private = state_of_client(algorithm, state, task.client).kept, trainer.plan.dp_sgd
+    whole = trainer.plain_steps(replace(task, work=LocalWork())) if private is None else private.planned(task.size).steps
 
     def batches(steps: int) -> tuple[Tensor, ...]:
         return tuple(trainer.plain_batches(replace(task, work=LocalWork(steps=steps))))
@@ -71,7 +77,7 @@ def begun(algorithm: Algorithm, state: ServerState, task: LocalTask, trainer: Tr
         told=told_of(algorithm, state),
         kept={name: value.to(state.global_D.device) for name, value in kept.items()},
         work=task.work,
-        steps=trainer.plain_steps(replace(task, work=LocalWork())) if private is None else private.planned(task.size).steps,
+        steps=whole if task.work.steps is None else task.work.steps,
         terms=terms,
         batches=batches if private is None else None,
         took_part=task.client in state.clients,

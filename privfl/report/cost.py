@@ -58,6 +58,7 @@ def bytes_table(run: RunRecords) -> list[CostRow]:
     rows = {
         "sent by clients": run.result.bytes_up,
         "the same in the clear": run.result.bytes_plain,
+        **({} if (whole := run.result.bytes_uncompressed) is None else {"the same in the clear, uncompressed": whole}),
         "sent to clients, beside the model": run.result.bytes_down,
     }
     return [

@@ -56,7 +56,8 @@ class Federation:
         drawn = list(experiment.cohorts[: state.round])
         for number in range(rounds):
             drawn.append(sampler.draw(len(experiment.data.clients), drawn, (stream / number).numpy()))
-        return cls(replace(experiment, cohorts=tuple(drawn)), state, tuple(drawn[state.round :]))
+        further = tuple(drawn[state.round :])
+        return cls(replace(experiment, timetable=experiment.timetable.with_rounds(state.round, further)), state, further)
 
     def answers(self, orders: Sequence[Order], asked: int) -> tuple[Answer, ...]:
         """The answers to orders, one round for each.

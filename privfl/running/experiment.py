@@ -21,12 +21,15 @@ from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries._planted import Planted, plant
 from privfl.federation.clusters import Clustered, repeated
+from privfl.federation.lateness import Lateness, on_device
 from privfl.federation.noise_domain import RunFacts, noise_domain, question_digest, state_digest, with_members, with_model
+from privfl.federation.paces import Pace, Timetable
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round, RoundOrder, skip_reason
 from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer
 from privfl.federation.slots import Slots
+from privfl.federation.transforms import Transform
 from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, copied, few, sound
@@ -34,7 +37,6 @@ from privfl.learning.schedules import schedule_of
 from privfl.learning.tasks import Task
 from privfl.learning.training import LocalTask, Trainer
 from privfl.learning.training._choice import choose
-from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account, Ledger
 from privfl.privacy.plans import Federation, Plan, PlanSettings
@@ -44,6 +46,7 @@ from privfl.running import clusters
 from privfl.running.calibration import calibrated, empty_ledger, planned
 from privfl.running.reading import read_data
 from privfl.running.stopping import stop_reason
+from privfl.running.timing import planned_turns, units_of_work
 from privfl.seeding import Seed
 from privfl.tables import narrow
 from privfl.vectors import Layout, to_vector
@@ -77,13 +80,13 @@ class Experiment:
         plan: the privacy plan with its final noise.
         model: a module of the model's architecture for evaluation, whose weights are overwritten; the trainer has its own.
         initial_D: the global model before the first round; if there are several, they stand one after another.
-        trainer, algorithm, aggregator, server: the items that carry out a round.
+        trainer, algorithm, transform, aggregator, server: the items that carry out a round.
         personal: trains the clients' own models, without noise; None if the algorithm has none.
         behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
         wrong_y: labels of the whole pool as the misbehaving clients see them.
         engine: the trainer's name, and the reason for choosing it.
-        cohorts: the clients that take part, round by round. They are drawn beforehand and do not depend on the data, so the
-            price of the whole run is known before it begins.
+        timetable: who takes part in each round, from which global model and with how much work. It is made beforehand and does
+            not depend on the data, so the price of the whole run is known before it begins.
         noise_domain: digest of the data, the members and all settings that change a message or the mechanism. The streams of
             batches and noise depend on it. Without it two runs of one seed on neighbouring data would share their noise, and
             the difference of their releases would have none.
@@ -112,9 +115,10 @@ class Experiment:
     wrong_y: Tensor
     engine: str
     algorithm: Algorithm
+    transform: Transform
     aggregator: Aggregator
     server: ServerOptimizer
-    cohorts: tuple[tuple[int, ...], ...]
+    timetable: Timetable
     noise_domain: str
     processes: Processes = ALONE
     canaries: Planted | None = None
@@ -125,6 +129,11 @@ class Experiment:
             f"<Experiment {self.config.name!r}: {self.config.rounds} rounds, {self.layout.size:,} parameters, {self.data!r}, "
             f"engine {self.engine}>"
         )
+
+    @property
+    def cohorts(self) -> tuple[tuple[int, ...], ...]:
+        """The clients that take part, round by round."""
+        return self.timetable.cohorts
 
     @property
     def layout(self) -> Layout:
@@ -138,13 +147,13 @@ class Experiment:
 
     @property
     def payload(self) -> PayloadLayout:
-        """Names and shapes of a client's upload."""
+        """Names and shapes of a client's payload, before it is compressed."""
         return PayloadLayout(self.algorithm.parts(self.layout), self.algorithm.viewed(self.layout))
 
     @property
     def message_layout(self) -> Layout:
-        """Names and shapes of a client's message: its joined payload, and the plan's count beside it."""
-        return self.plan.message_layout(self.payload.joined)
+        """Names and shapes of a client's message: its compressed payload, and the plan's count beside it."""
+        return self.plan.message_layout(self.transform.message(self.payload.joined))
 
     @property
     def terms(self) -> Terms:
@@ -158,13 +167,9 @@ class Experiment:
 
     def initial_state(self) -> ServerState:
         """The state that the first round begins with."""
-        return ServerState(
-            0,
-            self.initial_D,
-            self.server.init(self.initial_D),
-            self.plan.initial(self.x.device),
-            self.algorithm.init(self.initial_D),
-        )
+        begin_D, shared = self.initial_D, self.transform.init(self.payload.joined, self.seed / "transform")
+        optimizer, plan = self.server.init(begin_D), self.plan.initial(self.x.device)
+        return ServerState(0, begin_D, optimizer, plan, self.algorithm.init(begin_D), transform=shared)
 
     def stream(self, state: ServerState) -> Seed:
         """The randomness of the round that begins with that state: batches, noise, and random layers.
@@ -194,17 +199,28 @@ class Experiment:
 
         gradients = None if self.canaries is None else self.canaries.gradients(self.data, self.plan)
 
+        lateness = self._lateness(state)
+
         def task(client: int) -> LocalTask:
             rows_n = torch.from_numpy(self.data.members_of(client))
-            kept = state_of_client(self.algorithm, state, client).kept
+            before = state_of_client(self.algorithm, state, client)
+            kept, digested = before.kept, before.digested()
             work = self.algorithm.work(told, {name: value.to(self.x.device) for name, value in kept.items()})
+            start_D = lateness.start(client, state.versions)
             own = stream / "client" / client
-            # Only an identical query gets the same noise, and the client's state is a part of the query.
-            own = own / state_digest(kept) if kept and self.plan.promises and not self.is_shadow else own
+            # Only an identical query gets the same noise. The client's state, and an older model, are parts of the query.
+            query = digested if start_D is None else {**digested, "start_D": start_D}
+            own = own / state_digest(query) if query and self.plan.promises and not self.is_shadow else own
             y = self.wrong_y if client in self.misbehaving else self.y
-            return LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
+            made = LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
+            private = self.plan.dp_sgd
+            whole = self.trainer.plain_steps(made) if private is None else private.planned(made.size).steps
+            return replace(made, work=lateness.work(made, whole, start_D))
 
         return task
+
+    def _lateness(self, state: ServerState) -> Lateness:
+        return Lateness.of(narrow(self.config.pace, Pace), self.timetable, state.round, units_of_work(self.config))
 
     def planned(self, round_number: int) -> dict[Account, Event]:
         """The privacy events of that round, by account; empty if the round will be skipped or nothing is promised."""
@@ -267,7 +283,7 @@ class Experiment:
         context = replace(context, models=models if len(tasks) > 1 else {})
         done, aggregate = own._round(first).answers(tasks, context)
         if aggregate is not None:
-            aggregate = replace(aggregate, seen=own.payload.seen(own.plan.seen(aggregate.seen)))
+            aggregate = replace(aggregate, seen=own._round(first).seen(first, aggregate.seen))
         return sorted([*done.clients, *done.stand_ins]), aggregate
 
     def assist(self) -> None:
@@ -278,7 +294,9 @@ class Experiment:
             if order is None:
                 return
             told = {name: value.to(self.x.device) for name, value in order.algorithm.items()}
-            state = ServerState(order.round, self.processes.broadcast_vector(global_D), {}, order.plan, told, order.clients)
+            versions = on_device(order.versions, self.x.device)
+            begun_D = self.processes.broadcast_vector(global_D)
+            state = ServerState(order.round, begun_D, {}, order.plan, told, order.clients, versions, order.transform)
             # All processes must agree on whether the updates travel.
             context = self._context(state, observed=self.config.records.views != "final", transcript=None)
             self._round(state).contribute(state, self.cohort(state), context, order)
@@ -289,7 +307,7 @@ class Experiment:
         return RoundContext(
             round=state.round,
             global_D=state.global_D,
-            layout=self.payload.joined,
+            layout=self.transform.message(self.payload.joined),
             population=len(self.data.clients),
             simulation_key=(name / "rounding").key(),
             run=f"{self.config.name} {self.noise_domain}",
@@ -299,11 +317,14 @@ class Experiment:
             codec=codec,
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
             told=self._told(state),
+            compressed=None if self.transform.linear else self.transform.message_bytes(self.payload.joined),
+            lost=self.timetable.turn(state.round).lost,
         )
 
     def _told(self, state: ServerState) -> dict[str, Tensor]:
         """Everything that the server sends to clients beside the model."""
-        return {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state)}
+        shared = {f"transform.{name}": value for name, value in state.transform.items()}
+        return {**self.plan.for_clients(state.plan), **told_of(self.algorithm, state), **shared}
 
     def _round(self, state: ServerState) -> Round:
         return Round(
@@ -322,6 +343,9 @@ class Experiment:
             population=len(self.data.clients),
             stream=self.stream(state) / "server",
             noise_domain=self.noise_domain,
+            transform=self.transform,
+            public=self.seed / "round" / state.round / "transform",
+            lateness=self._lateness(state),
             slots=self._slots(),
         )
 
@@ -389,7 +413,7 @@ class Experiment:
             # The shadow has the target's constants and its own initial weights. An adversary that knows the architecture knows
             # its fixed values, such as random features. Initial weights are drawn anew.
             initial_D=_initial(item, data, self.outputs, seed, self.algorithm, None).to(self.x.device),
-            cohorts=_draw_cohorts(self.config, data, seed, name),
+            timetable=planned_turns(self.config, data, seed, seed, name),
             noise_domain=name,
             processes=ALONE,
             is_shadow=True,
@@ -427,10 +451,12 @@ def assemble(
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
     model_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
-    cohorts = _draw_cohorts(config, data, seed, "")
+    timetable = planned_turns(config, data, seed, seed, "")
+    cohorts = timetable.cohorts
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
+    transform = narrow(config.transform, Transform)
     initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
-    dimension = PayloadLayout(algorithm.parts(layout), layout).joined.size
+    dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
     federation = Federation(len(data.clients), max(map(len, cohorts)), dimension, data.statistics)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
     plan.require_cohorts(cohorts)
@@ -446,7 +472,7 @@ def assemble(
     if config.privacy.secret_cohorts:
         # The price depends on the sampler and not on a particular draw. Prices of several runs add up only if each run draws
         # its own cohorts.
-        cohorts = _draw_cohorts(config, data, secret, name)
+        timetable = planned_turns(config, data, seed, secret, name)
     server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
     y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
     experiment = Experiment(
@@ -470,9 +496,10 @@ def assemble(
         wrong_y=behaviour.labels(y, len(data.classes)) if misbehaving else y,
         engine=str(choice),
         algorithm=algorithm,
+        transform=transform,
         aggregator=aggregator,
         server=server,
-        cohorts=cohorts,
+        timetable=timetable,
         noise_domain=name,
         processes=processes,
         canaries=canaries,
@@ -506,14 +533,6 @@ def _initial(
 def new_secret() -> Seed:
     """A random root of 256 bits from the operating system."""
     return Seed(secrets.randbits(256))
-
-
-def _draw_cohorts(config: ExperimentConfig, data: FederatedData, seed: Seed, name: str) -> tuple[tuple[int, ...], ...]:
-    """All cohorts of a run. Secret cohorts also depend on the noise domain."""
-    stream = seed / "cohort"
-    if config.privacy.secret_cohorts:
-        stream /= name
-    return draw_cohorts(narrow(config.cohort, CohortSampler), len(data.clients), config.rounds, stream)
 
 
 def _require_possible(experiment: Experiment) -> None:

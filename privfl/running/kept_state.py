@@ -20,7 +20,14 @@ _NAME = "state.safetensors"
 
 def write_state(folder: RunFolder, state: ServerState) -> None:
     """Write the state in place of that of the round before."""
-    parts = {"optimizer": state.optimizer, "plan": state.plan, "algorithm": state.algorithm, "of": stacked(state.clients)}
+    parts = {
+        "optimizer": state.optimizer,
+        "plan": state.plan,
+        "algorithm": state.algorithm,
+        "transform": state.transform,
+        "of": stacked(state.clients),
+        "version": {str(begun): model_D for begun, model_D in state.versions.items()},
+    }
     tensors = {"global_D": state.global_D}
     for prefix, named in parts.items():
         tensors |= {f"{prefix}.{name}": value for name, value in named.items()}
@@ -46,8 +53,11 @@ def read_state(folder: RunFolder, device: torch.device) -> ServerState | None:
         raise RunFolderError(f"{folder.path}: its state is damaged ({why}); replace the run with --overwrite") from None
     clients = unstacked(_under("of", tensors))
     tensors = {name: value.to(device) for name, value in tensors.items()}
-    optimizer, plan, algorithm = (_under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm"))
-    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients)
+    optimizer, plan, algorithm, transform = (
+        _under(prefix, tensors) for prefix in ("optimizer", "plan", "algorithm", "transform")
+    )
+    versions = {int(begun): model_D for begun, model_D in _under("version", tensors).items()}
+    return ServerState(done, tensors["global_D"], optimizer, plan, algorithm, clients, versions, transform)
 
 
 def _under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -32,6 +32,7 @@ from privfl.running.experiment import Experiment, assemble, new_secret
 from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder
+from privfl.running.stopping import reached
 from privfl.seeding import Seed
 from privfl.storage import append_line, write_atomic
 
@@ -230,13 +231,18 @@ class _Recorder:
         losses = [loss for loss in outcome.losses if math.isfinite(loss)]
         self.losses.append(self.experiment.validation_loss(outcome))
         lost = f"round {state.round} was lost: {aggregate.failed}" if aggregate and aggregate.ends_run else None
+        turn = self.experiment.timetable.turns[state.round]
         return RoundRecord(
             round=state.round,
             streams=(self.experiment.stream(state) / "name").key(8).hex(),
-            cohort=list(self.experiment.cohorts[state.round]),
+            cohort=list(turn.clients),
+            late=list(turn.late),
+            cut=dict(turn.work),
+            staleness=dict(turn.staleness),
+            ends=turn.ends,
             survivors=list(aggregate.survivors) if aggregate else [],
             skipped=outcome.skipped,
-            stopped=lost or self.experiment.ended(self.losses),
+            stopped=lost or self.experiment.ended(self.losses) or self._reached(evaluated),
             train_loss=float(np.mean(losses)) if losses else None,
             clipped_share=outcome.clipped_share,
             clipped_coordinates=aggregate.clipped if aggregate else 0,
@@ -249,6 +255,13 @@ class _Recorder:
             clusters=clusters.record(self.experiment, outcome),
             evaluation=evaluated,
         )
+
+    def _reached(self, evaluated: Evaluation | None) -> str | None:
+        """The reason why the run ends with this evaluation, if it has a target."""
+        target = self.experiment.config.evaluation.until
+        if target is None or evaluated is None:
+            return None
+        return reached(evaluated.metrics, target, self.experiment.task.figures)
 
     def _observe(self, state: ServerState, outcome: Outcome) -> None:
         if self.experiment.config.records.views != "final":
@@ -279,6 +292,7 @@ class _Recorder:
         experiment, data = self.experiment, self.experiment.data
         records = self.folder.rounds()
         uploads = sum(len(record.survivors) for record in records)
+        plain, whole = _upload_bytes(experiment)
         took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
         named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
@@ -300,14 +314,21 @@ class _Recorder:
                 hides_updates=experiment.aggregator.hides_updates,
                 bytes_up=sum(record.bytes_up for record in records),
                 bytes_down=sum(record.bytes_down for record in records),
-                # One float32 per entry and one for the weight.
-                bytes_plain=uploads * 4 * (experiment.message_layout.size + 1),
+                bytes_plain=uploads * plain,
+                bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
                 clusters=clusters.results(experiment, self.places_K, self.of_clients),
                 cluster_of=clusters.known_places(experiment, self.places_K),
                 in_group=clusters.in_group(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)
+
+
+def _upload_bytes(experiment: Experiment) -> tuple[int, int]:
+    """The bytes of a client's upload in the clear, as it is compressed and as it would be whole; its weight is a float32."""
+    payload = experiment.payload.joined
+    whole = 4 * (experiment.plan.message_layout(payload).size + 1)
+    return whole - 4 * payload.size + experiment.transform.message_bytes(payload), whole
 
 
 def _stored_secret(folder: RunFolder) -> Seed | None:

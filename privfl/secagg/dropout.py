@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
@@ -31,3 +31,11 @@ def drawn_losses(clients: Sequence[int], rates: Mapping[Stage, float], key: byte
                 lost[client] = stage
                 break
     return lost
+
+
+def with_late(lost: Mapping[int, Stage], late: Collection[int]) -> dict[int, Stage]:
+    """The losses, with late clients among them: they fall silent at the masked input, or earlier if they are lost earlier."""
+    found = dict(lost)
+    for client in late:
+        found[client] = min(lost.get(client, Stage.MASKED_INPUT), Stage.MASKED_INPUT, key=list(Stage).index)
+    return found

@@ -129,6 +129,7 @@ NEVER = {
 AS_FOUND = {"device", "training.engine"}
 BY_ENGINE = {"training.parts", "training.memory_budget"}
 REFUSED = {f"training.early_stopping.{name}" for name in ("patience", "tolerance", "validation")}
+REFUSED |= {"evaluation.until.metric", "evaluation.until.value"}
 BY_NOISE = {"privacy.noise_multiplier", "privacy.target_epsilon"}
 BY_PLAN = {"aggregator"}
 ALWAYS: dict[str, tuple[str, Table]] = {
@@ -138,12 +139,17 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.rotations": ("example", {"data__rotations": [180, 0]}),
     "data.partition.kind": ("example", {"data__partition": {"kind": "iid"}}),
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
+    "data.partition.balanced": ("example", {"data__partition__balanced": True}),
+    "data.partition.share": ("example", {"data__partition": {"kind": "similarity", "share": 0.5}}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
     "data.transforms": ("example", {"data__transforms": [{"kind": "group_norm", "groups": 1}]}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
     "model": ("example", {"model": {"kind": "mlp"}}),
     "behaviour": ("example", {"behaviour": {"kind": "sign_flip", "share": 0.2}}),
     "algorithm": ("example", {"algorithm": {"kind": "fedprox", "mu": 0.1}}),
+    "transform": ("example", {"transform": {"kind": "random_k", "share": 0.5}}),
+    "clock": ("example", {"clock": {"kind": "lognormal"}}),
+    "pace": ("example", {"training__local_epochs": 2, "pace": {"kind": "stragglers", "share": 0.5}}),
     "server": ("example", {"server": {"kind": "fedadam", "lr": 0.1}}),
     "canaries": ("example", {"canaries": {"kind": "mislabelled", "count": 20}}),
     "cohort.kind": ("example", {"cohort": {"kind": "fixed", "size": 5}}),
@@ -185,6 +191,7 @@ BASES: dict[str, Table] = {
     "privacy.clipping.lr": ADAPTIVE,
     "privacy.imagined.population": {"privacy__imagined": {"population": 80, "cohort": 50}},
     "privacy.imagined.cohort": {"privacy__imagined": {"population": 80, "cohort": 50}},
+    "pace": {"training__local_epochs": 2},
     "training.local_steps": {"training": {"local_steps": 2, "batch_size": 16, "lr": 0.5}},
 }
 """Where a change is of something that the small run has not."""
@@ -208,9 +215,11 @@ def test_every_setting_is_sorted_and_stands_in_the_docs() -> None:
 
 
 @pytest.mark.parametrize("kind", PRIVACY)
-def test_early_stopping_is_refused_with_every_promise(kind: str) -> None:
+def test_an_end_that_depends_on_the_data_is_refused_with_every_promise(kind: str) -> None:
     with pytest.raises(ConfigError, match="which no ε covers"):
         config_of(kind, training__early_stopping={"patience": 3})
+    with pytest.raises(ConfigError, match="which no ε covers"):
+        config_of(kind, evaluation={"until": {"value": 0.9}})
 
 
 @pytest.mark.parametrize("key", ALWAYS)

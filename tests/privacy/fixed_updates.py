@@ -20,6 +20,8 @@ from privfl.federation.payload import PayloadLayout
 from privfl.federation.rounds import CohortTasks, Outcome, Round
 from privfl.federation.server_state import ServerState
 from privfl.federation.servers.fedavg import FedAvg
+from privfl.federation.transforms import Transform
+from privfl.federation.transforms.identity import Identity
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.plans.client_central import CentralPlan
@@ -129,10 +131,14 @@ def play(
     state: ServerState | None = None,
     algorithm: Algorithm = FedAvgAlgorithm(kind="fedavg"),  # noqa: B008
     behaviour: Behaviour = Honest(kind="honest"),  # noqa: B008
+    transform: Transform = Identity(kind="identity"),  # noqa: B008
 ) -> Outcome:
     """One round; with FedAvg from zero the new global model is the mean update. A step is of rate 1, and the only one."""
     zero_D, payload = torch.zeros(D), PayloadLayout(algorithm.parts(LAYOUT), LAYOUT)
-    begin = state or ServerState(number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D))
+    shared = transform.init(payload.joined, seed)
+    begin = state or ServerState(
+        number, zero_D, {}, plan.initial(torch.device("cpu")), algorithm.init(zero_D), transform=shared
+    )
     name = seed / "round" / number
 
     def task(client: int) -> LocalTask:
@@ -143,7 +149,7 @@ def play(
     context = RoundContext(
         round=number,
         global_D=begin.global_D,
-        layout=payload.joined,
+        layout=transform.message(payload.joined),
         population=POPULATION,
         simulation_key=bytes(32),
         run="tests",
@@ -164,6 +170,8 @@ def play(
         population=POPULATION,
         stream=name / "server",
         noise_domain="scripted",
+        transform=transform,
+        public=name / "transform",
     )
     return one.run(begin, CohortTasks(tuple(sorted(deltas)), task, torch.zeros(1, 1)), context)
 

@@ -72,7 +72,7 @@ CLIP_UPDATE = (
 
 
 def test_a_plan_that_clips_the_update_alone_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    mutate(monkeypatch, Edit(rounds.Round, "_train", CLIP_JOINED, CLIP_UPDATE))
+    mutate(monkeypatch, Edit(rounds.Round, "_hand_in", CLIP_JOINED, CLIP_UPDATE))
     with pytest.raises(AssertionError):
         check_one_client_moves_both_sums_by_the_norm()
 
@@ -134,7 +134,9 @@ def test_drift_and_state_are_functions_of_messages() -> None:
     "edit",
     [
         # The loss and the share of clipped gradients are known to the client alone, without noise.
-        Edit(rounds.Round, "_uploaded", "name: value.cpu() for", "name: value.cpu() + result.loss for"),
+        Edit(
+            rounds.Round, "_uploaded", "keeps = after if", "keeps = {key: one + result.loss for key, one in after.items()} if"
+        ),
         Edit(rounds.Round, "_uploaded", "Trained(result.delta_D,", "Trained(result.delta_D * (1 + result.loss),"),
         Edit(Scaffold, "work", "told[_CONTROL] - client[_CONTROL]", "told[_CONTROL] - 0.9 * client[_CONTROL]"),
     ],
@@ -147,7 +149,7 @@ def test_a_raw_value_in_state_message_or_drift_is_found(edit: Edit, monkeypatch:
 
 
 def test_an_algorithm_is_given_no_raw_value() -> None:
-    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms", "global_D"}
+    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms", "global_D", "slot"}
     assert set(Moved.__dataclass_fields__) == {"delta_D", "gradient_weight", "weights_D"}
 
 

@@ -50,6 +50,12 @@ RUNS: dict[str, dict[str, Any]] = {
     "state": {"training": SHARED, "algorithm": "scaffold", "server": {"kind": "fedavg"}, "records": {"views": "sums"}},
     "personal": {"training": SHARED, "algorithm": "ditto", "rounds": 2, "records": {"views": "final"}},
     "secure": {"training": SHARED, "records": {"views": "sums"}},
+    "compressed": {
+        "training": SHARED,
+        "transform": {"kind": "power_sgd", "rank": 1},
+        "server": {"kind": "fedavg"},
+        "records": {"views": "sums"},
+    },
 }
 
 

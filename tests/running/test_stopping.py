@@ -1,6 +1,7 @@
-"""Early stopping: by a loss on examples that nobody trains on, in runs that promise nothing."""
+"""Rules that end a run that promises nothing: a loss on examples that nobody trains on, and a target on the test part."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,14 +11,16 @@ import pytest
 from small_runs import SMALL, small
 
 from attacks import _shadows as attacking
-from privfl.config import EarlyStopping, ExperimentConfig
+from privfl.config import EarlyStopping, ExperimentConfig, Target
 from privfl.data.datasets.digits import Digits
 from privfl.data.federated import FederatedData
 from privfl.data.partitions.iid import Iid
-from privfl.errors import DataError
+from privfl.errors import ConfigError, DataError
+from privfl.learning.tasks.classification import CLASSIFICATION
+from privfl.records import Interval
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
-from privfl.running.stopping import stop_reason
+from privfl.running.stopping import reached, stop_reason
 from privfl.seeding import Seed
 
 
@@ -150,3 +153,56 @@ def test_a_loss_that_is_not_finite_is_a_large_one() -> None:
     far = replace(outcome, state=replace(outcome.state, global_D=outcome.state.global_D + float("nan")))
     assert experiment.validation_loss(far) == pytest.approx(3.4e38, rel=0.01)
     assert experiment.validation_loss(replace(outcome, skipped="nobody came")) is None
+
+
+# --- a target on the test part ----------------------------------------------------------------------------------------
+
+
+def to_target(**changes: Any) -> ExperimentConfig:
+    data = {**SMALL["data"], "holdout": 0.0}
+    plain = {"privacy": {"kind": "none"}, "cohort": {"kind": "all"}, "server": "fedavg", "data": data, "rounds": 6}
+    training = {**SMALL["training"], "lr": 0.1}
+    return small(**plain | {"evaluation": {"until": {"value": 0.7}}, "training": training} | changes)
+
+
+def test_a_run_ends_with_the_first_evaluation_that_reaches_its_target(tmp_path: Path) -> None:
+    whole = run(to_target(evaluation={}), tmp_path / "whole")
+    values = [record.evaluation.metrics["accuracy"].value for record in whole.rounds() if record.evaluation]
+    assert max(values[:2]) < values[2], "the third round is the first that is as good as itself"
+    target = {"until": {"value": values[2]}}
+    found = run(to_target(evaluation=target), tmp_path / "target")
+    assert found.result.rounds == 3
+    assert found.result.stopped == f"the test part's accuracy is {values[2]:.4g}, and the target was {values[2]:g}"
+    # Until then it is the same run.
+    assert [record.evaluation for record in found.rounds()] == [record.evaluation for record in whole.rounds()[:3]]
+    # A round without an evaluation ends nothing.
+    later = run(to_target(evaluation={"every": 4, **target}), tmp_path / "later")
+    assert later.result.rounds == 4
+
+
+def test_a_target_for_a_loss_is_reached_from_above() -> None:
+    figures, target = CLASSIFICATION.figures, Target(metric="loss", value=0.5)
+
+    def at(value: float) -> dict[str, Interval]:
+        return {"loss": Interval(value=value, low=value, high=value, n=9, level=0.95)}
+
+    assert reached(at(0.4), target, figures) == "the test part's loss is 0.4, and the target was 0.5"
+    assert reached(at(0.6), target, figures) is None
+    assert reached({}, target, figures) is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"privacy": SMALL["privacy"]}, "which no ε covers; remove it and set rounds"),
+        ({"data": SMALL["data"]}, "shadow models are not evaluated and would go on; set data.holdout = 0"),
+        (
+            {"evaluation": {"until": {"metric": "AUC", "value": 0.9}}},
+            "evaluation.until.metric = 'AUC': allowed: accuracy, loss",
+        ),
+        ({"evaluation": {"until": {"value": float("inf")}}}, "evaluation.until.value"),
+    ],
+)
+def test_a_target_that_a_run_cannot_have_is_refused_before_training(changes: dict[str, Any], says: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(says)):
+        to_target(**changes)

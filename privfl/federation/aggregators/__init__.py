@@ -51,7 +51,10 @@ class RoundContext:
             2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
         noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
         told: by name, the tensors that clients are sent beside the model: of the algorithm's state, and a norm that adapts.
+        lost: clients of the cohort whose messages stop after their keys were exchanged, since they are late.
         models: by client, the model that each was sent, if a malicious server sent different ones; else empty.
+        compressed: the bytes of an update that was compressed to less than a float32 for each coordinate, and was decoded
+            before it is aggregated; None: it was not.
     """
 
     round: int
@@ -67,6 +70,13 @@ class RoundContext:
     noise_key: bytes = b""
     told: Mapping[str, Tensor] = field(default_factory=dict)
     models: Mapping[int, Tensor] = field(default_factory=dict)
+    compressed: int | None = None
+    lost: frozenset[int] = frozenset()
+
+    @property
+    def plain_bytes(self) -> int:
+        """The bytes of a client's update in the clear, and of its weight, a float32."""
+        return (4 * self.layout.size if self.compressed is None else self.compressed) + 4
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,9 @@ class Aggregator(Item, ABC):
 
     If not, a round with a codec is refused, because the noise is part of the codec's encoding only.
     """
+
+    decodes: ClassVar[bool] = True
+    """Whether the server has each update by itself before it adds them up, so that it can decode a compressed one."""
 
     minimum_clients: ClassVar[int] = 1
     """The smallest cohort that is trained. A round with a smaller one is skipped, and the record says so."""

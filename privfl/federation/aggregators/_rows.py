@@ -22,7 +22,7 @@ ByzantineShare = Annotated[float, Field(ge=0, lt=0.5)]
 class RobustRule(Aggregator):
     """A rule that combines K updates, which the server sees, into one vector that few clients cannot move far.
 
-    The bytes are those of the mean: a float32 for every coordinate and one for the weight. The record of the round has the
+    The bytes are those of the mean. The record of the round has the
     rule's result times Σ weight in the place of a weighted sum.
 
     Guarantees: none for privacy, because the server sees each client's update. One client may move the result by as much as
@@ -58,7 +58,7 @@ class RobustRule(Aggregator):
             sum_D=combined_D * weight_sum,
             weight_sum=weight_sum,
             survivors=tuple(update.client for update in cohort),
-            cost=Cost(4 * (context.layout.size + 1) * len(cohort), 0, 0.0, time.perf_counter() - begun),
+            cost=Cost(context.plain_bytes * len(cohort), 0, 0.0, time.perf_counter() - begun),
             clipped=0,
             seen={"updates_KD": sent_KD.cpu(), "weights_K": weights_K.float().cpu()} if context.observed else {},
         )

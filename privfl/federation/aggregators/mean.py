@@ -21,8 +21,8 @@ _AT_ONCE = 2**15
 class Mean(Aggregator):
     """The weighted mean Σ weight · update / Σ weight (McMahan 2017, algorithm 1), added up in 64-bit fixed point.
 
-    The server sees ``updates_KD`` and ``weights_K``, rows by ascending client. Each client sends one float32 per coordinate and
-    one for its weight, and computes nothing else.
+    The server sees ``updates_KD`` and ``weights_K``, rows by ascending client. Each client sends one float32 per coordinate,
+    or its compressed update, and one for its weight.
 
     Guarantees: no privacy, since the server sees each client's update. The result does not depend on the order of arrival or on
     the number of processes, not even in a single bit.
@@ -56,7 +56,7 @@ class Mean(Aggregator):
             weight_sum=weight_sum,
             survivors=tuple(weights),
             cost=Cost(
-                bytes_up=4 * (context.layout.size + 1) * len(weights),
+                bytes_up=context.plain_bytes * len(weights),
                 bytes_down=0,
                 client_seconds=0.0,
                 server_seconds=time.perf_counter() - begun,

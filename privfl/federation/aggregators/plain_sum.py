@@ -37,6 +37,7 @@ class PlainSum(Aggregator):
 
     hides_updates = False
     linear = True
+    decodes = False
     minimum_clients = 3
 
     def encoding(self, context: RoundContext) -> Encoding:

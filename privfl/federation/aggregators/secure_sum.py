@@ -25,7 +25,7 @@ from privfl.records import SecureRecord, StageBytes, StageSeconds
 from privfl.secagg.agreement import hkdf
 from privfl.secagg.certificate import Certificate, Policy
 from privfl.secagg.client import Client
-from privfl.secagg.dropout import drawn_losses
+from privfl.secagg.dropout import drawn_losses, with_late
 from privfl.secagg.encoding import Encoding, WeightedSum
 from privfl.secagg.identity import Directory, Identity
 from privfl.secagg.memory import Memory
@@ -125,6 +125,7 @@ class SecureSum(Aggregator):
 
     hides_updates = True
     linear = True
+    decodes = False
     uses_codec = True
     minimum_clients = 3
 
@@ -263,7 +264,8 @@ class _Attempts:
     def attempt(self, number: int) -> Unmasked:
         """Run the protocol once, with fresh keys."""
         key = hkdf(self._context.simulation_key, salt=b"privfl dropout", info=number.to_bytes(4, "little"))
-        self._lost = self._settings.dropout.lost_at(list(self._updates), self._context.round, number, key)
+        drawn = self._settings.dropout.lost_at(list(self._updates), self._context.round, number, key)
+        self._lost = with_late(drawn, self._context.lost & self._updates.keys())
         parameters, meter = replace(self._parameters, attempt=number), Meter()
         self._meters.append(meter)
         if self._context.transcript is not None:

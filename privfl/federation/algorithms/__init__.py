@@ -25,6 +25,7 @@ from typing import ClassVar, Self
 from torch import Tensor, nn
 
 from privfl.config import AlgorithmConfig, ExperimentConfig
+from privfl.federation.client_states import refuse_secret_cohorts
 from privfl.federation.local_training import Ended, Training
 from privfl.federation.payload import UPDATE, Payload
 from privfl.learning.optimizers import optimizer_of
@@ -162,14 +163,8 @@ class Algorithm(AlgorithmConfig, ABC):
                 config.aggregator.kind,
                 f"algorithm {self.kind!r} needs a weighted mean; set 'mean' or 'secure_sum'",
             )
-        cohort = config.cohort
-        if self.remembers and config.privacy.secret_cohorts and getattr(cohort, "accounted", None) == "fixed":
-            raise contradiction(
-                "cohort.kind",
-                cohort.kind,
-                f"algorithm {self.kind!r} keeps state at clients, so that their later uploads reveal who took part; the ε of "
-                "cohorts of a fixed size assumes that this is secret: set 'poisson' or 'all'",
-            )
+        if self.remembers:
+            refuse_secret_cohorts(config, f"algorithm {self.kind!r}")
 
     def resolved(self, model: nn.Module) -> Self:  # noqa: ARG002
         """The same algorithm with all settings that depend on the model.

@@ -120,7 +120,8 @@ def test_ditto_without_a_pull_is_local_training_alone_to_the_bit() -> None:
 def test_mr_mtl_without_a_pull_hears_nothing_of_the_others() -> None:
     experiment = of(kind="mr_mtl", strength=0.0)
     first = experiment.cohorts[0][0]
-    lonely = replace(experiment, cohorts=tuple((first,) if first in cohort else cohort[:1] for cohort in experiment.cohorts))
+    cohorts = [(first,) if first in cohort else cohort[:1] for cohort in experiment.cohorts]
+    lonely = replace(experiment, timetable=experiment.timetable.with_rounds(0, cohorts))
     both = [trained(one).clients[first].kept["model"] for one in (experiment, lonely)]
     # Start and update are added, which rounds.
     assert float((both[0] - both[1]).abs().max()) < 1e-6
