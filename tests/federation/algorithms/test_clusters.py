@@ -351,6 +351,14 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"algorithm": "ifca", "privacy": PLANS["example"]}, r"algorithm\.kind = 'ifca': chooses by losses .* 'kmeans'"),
     ({"algorithm": "cfl", "cohort": {"kind": "poisson", "size": 5}}, r"cohort\.kind = 'poisson': algorithm 'cfl' compares"),
     ({"algorithm": "ifca", "aggregator": "median"}, r"aggregator\.kind = 'median': algorithm 'ifca' needs a weighted mean"),
+    (
+        {"algorithm": "ifca", "transform": {"kind": "top_k", "share": 0.1}},
+        r"transform\.kind = 'top_k': cannot carry the 2 models of algorithm 'ifca'",
+    ),
+    (
+        {"algorithm": "ifca", "pace": {"kind": "stragglers", "share": 0.5}},
+        r"pace\.kind = 'stragglers': cannot carry the 2 models of algorithm 'ifca'",
+    ),
     ({"algorithm": {"kind": "ifca", "clusters": 11}}, r"algorithm\.clusters = 11: must be at most data\.clients = 10"),
     ({"algorithm": {"kind": "ifca", "clusters": 0}}, r"algorithm\.clusters = 0: must be greater than or equal to 1"),
     (
