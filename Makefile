@@ -36,12 +36,17 @@ check: $(STAMP)                ## lint, types, import contracts
 	$(RUN) ruff format --check .
 	$(RUN) mypy
 	$(BIN)/python -c 'from importlinter.cli import lint_imports_command; lint_imports_command()'
+	@$(MAKE) --no-print-directory docs
 
 bench: $(STAMP)                ## every benchmark, quickly
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" --quick || exit 1; done
 
-docs: $(STAMP)                 ## the pages of docs/, as they are: Markdown, read where they lie
-	@ls docs/*.md
+docs: $(STAMP)                 ## the site of the documentation, into build/site/html; a warning is an error
+	@mkdir -p build/site
+	@cp docs/_site/zensical.toml build/site/
+	@$(BIN)/python docs/_site/stage.py build/site/pages
+	@cd build/site && NO_COLOR=1 ../../$(BIN)/python -m zensical build --clean --strict
+	@echo "the site: build/site/html/index.html"
 
 clean:                         ## remove the environment and caches; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

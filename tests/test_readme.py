@@ -32,6 +32,10 @@ PAGES = ["README.md", "CONTRIBUTING.md", *sorted(f"docs/{path.name}" for path in
 FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 INLINE = re.compile(r"`((?:privfl|\w+=\S+ privfl) [^`]+)`")
 FILE = re.compile(r"`((?:\w+/)*\w+\.(?:py|csv))`")
+SETTINGS = re.compile(r"(?:\A|\n\n)(?:Save this as )?`(\w+\.toml)`[^\n]*(?:\n[^\n]+)*\n\n\Z")
+"""The end of a text before a block of settings that has a name."""
+SMALLER = {"rounds = 15": "rounds = 2", "local_epochs = 10": "local_epochs = 1", "shadow_models = 8": "shadow_models = 4"}
+"""Settings of the tutorials, and those that take seconds."""
 ELSEWHERE = ("make", "torchrun", "python", ".venv-bench/bin/pip", ".venv-bench/bin/python")
 """Commands that are followed by the tests of other files, or want a network; what they name must be there."""
 
@@ -46,6 +50,8 @@ def files(page: str) -> dict[str, str]:
     for block in FENCED.finditer(text(page)):
         if block[1] in ("python", "csv"):
             found[FILE.findall(text(page)[: block.start()])[-1]] = block[2]
+        if block[1] == "toml" and (named := SETTINGS.search(text(page)[: block.start()])):
+            found[named[1]] = block[2]
     return found
 
 
@@ -114,6 +120,8 @@ def test_a_page_can_be_followed(
     privfl = calling(monkeypatch, capsys)
     for name, content in files(page).items():
         (clone / name).parent.mkdir(parents=True, exist_ok=True)
+        for long, short in SMALLER.items():
+            content = content.replace(long, short)
         (clone / name).write_text(content, encoding="utf-8")
     for line in commands(page):
         follow(typed(line, finished), privfl, monkeypatch)
@@ -153,6 +161,7 @@ def test_the_pages_have_what_to_follow() -> None:
         *(
             f"my_lab/{name}.py"
             for name in (
+                "clinic",
                 "confidence",
                 "narrow",
                 "lion",
@@ -170,12 +179,30 @@ def test_the_pages_have_what_to_follow() -> None:
         ),
         "data/penguins/penguins.csv",
         "data/patients.csv",
+        *(f"{kind}.toml" for kind in SHELVES["privacy"].names()),
+        "leaky.toml",
         "make_own.py",
+        "make_patients.py",
         "export.py",
         "notebook.py",
         "predict.py",
         "run.py",
     }
+
+
+def test_each_plan_has_a_configuration_that_is_priced(
+    clone: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    privfl = calling(monkeypatch, capsys)
+    examples = files("docs/choose_plan.md")
+    assert sorted(examples) == sorted(f"{kind}.toml" for kind in SHELVES["privacy"].names())
+    for name, content in examples.items():
+        (clone / name).write_text(content, encoding="utf-8")
+        assert load(clone / name).privacy.kind == name.removesuffix(".toml")
+        if name != "none.toml":
+            code, out, err = privfl("account", name)
+            assert code == 0, (name, err)
+            assert "ε by" in out
 
 
 def test_a_script_of_the_pages_is_the_command(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -192,7 +219,8 @@ def test_the_tables_of_the_pages_are_settings(clone: Path) -> None:
     found = [block[2] for page in PAGES for block in FENCED.finditer(text(page)) if block[1] == "toml"]
     assert found
     for table in found:
-        (clone / "own.toml").write_text(f'extends = "paper_configs/digits.toml"\n{table}')
+        begun = "" if table.startswith("extends") else 'extends = "paper_configs/digits.toml"\n'
+        (clone / "own.toml").write_text(begun + table)
         assert load(clone / "own.toml") != load(clone / "paper_configs" / "digits.toml")
 
 
