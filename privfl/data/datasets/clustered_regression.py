@@ -35,7 +35,7 @@ class ClusteredRegression(MadeUp):
         title="clustered regression, groups of clients with linear functions of their own",
         train=None,
         test=None,
-        classes=0,
+        classes=None,
         licence="made up",
         homepage="https://arxiv.org/abs/2006.04088",
     )

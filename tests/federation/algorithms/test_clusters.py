@@ -356,7 +356,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
         r"transform\.kind = 'top_k': cannot carry the 2 models of algorithm 'ifca'",
     ),
     (
-        {"algorithm": "ifca", "pace": {"kind": "stragglers", "share": 0.5}},
+        {
+            "algorithm": "ifca",
+            "pace": {"kind": "stragglers", "share": 0.5},
+            "training": {**SMALL["training"], "local_epochs": 2},
+        },
         r"pace\.kind = 'stragglers': cannot carry the 2 models of algorithm 'ifca'",
     ),
     ({"algorithm": {"kind": "ifca", "clusters": 11}}, r"algorithm\.clusters = 11: must be at most data\.clients = 10"),
