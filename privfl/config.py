@@ -165,6 +165,9 @@ class PlanConfig(Item):
 class AlgorithmConfig(Item):
     """Settings of a federated algorithm; the shelf's contract is :class:`privfl.federation.algorithms.Algorithm`."""
 
+    from_older: ClassVar[bool] = False
+    """Whether a client may train from an older global model than the round's own."""
+
     def check(self, config: ExperimentConfig) -> None:
         """Raise unless the algorithm works with the other settings.
 
@@ -201,9 +204,20 @@ class PaceConfig(Item):
             PydanticCustomError: names the key, the value, and the allowed values.
         """
 
+    def check_clients(self, cohort: int) -> None:
+        """Raise unless rounds can be paced so with cohorts that are expected to have so many clients.
+
+        Raises:
+            PydanticCustomError: as :meth:`check`.
+        """
+
+    def asked(self, cohort: int) -> int:
+        """The number of clients in one sum if nobody is late, and a cohort has so many."""
+        return cohort
+
     def largest(self, cohort: int) -> int:
         """The largest number of clients whose updates are in one sum, if a cohort has at most so many."""
-        return cohort
+        return self.asked(cohort)
 
 
 class CanariesConfig(Item):
@@ -460,6 +474,7 @@ def require_clients(config: ExperimentConfig, clients: int) -> None:
         PydanticCustomError: names the key, the value, and the allowed values.
     """
     config.cohort.check(clients)
+    config.pace.check_clients(config.cohort.expected(clients))
     largest = clients if config.privacy.secret_cohorts else config.pace.largest(config.cohort.largest(clients))
     if largest < (least := int(getattr(config.aggregator, "minimum_clients", 1))):
         way_out = (

@@ -457,9 +457,9 @@ def assemble(
     transform = narrow(config.transform, Transform)
     initial_D = _initial(item, data, outputs, seed, algorithm, model_D).to(device)
     dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
-    federation = Federation(len(data.clients), max(map(len, cohorts)), dimension, data.statistics)
+    federation = Federation(len(data.clients), max(map(len, timetable.asked)), dimension, data.statistics)
     plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
-    plan.require_cohorts(cohorts)
+    plan.require_cohorts(timetable.asked)
     plan = calibrated(plan, config, data, cohorts, aggregator)
     # A separate module, because one in channels-last format cannot be trained privately (training/opacus.py).
     model = evaluation.prepared(copied(item, module))

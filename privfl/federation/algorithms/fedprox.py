@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 from pydantic import Field
 
@@ -17,6 +17,8 @@ class FedProx(Algorithm):
     """
 
     mu: Annotated[float, Field(ge=0, le=1e30)]
+
+    from_older: ClassVar[bool] = True
 
     def work(self, told: State, client: State) -> LocalWork:  # noqa: ARG002
         """Training with the pull."""

@@ -11,7 +11,7 @@ An item is one module with one class that derives from :class:`Pace`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -44,6 +44,11 @@ class Turn:
     lost: frozenset[int] = frozenset()
     ends: float | None = None
 
+    @property
+    def asked(self) -> Drawn:
+        """The clients that take part, and those that were asked and are too late, ascending."""
+        return tuple(sorted((*self.clients, *self.late)))
+
 
 @dataclass(frozen=True)
 class Timetable:
@@ -55,6 +60,11 @@ class Timetable:
     def cohorts(self) -> tuple[Drawn, ...]:
         """The clients of each round."""
         return tuple(turn.clients for turn in self.turns)
+
+    @property
+    def asked(self) -> tuple[Drawn, ...]:
+        """The clients of each round with those that are too late: the cohorts as they were drawn."""
+        return tuple(turn.asked for turn in self.turns)
 
     @cached_property
     def _last_use(self) -> dict[int, int]:
@@ -144,11 +154,3 @@ class Pace(PaceConfig, ABC):
 def timetable(pace: Pace, course: Course) -> Timetable:
     """The timetable of a run."""
     return Timetable(tuple(pace.turns(course)))
-
-
-def units_in_time(durations: Sequence[float], seconds: float, units: int) -> list[int]:
-    """How many of its units of work each client does in that time, at most all of them.
-
-    A unit that ends at the deadline, up to rounding, is in time.
-    """
-    return [min(units, int(units * seconds / duration + 1e-9)) for duration in durations]

@@ -44,11 +44,12 @@ class Stragglers(RoundByRound):
                 f"who straggles depends on who else takes part, and {config.privacy.kind!r} assumes that a client's coming "
                 "changes nobody else's work; set pace.kind = 'deadline', or privacy.kind = 'client_local'",
             )
-        clients = config.data.clients
-        if clients is not None and self.largest(config.cohort.largest(clients)) < 1:
-            raise contradiction(
-                "pace.share", self.share, "drops everybody in every round; lower it, or set pace.late = 'partial'"
-            )
+
+    def check_clients(self, cohort: int) -> None:
+        """See the contract."""
+        if self.largest(cohort) < 1:
+            allowed = "drops everybody in every round; lower it, or set pace.late = 'partial'"
+            raise contradiction("pace.share", self.share, allowed)
 
     def largest(self, cohort: int) -> int:
         """Those that train as planned, and with partial work the stragglers too."""

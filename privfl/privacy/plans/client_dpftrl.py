@@ -165,7 +165,7 @@ class ClientDpftrl(ClientSettings):
             bands=self.bands or cohort.min_separation,
             rounds=config.rounds,
             separation=cohort.min_separation,
-            size=cohort.expected(federation.clients),
+            size=config.pace.asked(cohort.expected(federation.clients)),
         )
 
     def words(self, sampler: str) -> PlanWords:  # noqa: ARG002
