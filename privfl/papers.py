@@ -10,7 +10,7 @@ import re
 from collections.abc import Mapping
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import BeforeValidator, Field, NonNegativeFloat, PositiveFloat, PositiveInt, model_validator
+from pydantic import BeforeValidator, Field, PositiveFloat, PositiveInt, model_validator
 from pydantic_core import PydanticCustomError
 
 from privfl.shelves import nearest
@@ -68,7 +68,7 @@ class Figure(Frozen):
         tolerance: the largest absolute difference.
         factor: the largest ratio, either way.
         above, below: the names of other rows, of which the cell of the same name counts, or the only one.
-        by: the least difference of an order.
+        by: the least difference of an order; below 0, how far the row may be on the wrong side.
     """
 
     name: str = ""
@@ -80,7 +80,7 @@ class Figure(Frozen):
     factor: Annotated[float, Field(gt=1)] | None = None
     above: Rows = ()
     below: Rows = ()
-    by: NonNegativeFloat = 0.0
+    by: float = Field(default=0.0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _fits(self) -> Self:

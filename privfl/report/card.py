@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from privfl.data.transforms import Transform
 from privfl.federation.algorithms import Algorithm
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
@@ -29,7 +30,7 @@ def card(run: RunRecords) -> Card:
     if privacy is None:
         return Card([("Protected", "Nothing. The run added no noise, so no bound on its leakage can be given.")], _always(run))
     words = narrow(run.config.privacy, PlanSettings).words(privacy.sampler)
-    return Card(_terms(privacy, words), [*_limits(privacy, words), *_always(run)])
+    return Card([*_terms(privacy, words), *_statistics(run)], [*_limits(privacy, words), *_always(run)])
 
 
 def as_json(run: RunRecords) -> dict[str, Any]:
@@ -74,6 +75,12 @@ def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
         vectors = "gradients" if privacy.unit == "example" else "updates"
         terms.append(("Not finite", f"{count(privacy.zeroed)} {vectors} overflowed and counted as zeros."))
     return terms
+
+
+def _statistics(run: RunRecords) -> list[tuple[str, str]]:
+    """Say which noised statistics of the examples were released before the first round."""
+    read = [narrow(item, Transform).words() for item in run.config.data.transforms if item.reads_pool]
+    return [("Statistics", f"Inputs were prepared by {listing(read)}. These releases are in every ε.")] if read else []
 
 
 def _public_cohort(privacy: PrivacyResult) -> bool:
@@ -124,6 +131,7 @@ def _not_from(privacy: PrivacyResult) -> str:
 
 ADVERSARIES = {
     "external": "anyone who is given the final model",
+    "recipient": "anyone to whom clients publish their own models",
     "client": "the other clients",
     "server": "the server, even if it reads every message that it receives",
     "malicious_server": "a server that also chooses the messages that it sends",
@@ -205,11 +213,25 @@ def _always(run: RunRecords) -> list[tuple[str, str]]:
 
 
 def _personal(run: RunRecords) -> list[tuple[str, str]]:
-    """Name the clients' personal models, which no promise covers; empty if the algorithm has none."""
-    if not narrow(run.config.algorithm, Algorithm).personal:
-        return []
-    text = "Each client also has a model of its own, trained on its data without noise. It is sent to nobody. No ε covers it."
-    return [("Personal models", text)]
+    """Say what covers the clients' personal models; empty if the algorithm has none."""
+    return [("Personal models", text)] if (text := personal_models(run)) else []
+
+
+def personal_models(run: RunRecords) -> str:
+    """Say what a personal model costs in ε if its client publishes it; empty if the algorithm has none."""
+    algorithm, privacy = narrow(run.config.algorithm, Algorithm), run.result.privacy
+    if not algorithm.personal:
+        return ""
+    if privacy is not None and privacy.unit == "example" and algorithm.counted:
+        return (
+            "Each client also has a model of its own, made of the same noised steps as its updates. A client that publishes it "
+            "spends nothing beyond its ε."
+        )
+    noise = "trained on its data without noise" if privacy is None or privacy.unit == "example" else "made before any noise"
+    return (
+        f"Each client also has a model of its own, {noise}. It is sent to nobody. No ε covers it: a client that publishes it "
+        "has no promise left."
+    )
 
 
 def _misbehaving(run: RunRecords) -> str:

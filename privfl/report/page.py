@@ -17,7 +17,7 @@ from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.report import adversaries, clients, clusters, comparison, cost, curves, headline, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
-from privfl.report.card import card
+from privfl.report.card import card, personal_models
 from privfl.report.differences import differences
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.frontier.points import Point
@@ -61,6 +61,8 @@ def run_page(run: RunRecords) -> Page:
         fairness=clients.fairness(run),
         clusters=clusters.facts(run),
         clusters_note=clusters.note(run),
+        personal=clients.personal(run),
+        personal_note=personal_models(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
         secure=SecureSummary.of(run),
@@ -69,7 +71,8 @@ def run_page(run: RunRecords) -> Page:
     )
     drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
     tables = {name: rows for one in sections for name, rows in one.tables.items()}
-    return Page(html, drawings, {"clients": clients.table(run), **tables})
+    own = {"personal": clients.personal(run)} if run.result.personal is not None else {}
+    return Page(html, drawings, {"clients": clients.table(run), **own, **tables})
 
 
 def _costs(

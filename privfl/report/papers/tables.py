@@ -85,7 +85,8 @@ def _claim(figure: Figure) -> str:
     before = f"{figure.name} " if figure.name else ""
     if figure.ordered:
         orders = [f"above {name}" for name in figure.above] + [f"below {name}" for name in figure.below]
-        by = f" by {_format(figure)(figure.by)}" if figure.by else ""
+        margin = _format(figure)(abs(figure.by))
+        by = f" by {margin}" if figure.by > 0 else f", or short of it by less than {margin}" if figure.by else ""
         value = "" if figure.claim is None else f" ({_format(figure)(figure.claim)})"
         return f"{before}{', '.join(orders)}{by}{value}"
     assert figure.claim is not None
