@@ -92,6 +92,9 @@ class LoadedData:
         columns: the rules by which a table's columns became numbers, likewise.
         group_K: the group of each client that the data name, if the data have groups of clients that are alike; else None.
         test_group_T: the group of each test example; None likewise.
+        test_origin_T: for each test example, the place of its origin in ``test_origins``, such as its hospital; None if the
+            data name none. The headline is also measured on the examples of each.
+        test_origins: the origins' names.
         statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
             which one example contributes a vector of norm 1 at most, in units of the noise.
 
@@ -110,6 +113,8 @@ class LoadedData:
     columns: tuple[ColumnRecord, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
     statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -125,6 +130,10 @@ class LoadedData:
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
+        if self.test_origin_T is not None and (
+            self.test_origin_T.shape != self.test.y.shape[:1] or not _within(self.test_origin_T, len(self.test_origins))
+        ):
+            raise DataError("test_origin_T must give each test example the index of one of test_origins")
 
     def first(self, count: int) -> LoadedData:
         """The same with the first ``count`` examples of the pool alone; clients without an example keep their names."""
@@ -159,7 +168,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns, statistics: see :class:`LoadedData`.
+        files, columns, statistics, test_origin_T, test_origins: see :class:`LoadedData`.
         group_K: the group of each client, if there are groups of clients that are alike; else None.
         test_group_T: the group of each test example; None likewise.
     """
@@ -176,6 +185,8 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
     statistics: tuple[float, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
@@ -220,6 +231,8 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            test_origin_T=loaded.test_origin_T,
+            test_origins=loaded.test_origins,
             statistics=loaded.statistics,
             group_K=None if given is None else given.group_K,
             test_group_T=None if given is None else given.test_group_T,

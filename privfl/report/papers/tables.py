@@ -15,6 +15,7 @@ HEADER = ("row", "paper", "figure", "claim", "ours", "ε, paper", "ε, RDP", "ε
 ABSENT = "–"
 """A figure that there is not."""
 
+_SHARES = ("train", "clients.", "personal.", "client:", "group:", "groups.", "local.")
 _PERCENT = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc")
 
 
@@ -118,7 +119,7 @@ def _format(figure: Figure) -> Callable[[float], str]:
     if (
         last in _PERCENT
         or last.startswith("tpr_at")
-        or metric.startswith(("train", "clients.", "personal.", "client:", "clusters."))
+        or metric.startswith(("train", "clients.", "personal.", "client:", "clusters.", "group:", "groups.", "local."))
     ):
         return lambda value: f"{100 * value:.1f}"
     return lambda value: f"{value:.3g}"
