@@ -52,7 +52,12 @@ class Attack(Item, ABC):
         """
         if self.adversary not in VIEWS:
             raise ViewError(f"adversary {self.adversary!r} of {self.kind!r}: has no part in a run; allowed: {', '.join(VIEWS)}")
-        if self.adversary != "external" and not prospect.keeps_rounds:
+        if self.adversary == "recipient" and not prospect.personal:
+            raise ConfigError(
+                f"attacks.run: {self.kind!r} looks at models of the clients' own, and the run's algorithm has none; set, for "
+                "example, algorithm = 'ditto'"
+            )
+        if self.adversary not in ("external", "recipient") and not prospect.keeps_rounds:
             raise ConfigError(
                 f"records.views = 'final': {self.kind!r} looks at what a {self.adversary} sees in rounds; "
                 "set it to 'sums' or 'all'"

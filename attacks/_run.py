@@ -123,6 +123,7 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
                 network=_network(experiment),
                 canaries=config.canaries,
                 input_shape=tuple(experiment.x[:1].shape[1:]),
+                personal=experiment.algorithm.personal,
             )
         )
 

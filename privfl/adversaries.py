@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from typing import Literal, get_args
 
-Adversary = Literal["external", "client", "server", "malicious_server"]
+Adversary = Literal["external", "recipient", "client", "server", "malicious_server"]
 
 ADVERSARIES: tuple[Adversary, ...] = get_args(Adversary)

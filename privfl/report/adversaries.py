@@ -5,10 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from privfl.adversaries import Adversary
+from privfl.federation.algorithms import Algorithm
 from privfl.report.blocks import block_of, shown
 from privfl.report.card import ADVERSARIES
 from privfl.report.run_records import RunRecords
 from privfl.report.wording import plural
+from privfl.tables import narrow
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,10 @@ class AdversaryRow:
 
 
 def rows(run: RunRecords) -> list[AdversaryRow]:
-    """Return the rows from the weakest to the strongest adversary; each also sees what those above it see."""
+    """Return the rows from the weakest to the strongest adversary; each also sees what those above it see, but for a recipient.
+
+    A recipient of the clients' own models has a row if the algorithm gives the clients such models.
+    """
     rounds = plural(run.result.rounds, "round")
     kept = " (the folder kept only the last)" if run.config.records.views == "final" else ""
     alone = (
@@ -46,6 +51,11 @@ def rows(run: RunRecords) -> list[AdversaryRow]:
         "server": f"every global model, who took part, and {updates}{sent}",
     }
     found = [AdversaryRow(name, ADVERSARIES[name], saw, _measured(run, name)) for name, saw in seen.items()]
+    if narrow(run.config.algorithm, Algorithm).personal:
+        saw = (
+            "the final model, and each client's own model as if the client published it, which this run did not ask of anybody"
+        )
+        found.insert(1, AdversaryRow("recipient", ADVERSARIES["recipient"], saw, _measured(run, "recipient")))
     further_rounds = max((rounds for one in run.findings for rounds in one.asked_by().values()), default=0)
     saw, measured = "not part of this run: its server kept to the protocol", "–"
     if further_rounds:

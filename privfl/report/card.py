@@ -124,6 +124,7 @@ def _not_from(privacy: PrivacyResult) -> str:
 
 ADVERSARIES = {
     "external": "anyone who is given the final model",
+    "recipient": "anyone to whom clients publish their own models",
     "client": "the other clients",
     "server": "the server, even if it reads every message that it receives",
     "malicious_server": "a server that also chooses the messages that it sends",
@@ -205,11 +206,25 @@ def _always(run: RunRecords) -> list[tuple[str, str]]:
 
 
 def _personal(run: RunRecords) -> list[tuple[str, str]]:
-    """Name the clients' personal models, which no promise covers; empty if the algorithm has none."""
-    if not narrow(run.config.algorithm, Algorithm).personal:
-        return []
-    text = "Each client also has a model of its own, trained on its data without noise. It is sent to nobody. No ε covers it."
-    return [("Personal models", text)]
+    """Say what covers the clients' personal models; empty if the algorithm has none."""
+    return [("Personal models", text)] if (text := personal_models(run)) else []
+
+
+def personal_models(run: RunRecords) -> str:
+    """Say what a personal model costs in ε if its client publishes it; empty if the algorithm has none."""
+    algorithm, privacy = narrow(run.config.algorithm, Algorithm), run.result.privacy
+    if not algorithm.personal:
+        return ""
+    if privacy is not None and privacy.unit == "example" and algorithm.counted:
+        return (
+            "Each client also has a model of its own, made of the same noised steps as its updates. A client that publishes it "
+            "spends nothing beyond its ε."
+        )
+    noise = "trained on its data without noise" if privacy is None or privacy.unit == "example" else "made before any noise"
+    return (
+        f"Each client also has a model of its own, {noise}. It is sent to nobody. No ε covers it: a client that publishes it "
+        "has no promise left."
+    )
 
 
 def _misbehaving(run: RunRecords) -> str:

@@ -11,18 +11,24 @@ from privfl.report.wording import NBSP, count, epsilon, measured, plural
 
 
 def table(run: RunRecords) -> Rows:
-    """Return a row for each client: its name, examples, rounds, metric on its own hold-out, and ε, if recorded."""
+    """Return a row for each client: its name, examples, rounds, metric on its own hold-out, and ε, if recorded.
+
+    If clients have models of their own, the metric of those and that of training alone stand beside that of the global model.
+    """
     figure, privacy, values = run.headline_metric, run.result.privacy, run.result.clients
     spent = privacy.epsilon_clients if privacy is not None else []
     rounds = Counter(client for record in run.rounds for client in set(record.survivors) & set(record.cohort))
     header = ["client", "examples", "rounds"]
-    header += [f"{figure.title} on its own hold-out"] if values else []
+    columns = [(f"{figure.title} on its own hold-out", values)] if values else []
+    if (personal := run.result.personal) is not None:
+        columns += [("its own model there", personal.own), ("training alone there", personal.local)]
+    header += [title for title, _ in columns]
     header += ["ε"] if spent else []
     rows = [header]
     for client, (name, counts) in enumerate(zip(run.partition.clients, run.partition.counts, strict=True)):
         row = [name, count(sum(counts)), count(rounds[client])]
-        if values:
-            value = values[client]
+        for _, of_clients in columns:
+            value = of_clients[client]
             row.append("–" if value is None else measured(figure, value))
         if spent:
             row.append(epsilon(spent[client]))
@@ -54,3 +60,13 @@ def fairness(run: RunRecords) -> list[tuple[str, str]]:
     if left := len(run.result.clients) - len(known):
         facts.append(("without a held-out example", plural(left, "client")))
     return facts
+
+
+def personal(run: RunRecords) -> Rows:
+    """Return mean and worst client with own models, with the global model and with training alone; empty if not recorded."""
+    found, figure = run.result.personal, run.headline_metric
+    if found is None:
+        return []
+    names = {"own": "the clients' own models", "global": "the global model", "local": "each client alone"}
+    rows = [[title, measured(figure, found.mean[name]), measured(figure, found.worst[name])] for name, title in names.items()]
+    return [[f"{figure.title}, {plural(found.compared, 'client')}", "mean client", "worst client"], *rows]

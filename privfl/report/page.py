@@ -17,7 +17,7 @@ from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.report import adversaries, clients, comparison, cost, curves, headline, late_clients, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
-from privfl.report.card import card
+from privfl.report.card import card, personal_models
 from privfl.report.differences import differences
 from privfl.report.drawing import COLOURS, Drawing, style
 from privfl.report.frontier.points import Point
@@ -60,6 +60,8 @@ def run_page(run: RunRecords) -> Page:
         card=card(run),
         clients=clients.table(run),
         fairness=clients.fairness(run),
+        personal=clients.personal(run),
+        personal_note=personal_models(run),
         partition=dealt_out,
         partition_facts=partition_figure.facts(run.partition),
         secure=SecureSummary.of(run),
@@ -68,7 +70,8 @@ def run_page(run: RunRecords) -> Page:
     )
     drawings = [*over_rounds, *costs_over_rounds, *(drawing for one in sections for drawing in one.drawings), dealt_out]
     tables = {name: rows for one in sections for name, rows in one.tables.items()}
-    return Page(html, drawings, {"clients": clients.table(run), **tables})
+    own = {"personal": clients.personal(run)} if run.result.personal is not None else {}
+    return Page(html, drawings, {"clients": clients.table(run), **own, **tables})
 
 
 def _costs(

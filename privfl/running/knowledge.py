@@ -347,6 +347,7 @@ class Prospect:
         network: the architecture.
         canaries: the canaries that will be planted; None: there are none.
         input_shape: the shape of one input.
+        personal: whether clients have models of their own.
     """
 
     hides_updates: bool
@@ -358,3 +359,4 @@ class Prospect:
     network: Network
     input_shape: tuple[int, ...]
     canaries: CanariesConfig | None = None
+    personal: bool = False

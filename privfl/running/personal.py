@@ -97,13 +97,13 @@ def spread(experiment: Experiment, state: ServerState) -> Spread | None:
 
 
 def result(
-    experiment: Experiment, state: ServerState, of_global: Mapping[int, float], took_part: Iterable[Sequence[int]]
+    experiment: Experiment, own_models: Mapping[int, Tensor], of_global: Mapping[int, float], took_part: Iterable[Sequence[int]]
 ) -> PersonalResult | None:
     """The figures of the clients' own models at the end of a run, beside the global model and training alone.
 
     Args:
         experiment: the run.
-        state: the state after its last round.
+        own_models: each client's own model after the last round.
         of_global: the global model's headline on the hold-out of each client.
         took_part: the clients of each round.
 
@@ -112,7 +112,7 @@ def result(
     """
     if experiment.personal is None:
         return None
-    own = values(experiment, models(experiment, state))
+    own = values(experiment, own_models.items())
     local = values(experiment, alone(experiment, took_part).items())
     everybody = range(len(experiment.data.clients))
     of = {"own": own, "global": dict(of_global), "local": local}

@@ -296,6 +296,8 @@ class _Recorder:
         took_part = [sorted(set(record.survivors) & set(record.cohort)) for record in records]
         named = clusters.named_models(experiment, state)
         write_atomic(self.folder.path / "model.safetensors", save_tensors(named))
+        own_models = dict(personal.models(experiment, state))
+        views.observe_personal(self.folder, own_models)
         every = np.flatnonzero(data.member_N)
         members = torch.from_numpy(every[:: -(-len(every) // _MEMBERS)]).to(experiment.x.device)
         train_logits = clusters.outputs(experiment, state, experiment.x, members, data.owner_N, self.places_K)
@@ -308,7 +310,7 @@ class _Recorder:
                 engine=experiment.engine,
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
-                personal=personal.result(experiment, state, self.of_clients, took_part),
+                personal=personal.result(experiment, own_models, self.of_clients, took_part),
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,

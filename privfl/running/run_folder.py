@@ -14,6 +14,7 @@
     state.safetensors    the point to resume from
     noise.key            the root of noise from the operating system; removed at the end of the run
     model.safetensors    the final model, as `load_state_dict` of the model takes it
+    personal.safetensors the clients' own models at the end, one row each, if the algorithm has any
     result.json          the figures of the run
     attacks/             the findings of the attacks
     report.html          the page
@@ -58,7 +59,17 @@ FORMAT = 4
 _BEGINNING = {".lock", "environment.json", "membership.npz", "partition.json", "config.toml", "noise.key"}
 _LATER = {
     *("rounds.jsonl", "timings.jsonl", "ledger.jsonl", "views", "transcripts", "state.safetensors"),
-    *("model.safetensors", "result.json", "attacks", "figures", "tables", "report.html", "privacy_card.json", "tensorboard"),
+    *(
+        "model.safetensors",
+        "personal.safetensors",
+        "result.json",
+        "attacks",
+        "figures",
+        "tables",
+        "report.html",
+        "privacy_card.json",
+        "tensorboard",
+    ),
 }
 
 Model = TypeVar("Model", bound=BaseModel)

@@ -4,6 +4,7 @@
 adversary           sees
 ==================  ==============================================================================================
 external            the final model
+recipient           also the model of its own of each client, as if every client published it
 client              every global model, before and after each round (and its own data)
 server              also the participants, the survivors, and the values that the aggregator reveals. In the clear
                     these are the clients' updates. Under secure aggregation they are sums, and all messages that
@@ -48,6 +49,9 @@ _KINDS = {
     torch.uint8: "U8",
 }
 _PIECE = 2**20
+
+PERSONAL = "personal.safetensors"
+"""The clients' own models at the end of the run."""
 
 
 class _File:
@@ -105,7 +109,8 @@ class _AdversaryFiles:
     def __init__(self, folder: RunFolder, adversary: Adversary) -> None:
         self.rounds_read: set[int] = set()
         self._model = _opened(folder.path / "model.safetensors")
-        self._rounds = _numbered(folder.path / "views") if adversary != "external" else {}
+        self._personal = _opened(folder.path / PERSONAL) if adversary == "recipient" else None
+        self._rounds = _numbered(folder.path / "views") if adversary not in ("external", "recipient") else {}
         is_server = adversary in ("server", "malicious_server")
         self._transcripts = _numbered(folder.path / "transcripts") if is_server else {}
 
@@ -118,6 +123,18 @@ class _AdversaryFiles:
         if self._model is None:
             raise ViewError("the run has no final model yet; finish the run with --resume")
         return self._model.tensors()
+
+    def personal(self) -> dict[str, Tensor]:
+        """The clients' own models, and whose they are.
+
+        Raises:
+            ViewError: the run has none.
+        """
+        if self._personal is None:
+            raise ViewError(
+                "the run kept no models of the clients' own; run it with an algorithm that has some, such as 'ditto'"
+            )
+        return self._personal.tensors()
 
     def round(self, number: int) -> _File:
         """The file of that round.
@@ -173,6 +190,20 @@ class ExternalView:
     def rounds_read(self) -> tuple[int, ...]:
         """The rounds that were read so far, in order; empty if only the final model was."""
         return tuple(sorted(self._kept.rounds_read))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class RecipientView(ExternalView):
+    """The view of someone to whom every client publishes its own model."""
+
+    def personal_models(self) -> dict[int, Tensor]:
+        """Each client's own model at the end of the run, a vector of length D, by client.
+
+        Raises:
+            ViewError: the run's algorithm has none.
+        """
+        found = self._kept.personal()
+        return dict(zip(found["clients_K"].tolist(), found["models_KD"], strict=True))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -276,6 +307,7 @@ View = ExternalView
 
 VIEWS: Mapping[Adversary, type[ExternalView]] = {
     "external": ExternalView,
+    "recipient": RecipientView,
     "client": ClientView,
     "server": ServerView,
     "malicious_server": MaliciousServerView,
@@ -296,6 +328,13 @@ def open_view(folder: RunFolder | Path | str, adversary: Adversary, layout: Layo
     if adversary not in VIEWS:
         raise ViewError(f"adversary {adversary!r}: has no part in a run; allowed: {', '.join(VIEWS)}")
     return VIEWS[adversary](layout, _AdversaryFiles(RunFolder.of(folder), adversary))
+
+
+def observe_personal(folder: RunFolder, models: Mapping[int, Tensor]) -> None:
+    """Write the clients' own models at the end of a run, one row for each client that has one."""
+    if models:
+        stacked = {"clients_K": tensor(list(models)), "models_KD": torch.stack([*models.values()])}
+        _write(folder.path / PERSONAL, stacked)
 
 
 def observe(

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from privfl.data.partitions import IntArray, Partition, assign
+from privfl.data.partitions.classes import Classes
 from privfl.data.partitions.dirichlet import Dirichlet
 from privfl.data.partitions.iid import Iid
 from privfl.data.partitions.natural import Natural
@@ -24,6 +25,9 @@ PARTITIONS: st.SearchStrategy[Partition] = st.one_of(
     ALPHAS.map(lambda alpha: Quantity(kind="quantity", alpha=alpha)),
     ALPHAS.map(lambda alpha: Dirichlet(kind="dirichlet", alpha=alpha, balanced=True)),
     st.integers(1, 5).map(lambda shards: Shards(kind="shards", shards_per_client=shards)),
+    st.tuples(st.integers(1, 4), st.floats(0, 3)).map(
+        lambda of: Classes(kind="classes", classes_per_client=of[0], spread=of[1])
+    ),
     st.floats(0, 1).map(lambda share: Similarity(kind="similarity", share=share)),
 )
 LABELS = st.lists(st.integers(0, 9), min_size=1, max_size=200).map(lambda labels: np.array(labels, dtype=np.int64))
@@ -163,3 +167,24 @@ def test_a_balanced_dirichlet_gives_a_full_client_no_further_class() -> None:
         plain_N = dealt(Dirichlet(kind="dirichlet", alpha=0.5), labels_N, 10, seed)
         # The first class is dealt before anybody is full.
         np.testing.assert_array_equal(owner_N[labels_N == 0], plain_N[labels_N == 0])
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.4])
+def test_classes_are_neighbours_and_evenly_divided_unless_a_spread_is_given(spread: float) -> None:
+    labels_N = np.arange(4000) % 10
+    owner_N = dealt(Classes(kind="classes", classes_per_client=2, spread=spread), labels_N, 20)
+    for client in range(20):
+        assert set(labels_N[owner_N == client]) == {client % 10, (client + 1) % 10}
+    sizes_K = np.bincount(owner_N)
+    # Four clients have each class of 400.
+    assert (sizes_K == 200).all() == (spread == 0)
+
+
+def test_classes_that_no_client_has_are_refused() -> None:
+    labels_N = np.arange(100) % 10
+    with pytest.raises(
+        DataError, match=r"data\.clients = 3: too few for 10 classes with .* = 2, so that class 4 has no client"
+    ):
+        dealt(Classes(kind="classes"), labels_N, 3)
+    with pytest.raises(DataError, match=r"classes_per_client = 11: the data have 10 classes; lower it"):
+        dealt(Classes(kind="classes", classes_per_client=11), labels_N, 30)

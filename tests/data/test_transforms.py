@@ -156,6 +156,8 @@ def test_one_example_moves_each_statistic_by_no_more_than_the_noise_covers() -> 
 
     moved = noised_mean(odd, 2.0, silent, draw()) * 31 - noised_mean(values, 2.0, silent, draw()) * 30
     assert np.linalg.norm(moved) == pytest.approx(2.0)
+    # Vectors within the norm stay as they are.
+    assert noised_mean(values, 100.0, silent, draw()) == pytest.approx(values.mean(axis=0), abs=1e-9)
     matrix = noised_covariance(odd, silent, draw()) - noised_covariance(values, silent, draw())
     assert np.linalg.norm(np.triu(matrix)) <= 1.0
     assert np.linalg.norm(matrix) == pytest.approx(1.0)

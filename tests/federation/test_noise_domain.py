@@ -141,6 +141,8 @@ ALWAYS: dict[str, tuple[str, Table]] = {
     "data.partition.alpha": ("example", {"data__partition__alpha": 2.0}),
     "data.partition.balanced": ("example", {"data__partition__balanced": True}),
     "data.partition.share": ("example", {"data__partition": {"kind": "similarity", "share": 0.5}}),
+    "data.partition.classes_per_client": ("example", {"data__partition": {"kind": "classes", "classes_per_client": 3}}),
+    "data.partition.spread": ("example", {"data__partition": {"kind": "classes", "spread": 0.5}}),
     "data.partition.shards_per_client": ("example", {"data__partition": {"kind": "shards", "shards_per_client": 3}}),
     "data.transforms": ("example", {"data__transforms": [{"kind": "group_norm", "groups": 1}]}),
     "task": ("example", {"task": {"kind": "classification", "label_smoothing": 0.1}}),
@@ -186,6 +188,9 @@ ALWAYS: dict[str, tuple[str, Table]] = {
 
 ADAPTIVE: Table = {"privacy__clipping": {"kind": "adaptive"}, "privacy__noise_multiplier": 0.3}
 BASES: dict[str, Table] = {
+    "data.partition.share": {"data__partition": {"kind": "similarity", "share": 0.1}},
+    "data.partition.classes_per_client": {"data__partition": "classes"},
+    "data.partition.spread": {"data__partition": "classes"},
     "data.partition.shards_per_client": {"data__partition": {"kind": "shards", "shards_per_client": 2}},
     "privacy.clipping.quantile": ADAPTIVE,
     "privacy.clipping.lr": ADAPTIVE,

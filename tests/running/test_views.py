@@ -51,6 +51,7 @@ def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
     }
     expected: dict[Adversary, set[str]] = {
         "external": {"final_model"},
+        "recipient": {"final_model", "personal_models"},
         "client": {"final_model", "model_before", "rounds"},
         "server": server,
         "malicious_server": server | {"answers", "cohorts", "hides_updates"},
@@ -62,7 +63,9 @@ def test_what_each_adversary_can_ask_for(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("adversary", ["martian", ""])
 def test_an_adversary_that_has_no_part_in_a_run(adversary: Adversary, tmp_path: Path) -> None:
-    with pytest.raises(ViewError, match=r"has no part in a run; allowed: external, client, server, malicious_server"):
+    with pytest.raises(
+        ViewError, match=r"has no part in a run; allowed: external, recipient, client, server, malicious_server"
+    ):
         open_view(RunFolder(tmp_path), adversary, LAYOUT)
 
 

@@ -25,6 +25,7 @@ from privfl.report.wording import axis_of, better_direction, byte_size, capitali
 
 WHO: dict[Adversary, str] = {
     "external": "final model",
+    "recipient": "clients' own models",
     "client": "client",
     "server": "server",
     "malicious_server": "malicious server",

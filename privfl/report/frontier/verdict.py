@@ -55,6 +55,7 @@ def _found(frontier: Frontier, point: Point, long: bool) -> str:
 
 _TO: dict[Adversary, str] = {
     "external": "from the final model",
+    "recipient": "from the clients' own models",
     "client": "as a client",
     "server": "as the server",
     "malicious_server": "as a malicious server",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -13,18 +14,24 @@ from quadratics import begin, limit, step, two
 from small_runs import SMALL, small
 from torch import Tensor
 
-from privfl.errors import ConfigError, PrivacyError
+from privfl.auditing.questions.membership import MembershipFinding
+from privfl.errors import ConfigError, PrivacyError, ViewError
 from privfl.federation.algorithms import Algorithm, Begun
 from privfl.federation.algorithms.fedavg import FedAvg
 from privfl.federation.algorithms.fedprox import FedProx
 from privfl.federation.local_training import Ended, Training
 from privfl.federation.server_state import ServerState
 from privfl.learning.training import LocalWork
+from privfl.records import Interval
+from privfl.report import write_report
 from privfl.running import personal
+from privfl.running.attacking import attack
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
 from privfl.running.recording import run
+from privfl.running.views import open_view
 from privfl.shelves import SHELVES
+from privfl.vectors import Layout
 
 H, BEST, LR = (1.0, 0.1), (1.0, -1.0), 0.1
 STEPS = [(10, 10), (2, 20)]
@@ -378,6 +385,48 @@ def test_personal_models_stand_beside_the_global_one_and_training_alone(tmp_path
     # Clients with few classes each: a model of one's own is far better.
     assert found.mean["own"] > found.mean["global"] + 0.2
     assert folder.result == type(folder.result).model_validate_json(folder.result.model_dump_json())
+    findings = {one.adversary: one for one in attack(folder, ["membership/loss", "membership/personal_loss"])}
+    assert set(findings) == {"external", "recipient"}
+    page = unescape(write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8"))
+    for said in ("each client alone", "a client that publishes it has no promise left", "anyone to whom clients publish"):
+        assert said in page
+
+
+def test_whoever_is_given_a_client_s_own_model_finds_more_than_in_the_global_one(tmp_path: Path) -> None:
+    """Models that a few examples were learned by heart in: the attack on the right models is near certain."""
+    training = {"local_epochs": 30, "batch_size": 8, "lr": 0.5}
+    data = {**SMALL["data"], "holdout": 0.4}
+    settings = {**PLAIN, "model": {"kind": "mlp", "hidden": [64]}, "data": data, "training": training, "cohort": "all"}
+    folder = run(small(**settings, algorithm={"kind": "ditto", "strength": 0.0}, rounds=2), tmp_path / "run")
+    found: dict[tuple[str, str], Interval] = {}
+    for one in attack(folder, ["membership/loss", "membership/personal_loss"]):
+        assert isinstance(one, MembershipFinding)
+        found |= {(one.adversary, record.variant): record.auc for record in one.attacks}
+    # 0.60 and 0.51 when this was written.
+    assert found["recipient", "loss"].low > 0.53
+    assert found["recipient", "loss"].value > found["external", "loss"].value + 0.03
+
+
+def test_a_run_without_personal_models_refuses_their_attack(tmp_path: Path) -> None:
+    folder = run(small(**PLAIN, rounds=1), tmp_path / "run")
+    with pytest.raises(ConfigError, match=r"'membership/personal_loss' looks at models of the clients' own, and the run's"):
+        attack(folder, ["membership/personal_loss"])
+    with pytest.raises(ViewError, match="kept no models of the clients' own"):
+        open_view(folder, "recipient", Layout(("w",), ((1,),))).personal_models()  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize(
+    ("kind", "privacy", "said"),
+    [
+        ("fedper", EXAMPLE, "made of the same noised steps as its updates"),
+        ("ditto", EXAMPLE, "trained on its data without noise"),
+        ("pfedme", CENTRAL, "made before any noise"),
+    ],
+)
+def test_the_page_says_what_a_published_model_costs(kind: str, privacy: dict[str, Any], said: str, tmp_path: Path) -> None:
+    folder = run(small(**MLP, privacy=privacy, algorithm=kind, rounds=1), tmp_path / "run")
+    page = unescape(write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8"))
+    assert f"Each client also has a model of its own, {said}" in page
 
 
 def test_a_client_that_never_took_part_has_only_a_model_that_needs_no_state() -> None:

@@ -20,6 +20,7 @@ from privfl.learning.optimizers.sgd import Sgd
 from privfl.learning.schedules import Schedule
 from privfl.learning.schedules.constant import Constant
 from privfl.learning.schedules.cosine import Cosine
+from privfl.learning.schedules.linear import Linear
 from privfl.learning.schedules.step import Step
 from privfl.learning.training import LocalTask, LocalWork, Trainer, _cohort
 from privfl.learning.training._budget import Limits
@@ -166,8 +167,9 @@ def test_an_update_s_weight_counts_the_rates(engine: type[Trainer]) -> None:
         (Step(kind="step", every=3, gamma=0.5), lambda one: lr_scheduler.StepLR(one, 3, 0.5)),
         (Cosine(kind="cosine"), lambda one: lr_scheduler.CosineAnnealingLR(one, 10)),
         (Cosine(kind="cosine", floor=0.2), lambda one: lr_scheduler.CosineAnnealingLR(one, 10, eta_min=0.2)),
+        (Linear(kind="linear", over=4, floor=0.2), lambda one: lr_scheduler.LinearLR(one, 1.0, 0.2, 4)),
     ],
-    ids=["constant", "step", "cosine", "cosine to a floor"],
+    ids=["constant", "step", "cosine", "cosine to a floor", "linear"],
 )
 def test_a_schedule_is_pytorch_s_own(item: Schedule, made: Any) -> None:
     optimizer = SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
@@ -178,7 +180,7 @@ def test_a_schedule_is_pytorch_s_own(item: Schedule, made: Any) -> None:
         scheduler.step()
 
 
-@pytest.mark.parametrize("kind", [Constant, Step, Cosine])
+@pytest.mark.parametrize("kind", [Constant, Step, Linear, Cosine])
 def test_a_warm_up_rises_linearly_to_the_schedule(kind: type[Schedule]) -> None:
     name = kind.__name__.lower()
     cold, warm = kind(kind=name), kind(kind=name, warmup=3)

@@ -1,4 +1,4 @@
-"""The network of listed layers has the sizes that papers state."""
+"""Networks of listed layers and wide residual networks have the sizes that papers state."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import pytest
 
 from privfl.errors import ModelError
 from privfl.learning.models.conv_net import ConvNet
+from privfl.learning.models.wide_resnet import WideResnet
 from privfl.vectors import to_vector
 
 TUTORIAL = [
@@ -40,6 +41,21 @@ def test_it_has_as_many_parameters_as_its_paper_says(settings: dict[str, Any], s
     """Tramèr & Boneh 2021 for the first and the last two; TensorFlow Privacy's tutorial for the second."""
     module = ConvNet.model_validate({"kind": "conv_net", **settings}).build(shape, 10)
     assert len(to_vector(module)) == parameters
+
+
+@pytest.mark.parametrize(("depth", "parameters"), [(16, 2_748_890), (40, 8_949_210)])
+def test_a_wide_residual_network_is_of_its_paper_s_size(depth: int, parameters: int) -> None:
+    """Zagoruyko & Komodakis 2016, table 4, say 2.8 and 8.9 million; norms of groups have as many parameters as of batches."""
+    net = WideResnet(kind="wide_resnet", depth=depth)
+    assert len(to_vector(net.build((3, 32, 32), 10))) == parameters
+
+
+def test_wide_residual_networks_that_cannot_be_are_one_line() -> None:
+    for settings, message in (({"depth": 18}, "must be 6 n"), ({"groups": 3}, "must divide 16")):
+        with pytest.raises(ModelError, match=message):
+            WideResnet.model_validate({"kind": "wide_resnet", **settings}).build((3, 32, 32), 10)
+    with pytest.raises(ModelError, match="at least 8x8"):
+        WideResnet(kind="wide_resnet").build((3, 4, 4), 10)
 
 
 def test_layers_that_do_not_fit_are_one_line() -> None:
