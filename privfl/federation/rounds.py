@@ -130,6 +130,7 @@ class Round:
         canaries: the uploads of canary clients; None if there are none.
         transform: compresses the clients' payloads.
         public: public randomness of this round, from which a transform draws.
+        start_loss: a client's mean training loss at the global model; None unless the algorithm needs it.
         lateness: who is late, and the pace; None if nobody is.
         slots: chooses models and slots for the clients if there are several global models; else None.
     """
@@ -151,6 +152,7 @@ class Round:
     canaries: CanaryClients | None = None
     transform: Transform = Identity(kind="identity")  # noqa: RUF009
     public: Seed = Seed(0)  # noqa: RUF009
+    start_loss: Callable[[Tensor, LocalTask], float] | None = None
     slots: Slots | None = None
     lateness: Lateness | None = None
 
@@ -425,7 +427,8 @@ class Round:
         """A client's message, shape (M,), and its state after the round."""
         before = state_of_client(self.algorithm, state, task.client)
         slot = arrivals.chosen[task.client] if arrivals is not None else None
-        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot)
+        loss = None if self.start_loss is None else self.start_loss(state.global_D, task)
+        trained = Trained(result.delta_D, result.gradient_weight or 0.0, self.terms, state.global_D, slot, loss)
         kept = {name: value.to(state.global_D.device) for name, value in before.kept.items()}
         payload, after = self.algorithm.upload(told_of(self.algorithm, state), kept, trained)
         joined_D = self.payload.join(payload)

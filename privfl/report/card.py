@@ -6,6 +6,7 @@ import statistics
 from dataclasses import dataclass
 from typing import Any
 
+from privfl.data.transforms import Transform
 from privfl.federation.algorithms import Algorithm
 from privfl.privacy.plans import PlanSettings, PlanWords
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
@@ -29,7 +30,7 @@ def card(run: RunRecords) -> Card:
     if privacy is None:
         return Card([("Protected", "Nothing. The run added no noise, so no bound on its leakage can be given.")], _always(run))
     words = narrow(run.config.privacy, PlanSettings).words(privacy.sampler)
-    return Card(_terms(privacy, words), [*_limits(privacy, words), *_always(run)])
+    return Card([*_terms(privacy, words), *_statistics(run)], [*_limits(privacy, words), *_always(run)])
 
 
 def as_json(run: RunRecords) -> dict[str, Any]:
@@ -74,6 +75,12 @@ def _terms(privacy: PrivacyResult, words: PlanWords) -> list[tuple[str, str]]:
         vectors = "gradients" if privacy.unit == "example" else "updates"
         terms.append(("Not finite", f"{count(privacy.zeroed)} {vectors} overflowed and counted as zeros."))
     return terms
+
+
+def _statistics(run: RunRecords) -> list[tuple[str, str]]:
+    """Say which noised statistics of the examples were released before the first round."""
+    read = [narrow(item, Transform).words() for item in run.config.data.transforms if item.reads_pool]
+    return [("Statistics", f"Inputs were prepared by {listing(read)}. These releases are in every ε.")] if read else []
 
 
 def _public_cohort(privacy: PrivacyResult) -> bool:

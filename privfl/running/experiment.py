@@ -345,6 +345,7 @@ class Experiment:
             noise_domain=self.noise_domain,
             transform=self.transform,
             public=self.seed / "round" / state.round / "transform",
+            start_loss=self._start_loss if self.algorithm.needs_loss else None,
             lateness=self._lateness(state),
             slots=self._slots(),
         )
@@ -355,6 +356,9 @@ class Experiment:
         if not isinstance(algorithm, Clustered) or algorithm.models == 1:
             return None
         return Slots(algorithm, self.plan, self.aggregator, self.layout, self._losses)
+
+    def _start_loss(self, global_D: Tensor, task: LocalTask) -> float:
+        return float(self._losses(global_D[None], [task])[0, 0])
 
     def _losses(self, models_MD: Tensor, tasks: Sequence[LocalTask]) -> Tensor:
         """The mean training loss of each task under each model, shape (K, M)."""
@@ -466,7 +470,9 @@ def assemble(
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
     # The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's
     # training data.
-    choice = choose(config.training, plan, module, test_x, task)
+    asked = config.training.engine
+    training = config.training.model_copy(update={"engine": algorithm.engine or asked if asked == "auto" else asked})
+    choice = choose(training, plan, module, test_x, task)
     facts = RunFacts(choice.engine, device.type, constants(module))
     name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:

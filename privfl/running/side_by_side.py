@@ -77,7 +77,10 @@ def _from(global_D: Tensor, task: LocalTask) -> LocalTask:
     work = task.work
     start_D = global_D if work.start_D is None else work.start_D
     centre_D = global_D if work.centre_D is None and work.mu else work.centre_D
-    return replace(task, work=replace(work, start_D=start_D, centre_D=centre_D))
+    contrast = work.contrast
+    if contrast is not None and contrast.near_D is None:
+        contrast = replace(contrast, near_D=global_D)
+    return replace(task, work=replace(work, start_D=start_D, centre_D=centre_D, contrast=contrast))
 
 
 class _Done(Trainer):

@@ -45,7 +45,8 @@ def scaffold(**changes: Any) -> ExperimentConfig:
 def released(deltas: Mapping[int, Tensor], control_D: Tensor) -> Tensor:
     """Both sums that a round of SCAFFOLD releases, joined, from a server whose control variate is ``control_D``."""
     plan, algorithm = central(), Scaffold(kind="scaffold")
-    begin = ServerState(0, torch.zeros(D), {}, plan.initial(torch.device("cpu")), {"control": control_D})
+    state = algorithm.init(control_D) | {"control": control_D}
+    begin = ServerState(0, torch.zeros(D), {}, plan.initial(torch.device("cpu")), state)
     after = play(plan, deltas, state=begin, algorithm=algorithm).state
     # The mean is over plan.size, and the control variate moves by that share of the population.
     moved_D = (after.algorithm["control"].double() - control_D.double()) * POPULATION
@@ -149,7 +150,7 @@ def test_a_raw_value_in_state_message_or_drift_is_found(edit: Edit, monkeypatch:
 
 
 def test_an_algorithm_is_given_no_raw_value() -> None:
-    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms", "global_D", "slot"}
+    assert set(Trained.__dataclass_fields__) == {"delta_D", "gradient_weight", "terms", "global_D", "slot", "start_loss"}
     assert set(Moved.__dataclass_fields__) == {"delta_D", "gradient_weight", "weights_D"}
 
 
@@ -161,7 +162,7 @@ def test_a_client_s_state_is_in_the_name_of_its_noise_and_in_no_view(tmp_path: P
     other = {**state.clients, 0: ClientState({"control": state.clients[0].kept["control"] + 1e-7})}
     assert experiment.cohort(replace(state, clients=other)).task(0).seed != one
     assert experiment.cohort(replace(state, clients=other)).task(1).seed == experiment.cohort(state).task(1).seed
-    told = replace(state, algorithm={"control": state.algorithm["control"] + 1e-7})
+    told = replace(state, algorithm=state.algorithm | {"control": state.algorithm["control"] + 1e-7})
     assert experiment.cohort(told).task(0).seed != one
     folder = run(scaffold(), tmp_path / "run")
     seen = load_file(folder.path / "views" / "round_00002.safetensors")

@@ -92,7 +92,7 @@ def test_a_shadow_is_the_same_procedure_with_other_members_and_other_randomness(
 @pytest.mark.parametrize(
     ("changes", "names"),
     [
-        ({"algorithm": {"kind": "scaffold"}, "server": {"kind": "fedavg"}}, {"control"}),
+        ({"algorithm": {"kind": "scaffold"}, "server": {"kind": "fedavg"}}, {"control", "used"}),
         ({"privacy": ADAPTIVE}, {"norm"}),
         ({}, set()),
     ],

@@ -45,13 +45,13 @@ def noised_median(norms_N: Numbers, noise_multiplier: float, generator: np.rando
 def noised_covariance(values_NF: Numbers, noise_multiplier: float, generator: np.random.Generator) -> Numbers:
     """Σ a aᵀ over N vectors scaled to norm 1, with symmetric noise, shape (F, F).
 
-    **Guarantees.** Adding or removing one vector changes the entries on and above the diagonal by at most ‖a aᵀ‖ = 1 in L2.
-    Each of them has noise of standard deviation ``noise_multiplier``, and those below repeat them (Dwork et al. 2014,
-    algorithm 1).
+    **Guarantees.** Adding or removing one vector changes the matrix by ‖a aᵀ‖ ≤ 1 in L2. Each of its F² entries has independent
+    noise of standard deviation ``noise_multiplier``. The mean of the result and its transpose is a post-processing, as in the
+    code of Abadi et al. 2016 (tensorflow/models, dp_pca.py).
     """
     norms_N = np.linalg.norm(values_NF, axis=1)
     units_NF = values_NF / np.where(norms_N > 0, norms_N, 1.0)[:, None]
     features = values_NF.shape[1]
-    above = np.triu(generator.normal(0.0, noise_multiplier, (features, features)))
-    noised: Numbers = units_NF.T @ units_NF + above + np.triu(above, 1).T
-    return noised
+    noised = units_NF.T @ units_NF + generator.normal(0.0, noise_multiplier, (features, features))
+    symmetric: Numbers = (noised + noised.T) / 2
+    return symmetric

@@ -57,7 +57,8 @@ class Terms:
 class Trained:
     """The results of a local training that a payload may be computed from.
 
-    Losses and shares of clipped gradients are missing on purpose, because they are computed from the data without noise.
+    Losses of training and shares of clipped gradients are missing on purpose, because they are computed from the data without
+    noise.
 
     Args:
         delta_D: y − x, the local model minus the global one.
@@ -66,6 +67,8 @@ class Trained:
         terms: the public numbers.
         global_D: x, the global model.
         slot: the place of the payload that the client fills if there are several global models; None: it fills none.
+        start_loss: the client's mean training loss at the global model, without noise; None unless the algorithm
+            :attr:`Algorithm.needs_loss`.
     """
 
     delta_D: Tensor
@@ -73,6 +76,7 @@ class Trained:
     terms: Terms
     global_D: Tensor
     slot: int | None = None
+    start_loss: float | None = None
 
     def mean_gradient(self) -> Tensor:
         """The weighted mean of the steps' gradients, shape (D,)."""
@@ -131,6 +135,12 @@ class Algorithm(AlgorithmConfig, ABC):
     told: ClassVar[tuple[str, ...]] = ()
     """Names of the parts of the server's state that clients receive."""
 
+    needs_loss: ClassVar[bool] = False
+    """Whether a payload is computed from the client's loss at the global model, so that example-level plans refuse it."""
+
+    engine: ClassVar[str | None] = None
+    """The only engine that carries out its local work; None: every engine does."""
+
     starts_apart: ClassVar[bool] = False
     """Whether several global models begin with different random weights; otherwise they begin alike."""
 
@@ -165,6 +175,13 @@ class Algorithm(AlgorithmConfig, ABC):
             )
         if self.remembers:
             refuse_secret_cohorts(config, f"algorithm {self.kind!r}")
+        if self.engine is not None and training.engine not in ("auto", self.engine):
+            raise contradiction(
+                "training.engine",
+                training.engine,
+                f"algorithm {self.kind!r} needs the features of a model, which only {self.engine!r} gives; set "
+                f"training.engine = {self.engine!r}",
+            )
 
     def resolved(self, model: nn.Module) -> Self:  # noqa: ARG002
         """The same algorithm with all settings that depend on the model.

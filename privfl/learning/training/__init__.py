@@ -27,6 +27,23 @@ from privfl.seeding import Seed
 
 
 @dataclass(frozen=True, eq=False)
+class Contrast:
+    """A contrastive term in each example's loss (:mod:`privfl.learning.training._contrast`).
+
+    Args:
+        far_D: the model whose features an example's are pushed off, shape (D,).
+        mu: μ, the strength of the term.
+        temperature: τ.
+        near_D: the model whose features an example's are pulled to, shape (D,); None: the round's global model.
+    """
+
+    far_D: Tensor
+    mu: float
+    temperature: float
+    near_D: Tensor | None = None
+
+
+@dataclass(frozen=True, eq=False)
 class LocalWork:
     """One run of local training beyond the settings: its start, its length, and terms that need no data.
 
@@ -50,6 +67,7 @@ class LocalWork:
         rate: a factor of the learning rate, at least 0.
         whole: whether the result has the final weights beside the update, to which no sum of start and update is equal to the
             last bit.
+        contrast: a term of each example's loss, clipped and noised with it; None: nothing.
 
     All vectors have the shape (D,).
 
@@ -66,6 +84,7 @@ class LocalWork:
     batches: tuple[Tensor, ...] | None = None
     rate: float = 1.0
     whole: bool = False
+    contrast: Contrast | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.mu < math.inf:

@@ -32,6 +32,8 @@ class CohortWork:
             return stacked_KD
 
         require_shapes(works, len(global_D))
+        if any(work.contrast is not None for work in works):
+            raise ValueError("a contrastive term was given, which only the opacus engine computes")
         self._global_D = global_D
         self.start_KD = stacked("start", [work.start_D for work in works], global_D)
         drift_KD = stacked("drift", [work.drift_D for work in works], 0.0)

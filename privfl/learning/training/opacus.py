@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any, ClassVar
@@ -30,6 +30,7 @@ from privfl.learning.tasks import Task
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import LocalResult, LocalTask, LocalWork, Trainer
 from privfl.learning.training._constants import Constants, require_constants
+from privfl.learning.training._contrast import ContrastiveLoss
 from privfl.learning.training._guards import (
     LOOKED_AT,
     STEPS,
@@ -79,6 +80,7 @@ class Opacus(Trainer):
             )
         self._private: PerExample | None = None
         self._prepared = self._apart = False
+        self._contrast: ContrastiveLoss | None = None
         if plan.dp_sgd is not None:
             require_per_example(model)
             require_known(model)
@@ -117,6 +119,8 @@ class Opacus(Trainer):
         require_shapes([task.work], len(global_D))
         load_vector(self.model, global_D if task.work.start_D is None else task.work.start_D)
         self.model.train()
+        contrast = task.work.contrast
+        self._contrast = None if contrast is None else ContrastiveLoss(self.model, self.task, contrast, global_D)
         with _layer_randomness(task.seed / "layers", task.x.device):
             if (private := self.plan.dp_sgd) is not None:
                 return self._train_private(private, task, global_D)
@@ -201,10 +205,14 @@ class Opacus(Trainer):
                 if parameter.requires_grad:
                     parameter.grad_sample = parameter.new_zeros((0, *parameter.shape))
             return 0.0
-        loss_B = self.task.loss(self._private(x_B), y_B)
+        loss_B = self._losses(self._private, x_B, y_B)
         loss_B.sum().backward()  # type: ignore[no-untyped-call]
         # An example that overflows has no gradient to give, and no loss to report.
         return float(loss_B.detach()[loss_B.isfinite()].double().sum())
+
+    def _losses(self, call: Callable[[Tensor], Tensor], x_B: Tensor, y_B: Tensor) -> Tensor:
+        """The losses of a batch, with the contrastive term of the client's work if it has one."""
+        return self.task.loss(call(x_B), y_B) if self._contrast is None else self._contrast(call, x_B, y_B)
 
     def _train_plain(self, task: LocalTask, global_D: Tensor) -> LocalResult:
         batches, losses = self.plain_batches(task), []
@@ -213,7 +221,7 @@ class Opacus(Trainer):
         for batch in batches:
             optimizer.zero_grad()
             x_B, y_B = task.examples(batch)
-            loss = self.task.loss(self.model(x_B), y_B).mean()
+            loss = self._losses(self.model, x_B, y_B).mean()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.detach())

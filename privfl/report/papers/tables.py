@@ -15,6 +15,7 @@ HEADER = ("row", "paper", "figure", "claim", "ours", "ε, paper", "ε, RDP", "ε
 ABSENT = "–"
 """A figure that there is not."""
 
+_SHARES = ("train", "clients.", "personal.", "client:", "group:", "groups.", "local.")
 _PERCENT = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc")
 
 
@@ -85,7 +86,8 @@ def _claim(figure: Figure) -> str:
     before = f"{figure.name} " if figure.name else ""
     if figure.ordered:
         orders = [f"above {name}" for name in figure.above] + [f"below {name}" for name in figure.below]
-        by = f" by {_format(figure)(figure.by)}" if figure.by else ""
+        margin = _format(figure)(abs(figure.by))
+        by = f" by {margin}" if figure.by > 0 else f", or short of it by less than {margin}" if figure.by else ""
         value = "" if figure.claim is None else f" ({_format(figure)(figure.claim)})"
         return f"{before}{', '.join(orders)}{by}{value}"
     assert figure.claim is not None
@@ -114,7 +116,11 @@ def _format(figure: Figure) -> Callable[[float], str]:
     if metric.partition(":")[0] == "epsilon":
         return epsilon
     last = metric.replace(":", ".").rpartition(".")[2]
-    if last in _PERCENT or last.startswith("tpr_at") or metric.startswith(("train", "clients.", "personal.", "client:")):
+    if (
+        last in _PERCENT
+        or last.startswith("tpr_at")
+        or metric.startswith(("train", "clients.", "personal.", "client:", "group:", "groups.", "local."))
+    ):
         return lambda value: f"{100 * value:.1f}"
     return lambda value: f"{value:.3g}"
 

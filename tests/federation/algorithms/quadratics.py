@@ -36,6 +36,10 @@ class Problem:
     steps: tuple[int, ...]
     lr: float = 0.1
 
+    def loss(self, w_D: Tensor, task: LocalTask) -> float:
+        """The loss of a client."""
+        return float((self.h_ND[task.client] / 2 * (w_D - self.best_ND[task.client]).square()).sum())
+
 
 def two(steps: tuple[int, ...]) -> Problem:
     """Two clients, one parameter; the minimum of the mean loss is at 0.9/1.1."""
@@ -102,6 +106,7 @@ def step(problem: Problem, algorithm: Algorithm, state: ServerState, cohort: Seq
         stream=Seed(0),
         noise_domain="quadratics",
         personal=Exact(problem) if algorithm.personal else None,
+        start_loss=problem.loss if algorithm.needs_loss else None,
     )
     context = RoundContext(state.round, state.global_D, payload.joined, population, bytes(32), "tests")
     return one.run(state, CohortTasks(tuple(cohort), task, torch.zeros(1, 1)), context).state
