@@ -7,8 +7,8 @@ expected to be as large, 64, in five epochs; ``--quick`` trains one.
 
 Scores: all attacks that need no more than outputs, for 64 targets of 4,000 candidates, each beside the other 63 models.
 
-Rounds: all attacks of a server that sees single updates on one run of ``bench_federated_attacks.py``, over the run itself; both
-with reading the data, the attacks with their statistics too. Seconds of the processor on one thread.
+Rounds: all attacks of a server that read what it sees, single updates included, on one run of ``bench_federated_attacks.py``,
+over the run itself; both with reading the data, the attacks with their statistics too. Seconds of the processor on one thread.
 
     python benchmarks/bench_attacks.py [--quick] [--json FILE]
 """
@@ -67,7 +67,7 @@ def configuration(private: bool, epochs: int) -> dict[str, Any]:
     return {
         "name": "shadows",
         "rounds": 1,
-        "data": {"kind": "_federated.pool", "clients": 1, "holdout": 0.5},
+        "data": {"kind": "fashion_mnist", "train_size": 4000, "clients": 1, "holdout": 0.5},
         "model": {"kind": "mlp", "hidden": [64]},
         "cohort": {"kind": "all"},
         "training": {**training, "lr": LR},
@@ -173,10 +173,14 @@ def scoring(models: Sequence[Tensor], experiment: Experiment, member_MN: NDArray
 
 
 def server_attacks() -> list[str]:
-    """The attacks of the federated benchmark whose adversary is a server that sees single updates, or their sums."""
+    """The attacks of the federated benchmark whose adversary is a server that sees single updates, or their sums.
+
+    Those that train models of their own are measured there.
+    """
     adversary: Adversary = "server"
     shelf = SHELVES["attacks.run"]
-    return [name for name in bench_federated_attacks.ATTACKS if shelf.find(name).adversary == adversary]
+    reading = [name for name in bench_federated_attacks.ATTACKS if name not in bench_federated_attacks.SIMULATING]
+    return [name for name in reading if shelf.find(name).adversary == adversary]
 
 
 def rounds(epochs: int, repeats: int) -> tuple[Sample, Sample]:

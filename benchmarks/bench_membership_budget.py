@@ -22,7 +22,7 @@ from rich.progress import track
 from rich.table import Table
 
 from attacks.membership import BoolArray, Evidence, FloatArray, LogitArray, MembershipAttack
-from attacks.membership.quantile import Usual, margins
+from attacks.membership._usual import Usual, margins
 from privfl.errors import DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.running.knowledge import LabelledExamples

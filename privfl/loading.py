@@ -113,8 +113,8 @@ class LoadedRow:
     Args:
         config: the configuration, which does not contain the table.
         paper: the table; None if there is none.
-        digest: SHA-256 of the settings that the files give, without the table and the seed. It does not change if a new setting
-            with a default joins.
+        digest: SHA-256 of the settings that the files give, without the seed and the table, of which only ``published`` counts.
+            It does not change if a new setting with a default joins.
     """
 
     config: ExperimentConfig
@@ -133,6 +133,8 @@ def load_row(path: Path | str, *overrides: str) -> LoadedRow:
     _override(layers, overrides)
     paper = _paper(layers)
     settings = {key: value for key, value in layers.table.items() if key != "seed"}
+    if paper is not None and paper.published is not None:
+        settings["paper.published"] = paper.published.model_dump()
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True, default=str).encode()).hexdigest()
     return LoadedRow(_validated(layers), paper, digest)
 

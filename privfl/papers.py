@@ -24,6 +24,9 @@ def _listed(value: object) -> object:
     return (value,) if isinstance(value, str) else value
 
 
+ArrayName = Annotated[str, Field(pattern=r"^[\w-]+/[\w.-]+\.npz:\w+$")]
+"""An array of an archive in a folder: ``FOLDER/FILE.npz:ARRAY``."""
+
 Rows = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
 """The names of rows; one may stand without a list."""
 
@@ -39,6 +42,8 @@ _METRICS: Final = {
     "clients.mean": r"clients\.(mean|minimum|p10|median|p90|maximum)",
     "personal.mean": r"personal\.(mean|minimum|p10|median|p90|maximum)",
     "client:NAME": r"client:.+",
+    "group:NAME": r"group:.+",
+    "groups.mean": r"(groups|local)\.mean",
     "attack:membership/loss:auc": r"attack:[\w./]+(\[.+\])?:(auc|balanced_accuracy|tpr_at_\w+)",
 }
 
@@ -120,6 +125,28 @@ class Figure(Frozen):
         return self.metric.partition(":")[0] == "epsilon"
 
 
+class Published(Frozen):
+    """Outputs that the authors of a paper published, which a row attacks in place of a model that it trains.
+
+    The candidates are the examples of the configuration's data: its training part are the members, its test split the others.
+    Arrays are named ``FOLDER/FILE.npz:ARRAY``, below ``$PRIVFL_DATA``.
+
+    Args:
+        logits: the target's outputs, one row for each training example, then for each test example.
+        reference: settings, ``key=value``, with which the configuration's data are those of a shadow model.
+        reference_logits: that model's outputs, likewise.
+    """
+
+    logits: ArrayName
+    reference: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    reference_logits: ArrayName | None = None
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """The files that are needed, below ``$PRIVFL_DATA``."""
+        return tuple({name.partition(":")[0]: None for name in (self.logits, self.reference_logits) if name is not None})
+
+
 class Paper(Frozen):
     """The row of a paper that a configuration reproduces.
 
@@ -134,6 +161,7 @@ class Paper(Frozen):
         claim_epsilon, claim_delta: the promise that the paper states.
         accountant: how the paper computed it, in words.
         seeds: the seeds of the runs, or their number, counted from 0. A row is reproduced with three seeds at the least.
+        seeded: settings that are set to the seed, beside ``seed`` itself, such as ``model.torch_seed``.
         provenance: the source of the claim: the paper's own text or table, the authors' repository, somebody else's reading of
             it, or memory. A claim from memory is never counted as reproduced.
         learning_rate: whether the learning rate is the paper's, or was tuned here because the paper does not give it.
@@ -141,6 +169,7 @@ class Paper(Frozen):
         note: a sentence that says why the claim does not hold; it is printed if it does not.
         device: the device that the row is meant for; without a GPU a row for one is not run.
         minutes: the time of one seed on two cores, or on the GPU.
+        published: outputs of the authors' models, which are attacked in place of a model that is trained.
         needs: modules that the row imports beside privfl's own requirements, such as kymatio.
         smoke: settings, ``key=value``, that make the run end within seconds, to try it out.
     """
@@ -156,12 +185,14 @@ class Paper(Frozen):
     claim_delta: Delta | None = None
     accountant: str | None = None
     seeds: PositiveInt | Annotated[tuple[int, ...], Field(strict=False, min_length=1)] = 3
+    seeded: Annotated[tuple[str, ...], Field(strict=False)] = ()
     provenance: Literal["paper", "code", "second_hand", "memory"]
     learning_rate: Literal["paper", "tuned"] = "paper"
     stand_in: str | None = None
     note: str | None = None
     device: Literal["cpu", "gpu"] = "cpu"
     minutes: PositiveFloat
+    published: Published | None = None
     needs: Annotated[tuple[str, ...], Field(strict=False)] = ()
     smoke: Annotated[tuple[str, ...], Field(strict=False)] = ()
 
@@ -196,6 +227,10 @@ class Paper(Frozen):
         for override in self.smoke:
             if "=" not in override:
                 raise contradiction("smoke", override, "must be a list of 'key=value'")
+        if self.published is not None:
+            for cell in self.cells:
+                if not cell.metric.startswith("attack:"):
+                    raise contradiction("metric", cell.metric, "must be attack:<name>:<figure>, of the published outputs")
         return self
 
     @property
@@ -212,6 +247,11 @@ class Paper(Frozen):
     def priced(self) -> bool:
         """Whether every figure is a price, so that nothing needs to be trained."""
         return all(figure.priced for figure in self.cells)
+
+    @property
+    def trained(self) -> bool:
+        """Whether a model is trained. A price, and an attack on published outputs, are the same for every seed."""
+        return not self.priced and self.published is None
 
     def seeds_of(self, count: int | None = None) -> tuple[int, ...]:
         """The seeds of the runs: the row's own, or as many as ``count``."""

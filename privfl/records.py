@@ -354,7 +354,8 @@ class Result(Frozen):
     reason for choosing it. ``train`` is the headline metric on examples that were trained on. In a file its key is
     ``train_accuracy``, or ``train_`` and the name of another headline. ``clients`` is the headline of the final model on each
     client's own held-out examples: None for a client without any, and empty if no client has any. ``personal`` has the figures
-    of the clients' own models, if the algorithm gives them any. ``bytes_plain`` is the cost of the same uploads in the clear,
+    of the clients' own models, if the algorithm gives them any. ``groups`` is the headline on each group of the test split that
+    the data name, such as a hospital. ``bytes_plain`` is the cost of the same uploads in the clear,
     and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
     clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
     server does not learn who is in which.
@@ -367,6 +368,7 @@ class Result(Frozen):
     evaluation: Evaluation
     clients: Annotated[tuple[float | None, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
     personal: Annotated[PersonalResult | None, Field(exclude_if=lambda found: found is None)] = None
+    groups: Annotated[dict[str, Interval], Field(exclude_if=lambda groups: not groups)] = Field(default_factory=dict)
     train: float
     privacy: PrivacyResult | None
     hides_updates: bool

@@ -32,7 +32,7 @@ def test_a_row_is_a_configuration_with_a_table_that_no_run_sees() -> None:
 
 def test_the_row_of_the_documentation_is_one(tmp_path: Path) -> None:
     page = (ROOT / "docs" / "papers.md").read_text(encoding="utf-8")
-    (block,) = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
+    block, *_ = re.findall(r"```text\n(.*?)```", page, re.DOTALL)
     (tmp_path / "row.toml").write_text(block)
     paper = load_row(tmp_path / "row.toml").paper
     assert paper is not None

@@ -252,6 +252,7 @@ def test_the_page_of_settings_names_every_setting() -> None:
     shelves = ["model", "cohort", "privacy", "data.partition", "aggregator", "server"]
     shelves += [
         "algorithm",
+        "transform",
         "behaviour",
         "clock",
         "pace",

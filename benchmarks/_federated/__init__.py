@@ -1,1 +1,1 @@
-"""The data of ``bench_federated_attacks.py``, in a package so that a configuration can name them by a dotted path."""
+"""The data of ``bench_malicious_server.py``, in a package so that a configuration can name them by a dotted path."""

@@ -26,7 +26,7 @@ def audit(
         str | None,
         typer.Option(
             "--kind",
-            help="gradient, client, crafted, mislabelled, random, blank; the strongest that the plan allows unless given.",
+            help="gradient, client, canife, crafted, mislabelled, random, blank; else the strongest that the plan allows.",
         ),
     ] = None,
     out_dir: Annotated[Path | None, typer.Option("--out", help="The run folder; runs/NAME-audit unless it is given.")] = None,

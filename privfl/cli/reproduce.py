@@ -89,7 +89,7 @@ def _list(chosen: Sequence[PaperRow], papers: Path) -> None:
         paper = row.paper
         table.add_row(row.name, paper.citation, paper.topic, paper.device, f"{paper.minutes:g}", status[row.name])
     out.print(table)
-    total = sum(row.paper.minutes * (1 if row.paper.priced else len(row.paper.seeds_of())) for row in chosen)
+    total = sum(row.paper.minutes * (len(row.paper.seeds_of()) if row.paper.trained else 1) for row in chosen)
     out.print(f"{len(chosen)} rows, about {total:.0f} min with all their seeds, one at a time", highlight=False)
 
 
@@ -152,7 +152,9 @@ def _written(
     every = verdicts(rows, {**recorded, **better})
     page.write_results(papers, every)
     page.write_readme(papers, every)
-    of_chosen = verdicts({row.name: row for row in chosen}, {**recorded, **found}, reasons)
+    # A row that could not be run now is told so, whatever was recorded elsewhere.
+    known = {name: one for name, one in {**recorded, **found}.items() if name not in reasons}
+    of_chosen = verdicts({row.name: row for row in chosen}, known, reasons)
     header, *body = tables.brief(of_chosen)
     table = Table(*header, box=box.SIMPLE_HEAD, pad_edge=False)
     table.columns[0].overflow = "fold"

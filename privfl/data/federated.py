@@ -90,6 +90,9 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
+        test_origin_T: for each test example, the place of its origin in ``test_origins``, such as its hospital; None if the
+            data name none. The headline is also measured on the examples of each.
+        test_origins: the origins' names.
         statistics: noise multipliers of the noised statistics of the pool on which ``x`` depends. Each is a Gaussian release to
             which one example contributes a vector of norm 1 at most, in units of the noise.
 
@@ -106,6 +109,8 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
     statistics: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
@@ -121,6 +126,10 @@ class LoadedData:
             self.natural_N.shape != self.train.y.shape[:1] or not _within(self.natural_N, len(self.natural_names))
         ):
             raise DataError("natural_N must give each training example the index of one of natural_names")
+        if self.test_origin_T is not None and (
+            self.test_origin_T.shape != self.test.y.shape[:1] or not _within(self.test_origin_T, len(self.test_origins))
+        ):
+            raise DataError("test_origin_T must give each test example the index of one of test_origins")
 
     def first(self, count: int) -> LoadedData:
         """The same with the first ``count`` examples of the pool alone; clients without an example keep their names."""
@@ -155,7 +164,7 @@ class FederatedData:
         pixels: see :class:`LoadedData`.
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
-        files, columns, statistics: see :class:`LoadedData`.
+        files, columns, statistics, test_origin_T, test_origins: see :class:`LoadedData`.
         group_K: the group of each client, if groups of clients see their images turned; else None.
         test_group_T: the group of each test example; None likewise.
     """
@@ -172,6 +181,8 @@ class FederatedData:
     validation_N: BoolArray | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    test_origin_T: IntArray | None = None
+    test_origins: tuple[str, ...] = ()
     statistics: tuple[float, ...] = ()
     group_K: IntArray | None = None
     test_group_T: IntArray | None = None
@@ -215,6 +226,8 @@ class FederatedData:
             pixels=loaded.pixels,
             files=loaded.files,
             columns=loaded.columns,
+            test_origin_T=loaded.test_origin_T,
+            test_origins=loaded.test_origins,
             statistics=loaded.statistics,
             group_K=None if groups is None else groups.group_K,
             test_group_T=None if groups is None else groups.test_group_T,

@@ -207,10 +207,19 @@ def _round_notes(run: RunRecords) -> list[str]:
 
 def _metrics(run: RunRecords) -> list[tuple[str, tuple[str, str], str]]:
     """Return title, value with interval, and meaning of each metric; empty if the two metrics with a figure are all."""
-    found = run.result.evaluation.metrics
+    found, groups = run.result.evaluation.metrics, run.result.groups
     shown = [(name, figure) for name, figure in run.task.figures.items() if name in found]
-    if len(shown) <= 2:
+    if len(shown) <= 2 and not groups:
         return []
+    headline = run.headline_metric
+    of_groups = [
+        (
+            f"{wording.capitalize(headline.title)}, {name}",
+            (wording.measured(headline, one.value), wording.measured_range(headline, one)),
+            f"The same on the {wording.plural(one.n, 'test example')} of this group.",
+        )
+        for name, one in groups.items()
+    ]
     return [
         (
             wording.capitalize(figure.title),
@@ -218,4 +227,4 @@ def _metrics(run: RunRecords) -> list[tuple[str, tuple[str, str], str]]:
             figure.meaning.format(n=wording.count(found[name].n)),
         )
         for name, figure in shown
-    ]
+    ] + of_groups

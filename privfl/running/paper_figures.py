@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
 
 import numpy as np
 
@@ -11,7 +12,7 @@ from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
 from privfl.papers import Figure
-from privfl.records import Evaluation
+from privfl.records import Evaluation, Result
 from privfl.running.run_folder import RunFolder
 from privfl.shelves import nearest
 from privfl.tables import narrow
@@ -36,6 +37,10 @@ def figure_value(figure: Figure, folder: RunFolder) -> float | None:
         return _read(_of_clients(folder, part, name), figure, falling=not _rises(folder, folder.result.evaluation.name))
     if part == "train":
         return folder.result.train
+    if figure.metric in _MEANS:
+        return _MEANS[figure.metric](folder.result)
+    if part.startswith("group:"):
+        return _of_group(folder, figure.metric.removeprefix("group:"))
     if part.startswith("client:"):
         return _of_client(folder, figure.metric.removeprefix("client:"))
     if part.startswith("epsilon"):
@@ -120,6 +125,29 @@ def _read(curve: Curve, figure: Figure, *, falling: bool) -> float:
             return float(np.mean(values[-10:]))
 
 
+def _mean_of_groups(result: Result) -> float:
+    if not result.groups:
+        raise ConfigError("paper.metric = 'groups.mean': the data name no groups of the test split")
+    return float(np.mean([one.value for one in result.groups.values()]))
+
+
+def _mean_alone(result: Result) -> float:
+    if result.personal is None:
+        raise ConfigError("paper.metric = 'local.mean': belongs to a run whose clients have models of their own")
+    return result.personal.mean["local"]
+
+
+_MEANS: Final[Mapping[str, Callable[[Result], float]]] = {"groups.mean": _mean_of_groups, "local.mean": _mean_alone}
+"""Figures at the end of a run that have no curve."""
+
+
+def _of_group(folder: RunFolder, group: str) -> float:
+    known = folder.result.groups
+    if group not in known:
+        raise ConfigError(f"paper.metric = 'group:{group}': is no group of the test split; {nearest(group, [*known])}")
+    return known[group].value
+
+
 def _of_client(folder: RunFolder, client: str) -> float:
     found = dict(zip(folder.partition.clients, folder.result.clients, strict=False))
     known = {name: value for name, value in found.items() if value is not None}
@@ -129,19 +157,24 @@ def _of_client(folder: RunFolder, client: str) -> float:
 
 
 def _of_attack(folder: RunFolder, metric: str) -> float:
-    _, attack, name = metric.split(":")
-    wanted = re.fullmatch(r"([^\[]+)(?:\[(.+)\])?", attack)
-    assert wanted is not None
     records = [one for finding in folder.findings if isinstance(finding, MembershipFinding) for one in finding.attacks]
-    return attack_figure(records, wanted[1], wanted[2], name)
+    return attack_figure(records, metric)
 
 
-def attack_figure(records: Sequence[AttackRecord], attack: str, variant: str | None, name: str) -> float:
-    """A figure of an attack on all candidates: of the variant, or the largest over the variants if None is named.
+def attack_named(metric: str) -> tuple[str, str | None, str]:
+    """Attack, variant and figure of a metric ``attack:<name>[<variant>]:<figure>``; None for the variant if none is named."""
+    parts = re.fullmatch(r"attack:([^\[:]+)(?:\[(.+)\])?:(\w+)", metric)
+    assert parts is not None, metric
+    return parts[1], parts[2], parts[3]
+
+
+def attack_figure(records: Sequence[AttackRecord], metric: str) -> float:
+    """A figure of an attack on all candidates: of the variant, or the largest over the variants if none is named.
 
     Raises:
         ConfigError: the run was not attacked so, or the figure cannot be resolved.
     """
+    attack, variant, name = attack_named(metric)
     known = sorted({f"{one.attack}[{one.variant}]" for one in records})
     chosen = [one for one in records if one.attack == attack and variant in (None, one.variant)]
     if not chosen:

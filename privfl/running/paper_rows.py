@@ -11,6 +11,7 @@ from pathlib import Path
 
 from privfl.config import ExperimentConfig
 from privfl.data.datasets import Dataset, FileDataset
+from privfl.data.datasets._store import find_file
 from privfl.errors import ConfigError
 from privfl.loading import load_row
 from privfl.papers import Paper, Topic
@@ -134,6 +135,10 @@ def missing(row: PaperRow, *, gpus: int, smoke: bool = False) -> str | None:
     for module in row.paper.needs:
         if importlib.util.find_spec(module) is None:
             return f"needs {module}: pip install {module}"
+    if row.paper.published is not None:
+        for name in row.paper.published.files:
+            if find_file(name) is None:
+                return f"needs {name} of the authors in $PRIVFL_DATA"
     data = narrow(row.config.data, Dataset)
     if isinstance(data, FileDataset) and data.find() is None:
         return f"needs the data set {data.name}: {data.remedy}"

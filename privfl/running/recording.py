@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import save as save_tensors
+from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError
@@ -23,7 +24,7 @@ from privfl.learning import evaluation
 from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
-from privfl.records import Environment, Evaluation, PartitionRecord, Result, RoundRecord, TimingRecord
+from privfl.records import Environment, Evaluation, Interval, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.running import attacking, clusters, personal, views
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
@@ -217,13 +218,23 @@ class _Recorder:
         test_logits = clusters.outputs(experiment, state, experiment.test_x, None, data.test_clients(), self.places_K)
         index = torch.from_numpy(self.holdout_N).to(experiment.x.device)
         holdout_logits = clusters.outputs(experiment, state, experiment.x, index, data.owner_N, self.places_K)
-        owner_N = data.owner_N[self.holdout_N]
+        owner_N, self.of_groups = data.owner_N[self.holdout_N], self._groups(test_logits)
         self.of_clients = evaluation.client_values(experiment.task, holdout_logits, experiment.y[index], owner_N)
         return Evaluation(
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.spread(list(self.of_clients.values())) if self.of_clients else None,
             personal=personal.spread(experiment, state),
         )
+
+    def _groups(self, outputs: Tensor) -> dict[str, Interval]:
+        """The headline in each group of the test split that the data name, from the outputs on the whole split."""
+        experiment, origin_T = self.experiment, self.experiment.data.test_origin_T
+        found = dict[str, Interval]()
+        for place, name in enumerate(experiment.data.test_origins if origin_T is not None else ()):
+            rows = torch.from_numpy(np.flatnonzero(origin_T == place)).to(outputs.device)
+            if len(rows):
+                found[name] = next(iter(experiment.task.metrics(outputs[rows], experiment.test_y[rows]).values()))
+        return found
 
     def _record(self, state: ServerState, outcome: Outcome, ledger: Ledger, evaluated: Evaluation | None) -> RoundRecord:
         aggregate = outcome.aggregate
@@ -311,6 +322,7 @@ class _Recorder:
                 evaluation=last,
                 clients=tuple(map(self.of_clients.get, range(len(data.clients)))) if self.of_clients else (),
                 personal=personal.result(experiment, own_models, self.of_clients, took_part),
+                groups=self.of_groups,
                 train=next(iter(experiment.task.metrics(train_logits, experiment.y[members]).values())).value,
                 privacy=privacy_result(experiment, ledger, state, sum(record.zeroed for record in records)),
                 hides_updates=experiment.aggregator.hides_updates,

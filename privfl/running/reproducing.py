@@ -8,12 +8,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from privfl.errors import ConfigError, PrivflError
 from privfl.loading import load
 from privfl.records import Environment, PaperCell, PaperResult
 from privfl.running import sweeping
-from privfl.running.paper_figures import figure_value, prices_of
+from privfl.running.paper_figures import attack_figure, figure_value, prices_of
 from privfl.running.paper_rows import PaperRow
+from privfl.running.published import attacked
 from privfl.running.run_folder import RunFolder
 from privfl.running.sweeping import Variant
 
@@ -37,12 +40,12 @@ class Order:
         """The settings that the run has beside those of the file."""
         # A GPU's row is tried out on whatever there is.
         smoke = ("device=auto", *self.row.paper.smoke) if self.smoke else ()
-        return (*smoke, f"seed={self.seed}")
+        return (*smoke, *(f"{key}={self.seed}" for key in ("seed", *self.row.paper.seeded)))
 
     @property
     def words(self) -> str:
         """The row's name and the seed."""
-        return self.row.name if self.row.paper.priced else f"{self.row.name}, seed {self.seed}"
+        return f"{self.row.name}, seed {self.seed}" if self.row.paper.trained else self.row.name
 
 
 @dataclass(frozen=True)
@@ -70,8 +73,10 @@ class Done:
 
 
 def orders(rows: Sequence[PaperRow], seeds: int | None, *, smoke: bool) -> list[Order]:
-    """All orders for rows: every seed of every row; the first seed alone for a smoke run, and for a price."""
-    return [Order(row, seed, smoke) for row in rows for seed in row.paper.seeds_of(1 if smoke or row.paper.priced else seeds)]
+    """All orders for rows: every seed of every row; the first alone for a smoke run, or if nothing is trained."""
+    return [
+        Order(row, seed, smoke) for row in rows for seed in row.paper.seeds_of(seeds if row.paper.trained and not smoke else 1)
+    ]
 
 
 def carry_out(todo: Sequence[Order], out: Path, *, jobs: int, gpus: int) -> Iterator[Done]:
@@ -88,8 +93,11 @@ def carry_out(todo: Sequence[Order], out: Path, *, jobs: int, gpus: int) -> Iter
     """
 
     def one(order: Order, environment: Mapping[str, str]) -> Done:
+        paper = order.row.paper
         try:
-            return _priced(order) if order.row.paper.priced else _trained(order, out, environment)
+            if paper.published is not None:
+                return _attacked(order)
+            return _priced(order) if paper.priced else _trained(order, out, environment)
         except PrivflError as error:
             return _failed(order, str(error))
 
@@ -115,6 +123,16 @@ def _priced(order: Order) -> Done:
         values.append(prices[accountant] if accountant else priced.epsilon)
     here = recording.environment(priced.experiment.x.device)
     return Done(order, tuple(values), prices, plan.delta, plan.unit, (time.monotonic() - begun) / 60, here)
+
+
+def _attacked(order: Order) -> Done:
+    from privfl.running import recording
+
+    begun, paper = time.monotonic(), order.row.paper
+    finding = attacked(order.row)
+    values = tuple(attack_figure(finding.attacks, figure.metric) for figure in paper.cells)
+    minutes = (time.monotonic() - begun) / 60
+    return Done(order, values, {}, None, None, minutes, recording.environment(torch.device("cpu")))
 
 
 def _trained(order: Order, out: Path, environment: Mapping[str, str]) -> Done:

@@ -7,12 +7,15 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from command_line import Call, calling, one_line
 from papers_made import RunHere, write_row
 
 from privfl.data.datasets import _store
+from privfl.data.datasets.digits import Digits
 from privfl.running import sweeping
+from privfl.running.run_folder import RunFolder
 
 ROOT = Path(__file__).parents[2]
 
@@ -93,6 +96,41 @@ def test_fewer_seeds_do_not_replace_more_and_other_settings_do(privfl: Call, her
     assert privfl("reproduce", "good", "--seeds", "2")[0] == 0
     assert here.begun == ["good/seed=0 again", "good/seed=1 again"]
     assert json.loads((rows / "results" / "good.json").read_text())["seeds"] == [0, 1]
+
+
+def test_settings_can_follow_the_seed(privfl: Call, here: RunHere, tmp_path: Path) -> None:
+    write_row(tmp_path / "paper_configs", "row", {"seeds": [7], "seeded": ["model.torch_seed"]}, rounds=1)
+    assert privfl("reproduce", "row")[0] == 0
+    config = RunFolder.open(tmp_path / "runs" / "reproduce" / "row" / "seed=7").config
+    assert (config.seed, config.model.model_dump()["torch_seed"]) == (7, 7)
+
+
+def test_published_outputs_are_attacked_in_place_of_a_model(
+    privfl: Call, here: RunHere, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The target is right about its members alone; a shadow model of the same kind shows how to tell."""
+    rows, data = tmp_path / "paper_configs", tmp_path / "data" / "authors"
+    monkeypatch.setenv("PRIVFL_DATA", str(tmp_path / "data"))
+    data.mkdir(parents=True)
+    table = Digits(kind="digits").load()
+    y = np.concatenate([table.train.y, table.test.y])
+    right = np.where(np.arange(len(y)) < len(table.train.y), y, (y + 1) % 10)
+    np.savez(data / "outputs.npz", target=10.0 * np.eye(10)[right], shadow=10.0 * np.eye(10)[right])
+    published = {"logits": "authors/outputs.npz:target", "reference_logits": "authors/outputs.npz:shadow"}
+    paper = {"metric": "attack:membership/class_thresholds[correctness]:auc", "claim": 1.0, "tolerance": 0.001}
+    write_row(rows, "row", {**paper, "published": published})
+    code, _, err = privfl("reproduce", "row")
+    assert code == 0, err
+    assert statuses(rows) == {"row": "reproduced"}
+    assert here.begun == []
+    for name, said in (
+        ("authors/outputs.npz:nobody", "has no array 'nobody'; it has shadow, target"),
+        ("authors/nothing.npz:target", "row: needs authors/nothing.npz of the authors in $PRIVFL_DATA"),
+    ):
+        write_row(rows, "row", {**paper, "published": {**published, "logits": name}})
+        assert said in privfl("reproduce", "row")[1]
+    write_row(rows, "row", {**paper, "metric": "test.accuracy", "published": published})
+    assert "must be attack:<name>:<figure>, of the published outputs" in one_line(privfl("reproduce", "row")[2])
 
 
 def test_a_smoke_run_records_nothing(privfl: Call, tmp_path: Path) -> None:

@@ -10,7 +10,9 @@ from scipy import stats
 from small_runs import SMALL, small
 
 from privfl.data.federated import Examples, Pixels
+from privfl.errors import ConfigError
 from privfl.federation.canaries import Canaries, Site
+from privfl.federation.canaries.canife import _gradients
 from privfl.federation.canaries.crafted import _reference
 from privfl.learning.training._directions import Directions, PlantedGradients
 from privfl.running.determinism import deterministic
@@ -18,7 +20,7 @@ from privfl.running.experiment import Experiment, assemble
 from privfl.seeding import Seed
 from privfl.tables import narrow
 
-KINDS = ["blank", "crafted", "gradient", "mislabelled", "random"]
+KINDS = ["blank", "canife", "crafted", "gradient", "mislabelled", "random"]
 ONE_STEP: dict[str, Any] = {
     "data": {"kind": "digits", "clients": 4},
     "cohort": {"kind": "all"},
@@ -116,6 +118,37 @@ def test_crafted_inputs_are_wrong_for_a_model_that_never_saw_them_and_stay_in_ra
         assert (data.pool.x.max(axis=0) <= experiment.data.pool.x.max(axis=0)).all()
     # Another reference model than the one that they were crafted with.
     assert losses[1] > 2 * losses[0]
+
+
+def test_far_inputs_have_gradients_that_others_hide_less() -> None:
+    experiment = assemble(small())
+    site = Site(experiment.data, experiment.task, experiment.model, Seed(0))
+    gradients, rng = _gradients(site), np.random.default_rng(1)
+    # Other batches than those that were avoided: of the pool.
+    fresh = rng.integers(0, len(experiment.data.pool), (20, 32))
+    pool = [torch.from_numpy(part) for part in (experiment.data.pool.x, experiment.data.pool.y)]
+    mean_JD = torch.stack([gradients(pool[0][rows], pool[1][rows]).mean(0) for rows in fresh])
+    hidden, norms = [], []
+    for kind in ("mislabelled", "canife"):
+        data = narrow(small(canaries={"kind": kind, "count": 60}).canaries, Canaries).planted(site)
+        x, y = (torch.from_numpy(part[data.candidate_N]) for part in (data.pool.x, data.pool.y))
+        found_MD = gradients(x, y)
+        norms.append(torch.linalg.vector_norm(found_MD, dim=1))
+        hidden.append((torch.nn.functional.normalize(found_MD, dim=1) @ mean_JD.T).square().mean().sqrt().item())
+        assert (data.pool.x.min(axis=0) >= experiment.data.pool.x.min(axis=0)).all()
+        assert (data.pool.x.max(axis=0) <= experiment.data.pool.x.max(axis=0)).all()
+    assert hidden[1] < hidden[0] / 3
+    # As long as the clipping norm, so that they show in a clipped sum as much as they can.
+    assert norms[1].median() > 0.9
+
+
+def test_tokens_cannot_be_moved() -> None:
+    loaded = assemble(small())
+    module = torch.nn.Sequential(torch.nn.Embedding(17, 4), torch.nn.Flatten(), torch.nn.Linear(256, 10))
+    site = Site(loaded.data, loaded.task, module, Seed(0))
+    for kind in ("canife", "crafted"):
+        with pytest.raises(ConfigError, match="inputs are tokens, which cannot be moved; set 'mislabelled'"):
+            narrow(small(canaries={"kind": kind, "count": 60}).canaries, Canaries).planted(site)
 
 
 def test_bytes_are_crafted_as_bytes() -> None:

@@ -93,6 +93,12 @@ def folders(name: str, system: Sequence[str] = ()) -> list[Path]:
     return [*own, *(Path(place) for place in system), cache_root() / name]
 
 
+def find_file(name: str) -> Path | None:
+    """The file ``FOLDER/FILE`` in the folders in which data sets are looked for; None if it is missing."""
+    folder, _, file = name.partition("/")
+    return next((path for place in folders(folder) if (path := place / file).is_file()), None)
+
+
 def find(places: Sequence[Path], forms: Sequence[Form]) -> Found | None:
     """The first folder that holds all files of one of the forms; None if there is none.
 

@@ -10,14 +10,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Final
 
-from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
+from pydantic import Field, NonNegativeInt, SerializerFunctionWrapHandler, model_serializer, model_validator
 from torch import nn
 
 from privfl.learning.models._lora import Lora
 from privfl.learning.models._weights import sha256_of
 from privfl.tables import Item, contradiction
 
-_START: Final = ("weights", "weights_hash", "trainable", "lora")
+_START: Final = ("weights", "weights_hash", "torch_seed", "trainable", "lora")
 
 
 class Model(Item, ABC):
@@ -26,12 +26,15 @@ class Model(Item, ABC):
     Args:
         weights: a safetensors file of initial weights, with exactly the model's names and shapes. They count as public.
         weights_hash: the hash of that file. It is filled in when a configuration without it is read, and recorded.
+        torch_seed: the initial weights are those that PyTorch draws after ``torch.manual_seed(torch_seed)``, as other projects'
+            code draws them. They count as public, and shadow models have them too. None: they depend on the run's seed.
         trainable: patterns over parameter names (``fc*``, ``head.*``); the parameters that match none of them are frozen.
         lora: low-rank adapters beside linear layers. The model itself is frozen, but for the parameters in ``trainable``.
     """
 
     weights: Path | None = None
     weights_hash: str | None = None
+    torch_seed: NonNegativeInt | None = None
     trainable: Annotated[tuple[str, ...], Field(strict=False)] | None = None
     lora: Lora | None = None
 

@@ -56,6 +56,8 @@ def built(item: Model, x_B: Tensor, outputs: tuple[int, ...], stream: Seed, fiel
     """
     shape = _input_shape(item, x_B, fields)
     with _drawing_from(stream):
+        if item.torch_seed is not None:
+            torch.manual_seed(item.torch_seed)
         module: object = _asked(item, "build() failed", lambda: item.build(shape, outputs[-1]))
         if not isinstance(module, nn.Module):
             found = "nothing; end it with `return`" if module is None else f"{_named(module)}; it must return an nn.Module"

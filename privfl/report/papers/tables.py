@@ -15,6 +15,7 @@ HEADER = ("row", "paper", "figure", "claim", "ours", "ε, paper", "ε, RDP", "ε
 ABSENT = "–"
 """A figure that there is not."""
 
+_SHARES = ("train", "clients.", "personal.", "client:", "group:", "groups.", "local.")
 _PERCENT = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc")
 
 
@@ -115,7 +116,11 @@ def _format(figure: Figure) -> Callable[[float], str]:
     if metric.partition(":")[0] == "epsilon":
         return epsilon
     last = metric.replace(":", ".").rpartition(".")[2]
-    if last in _PERCENT or last.startswith("tpr_at") or metric.startswith(("train", "clients.", "personal.", "client:")):
+    if (
+        last in _PERCENT
+        or last.startswith("tpr_at")
+        or metric.startswith(("train", "clients.", "personal.", "client:", "group:", "groups.", "local."))
+    ):
         return lambda value: f"{100 * value:.1f}"
     return lambda value: f"{value:.3g}"
 

@@ -11,6 +11,7 @@ import numpy as np
 from privfl.papers import Figure, Paper
 from privfl.records import PaperCell, PaperResult
 from privfl.report.frontier.points import over_seeds
+from privfl.report.wording import capitalize
 from privfl.running.paper_rows import PaperRow
 
 Status = Literal["reproduced", "reproduced with own tuning", "method check", "not reproduced", "not run"]
@@ -25,7 +26,7 @@ STATUSES: Final[Mapping[Status, str]] = {
 """Every status and its meaning, in the order in which tables count them."""
 
 SEEDS: Final = 3
-"""The least number of seeds of a row that counts as reproduced; a price needs one, since it has no randomness."""
+"""The least number of seeds of a row that counts as reproduced; one is enough if nothing is trained."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,7 @@ def _verdict(row: PaperRow, result: PaperResult, results: Mapping[str, PaperResu
     ]
     holds = not disagreements
     seeds = _common_seeds(paper, result, results)
-    status = _status(paper, holds, enough=paper.priced or len(seeds) >= SEEDS)
+    status = _status(paper, holds, enough=not paper.trained or len(seeds) >= SEEDS)
     return Verdict(row, result, status, holds, _words(paper, status, disagreements, len(seeds)))
 
 
@@ -125,8 +126,12 @@ def _words(paper: Paper, status: Status, disagreements: Sequence[str], seeds: in
     if status == "not run":
         parts.append(f"It has {seeds} of the {SEEDS} seeds that it needs.")
     if disagreements:
-        parts.append(paper.note or f"{'; '.join(disagreements)}.")
-    return " ".join(parts)
+        parts.append(paper.note or "; ".join(disagreements))
+    return " ".join(map(_sentence, parts))
+
+
+def _sentence(words: str) -> str:
+    return capitalize(words.removesuffix(".")) + "."
 
 
 def _common_seeds(paper: Paper, result: PaperResult, results: Mapping[str, PaperResult]) -> set[int]:

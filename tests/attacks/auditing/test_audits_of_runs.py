@@ -197,7 +197,7 @@ def test_the_page_keeps_the_kinds_apart(right: tuple[RunFolder, Audit]) -> None:
 
 def test_without_a_promise_mislabelled_canaries_are_found_and_nothing_is_compared(tmp_path: Path) -> None:
     training = {"local_epochs": 25, "batch_size": 32, "lr": 0.4}
-    _, findings = audit(
+    folder, findings = audit(
         tmp_path / "run", 400, data={"kind": "digits", "clients": 1}, privacy={"kind": "none"}, training=training
     )
     assert epsilon_of(findings).promised is None
@@ -205,6 +205,11 @@ def test_without_a_promise_mislabelled_canaries_are_found_and_nothing_is_compare
     assert noise_of(findings).audits == []
     assert not noise_of(findings).contradicts()
     assert not epsilon_of(findings).contradicts()
+    # Confidences beside the usual ones find them too.
+    again: Audit = {(one.question, one.adversary): one for one in run_attacks(folder, ["auditing/one_run_quantile"])}
+    bounds = {one.variant: one.epsilon_lower for one in epsilon_of(again, "external").audits}
+    assert set(bounds) == {"loss", "quantile"}
+    assert bounds["quantile"] > 0.5
 
 
 CLIENTS: dict[str, Any] = {
@@ -260,6 +265,11 @@ def test_too_many_canaries_do_not_begin(canaries: int, kind: str | None, why: st
     with pytest.raises(ConfigError, match=why):
         audit(tmp_path / "run", canaries, kind, **plan)
     assert not (tmp_path / "run").exists()
+
+
+def test_directions_have_no_usual_confidence(right: tuple[RunFolder, Audit]) -> None:
+    with pytest.raises(ConfigError, match=r"these canaries are directions; set canaries\.kind = 'mislabelled'"):
+        run_attacks(right[0], ["auditing/one_run_quantile"])
 
 
 def test_an_audit_of_a_run_without_canaries_is_refused(tmp_path: Path) -> None:

@@ -14,8 +14,8 @@ from small_runs import small
 
 from attacks._coins import draw_memberships
 from attacks._run import run_attacks
+from attacks.membership._usual import Usual, margins
 from attacks.membership.confidence import Confidence
-from attacks.membership.quantile import Usual, margins
 from attacks.membership.shokri import Shokri
 from attacks.membership.stacked import Stacked, _even_sides
 from privfl.auditing import auc

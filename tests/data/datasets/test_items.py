@@ -14,6 +14,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+from pydantic import ValidationError
 
 from privfl.data.datasets import (
     FileDataset,
@@ -25,6 +26,7 @@ from privfl.data.datasets import (
     cifar10,
     digits,
     heart_disease,
+    location30,
     shakespeare,
 )
 from privfl.data.datasets._fetch import dataset
@@ -85,6 +87,46 @@ def test_hospitals_are_natural_clients_with_both_classes_on_both_sides() -> None
     assert data.natural_names == ("Cleveland", "Budapest", "Zurich and Basel", "Long Beach")
     counts = np.histogram2d(data.natural_N, data.train.y, bins=(4, 2))[0]
     np.testing.assert_array_equal(counts, [[131, 111], [150, 85], [6, 92], [41, 119]])
+
+
+def test_flamby_s_hospitals_have_its_patients_and_are_standardised_each_by_itself() -> None:
+    item = heart_disease.HeartDisease(kind="heart_disease", variant="flamby")
+    if item.find() is None:
+        pytest.skip(item.remedy)
+    data = item.load()
+    assert data.natural_N is not None
+    assert data.test_origin_T is not None
+    # The counts that FLamby publishes.
+    assert np.bincount(data.natural_N).tolist() == [199, 172, 30, 85]
+    assert np.bincount(data.test_origin_T).tolist() == [104, 89, 16, 45]
+    assert data.train.x.shape == (486, 13)
+    for hospital in range(4):
+        own = data.train.x[data.natural_N == hospital]
+        np.testing.assert_allclose(own.mean(0), 0, atol=1e-5)
+        # Cholesterol is 0, which means unknown, for every patient of the third hospital.
+        assert set(own.std(0, ddof=1).round(3)) <= ({0.0, 1.0} if hospital == 2 else {1.0})
+    some = heart_disease.HeartDisease(kind="heart_disease", variant="flamby", hospitals=("Long Beach", "Cleveland")).load()
+    assert some.natural_names == ("Cleveland", "Long Beach")
+    assert some.natural_N is not None
+    np.testing.assert_array_equal(some.train.x, data.train.x[np.isin(data.natural_N, [0, 3])])
+    np.testing.assert_array_equal(some.test.x, data.test.x)
+    pooled = heart_disease.HeartDisease(kind="heart_disease", variant="flamby_pooled").load()
+    np.testing.assert_array_equal(pooled.test.x, data.test.x)
+    np.testing.assert_allclose([pooled.train.x.mean(0), pooled.train.x.std(0, ddof=1)], [[0] * 13, [1] * 13], atol=1e-5)
+
+
+def test_an_unknown_hospital_is_refused_with_the_nearest() -> None:
+    with pytest.raises(ValidationError, match="did you mean 'Cleveland'"):
+        heart_disease.HeartDisease(kind="heart_disease", hospitals=("Clevland",))
+
+
+def test_memguard_s_splits_of_location_30_share_no_row() -> None:
+    parts = [location30.Location30(kind="location30", split=split) for split in ("memguard_target", "memguard_shadow")]
+    if parts[0].find() is None:
+        pytest.skip(parts[0].remedy)
+    target, shadow = (part.load() for part in parts)
+    assert [len(part) for one in (target, shadow) for part in (one.train, one.test)] == [1000, 1000, 500, 500]
+    assert target.digest() != shadow.digest()
 
 
 # --- the fixed test split -------------------------------------------------------------------------------------------

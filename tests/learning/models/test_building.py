@@ -238,3 +238,16 @@ def test_random_features_are_learned_from() -> None:
         final_D = experiment.train()
     right = experiment.logits(final_D, experiment.test_x).argmax(1).numpy() == experiment.data.test.y
     assert right.mean() > 0.8
+
+
+def test_initial_weights_can_be_those_of_a_seed_of_pytorch() -> None:
+    """As another project's script draws them; the run's own generators are left as they were."""
+    item = Mine.model_construct(kind=KIND, make=lambda *_: linear(), torch_seed=42)
+    before = torch.get_rng_state()
+    found = to_vector(built(item, X_B, (CLASSES,), STREAM))
+    assert torch.equal(torch.get_rng_state(), before)
+    with torch.random.fork_rng(devices=()):
+        torch.manual_seed(42)
+        assert torch.equal(found, to_vector(linear()))
+    assert torch.equal(found, to_vector(built(item, X_B, (CLASSES,), Seed(1) / "model")))
+    assert not torch.equal(found, to_vector(built(mine(lambda *_: linear()), X_B, (CLASSES,), STREAM)))
