@@ -193,6 +193,11 @@ class RunPrice:
             "extrapolated": None if self.extrapolated is None else self.extrapolated.model_dump(),
         }
 
+    def _time(self) -> list[tuple[str, str]]:
+        """The row of the run's simulated time; none without a clock."""
+        ends = self.experiment.timetable.turns[-1].ends
+        return [] if ends is None else [("simulated time", f"{ends:,.4g} s")]
+
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for a table."""
         plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
@@ -204,6 +209,9 @@ class RunPrice:
             ("noise multiplier", f"{plan.executed_noise:g} (clipping norm {plan.clip:g})"),
             ("δ", f"{plan.delta:g}, below 1/{units(self.experiment)}"),
         ]
+        if plan.statistics:
+            noises = ", ".join(f"{noise:g}" for noise in plan.statistics)
+            rows.append(("statistics released before the first round", f"{len(plan.statistics)}, noise multiplier {noises}"))
         for place, one in enumerate(self.prices):
             mark = "  (headline, the largest over the clients)" if place == 0 else ""
             rows.append(
@@ -221,6 +229,7 @@ class RunPrice:
             *rows,
             ("ε over the clients", f"from {least} to {most}, median {middle}"),
             ("rounds of the busiest client", str(int(rounds_K.max()))),
+            *self._time(),
             ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
         ]
 
