@@ -33,8 +33,8 @@ HEART = (
     *('model={kind="mlp",hidden=[16]}', "training.lr=0.05", "rounds=20", "evaluation.every=20"),
 )
 FASHION = (
-    *("data.kind=fashion_mnist", "data.train_size=10000", "data.clients=20", "data.holdout=0.2"),
-    *('data.partition={kind="dirichlet",alpha=0.1}', "model=mlp", "training.lr=0.05", "rounds=20", "evaluation.every=20"),
+    *("data.kind=fashion_mnist", "data.train_size=4000", "data.clients=20", "data.holdout=0.3"),
+    *('data.partition={kind="dirichlet",alpha=0.1}', "model=mlp", "training.lr=0.05", "rounds=10", "evaluation.every=10"),
 )
 QUICK = (
     *("data.kind=digits", "data.clients=8", "data.holdout=0.2", 'data.partition={kind="dirichlet",alpha=0.3}'),

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from privfl.federation.local_training import carried_out
 from privfl.federation.server_state import ServerState, begun
@@ -81,8 +81,12 @@ def values(experiment: Experiment, of_clients: Iterable[tuple[int, Tensor]]) -> 
         client -> value, for the clients that have such an example.
     """
     found = dict[int, float]()
+    # BatchNorm takes mean and deviation of the examples that it evaluates together, and one example has none.
+    least = 2 if any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in experiment.model.modules()) else 1
     for client, model_D in of_clients:
         rows_N = experiment.data.holdout_of(client)
+        if len(rows_N) < least:
+            continue
         index = torch.from_numpy(rows_N).to(experiment.x.device)
         outputs = experiment.logits(model_D.to(experiment.x.device), experiment.x[index])
         own = evaluation.client_values(experiment.task, outputs, experiment.y[index], np.zeros(len(rows_N), dtype=np.int64))

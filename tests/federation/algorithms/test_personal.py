@@ -15,7 +15,7 @@ from small_runs import SMALL, small
 from torch import Tensor
 
 from privfl.auditing.questions.membership import MembershipFinding
-from privfl.errors import ConfigError, PrivacyError, ViewError
+from privfl.errors import ConfigError, ModelError, PrivacyError, ViewError
 from privfl.federation.algorithms import Algorithm, Begun
 from privfl.federation.algorithms.fedavg import FedAvg
 from privfl.federation.algorithms.fedprox import FedProx
@@ -225,6 +225,7 @@ def test_an_adaptive_alpha_of_apfl_moves_to_the_client_s_own_model_if_that_is_be
 
 # --- body and head -------------------------------------------------------------------------------------------------------
 
+EXAMPLE = {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0}
 MLP = {"model": {"kind": "mlp", "hidden": [8]}}
 HEAD = ["3.weight", "3.bias"]
 
@@ -256,6 +257,21 @@ def test_only_the_body_leaves_a_client_and_the_head_of_the_server_stays_as_it_be
         assert bool((state.kept["local"] != experiment.initial_D[head_D]).any())
 
 
+def test_fedbn_keeps_batch_normalisation_at_each_client_and_evaluates_it_there() -> None:
+    settings = {**PLAIN, "aggregator": "secure_sum", "model": "own_models.normed", "algorithm": "fedbn", "cohort": "all"}
+    experiment = assemble(small(**settings, rounds=2))
+    assert experiment.message_layout == experiment.layout.without(["2.weight", "2.bias"])
+    state, norm_D = trained(experiment), experiment.layout.places(["2.weight", "2.bias"])
+    assert torch.equal(state.global_D[norm_D], experiment.initial_D[norm_D])
+    found = own_models(experiment, state)
+    assert len({tuple(model_D[norm_D].tolist()) for model_D in found.values()}) == len(found) == 10
+    assert all(torch.equal(model_D[~norm_D], state.global_D[~norm_D]) for model_D in found.values())
+    with deterministic():
+        assert set(personal.values(experiment, found.items())) == set(range(10))
+    with pytest.raises(ModelError, match="BatchNorm1d, which mixes the examples of a batch"):
+        assemble(small(privacy=EXAMPLE, model="own_models.normed", algorithm="fedbn"))
+
+
 def test_fedrep_trains_the_head_first_and_then_the_body_from_it() -> None:
     """With no step of the body's the update is one step; the head's steps are as many as its share says."""
     experiment = assemble(small(**PLAIN, **MLP, training=REFERENCE, algorithm={"kind": "fedrep", "head_share": 0.75}))
@@ -275,8 +291,6 @@ def test_fedrep_trains_the_head_first_and_then_the_body_from_it() -> None:
 
 
 # --- promises ------------------------------------------------------------------------------------------------------------
-
-EXAMPLE = {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0}
 
 
 @pytest.mark.parametrize("kind", ["fedrep", "fedper", "pfedme", "perfedavg", "mr_mtl"])
