@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from privfl.adversaries import ADVERSARIES, Adversary
 from privfl.learning.tasks import Figure
 from privfl.records import PrivacyResult
-from privfl.report import curves, roc
+from privfl.report import curves, late_clients, roc
 from privfl.report.blocks import Block, Cell, Column, block_of
 from privfl.report.cost import Overhead
 from privfl.report.drawing import Drawing
@@ -109,7 +109,7 @@ def drawings(named: Labelled) -> list[Drawing]:
     for adversary in ADVERSARIES:
         found += roc.of_settings([(label, point.runs[0]) for label, point in named], adversary)
     evaluated = [(label, point.runs) for label, point in named]
-    return [*found, *curves.comparison_drawings(evaluated, headline)]
+    return [*found, *curves.comparison_drawings(evaluated, headline), *late_clients.settings_drawings(evaluated, headline)]
 
 
 def shared_headline(named: Labelled) -> Figure | None:

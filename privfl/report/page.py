@@ -15,7 +15,7 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.report import adversaries, clients, comparison, cost, curves, headline, partition_figure, wording
+from privfl.report import adversaries, clients, comparison, cost, curves, headline, late_clients, partition_figure, wording
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card, personal_models
 from privfl.report.differences import differences
@@ -39,7 +39,8 @@ class Page:
 def run_page(run: RunRecords) -> Page:
     """Render the page of one run."""
     with style():
-        over_rounds, costs_over_rounds = curves.run_drawings(run), curves.cost_drawings(run)
+        over_rounds = [*curves.run_drawings(run), *late_clients.drawings(run)]
+        costs_over_rounds = curves.cost_drawings(run)
         sections = [block.section(one, run.promise(one.adversary)) for block, one in shown(run.findings)]
         dealt_out = partition_figure.drawing(run.partition)
     html = fill(
@@ -183,12 +184,13 @@ def _lede(run: RunRecords) -> str:
     return (
         f"A {config.model.kind} of {wording.count(result.parameters)} parameters, trained on {config.data.kind} by "
         f"{wording.plural(len(run.partition.clients), 'client')} ({narrow(config.data.partition, Partition).words()}) in "
-        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}; {hiding}.{promise}"
+        f"{wording.plural(result.rounds, 'round')}, {narrow(config.cohort, CohortSampler).words()}{late_clients.words(run)}; "
+        f"{hiding}.{promise}"
     )
 
 
 def _round_notes(run: RunRecords) -> list[str]:
-    notes = []
+    notes = late_clients.notes(run)
     if run.config.evaluation.every > 1:
         notes.append(f"Evaluated every {run.config.evaluation.every} rounds and after the last.")
     reasons: dict[str, list[str]] = {}

@@ -193,6 +193,11 @@ class RunPrice:
             "extrapolated": None if self.extrapolated is None else self.extrapolated.model_dump(),
         }
 
+    def _time(self) -> list[tuple[str, str]]:
+        """The row of the run's simulated time; none without a clock."""
+        ends = self.experiment.timetable.turns[-1].ends
+        return [] if ends is None else [("simulated time", f"{ends:,.4g} s")]
+
     def rows(self) -> list[tuple[str, str]]:
         """Names and values for a table."""
         plan, spread = self.plan, evaluation.spread(self.epsilon_clients)
@@ -221,6 +226,7 @@ class RunPrice:
             *rows,
             ("ε over the clients", f"from {least} to {most}, median {middle}"),
             ("rounds of the busiest client", str(int(rounds_K.max()))),
+            *self._time(),
             ("budget", "none" if plan.budget is None else f"{plan.budget:g}"),
         ]
 

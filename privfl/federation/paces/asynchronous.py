@@ -50,4 +50,4 @@ class Asynchronous(InFlight):
 
     def words(self) -> str:
         """See the contract."""
-        return "each is mixed into the global model as soon as it is done"
+        return "so many train at a time, and each one's model is mixed into the global one as soon as it is done"

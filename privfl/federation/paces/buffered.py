@@ -39,4 +39,4 @@ class Buffered(InFlight):
 
     def words(self) -> str:
         """See the contract."""
-        return f"the first {self.size} that are done are summed, whichever global model they trained from"
+        return f"so many train at a time, and the first {self.size} that are done are summed, whichever model they trained from"
