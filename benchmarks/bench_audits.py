@@ -10,7 +10,7 @@ cover if they were taken for bounds on ε: hardly ever.
 promised µ of .5, 1 and 2, in which the bound is above the promise. ``correct_noise_flagged.METHOD`` is the largest
 share with the noise that was promised.
 
-The last two bounds on the noise know the mechanism with its noise left open, as the audit of a run does
+The last three bounds on the noise know the mechanism with its noise left open, as the audit of a run does
 (:mod:`privfl.auditing.family`); for the subsampled Gaussian they are the only ones.
 
 ``audited_runs.flagged.KIND`` trains small models on digits with 800 gradient canaries, with the promised noise, half of it,
@@ -42,7 +42,7 @@ from scipy import special
 
 from privfl.auditing import chosen_guesses, clopper_pearson_audit, one_run_audit, roc
 from privfl.auditing.bound import NoiseFamily
-from privfl.auditing.family import clopper_pearson_noise, one_run_noise
+from privfl.auditing.family import clopper_pearson_noise, gaussian_pair_noise, one_run_noise
 from privfl.auditing.noise import gaussian_epsilon, gaussian_pair_audit, gdp_audit, one_run_noise_audit
 from privfl.auditing.questions.noise import NoiseFinding
 from privfl.learning.training.opacus import CountingDPOptimizer
@@ -74,6 +74,7 @@ class Mechanism:
         delta: 0 if the mechanism has none.
         mu: of Gaussian noise, else None.
         family: the mechanism with its noise left open; None if it has no Gaussian noise.
+        linear: scores that are sums of the releases, if ``scores`` are not.
     """
 
     scores: Callable[[BoolArray, np.random.Generator], FloatArray]
@@ -81,14 +82,15 @@ class Mechanism:
     delta: float = 0.0
     mu: float | None = None
     family: NoiseFamily | None = None
+    linear: Callable[[BoolArray, np.random.Generator], FloatArray] | None = None
 
 
-def _family(promised: float, release: Callable[[float], Release], times: int) -> NoiseFamily:
+def _family(promised: float, release: Callable[[float], Release], times: int, rate: float = 1.0) -> NoiseFamily:
     @functools.cache
     def curve(noise: float) -> tuple[list[float], list[float]]:
         return GRID.tolist(), accounting.curve([History({release(noise): times})], GRID).tolist()
 
-    return NoiseFamily(promised, curve)
+    return NoiseFamily(promised, curve, ((rate, times),))
 
 
 def _gaussian(mu: float, promised: float | None = None) -> Mechanism:
@@ -113,6 +115,11 @@ def _subsampled(member: BoolArray, rng: np.random.Generator) -> FloatArray:
     return np.asarray(np.log1p(RATE * np.expm1(seen_TN - 0.5)).sum(axis=0))
 
 
+def _sums(member: BoolArray, rng: np.random.Generator) -> FloatArray:
+    """The sums of the same rounds' releases."""
+    return np.asarray(rng.binomial(ROUNDS, RATE, len(member)) * member + np.sqrt(ROUNDS) * rng.normal(size=len(member)))
+
+
 MECHANISMS: Final = {
     "laplace_1": _laplace(1.0),
     "laplace_2": _laplace(2.0),
@@ -121,7 +128,7 @@ MECHANISMS: Final = {
     "gaussian_2": _gaussian(2.0),
     # ε by privacy loss distributions.
     "subsampled_gaussian": Mechanism(
-        _subsampled, 5.573, DELTA, family=_family(1.0, functools.partial(PoissonGaussian, RATE), ROUNDS)
+        _subsampled, 5.573, DELTA, family=_family(1.0, functools.partial(PoissonGaussian, RATE), ROUNDS, RATE), linear=_sums
     ),
 }
 
@@ -161,7 +168,7 @@ def _bounds(mechanism: Mechanism, methods: dict[str, Bound], runs: int, candidat
 
 def _noise_by_mechanism(mechanism: Mechanism, runs: int, candidates: int) -> dict[str, float]:
     """The share of runs in which each bound that knows the mechanism refutes the promised noise."""
-    rng, family = np.random.default_rng(1), mechanism.family
+    rng, family, linear = np.random.default_rng(1), mechanism.family, mechanism.linear or mechanism.scores
     assert family is not None
     refuted: dict[str, list[bool]] = {}
     for _ in range(runs):
@@ -170,8 +177,10 @@ def _noise_by_mechanism(mechanism: Mechanism, runs: int, candidates: int) -> dic
         bounds = {
             "clopper_pearson_noise_of_mechanism": clopper_pearson_noise(scores, member, chosen, family),
             "one_run_noise_of_mechanism": one_run_noise(scores, member, family),
+            "gaussian_pair_noise_of_mechanism": gaussian_pair_noise(linear(member, rng), member, family),
         }
         for method, found in bounds.items():
+            assert found is not None
             refuted.setdefault(method, []).append(found.below is not None and found.below <= family.promised)
     return {method: float(np.mean(shares)) for method, shares in refuted.items()}
 
