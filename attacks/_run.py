@@ -108,6 +108,11 @@ def require_possible(experiment: Experiment, chosen: Iterable[object] | None = N
     coins, config = Coins.of(experiment), experiment.config
     truth = _truth(config, *(getattr(experiment.data, name) for name in _WHO))
     for attack in [narrow(item, Attack) for item in (config.attacks.run if chosen is None else chosen)]:
+        if (models := experiment.algorithm.models) > 1:
+            raise ConfigError(
+                f"attack {attack.kind!r}: reads one global model, and algorithm {config.algorithm.kind!r} has {models}; attack "
+                "a run with algorithm.clusters = 1"
+            )
         try:
             _question(attack.question).require_possible(truth)
         except DataError as error:

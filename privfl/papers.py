@@ -41,6 +41,7 @@ _METRICS: Final = {
     "test.accuracy": r"test\.\w+",
     "clients.mean": r"clients\.(mean|minimum|p10|median|p90|maximum)",
     "personal.mean": r"personal\.(mean|minimum|p10|median|p90|maximum)",
+    "clusters.in_group": r"clusters\.in_group",
     "client:NAME": r"client:.+",
     "group:NAME": r"group:.+",
     "groups.mean": r"(groups|local)\.mean",

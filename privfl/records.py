@@ -358,7 +358,8 @@ class Result(Frozen):
     the data name, such as a hospital. ``bytes_plain`` is the cost of the same uploads in the clear,
     and ``bytes_uncompressed`` that of whole payloads in the clear; None if nothing was compressed. ``clusters`` describes the
     clusters if there are several global models, and ``cluster_of`` has the cluster of each client, from 0. It is empty if the
-    server does not learn who is in which.
+    server does not learn who is in which. ``in_group`` is the share of clients in the cluster of their group, if the data have
+    groups: the largest share over all ways to give each group a cluster of its own.
     """
 
     rounds: int
@@ -378,6 +379,7 @@ class Result(Frozen):
     bytes_uncompressed: Annotated[int | None, Field(exclude_if=lambda found: found is None)] = None
     clusters: Annotated[tuple[ClusterResult, ...], Field(strict=False, exclude_if=lambda found: not found)] = ()
     cluster_of: Annotated[tuple[int, ...], Field(strict=False, repr=False, exclude_if=lambda found: not found)] = ()
+    in_group: Annotated[float | None, Field(exclude_if=lambda share: share is None)] = None
 
     @model_validator(mode="before")
     @classmethod

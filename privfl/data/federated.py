@@ -90,6 +90,8 @@ class LoadedData:
         pixels: normalisation of ``x`` if it is bytes (:class:`privfl.data.input_store.InputStore`).
         files: the user's own files from which it was read, for the run's records.
         columns: the rules by which a table's columns became numbers, likewise.
+        group_K: the group of each client that the data name, if the data have groups of clients that are alike; else None.
+        test_group_T: the group of each test example; None likewise.
         test_origin_T: for each test example, the place of its origin in ``test_origins``, such as its hospital; None if the
             data name none. The headline is also measured on the examples of each.
         test_origins: the origins' names.
@@ -109,6 +111,8 @@ class LoadedData:
     pixels: Pixels | None = None
     files: tuple[FileRecord, ...] = ()
     columns: tuple[ColumnRecord, ...] = ()
+    group_K: IntArray | None = None
+    test_group_T: IntArray | None = None
     test_origin_T: IntArray | None = None
     test_origins: tuple[str, ...] = ()
     statistics: tuple[float, ...] = ()
@@ -165,7 +169,7 @@ class FederatedData:
         validation_N: the examples on which clients validate the model: neither candidates nor members, in any draw.
             None: there are none.
         files, columns, statistics, test_origin_T, test_origins: see :class:`LoadedData`.
-        group_K: the group of each client, if groups of clients see their images turned; else None.
+        group_K: the group of each client, if there are groups of clients that are alike; else None.
         test_group_T: the group of each test example; None likewise.
     """
 
@@ -214,6 +218,7 @@ class FederatedData:
         partition, stream = narrow(config.partition, Partition), (seed / "partition").numpy()
         owner_N = assign(partition, _class_or_zero(loaded.train, partition), loaded.natural_N, len(names), stream)
         groups = Groups.of(config.rotations, len(names), len(loaded.test)) if config.rotations else None
+        given = groups or (loaded if partition.names_clients else None)
         data = cls(
             pool=loaded.train if groups is None else turned(loaded.train, config.rotations, groups.group_K[owner_N]),
             test=loaded.test if groups is None else turned(loaded.test, config.rotations, groups.test_group_T),
@@ -229,8 +234,8 @@ class FederatedData:
             test_origin_T=loaded.test_origin_T,
             test_origins=loaded.test_origins,
             statistics=loaded.statistics,
-            group_K=None if groups is None else groups.group_K,
-            test_group_T=None if groups is None else groups.test_group_T,
+            group_K=None if given is None else given.group_K,
+            test_group_T=None if given is None else given.test_group_T,
         )
         return data.redrawn((seed / "membership").numpy())
 

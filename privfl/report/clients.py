@@ -23,6 +23,7 @@ def table(run: RunRecords) -> Rows:
     if (personal := run.result.personal) is not None:
         columns += [("its own model there", personal.own), ("training alone there", personal.local)]
     header += [title for title, _ in columns]
+    header += ["cluster"] if run.result.cluster_of else []
     header += ["ε"] if spent else []
     rows = [header]
     for client, (name, counts) in enumerate(zip(run.partition.clients, run.partition.counts, strict=True)):
@@ -30,6 +31,8 @@ def table(run: RunRecords) -> Rows:
         for _, of_clients in columns:
             value = of_clients[client]
             row.append("–" if value is None else measured(figure, value))
+        if run.result.cluster_of:
+            row.append(count(run.result.cluster_of[client] + 1))
         if spent:
             row.append(epsilon(spent[client]))
         rows.append(row)

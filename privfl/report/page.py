@@ -15,7 +15,18 @@ from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
-from privfl.report import adversaries, clients, comparison, cost, curves, headline, late_clients, partition_figure, wording
+from privfl.report import (
+    adversaries,
+    clients,
+    clusters,
+    comparison,
+    cost,
+    curves,
+    headline,
+    late_clients,
+    partition_figure,
+    wording,
+)
 from privfl.report.blocks import Section, block_of, shown
 from privfl.report.card import card, personal_models
 from privfl.report.differences import differences
@@ -60,6 +71,8 @@ def run_page(run: RunRecords) -> Page:
         card=card(run),
         clients=clients.table(run),
         fairness=clients.fairness(run),
+        clusters=clusters.facts(run),
+        clusters_note=clusters.note(run),
         personal=clients.personal(run),
         personal_note=personal_models(run),
         partition=dealt_out,

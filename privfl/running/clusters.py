@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 from privfl.data.input_store import InputStore
@@ -144,6 +145,19 @@ def results(experiment: Experiment, place_K: IntArray, of_clients: Mapping[int, 
         mean = float(np.mean(values)) if values else None
         found.append(ClusterResult(clients=len(members), mean=mean, worst=worst))
     return tuple(found)
+
+
+def in_group(experiment: Experiment, place_K: IntArray) -> float | None:
+    """The share of clients in the cluster of their group; None if the data have no groups, or if there is one model.
+
+    Each group is given a cluster of its own, so that the share is the largest (Kuhn 1955).
+    """
+    group_K = experiment.data.group_K
+    if group_K is None or experiment.algorithm.models == 1:
+        return None
+    together_GM = np.zeros((int(group_K.max()) + 1, experiment.algorithm.models), dtype=np.int64)
+    np.add.at(together_GM, (group_K, place_K), 1)
+    return float(together_GM[linear_sum_assignment(-together_GM)].sum() / len(place_K))
 
 
 def known_places(experiment: Experiment, place_K: IntArray) -> tuple[int, ...]:

@@ -37,6 +37,8 @@ def figure_value(figure: Figure, folder: RunFolder) -> float | None:
         return _read(_of_clients(folder, part, name), figure, falling=not _rises(folder, folder.result.evaluation.name))
     if part == "train":
         return folder.result.train
+    if part == "clusters":
+        return _in_group(folder)
     if figure.metric in _MEANS:
         return _MEANS[figure.metric](folder.result)
     if part.startswith("group:"):
@@ -112,6 +114,15 @@ def _of_clients(folder: RunFolder, part: str, statistic: str) -> Curve:
         why = "no client has held-out examples; raise data.holdout" if part == "clients" else "no client has a model of its own"
         raise ConfigError(f"paper.metric = '{part}.{statistic}': {why}")
     return found
+
+
+def _in_group(folder: RunFolder) -> float:
+    if folder.result.in_group is None:
+        raise ConfigError(
+            "paper.metric = 'clusters.in_group': needs clients in groups and several global models; set data.rotations, and "
+            "algorithm.kind = 'ifca', 'kmeans' or 'cfl'"
+        )
+    return folder.result.in_group
 
 
 def _read(curve: Curve, figure: Figure, *, falling: bool) -> float:

@@ -209,6 +209,9 @@ class RunPrice:
             ("noise multiplier", f"{plan.executed_noise:g} (clipping norm {plan.clip:g})"),
             ("δ", f"{plan.delta:g}, below 1/{units(self.experiment)}"),
         ]
+        if plan.statistics:
+            noises = ", ".join(f"{noise:g}" for noise in plan.statistics)
+            rows.append(("statistics released before the first round", f"{len(plan.statistics)}, noise multiplier {noises}"))
         for place, one in enumerate(self.prices):
             mark = "  (headline, the largest over the clients)" if place == 0 else ""
             rows.append(

@@ -332,6 +332,7 @@ class _Recorder:
                 bytes_uncompressed=uploads * whole if experiment.transform.kind != "identity" else None,
                 clusters=clusters.results(experiment, self.places_K, self.of_clients),
                 cluster_of=clusters.known_places(experiment, self.places_K),
+                in_group=clusters.in_group(experiment, self.places_K),
             ),
         )
         (self.folder.path / _SECRET).unlink(missing_ok=True)

@@ -22,6 +22,8 @@ def runs_at_once(experiment: Experiment) -> int:
     """How many runs of that configuration are best trained together; 1 if it must be one by one, or nothing is gained."""
     if not experiment.algorithm.one_work:
         return 1
+    if experiment.algorithm.models > 1:
+        return 1
     return experiment.trainer.runs_at_once(max(map(len, experiment.cohorts)), experiment.initial_D, experiment.x[:1])
 
 

@@ -223,6 +223,7 @@ def test_a_statistic_is_in_the_price_before_and_after_the_run(tmp_path: Path) ->
     training_alone = accounting.epsilon(History({PoissonGaussian(rate, 2.0): 2 * config.rounds}), 1e-5)
     assert training_alone < expected
     assert account(config).epsilon == expected
+    assert ("statistics released before the first round", "1, noise multiplier 3") in account(config).rows()
     folder = recording.run(config, tmp_path / "run")
     result, terms = folder.result, dict(card(RunRecords.read(folder)).terms)
     assert terms["Statistics"] == (

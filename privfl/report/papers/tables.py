@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 
 from privfl.papers import Figure
 from privfl.records import PaperCell
@@ -25,10 +26,12 @@ def shown(verdicts: Sequence[Verdict], *, between: str = " · ") -> Rows:
 
 
 def brief(verdicts: Sequence[Verdict]) -> Rows:
-    """The columns that a terminal has room for, with the cells of a row below each other; empty columns are left out."""
+    """The columns that a terminal has room for, a line for each cell; columns without a figure are left out."""
     rows = [[row[0], *row[3:9]] for row in shown(verdicts, between="\n")]
     kept = [place for place in range(len(rows[0])) if any(row[place] != ABSENT for row in rows[1:])]
-    return [[row[place] for place in kept] for row in rows]
+    # Cells stand below each other, and whatever is one for the whole row beside the first.
+    lines = [zip_longest(*(row[place].split("\n") for place in kept), fillvalue="") for row in rows]
+    return [line for of_row in lines for line in of_row]
 
 
 def numbers(verdicts: Sequence[Verdict]) -> Rows:
@@ -79,7 +82,7 @@ def _row(verdict: Verdict, between: str) -> list[str]:
 
 
 def _joined(words: Sequence[str], between: str) -> str:
-    return between.join(dict.fromkeys(words)) if len(set(words)) == 1 else between.join(words)
+    return words[0] if len(set(words)) == 1 else between.join(words)
 
 
 def _claim(figure: Figure) -> str:
@@ -119,7 +122,7 @@ def _format(figure: Figure) -> Callable[[float], str]:
     if (
         last in _PERCENT
         or last.startswith("tpr_at")
-        or metric.startswith(("train", "clients.", "personal.", "client:", "group:", "groups.", "local."))
+        or metric.startswith(("train", "clients.", "personal.", "client:", "clusters.", "group:", "groups.", "local."))
     ):
         return lambda value: f"{100 * value:.1f}"
     return lambda value: f"{value:.3g}"

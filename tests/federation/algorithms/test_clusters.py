@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from html import unescape
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +23,16 @@ from privfl.federation.algorithms.kmeans import Kmeans, kmeans
 from privfl.federation.clusters import COUNT, Clustered, count_entry, opened
 from privfl.federation.payload import UPDATE
 from privfl.federation.rounds import Outcome
+from privfl.papers import Figure
+from privfl.report import write_report
 from privfl.running import clusters
+from privfl.running.attacking import attack
 from privfl.running.determinism import deterministic
 from privfl.running.experiment import Experiment, assemble
+from privfl.running.paper_figures import figure_value
 from privfl.running.recording import run
 from privfl.running.trained_model import TrainedModel
+from privfl.running.views import ClientView, open_view
 from privfl.seeding import Seed
 from privfl.vectors import Layout
 
@@ -345,6 +351,18 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"algorithm": "ifca", "privacy": PLANS["example"]}, r"algorithm\.kind = 'ifca': chooses by losses .* 'kmeans'"),
     ({"algorithm": "cfl", "cohort": {"kind": "poisson", "size": 5}}, r"cohort\.kind = 'poisson': algorithm 'cfl' compares"),
     ({"algorithm": "ifca", "aggregator": "median"}, r"aggregator\.kind = 'median': algorithm 'ifca' needs a weighted mean"),
+    (
+        {"algorithm": "ifca", "transform": {"kind": "top_k", "share": 0.1}},
+        r"transform\.kind = 'top_k': cannot carry the 2 models of algorithm 'ifca'",
+    ),
+    (
+        {
+            "algorithm": "ifca",
+            "pace": {"kind": "stragglers", "share": 0.5},
+            "training": {**SMALL["training"], "local_epochs": 2},
+        },
+        r"pace\.kind = 'stragglers': cannot carry the 2 models of algorithm 'ifca'",
+    ),
     ({"algorithm": {"kind": "ifca", "clusters": 11}}, r"algorithm\.clusters = 11: must be at most data\.clients = 10"),
     ({"algorithm": {"kind": "ifca", "clusters": 0}}, r"algorithm\.clusters = 0: must be greater than or equal to 1"),
     (
@@ -395,6 +413,22 @@ def test_a_run_keeps_all_models_and_says_who_is_where_if_the_server_knows(aggreg
         assert rounds[-1].clusters.wanted == [4, 4]
     assert rounds[-1].clusters is not None
     assert rounds[-1].clusters.sizes == [4, 4]
+    assert result.in_group == figure_value(Figure(metric="clusters.in_group", claim=1.0, tolerance=0.1), folder) == 1.0
+    layout = assemble(config).global_layout
+    view = open_view(folder, "client", layout)
+    assert isinstance(view, ClientView)
+    first_D, second_D = view.final_model().view(2, -1)
+    assert not torch.equal(first_D, second_D)
+    assert view.model_before(7).shape == (layout.size,)
+    with pytest.raises(ConfigError, match=r"attack 'membership/loss': reads one global model, and algorithm 'kmeans' has 2"):
+        attack(folder, ["membership/loss"])
+    page = unescape(write_report([folder], tmp_path / "page.html").read_text(encoding="utf-8"))
+    said = (
+        "The server knows who is in which cluster" if aggregator == "mean" else "The secure sum hides who is in which cluster"
+    )
+    assert said in page
+    assert ('<th scope="col">cluster</th>' in page) == (aggregator == "mean")
+    assert "clients in the cluster of their group" in page
     plain = run(small(**PLAIN, data=TURNED, rounds=8), tmp_path / "plain")
     assert result.evaluation.headline.value > plain.result.evaluation.headline.value + 0.03
     with pytest.raises(ModelError, match=r"algorithm\.kind = 'kmeans': the run has 2 models, one a cluster"):
