@@ -85,7 +85,7 @@ def _list(chosen: Sequence[PaperRow], papers: Path) -> None:
 
     status = {one.row.name: status_words(one) for one in verdicts({row.name: row for row in chosen}, read_results(papers))}
     table = Table("row", "topic", "min a seed", "status", box=box.SIMPLE_HEAD, pad_edge=False)
-    table.columns[0].no_wrap = True  # It is what one types.
+    table.columns[0].no_wrap = True  # People type it.
     for row in chosen:
         paper = row.paper
         table.add_row(row.name, paper.topic, f"{paper.minutes:g}{' GPU' if paper.device == 'gpu' else ''}", status[row.name])
