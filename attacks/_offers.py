@@ -8,9 +8,9 @@ from attacks import Attack
 from attacks._run import require_possible, with_settings
 from privfl.adversaries import Adversary
 from privfl.errors import ConfigError, ViewError
+from privfl.running.assembling import assemble
 from privfl.running.attacking import Offer
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.run_folder import RunFolder
 from privfl.shelves import SHELVES
 from privfl.tables import narrow

@@ -36,9 +36,10 @@ from privfl.federation.canaries import Canaries
 from privfl.learning.models._build import constants
 from privfl.loading import load
 from privfl.running.asking import Federation
+from privfl.running.assembling import assemble
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.knowledge import (
     Candidates,
     Knowledge,

@@ -38,9 +38,10 @@ from privfl.own_code import telling
 from privfl.privacy.plans import Plan
 from privfl.processes import cores, share_of_threads
 from privfl.running import side_by_side
+from privfl.running.assembling import assemble
 from privfl.running.attacking import ShadowObserver
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.knowledge import BoolArray, ModelOutputs
 from privfl.running.run_folder import RunFolder
 from privfl.storage import npz, read_npz, write_atomic

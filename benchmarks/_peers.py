@@ -39,7 +39,8 @@ from privfl.learning.models._build import built, few
 from privfl.privacy.events import LocalTraining
 from privfl.privacy.plans.example import ExamplePlan
 from privfl.running import recording
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.assembling import assemble
+from privfl.running.experiment import Experiment
 from privfl.tables import narrow
 
 EVALUATION_BATCH = 1000

@@ -42,9 +42,10 @@ from privfl.learning.evaluation import logits
 from privfl.learning.training._memory import keep_freed_memory
 from privfl.loading import loads
 from privfl.running import side_by_side
+from privfl.running.assembling import assemble
 from privfl.running.attacking import attack
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.shelves import SHELVES
 

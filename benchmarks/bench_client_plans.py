@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from privfl.loading import loads
 from privfl.running import pricing
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 
 Table = dict[str, Any]
 

@@ -20,8 +20,9 @@ from numpy.typing import NDArray
 from privfl.learning import evaluation
 from privfl.loading import load
 from privfl.running import clusters
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 
 CONFIG = Path(__file__).parents[1] / "paper_configs" / "digits.toml"
 COMMON = (

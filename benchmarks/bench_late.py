@@ -15,8 +15,8 @@ import torch
 from _harness import Figures, options, print_table, write_json
 
 from privfl.loading import load
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 
 CONFIG = Path(__file__).parents[1] / "paper_configs" / "digits.toml"
 COMMON = (

@@ -15,8 +15,8 @@ from _harness import Figures, options, print_table, write_json
 
 from privfl.loading import load
 from privfl.privacy.plans.example import ExamplePlan
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 
 CONFIGS = Path(__file__).parents[1] / "paper_configs"
 FULL = (("quickstart.toml", ()), ("quickstart_no_privacy.toml", ()))

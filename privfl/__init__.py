@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from privfl.config import ExperimentConfig
     from privfl.errors import PrivflError
     from privfl.loading import load, loads
+    from privfl.running.assembling import assemble
     from privfl.running.auditing import audited
-    from privfl.running.experiment import Experiment, assemble
+    from privfl.running.experiment import Experiment
     from privfl.running.pricing import account
 
 __all__ = [
@@ -47,7 +48,7 @@ _HOMES = {
     "PrivflError": "errors",
     "Run": "api.run",
     "account": "running.pricing",
-    "assemble": "running.experiment",
+    "assemble": "running.assembling",
     "audit": "api.outside",
     "audited": "running.auditing",
     "compare": "api.many",

@@ -276,6 +276,9 @@ def _validated(layers: _Layers) -> ExperimentConfig:
 
 def _mistake(layers: _Layers, key: str, value: object, allowed: str) -> ConfigError:
     shown = "" if value is None else f" = {_shown(value)}"
+    shelf = SHELVES.get(key.removesuffix(".kind"))
+    if allowed == "is missing" and shelf is not None:
+        allowed += f"; give one of {', '.join(shelf.names())}"
     return ConfigError(f"{layers.origin(key)}: {key}{shown}: {allowed}")
 
 

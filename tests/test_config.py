@@ -216,10 +216,11 @@ def test_a_mistake_in_a_file_names_the_file(change: dict[str, Any], said: str, t
 @pytest.mark.parametrize("key", ["name", "rounds", "data", "model", "cohort", "training", "privacy", "aggregator", "server"])
 def test_what_must_be_there(key: str, tmp_path: Path) -> None:
     path = write(tmp_path / "short.toml", {name: value for name, value in SMALL.items() if name != key})
-    assert refused(path) == f"{path}: {key}: is missing"
+    allowed = f"; give one of {', '.join(SHELVES[key].names())}" if key in SHELVES else ""
+    assert refused(path) == f"{path}: {key}: is missing{allowed}"
     # The file is at fault, not whoever set something else last.
     if key != "name":
-        assert refused(path, "name=other") == f"{path}: {key}: is missing"
+        assert refused(path, "name=other") == f"{path}: {key}: is missing{allowed}"
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:

@@ -13,8 +13,8 @@ from privfl.data.datasets.digits import Digits
 from privfl.data.input_store import InputStore
 from privfl.errors import ModelError
 from privfl.privacy.client_plans import ClientPlan
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.running.views import open_view
 

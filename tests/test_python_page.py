@@ -15,7 +15,7 @@ import privfl
 from attacks import _shadows
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.learning.models import Model
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 
 ROOT = Path(__file__).parents[1]
 TIED = '''

@@ -84,10 +84,11 @@ def _list(chosen: Sequence[PaperRow], papers: Path) -> None:
     from privfl.report.papers.verdict import verdicts
 
     status = {one.row.name: status_words(one) for one in verdicts({row.name: row for row in chosen}, read_results(papers))}
-    table = Table("row", "paper", "topic", "device", "min a seed", "status", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table("row", "topic", "min a seed", "status", box=box.SIMPLE_HEAD, pad_edge=False)
+    table.columns[0].no_wrap = True  # People type it.
     for row in chosen:
         paper = row.paper
-        table.add_row(row.name, paper.citation, paper.topic, paper.device, f"{paper.minutes:g}", status[row.name])
+        table.add_row(row.name, paper.topic, f"{paper.minutes:g}{' GPU' if paper.device == 'gpu' else ''}", status[row.name])
     out.print(table)
     total = sum(row.paper.minutes * (len(row.paper.seeds_of()) if row.paper.trained else 1) for row in chosen)
     out.print(f"{len(chosen)} rows, about {total:.0f} min with all their seeds, one at a time", highlight=False)

@@ -24,7 +24,7 @@ def track(
     run_dirs: Annotated[list[Path], typer.Argument(metavar="RUN", help="Folders that `privfl run` made.")],
     to: Annotated[list[str], typer.Option("--to", metavar="NAME", help="tensorboard, mlflow or wandb.")],
 ) -> None:
-    """Send runs to an experiment tracker: settings, rounds, ε, what attacks found, and the page.
+    """Send runs to an experiment tracker: settings, rounds, ε, the findings of attacks, and the page.
 
     A tracker is set up by its library's own environment variables, for example MLFLOW_TRACKING_URI or WANDB_MODE=offline.
     """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -22,12 +22,13 @@ from privfl.federation.checks import (
     require_result,
     server_step,
 )
-from privfl.federation.client_states import ClientState, ClientStates
+from privfl.federation.client_states import ClientState
 from privfl.federation.clusters import Arrivals, count_entry
 from privfl.federation.cohort_results import CohortResults
 from privfl.federation.compression import restored, sent
 from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.local_training import carried_out, joined
+from privfl.federation.outcome import CohortTasks, Outcome, RoundOrder
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.server_state import ServerState, begun, personal_state, state_of_client, told_of
 from privfl.federation.servers import ServerOptimizer, State
@@ -40,64 +41,6 @@ from privfl.privacy.ledger import Account
 from privfl.privacy.plans import Contribution, Plan, PlanState, WeightedSum, require_planned
 from privfl.seeding import Seed
 from privfl.vectors import are_finite
-
-
-@dataclass(frozen=True)
-class CohortTasks:
-    """The clients of a round and their training tasks. A task is built only when it is needed."""
-
-    clients: tuple[int, ...]
-    task: Callable[[int], LocalTask]
-    example: Tensor
-    """Any one example, shape (1, ...); only its shape and type count."""
-
-
-@dataclass(frozen=True)
-class RoundOrder:
-    """Message from the first process that begins a round at the others; the global model follows it separately.
-
-    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
-    from, and the run's noise domain.
-    """
-
-    round: int
-    plan: PlanState
-    noise_domain: str
-    algorithm: State
-    clients: ClientStates
-    versions: Versions = field(default_factory=dict)
-    transform: State = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """The outcome of a round.
-
-    Args:
-        state: the state that the next round begins with.
-        losses: each client's mean training loss; empty if nobody trained.
-        aggregate: None if nothing was aggregated.
-        participants: clients that contributed, ascending, stand-ins included.
-        events: the privacy events for the ledger, by account.
-        clipped_share: share of gradients, or of updates, that were longer than the clipping norm; None if nothing is clipped.
-        zeroed: the number of gradients or updates that were not finite and counted as zeros.
-        skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
-        train_seconds: training time of the whole cohort.
-        processes: the number of processes that had clients to train.
-        arrivals: who filled which slot, if there are several global models.
-    """
-
-    state: ServerState
-    losses: Sequence[float]
-    aggregate: Aggregate | None
-    participants: Sequence[int]
-    events: dict[Account, Event]
-    clipped_share: float | None
-    zeroed: int
-    skipped: str | None
-    train_seconds: float
-    processes: int
-    arrivals: Arrivals | None = None
 
 
 def skip_reason(cohort: Sequence[int], aggregator: Aggregator, plan: Plan) -> str | None:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from privfl.data.input_store import InputStore
 from privfl.federation.clusters import Clustered, cluster_name
-from privfl.federation.rounds import Outcome
+from privfl.federation.outcome import Outcome
 from privfl.federation.server_state import ServerState, state_of_client
 from privfl.records import ClusterResult, ClustersRecord
 from privfl.vectors import state_of

@@ -21,8 +21,9 @@ from privfl.privacy.mechanisms import Gaussian, History, PoissonGaussian, Relati
 from privfl.privacy.plans import Plan
 from privfl.privacy.words import ACCOUNTANTS, RELATIONS, SAMPLERS
 from privfl.records import Extrapolated, Price, PrivacyResult
+from privfl.running.assembling import assemble
 from privfl.running.calibration import busiest_accounts, histories
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 
 GRID: Final = np.concatenate([np.linspace(0, 2, 81), np.linspace(2.05, 20, 360)])
 """The values of ε at which the privacy curve is stored."""
@@ -238,7 +239,7 @@ def account(config: ExperimentConfig) -> RunPrice:
     """The price of a configuration in ε, without training.
 
     Raises:
-        ConfigError: the configuration promises nothing, so it has no ε; or as :func:`privfl.running.experiment.assemble`.
+        ConfigError: the configuration promises nothing, so it has no ε; or as :func:`privfl.running.assembling.assemble`.
     """
     experiment = assemble(config)
     plan, rounds = experiment.plan, config.rounds

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError, ProcessError, RunFolderError
-from privfl.federation.rounds import Outcome
+from privfl.federation.outcome import Outcome
 from privfl.federation.server_state import ServerState
 from privfl.learning import evaluation
 from privfl.learning.models._build import constants
@@ -26,10 +26,11 @@ from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, Interval, PartitionRecord, Result, RoundRecord, TimingRecord
 from privfl.running import attacking, clusters, personal, views
+from privfl.running.assembling import assemble, new_secret
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
 from privfl.running.doubts import doubts
-from privfl.running.experiment import Experiment, assemble, new_secret
+from privfl.running.experiment import Experiment
 from privfl.running.kept_state import read_state, write_state
 from privfl.running.pricing import privacy_result, require_finite_prices
 from privfl.running.run_folder import FORMAT, RunFolder

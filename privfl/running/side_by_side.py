@@ -13,7 +13,7 @@ from dataclasses import replace
 
 from torch import Tensor
 
-from privfl.federation.rounds import CohortTasks
+from privfl.federation.outcome import CohortTasks
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.running.experiment import Experiment, Progress
 

@@ -24,7 +24,7 @@ from attacks.membership.lira import Lira
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.errors import ConfigError, DataError
 from privfl.learning.tasks.multilabel import Multilabel
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import open_view

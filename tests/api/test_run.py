@@ -13,7 +13,7 @@ from small_runs import small
 
 import privfl
 from privfl.errors import ConfigError, ModelError, RunFolderError, ViewError
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.run_folder import RunFolder
 
 LOSS = {"run": ["membership/loss"], "shadow_models": 0}

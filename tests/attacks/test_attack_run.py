@@ -18,7 +18,8 @@ from privfl.learning.training import LocalResult, LocalTask
 from privfl.learning.training.opacus import Opacus
 from privfl.loading import loads
 from privfl.privacy.plans.example import ExamplePlan
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.assembling import assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 

@@ -21,7 +21,7 @@ from privfl.auditing.questions.membership import AttackRecord, MembershipFinding
 from privfl.errors import ConfigError, ItemError, RunFolderError, ViewError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.running.views import MaliciousServerView

@@ -15,7 +15,7 @@ from attacks._run import run_attacks
 from privfl.auditing.evaluation import best_scores
 from privfl.auditing.questions.membership import MembershipFinding
 from privfl.report import write_report
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.seeding import Seed

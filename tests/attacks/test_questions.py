@@ -21,7 +21,7 @@ from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
 from privfl.report.headline import warnings
 from privfl.report.run_records import RunRecords
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.storage import read_npz

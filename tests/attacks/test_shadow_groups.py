@@ -13,7 +13,7 @@ from attacks._run import run_attacks
 from privfl.config import ExperimentConfig
 from privfl.loading import loads
 from privfl.running import side_by_side
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.storage import npz, read_npz

@@ -7,7 +7,7 @@ import pytest
 from small_runs import small
 
 from privfl.auditing.blind import ALARM, blind_auc
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 
 
 def test_coins_give_nothing_away() -> None:

@@ -12,7 +12,7 @@ from privfl.data.datasets import Dataset
 from privfl.data.federated import FederatedData
 from privfl.data.rotations import turned_images
 from privfl.errors import ConfigError, DataError
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.seeding import Seed
 from privfl.tables import narrow
 

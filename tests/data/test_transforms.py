@@ -24,7 +24,7 @@ from privfl.privacy.mechanisms import Gaussian, History, PoissonGaussian
 from privfl.report.card import card
 from privfl.report.run_records import RunRecords
 from privfl.running import recording
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.pricing import account
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES

@@ -13,8 +13,9 @@ from torch import Tensor
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES

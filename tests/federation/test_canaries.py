@@ -15,8 +15,9 @@ from privfl.federation.canaries import Canaries, Site
 from privfl.federation.canaries.canife import _gradients
 from privfl.federation.canaries.crafted import _reference
 from privfl.learning.training._directions import Directions, PlantedGradients
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 from privfl.tables import narrow
 

@@ -17,8 +17,9 @@ from privfl.federation.behaviours.alie import largest_z
 from privfl.federation.checks import require_one_process
 from privfl.report.page import run_page
 from privfl.report.run_records import RunRecords
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES

@@ -29,8 +29,9 @@ from privfl.learning.models._build import constants
 from privfl.privacy.plans import Federation
 from privfl.privacy.plans.none import NoPlan
 from privfl.running import experiment as experiment_module
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.shelves import SHELVES
 from privfl.tables import Item
 

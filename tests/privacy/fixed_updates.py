@@ -16,8 +16,9 @@ from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.algorithms.fedavg import FedAvg as FedAvgAlgorithm
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.behaviours.honest import Honest
+from privfl.federation.outcome import CohortTasks, Outcome
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Outcome, Round
+from privfl.federation.rounds import Round
 from privfl.federation.server_state import ServerState
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.federation.transforms import Transform

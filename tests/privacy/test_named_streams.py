@@ -12,7 +12,7 @@ from small_runs import small
 
 from privfl.config import ExperimentConfig
 from privfl.federation.server_state import ServerState
-from privfl.running import experiment
+from privfl.running import assembling
 from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 
@@ -30,7 +30,7 @@ PUBLIC_COHORT, ROOT = Seed(0), Seed(2**200 + 7)
 
 def assembled(plan: dict[str, Any], randomness: str = "seeded", **changes: Any) -> Experiment:
     config: ExperimentConfig = small(privacy={**plan, "randomness": randomness}, **changes)
-    return experiment.assemble(config, secret=ROOT)
+    return assembling.assemble(config, secret=ROOT)
 
 
 def states(one: Experiment) -> Iterator[ServerState]:
@@ -90,11 +90,11 @@ def check_shares_are_apart() -> None:
 def check_secret_cohorts_are_of_no_seed() -> None:
     """In secure mode who takes part follows from the secret root: another root, another draw; another seed, the same."""
     config = small(privacy={**CENTRAL, "randomness": "secure"}, rounds=20)
-    one, other = (experiment.assemble(config, secret=root).cohorts for root in (ROOT, Seed(2**200 + 8)))
+    one, other = (assembling.assemble(config, secret=root).cohorts for root in (ROOT, Seed(2**200 + 8)))
     assert one != other
-    assert one == experiment.assemble(config, secret=ROOT).cohorts
+    assert one == assembling.assemble(config, secret=ROOT).cohorts
     seeded = small(privacy=CENTRAL, rounds=20)
-    assert experiment.assemble(seeded).cohorts == experiment.assemble(seeded).cohorts
+    assert assembling.assemble(seeded).cohorts == assembling.assemble(seeded).cohorts
 
 
 @pytest.mark.parametrize(

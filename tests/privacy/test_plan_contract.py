@@ -21,7 +21,7 @@ from privfl.privacy.client_plans import ClientPlan
 from privfl.privacy.cohorts import CohortSampler, draw_cohorts
 from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.report import write_report
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.seeding import Seed
 from privfl.shelves import SHELVES

@@ -23,7 +23,7 @@ from privfl.errors import PrivacyError, ProtocolError
 from privfl.federation import rounds
 from privfl.privacy import client_plans, clipping, distributed, events, ledger
 from privfl.privacy.plans import client_central, client_dpftrl, client_local
-from privfl.running import experiment
+from privfl.running import assembling, experiment, timing
 from privfl.seeding import Seed
 
 RED = (AssertionError, PrivacyError, ProtocolError)
@@ -165,7 +165,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "all clients have one stream",
         of_streams.check_clients_streams_are_apart,
-        Edit(experiment.Experiment, "cohort", 'stream / "client" / client', 'stream / "client"'),
+        Edit(experiment.Experiment, "tasks", 'stream / "client" / client', 'stream / "client"'),
     ),
     (
         "clients' streams are the public seed's",
@@ -195,12 +195,12 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "secret cohorts are the public seed's",
         of_streams.check_secret_cohorts_are_of_no_seed,
-        Edit(experiment, "assemble", "_draw_cohorts(config, data, secret, name)", "_draw_cohorts(config, data, seed, name)"),
+        Edit(assembling, "assemble", "config, data, seed, secret, name)", "config, data, seed, seed, name)"),
     ),
     (
         "cohorts are those of every other setting",
         of_runs.check_runs_of_one_seed_draw_cohorts_of_their_own,
-        Edit(experiment, "_draw_cohorts", "stream /= name", "pass"),
+        Edit(timing, "planned_turns", "stream / name if", "stream if"),
     ),
     (
         "layers clipped to C each",
@@ -290,6 +290,8 @@ def test_a_broken_plan_is_caught(check: Check, edit: Edit, monkeypatch: pytest.M
     if edit.owner is clipping:
         # The plans imported the function by name.
         monkeypatch.setattr(client_plans, edit.name, getattr(clipping, edit.name))
+    if edit.owner is timing:
+        monkeypatch.setattr(assembling, edit.name, getattr(timing, edit.name))
     if edit.owner is rounds:
         monkeypatch.setattr(of_plans, edit.name, getattr(rounds, edit.name))
     with pytest.raises(RED):

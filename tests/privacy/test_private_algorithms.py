@@ -26,8 +26,8 @@ from privfl.federation.algorithms.scaffold import Scaffold
 from privfl.federation.client_states import ClientState
 from privfl.federation.local_training import Moved
 from privfl.federation.server_state import ServerState
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 
 EXAMPLE = {"kind": "example", "noise_multiplier": 1.0, "delta": 1e-4, "max_grad_norm": 1.0}

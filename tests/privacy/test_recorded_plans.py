@@ -30,9 +30,9 @@ from privfl.report.card import as_json
 from privfl.report.headline import headlines
 from privfl.report.run_records import RunRecords
 from privfl.running import views
+from privfl.running.assembling import assemble
 from privfl.running.composing import compose
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.pricing import account
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder

@@ -11,7 +11,7 @@ from small_runs import SMALL, small
 from test_recorded_plans import DPFTRL, privacy
 
 from privfl.errors import ConfigError
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.pricing import account
 from privfl.running.recording import run
 

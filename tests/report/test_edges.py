@@ -13,8 +13,8 @@ from small_runs import SMALL, small
 from privfl.errors import ConfigError, RunFolderError
 from privfl.report import write_report
 from privfl.report.run_records import RunRecords
+from privfl.running.assembling import assemble
 from privfl.running.composing import compose
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.running.sweeping import variants

@@ -7,8 +7,8 @@ from typing import Any
 
 from small_runs import SMALL, small
 
+from privfl.running.assembling import assemble
 from privfl.running.doubts import doubts
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 
 

@@ -13,16 +13,17 @@ from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError, DataError, ModelError, ProcessError
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.aggregators.secure_sum import SecureSum
-from privfl.federation.rounds import Round, RoundOrder
+from privfl.federation.outcome import RoundOrder
+from privfl.federation.rounds import Round
 from privfl.learning.training import LocalTask, _choice
 from privfl.privacy.accounting import epsilon
 from privfl.privacy.mechanisms import History, PoissonGaussian
 from privfl.privacy.plans.example import ExamplePlan
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import Alone
-from privfl.running import experiment as experiment_module
+from privfl.running import assembling
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.pricing import account, format_epsilon
 from privfl.vectors import to_vector
 
@@ -218,7 +219,7 @@ def test_the_engine_is_chosen_at_the_runs_own_weights(monkeypatch: pytest.Monkey
         seen.append(to_vector(model))
         return real(config, plan, model, *rest)
 
-    monkeypatch.setattr(experiment_module, "choose", spy)
+    monkeypatch.setattr(assembling, "choose", spy)
     assert torch.equal(assemble(small()).initial_D, seen[0])
 
 

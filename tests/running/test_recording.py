@@ -84,7 +84,7 @@ def test_rounds_and_timings_are_whole(finished: RunFolder) -> None:
 
 def test_the_server_s_view_holds_sums_that_make_the_next_model(finished: RunFolder, tmp_path: Path) -> None:
     folder = run(small(server={"kind": "fedavg"}, cohort={"kind": "fixed", "size": 3}), tmp_path / "fedavg")
-    from privfl.running.experiment import assemble
+    from privfl.running.assembling import assemble
 
     view = open_view(folder, "server", assemble(folder.config).layout)
     assert isinstance(view, ServerView)

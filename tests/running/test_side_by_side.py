@@ -17,8 +17,9 @@ from privfl.learning.models import Model
 from privfl.learning.models._build import built, few
 from privfl.learning.training.fused import Fused
 from privfl.running import side_by_side
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.tables import narrow
 
 PLAIN = {"kind": "none"}

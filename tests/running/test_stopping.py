@@ -18,7 +18,8 @@ from privfl.data.partitions.iid import Iid
 from privfl.errors import ConfigError, DataError
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.records import Interval
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.assembling import assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.running.stopping import reached, stop_reason
 from privfl.seeding import Seed

@@ -17,7 +17,7 @@ from privfl.report.page import run_page
 from privfl.report.run_records import RunRecords
 from privfl.report.wording import capitalize
 from privfl.running import recording
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.run_folder import RunFolder
 from privfl.running.trained_model import TrainedModel, export
 from privfl.tables import narrow

@@ -18,7 +18,7 @@ from privfl.auditing.questions.property import Property as PropertyQuestion
 from privfl.errors import ConfigError, ItemError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.knowledge import Knowledge
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder

@@ -17,7 +17,7 @@ from privfl.auditing.questions.reconstruction import ReconstructionFinding, Reco
 from privfl.errors import ConfigError
 from privfl.loading import loads
 from privfl.report import attacks_tables, write_report
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.recording import run
 from privfl.running.run_folder import RunFolder
 from privfl.storage import read_npz

@@ -17,7 +17,7 @@ from attacks.reconstruction._matching import total_variation
 from attacks.reconstruction._simulation import Simulation, gradient_seen
 from privfl.auditing.questions.reconstruction import ReconstructionFinding
 from privfl.errors import ConfigError
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.running.views import ServerView, open_view
 
 INVERTING = "reconstruction/inverting_gradients"

@@ -9,8 +9,8 @@ from small_runs import small
 
 from privfl.data.datasets.clustered_regression import ClusteredRegression
 from privfl.running import clusters
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 
 
 def made(**settings: Any) -> ClusteredRegression:

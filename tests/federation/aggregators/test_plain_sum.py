@@ -12,8 +12,8 @@ from small_runs import SMALL, small
 from privfl.config import ExperimentConfig
 from privfl.federation.aggregators.plain_sum import PlainSum
 from privfl.federation.aggregators.secure_sum import SecureSum
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 
 
 @pytest.mark.parametrize("settings", [{}, {"bits": 16}, {"bits": 24, "clip": 0.1}, {"bits": 64}])

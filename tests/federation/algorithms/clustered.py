@@ -14,8 +14,9 @@ from privfl.federation.aggregators import Aggregator, RoundContext
 from privfl.federation.algorithms import Terms
 from privfl.federation.behaviours.honest import Honest
 from privfl.federation.clusters import Clustered
+from privfl.federation.outcome import CohortTasks, Outcome
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Outcome, Round
+from privfl.federation.rounds import Round
 from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.federation.slots import Slots

@@ -17,8 +17,9 @@ from privfl.federation.aggregators import RoundContext
 from privfl.federation.aggregators.mean import Mean
 from privfl.federation.algorithms import Algorithm, Terms
 from privfl.federation.behaviours.honest import Honest
+from privfl.federation.outcome import CohortTasks
 from privfl.federation.payload import PayloadLayout
-from privfl.federation.rounds import CohortTasks, Round
+from privfl.federation.rounds import Round
 from privfl.federation.server_state import ServerState, state_of_client, told_of
 from privfl.federation.servers.fedavg import FedAvg
 from privfl.learning.training import LocalResult, LocalTask, Trainer

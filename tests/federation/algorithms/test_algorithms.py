@@ -23,8 +23,9 @@ from privfl.federation.server_state import ServerState
 from privfl.learning.training import LocalWork
 from privfl.records import RoundRecord
 from privfl.report import write_report
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.storage import write_atomic
 from privfl.vectors import Layout

@@ -21,14 +21,15 @@ from privfl.federation.algorithms import Terms, Trained
 from privfl.federation.algorithms.cfl import halves
 from privfl.federation.algorithms.kmeans import Kmeans, kmeans
 from privfl.federation.clusters import COUNT, Clustered, count_entry, opened
+from privfl.federation.outcome import Outcome
 from privfl.federation.payload import UPDATE
-from privfl.federation.rounds import Outcome
 from privfl.papers import Figure
 from privfl.report import write_report
 from privfl.running import clusters
+from privfl.running.assembling import assemble
 from privfl.running.attacking import attack
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.paper_figures import figure_value
 from privfl.running.recording import run
 from privfl.running.trained_model import TrainedModel

@@ -20,8 +20,9 @@ from privfl.federation.server_state import ServerState
 from privfl.learning.tasks.classification import CLASSIFICATION
 from privfl.learning.training import Contrast
 from privfl.learning.training._contrast import ContrastiveLoss
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.shelves import SHELVES
 from privfl.vectors import Layout
 

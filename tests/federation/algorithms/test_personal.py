@@ -25,9 +25,10 @@ from privfl.learning.training import LocalWork
 from privfl.records import Interval
 from privfl.report import write_report
 from privfl.running import personal
+from privfl.running.assembling import assemble
 from privfl.running.attacking import attack
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 from privfl.running.views import open_view
 from privfl.shelves import SHELVES

@@ -14,8 +14,8 @@ from privfl.errors import ConfigError, ProtocolError
 from privfl.federation.lateness import Lateness
 from privfl.federation.paces import Turn
 from privfl.federation.paces.deadline import Deadline
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 
 PLAIN: dict[str, Any] = {

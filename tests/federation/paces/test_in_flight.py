@@ -26,8 +26,9 @@ from privfl.learning.training import LocalWork
 from privfl.privacy.cohorts.fixed import Fixed
 from privfl.privacy.cohorts.separated import Separated
 from privfl.records import RoundRecord, TimingRecord
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.pricing import account
 from privfl.running.recording import run
 from privfl.running.timing import planned_turns

@@ -18,8 +18,9 @@ from privfl.federation.paces import Timetable
 from privfl.federation.paces.stragglers import Stragglers
 from privfl.privacy.events import LocalTraining, NoisyUpdate
 from privfl.privacy.plans import require_planned
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 
 TRAINING = {"batch_size": 16, "lr": 0.1}
 PLAIN: dict[str, Any] = {

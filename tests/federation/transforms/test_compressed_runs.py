@@ -17,8 +17,9 @@ from privfl.federation.client_states import ClientState, stacked, unstacked
 from privfl.federation.server_state import ServerState
 from privfl.records import RoundRecord
 from privfl.report import write_report
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.running.recording import run
 
 CLIENT = {"noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5}

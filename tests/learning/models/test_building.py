@@ -17,8 +17,9 @@ from privfl.config import ExperimentConfig
 from privfl.errors import ModelError
 from privfl.learning.models import Model
 from privfl.learning.models._build import built, constants, sound
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import Experiment, assemble
+from privfl.running.experiment import Experiment
 from privfl.seeding import Seed
 from privfl.vectors import to_vector
 

@@ -29,7 +29,7 @@ from privfl.learning.training.opacus import Opacus
 from privfl.loading import loads
 from privfl.privacy.plans import Plan
 from privfl.privacy.plans.none import NoPlan
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 from privfl.seeding import Seed
 
 ENGINES = pytest.mark.parametrize("engine", [Fused, Opacus])

@@ -17,7 +17,7 @@ from privfl.learning.training.fused import Fused
 from privfl.learning.training.opacus import Opacus
 from privfl.privacy.plans import Plan, require_planned
 from privfl.privacy.plans.none import NoPlan
-from privfl.running.experiment import assemble
+from privfl.running.assembling import assemble
 
 ENGINES = (Fused, Opacus)
 PLANS = pytest.mark.parametrize("of", [plan(), NoPlan()], ids=["private", "plain"])

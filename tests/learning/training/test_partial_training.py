@@ -24,8 +24,8 @@ from privfl.privacy.plans import Plan
 from privfl.privacy.plans.none import NoPlan
 from privfl.report.card import as_json
 from privfl.report.run_records import RunRecords
+from privfl.running.assembling import assemble
 from privfl.running.determinism import deterministic
-from privfl.running.experiment import assemble
 from privfl.running.recording import run
 from privfl.seeding import Seed
 from privfl.vectors import Layout, trained

@@ -1,0 +1,77 @@
+"""The inputs of a round, and its outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from privfl.federation.aggregators import Aggregate
+from privfl.federation.client_states import ClientStates
+from privfl.federation.clusters import Arrivals
+from privfl.federation.lateness import Versions
+from privfl.federation.server_state import ServerState
+from privfl.federation.servers import State
+from privfl.learning.training import LocalTask
+from privfl.privacy.events import Event
+from privfl.privacy.ledger import Account
+from privfl.privacy.plans import PlanState
+
+
+@dataclass(frozen=True)
+class CohortTasks:
+    """The clients of a round and their training tasks. A task is built only when it is needed."""
+
+    clients: tuple[int, ...]
+    task: Callable[[int], LocalTask]
+    example: Tensor
+    """Any one example, shape (1, ...); only its shape and type count."""
+
+
+@dataclass(frozen=True)
+class RoundOrder:
+    """Message from the first process that begins a round at the others; the global model follows it separately.
+
+    It holds the states that clients receive, the states of the cohort's clients, older global models that some of them trained
+    from, and the run's noise domain.
+    """
+
+    round: int
+    plan: PlanState
+    noise_domain: str
+    algorithm: State
+    clients: ClientStates
+    versions: Versions = field(default_factory=dict)
+    transform: State = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """The outcome of a round.
+
+    Args:
+        state: the state that the next round begins with.
+        losses: each client's mean training loss; empty if nobody trained.
+        aggregate: None if nothing was aggregated.
+        participants: clients that contributed, ascending, stand-ins included.
+        events: the privacy events for the ledger, by account.
+        clipped_share: share of gradients, or of updates, that were longer than the clipping norm; None if nothing is clipped.
+        zeroed: the number of gradients or updates that were not finite and counted as zeros.
+        skipped: the reason why the model did not change: nobody trained, or too few survived the aggregation.
+        train_seconds: training time of the whole cohort.
+        processes: the number of processes that had clients to train.
+        arrivals: who filled which slot, if there are several global models.
+    """
+
+    state: ServerState
+    losses: Sequence[float]
+    aggregate: Aggregate | None
+    participants: Sequence[int]
+    events: dict[Account, Event]
+    clipped_share: float | None
+    zeroed: int
+    skipped: str | None
+    train_seconds: float
+    processes: int
+    arrivals: Arrivals | None = None
