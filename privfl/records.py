@@ -46,25 +46,27 @@ class Evaluation(Frozen):
 
     In a file the metrics stand beside ``clients``, each under its own name. The first metric is the task's headline, and every
     task has ``loss``. ``personal`` is the same spread with each client's own model, if the algorithm gives it one.
+    ``attack_success`` is the share of test inputs of other classes that get a backdoor's target label if they show its trigger.
     """
 
     metrics: dict[str, Interval]
     clients: Spread | None
     personal: Spread | None = None
+    attack_success: Interval | None = None
 
     @model_validator(mode="before")
     @classmethod
     def _as_written(cls, value: object) -> object:
         if not isinstance(value, Mapping) or "metrics" in value:
             return value
-        spreads = ("clients", "personal")
-        metrics = {key: found for key, found in value.items() if key not in spreads}
-        return {"metrics": metrics, **{key: value.get(key) for key in spreads}}
+        others = ("clients", "personal", "attack_success")
+        metrics = {key: found for key, found in value.items() if key not in others}
+        return {"metrics": metrics, **{key: value.get(key) for key in others}}
 
     @model_serializer
     def _to_write(self) -> dict[str, Any]:
-        personal = {} if self.personal is None else {"personal": self.personal}
-        return {**self.metrics, "clients": self.clients, **personal}
+        some = {"personal": self.personal, "attack_success": self.attack_success}
+        return {**self.metrics, "clients": self.clients, **{key: found for key, found in some.items() if found is not None}}
 
     @property
     def name(self) -> str:

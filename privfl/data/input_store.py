@@ -47,6 +47,10 @@ class InputStore:
             return cls(torch.cat([part.kept for part in parts]), parts[0]._pixels)
         return cls(torch.cat([part[:] for part in parts]))
 
+    def replaced(self, kept: Tensor) -> InputStore:
+        """A store of other inputs, kept in the same form as these."""
+        return InputStore(kept, self._pixels)
+
     def to(self, device: torch.device | str) -> InputStore:
         """The same inputs on another device."""
         return InputStore(self.kept.to(device), self._pixels)

@@ -242,7 +242,5 @@ def _misbehaving(run: RunRecords) -> str:
         return ""
     shared = behaviour.colludes and privacy is not None and privacy.unit == "client"
     return f" In this run {len(who)} of {len(run.partition.clients)} clients did ({behaviour.kind})." + (
-        " They sent what they computed from one another's updates, so the promise is to the other clients only."
-        if shared
-        else ""
+        " They agreed on what they sent, so the promise is to the other clients only." if shared else ""
     )

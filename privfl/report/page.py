@@ -13,6 +13,7 @@ from markupsafe import Markup
 
 from privfl.auditing.questions.membership import OutsideFinding
 from privfl.data.partitions import Partition
+from privfl.learning.tasks import Figure
 from privfl.loading import dump
 from privfl.privacy.cohorts import CohortSampler
 from privfl.report import (
@@ -220,12 +221,22 @@ def _round_notes(run: RunRecords) -> list[str]:
     return notes
 
 
+_ATTACK_SUCCESS = Figure(
+    title="attack success",
+    unit="%",
+    meaning="Share of {n} test examples of other classes that get the attackers' target label if they show the trigger.",
+    higher_is_better=False,
+)
+
+
 def _metrics(run: RunRecords) -> list[tuple[str, tuple[str, str], str]]:
     """Return title, value with interval, and meaning of each metric; empty if the two metrics with a figure are all."""
-    found, groups = run.result.evaluation.metrics, run.result.groups
+    found, groups, success = run.result.evaluation.metrics, run.result.groups, run.result.evaluation.attack_success
     shown = [(name, figure) for name, figure in run.task.figures.items() if name in found]
-    if len(shown) <= 2 and not groups:
+    if len(shown) <= 2 and not groups and success is None:
         return []
+    if success is not None:
+        found, shown = {**found, "attack_success": success}, [*shown, ("attack_success", _ATTACK_SUCCESS)]
     headline = run.headline_metric
     of_groups = [
         (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import secrets
 
+import numpy as np
 import torch
 
 from privfl.config import ExperimentConfig
@@ -88,6 +89,10 @@ def assemble(
         timetable = planned_turns(config, data, seed, secret, name)
     server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
     y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
+    wrong_x, wrong_y = x, y
+    if misbehaving:
+        rows = [torch.from_numpy(np.flatnonzero(data.owner_N == client)) for client in sorted(misbehaving)]
+        wrong_x, wrong_y = behaviour.poisoned_pool(x, y, rows, len(data.classes), seed / "behaviour" / "poison")
     experiment = Experiment(
         config=config,
         seed=seed,
@@ -106,7 +111,8 @@ def assemble(
         personal=choose(config.training, NoPlan(), module, test_x, task).trainer if algorithm.personal else None,
         behaviour=behaviour,
         misbehaving=misbehaving,
-        wrong_y=behaviour.labels(y, len(data.classes)) if misbehaving else y,
+        wrong_x=wrong_x,
+        wrong_y=wrong_y,
         engine=str(choice),
         algorithm=algorithm,
         transform=transform,
@@ -138,7 +144,7 @@ def _require_possible(experiment: Experiment) -> None:
     plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))
     if experiment.behaviour.colludes and experiment.canaries is not None and plan.clips_updates:
         raise ConfigError(
-            f"behaviour.kind = {experiment.behaviour.kind!r}: attackers send one another's updates, so a client-level promise "
+            f"behaviour.kind = {experiment.behaviour.kind!r}: attackers agree on what they send, so a client-level promise "
             "is not theirs, and canaries among them would measure more than it; set behaviour = 'honest' for the audit"
         )
     if isinstance(experiment.algorithm, Clustered):

@@ -80,7 +80,7 @@ class Experiment:
         trainer, algorithm, transform, aggregator, server: the items that carry out a round.
         personal: trains the clients' own models, without noise; None if the algorithm has none.
         behaviour, misbehaving: the departure of some clients from the protocol, and the numbers of those clients.
-        wrong_y: labels of the whole pool as the misbehaving clients see them.
+        wrong_x, wrong_y: the whole pool as the misbehaving clients see it.
         engine: the trainer's name, and the reason for choosing it.
         timetable: who takes part in each round, from which global model and with how much work. It is made beforehand and does
             not depend on the data, so the price of the whole run is known before it begins.
@@ -109,6 +109,7 @@ class Experiment:
     personal: Trainer | None
     behaviour: Behaviour
     misbehaving: frozenset[int]
+    wrong_x: InputStore
     wrong_y: Tensor
     engine: str
     algorithm: Algorithm
@@ -208,8 +209,8 @@ class Experiment:
             # Only an identical query gets the same noise. The client's state, and an older model, are parts of the query.
             query = digested if start_D is None else {**digested, "start_D": start_D}
             own = own / state_digest(query) if query and self.plan.promises and not self.is_shadow else own
-            y = self.wrong_y if client in self.misbehaving else self.y
-            made = LocalTask(client, int(sizes_K[client]), self.x, y, rows_n, own, work, scale, gradients)
+            x, y = (self.wrong_x, self.wrong_y) if client in self.misbehaving else (self.x, self.y)
+            made = LocalTask(client, int(sizes_K[client]), x, y, rows_n, own, work, scale, gradients)
             private = self.plan.dp_sgd
             whole = self.trainer.plain_steps(made) if private is None else private.planned(made.size).steps
             return replace(made, work=lateness.work(made, whole, start_D))

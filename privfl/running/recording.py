@@ -25,7 +25,7 @@ from privfl.learning.models._build import constants
 from privfl.privacy.ledger import Entry, Ledger
 from privfl.processes import ALONE, Processes
 from privfl.records import Environment, Evaluation, Interval, PartitionRecord, Result, RoundRecord, TimingRecord
-from privfl.running import attacking, clusters, personal, views
+from privfl.running import attacking, clusters, personal, poisoning, views
 from privfl.running.assembling import assemble, new_secret
 from privfl.running.calibration import empty_ledger
 from privfl.running.determinism import deterministic
@@ -225,6 +225,7 @@ class _Recorder:
             metrics=experiment.task.metrics(test_logits, experiment.test_y),
             clients=evaluation.spread(list(self.of_clients.values())) if self.of_clients else None,
             personal=personal.spread(experiment, state),
+            attack_success=poisoning.success(experiment, state, self.places_K),
         )
 
     def _groups(self, outputs: Tensor) -> dict[str, Interval]:

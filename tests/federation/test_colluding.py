@@ -181,7 +181,7 @@ def test_the_page_says_whom_a_promise_is_to(tmp_path: Any) -> None:
                 "privacy": {"kind": "client_central", "noise_multiplier": 1.0, "delta": 1e-2, "max_update_norm": 0.5},
                 "canaries": {"kind": "client", "count": 10},
             },
-            r"behaviour\.kind = 'ipm': attackers send one another's updates",
+            r"behaviour\.kind = 'ipm': attackers agree on what they send",
         ),
     ],
 )

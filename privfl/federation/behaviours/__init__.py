@@ -13,11 +13,12 @@ An item is one module with one class that derives from :class:`Behaviour`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 from torch import Tensor
 
+from privfl.data.input_store import InputStore
 from privfl.seeding import Seed
 from privfl.tables import Item
 
@@ -25,7 +26,7 @@ from privfl.tables import Item
 class Behaviour(Item, ABC):
     """A client behaviour; by default labels and payloads stay as they are.
 
-    ``colludes`` says whether misbehaving clients need the updates of one another before any of them sends something.
+    ``colludes`` says whether misbehaving clients meet in each round before any of them sends something.
     """
 
     colludes: ClassVar[bool] = False
@@ -45,6 +46,32 @@ class Behaviour(Item, ABC):
             ConfigError: labels of this kind cannot be changed in this way.
         """
         return y
+
+    def poisoned_pool(
+        self,
+        x: InputStore,
+        y: Tensor,
+        rows: Sequence[Tensor],  # noqa: ARG002
+        classes: int,
+        stream: Seed,  # noqa: ARG002
+    ) -> tuple[InputStore, Tensor]:
+        """The pool's inputs and labels as misbehaving clients see them; the pool itself stays unchanged.
+
+        Args:
+            x: the pool's inputs.
+            y: the pool's labels.
+            rows: the examples of each misbehaving client, by ascending client.
+            classes: the number of class names in the data.
+            stream: the randomness of the change.
+
+        Raises:
+            ConfigError: these data cannot be changed in this way.
+        """
+        return x, self.labels(y, classes)
+
+    def triggered(self, x: InputStore) -> tuple[InputStore, int] | None:  # noqa: ARG002
+        """These inputs with a backdoor's trigger, and its target label; None if the behaviour has no trigger."""
+        return None
 
     def upload(self, joined_D: Tensor) -> Tensor:
         """The joined payload that a misbehaving client passes to the plan in place of the correct one, shape (D',)."""

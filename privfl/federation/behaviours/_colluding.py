@@ -19,20 +19,11 @@ from privfl.errors import ConfigError
 from privfl.federation.behaviours import Behaviour
 
 
-class ColludingBehaviour(Behaviour):
-    """A behaviour of ``share`` of all clients, which collude. Their number is rounded, at least one, and less than all."""
+class JointBehaviour(Behaviour):
+    """A behaviour of ``share`` of all clients, which act together. Their number is rounded, at least one, and less than all."""
 
     colludes: ClassVar[bool] = True
     share: Annotated[float, Field(gt=0, lt=1)]
-
-    @abstractmethod
-    def craft(self, honest_FD: Tensor, clients: int) -> Tensor:
-        """The vector that each attacker of the round sends, shape (D',).
-
-        Args:
-            honest_FD: the f ≥ 1 attackers' correct payloads in float64, by ascending client.
-            clients: n, the number of clients in the round, attackers included.
-        """
 
     def count(self, clients: int) -> int:
         """``share`` of the clients, rounded, and at least one.
@@ -47,6 +38,19 @@ class ColludingBehaviour(Behaviour):
                 "that is honest; lower it, or raise data.clients"
             )
         return attackers
+
+
+class ColludingBehaviour(JointBehaviour):
+    """A behaviour of clients that collude: all attackers of a round send the same crafted vector."""
+
+    @abstractmethod
+    def craft(self, honest_FD: Tensor, clients: int) -> Tensor:
+        """The vector that each attacker of the round sends, shape (D',).
+
+        Args:
+            honest_FD: the f ≥ 1 attackers' correct payloads in float64, by ascending client.
+            clients: n, the number of clients in the round, attackers included.
+        """
 
     def uploads(self, honest: Mapping[int, Tensor], clients: int) -> dict[int, Tensor]:
         """The crafted vector for each attacker, in the type of the payloads. See :class:`Behaviour`."""
