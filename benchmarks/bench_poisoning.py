@@ -1,8 +1,8 @@
 """How much accuracy is left when a fifth of the clients poison the model, under each rule of aggregation?
 
-Every rule is run without attackers and with each attack of the shelf of behaviours. Backdoors also have their success: the share
-of test inputs of other classes that get the target label if they show the trigger. Without attackers the same is given as its
-base rate. Fashion-MNIST over 20 clients; ``--quick`` does the same on digits.
+Every rule is run without attackers and with each attack of the shelf of behaviours. Backdoors also have their success: the
+share of test inputs of other classes that get the target label if they show the trigger. Without attackers the same is given as
+its base rate. Fashion-MNIST over 20 clients; ``--quick`` does the same on digits.
 """
 
 from __future__ import annotations
