@@ -46,7 +46,7 @@ class Evaluation(Frozen):
 
     In a file the metrics stand beside ``clients``, each under its own name. The first metric is the task's headline, and every
     task has ``loss``. ``personal`` is the same spread with each client's own model, if the algorithm gives it one.
-    ``attack_success`` is the share of test inputs of other classes that get a backdoor's target label if they show its trigger.
+    ``attack_success`` is the share of test inputs with a backdoor's trigger that get its target label.
     """
 
     metrics: dict[str, Interval]

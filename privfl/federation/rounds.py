@@ -167,7 +167,7 @@ class Round:
                 )
             if self.slots is not None:
                 return self._contribute_to_slots(self.slots, state, cohort, context)
-            for parts in self._handed_in_together(self._parts(state, cohort, context), context):
+            for parts in self._handed_in_together(self._parts(state, cohort, context)):
                 states |= self._train(parts, state, context, mine, updates)
         except Exception as error:
             # All processes learn of the error before it is raised. Otherwise they would wait for a process that has left.
@@ -236,7 +236,7 @@ class Round:
         """
         mine, updates = CohortResults(), list[ClientUpdate]()
         for state, cohort in groups:
-            for parts in self._handed_in_together(self._parts(state, cohort, context), context):
+            for parts in self._handed_in_together(self._parts(state, cohort, context)):
                 self._train(parts, state, context, mine, updates)
         done = CohortResults.of([mine])
         return done, self._collected(done, updates, context) if done.clients else None
@@ -291,14 +291,13 @@ class Round:
                 mine.append(part)
         return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
 
-    def _handed_in_together(self, parts: list[list[LocalTask]], context: RoundContext) -> list[list[list[LocalTask]]]:
+    def _handed_in_together(self, parts: list[list[LocalTask]]) -> list[list[list[LocalTask]]]:
         """The parts of a cohort in groups. Those of one group are all trained before any client of it hands in its upload.
 
         Attackers who collude need one another's updates, so the whole cohort is one group.
         """
         if not self.behaviour.colludes:
             return [[part] for part in parts]
-        require_one_process(f"behaviour.kind = {self.behaviour.kind!r}", "colluding clients", context.processes.size)
         return [parts] if parts else []
 
     def _train(

@@ -224,7 +224,7 @@ def _round_notes(run: RunRecords) -> list[str]:
 _ATTACK_SUCCESS = Figure(
     title="attack success",
     unit="%",
-    meaning="Share of {n} test examples of other classes that get the attackers' target label if they show the trigger.",
+    meaning="Share of {n} test examples with the attackers' trigger that get the attackers' target label.",
     higher_is_better=False,
 )
 

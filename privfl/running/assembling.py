@@ -14,6 +14,7 @@ from privfl.federation.aggregators import Aggregator
 from privfl.federation.algorithms import Algorithm
 from privfl.federation.behaviours import Behaviour
 from privfl.federation.canaries._planted import plant
+from privfl.federation.checks import require_one_process
 from privfl.federation.clusters import Clustered
 from privfl.federation.noise_domain import RunFacts, noise_domain, with_members
 from privfl.federation.payload import PayloadLayout
@@ -142,6 +143,9 @@ def _require_possible(experiment: Experiment) -> None:
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))
+    if experiment.behaviour.colludes:
+        setting = f"behaviour.kind = {experiment.behaviour.kind!r}"
+        require_one_process(setting, "clients that act together", experiment.processes.size)
     if experiment.behaviour.colludes and experiment.canaries is not None and plan.clips_updates:
         raise ConfigError(
             f"behaviour.kind = {experiment.behaviour.kind!r}: attackers agree on what they send, so a client-level promise "

@@ -11,7 +11,7 @@ from privfl.running.experiment import Experiment
 
 
 def success(experiment: Experiment, state: ServerState, place_K: IntArray | None, level: float = 0.95) -> Interval | None:
-    """The attack success rate with its exact interval, over the test inputs whose class is not the target.
+    """The attack success rate with its exact interval, over the test inputs that count.
 
     Args:
         experiment: the run.
@@ -20,14 +20,10 @@ def success(experiment: Experiment, state: ServerState, place_K: IntArray | None
         level: that of the interval.
 
     Returns:
-        None if no behaviour has a trigger, or all test inputs are of the target class.
+        None if the behaviour has no backdoor, or no test input counts.
     """
-    found = experiment.behaviour.triggered(experiment.test_x)
-    if found is None:
+    found = experiment.behaviour.triggered(experiment.test_x, experiment.test_y)
+    if found is None or not found.counted_N.any():
         return None
-    test_x, target = found
-    others_T = experiment.test_y != target
-    if not others_T.any():
-        return None
-    outputs = clusters.outputs(experiment, state, test_x, None, experiment.data.test_clients(), place_K)
-    return share(outputs[others_T].argmax(1) == target, level)
+    outputs = clusters.outputs(experiment, state, found.x, None, experiment.data.test_clients(), place_K)
+    return share(outputs[found.counted_N].argmax(1) == found.target, level)

@@ -17,6 +17,7 @@ from privfl.data.federated import Pixels
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
 from privfl.federation.behaviours._backdoor import BackdoorBehaviour
+from privfl.federation.behaviours._colluding import JointBehaviour
 from privfl.learning.training import LocalResult, LocalTask, Trainer
 from privfl.report.page import run_page
 from privfl.report.run_records import RunRecords
@@ -65,8 +66,9 @@ def test_four_attackers_of_a_distributed_backdoor_show_the_trigger_together() ->
     shown = found_x.kept[:5] > 0
     assert shown.flatten(1).sum(1).tolist() == [8] * 5
     assert torch.equal(shown[0], shown[4])
-    whole, target = behaviour.triggered(x)
-    assert target == 0
+    found = behaviour.triggered(x, y * 0 + torch.arange(8))
+    whole = found.x
+    assert (found.target, found.counted_N.tolist()) == (0, [False] + [True] * 7)
     assert torch.equal(shown[:4].any(0), whole.kept[0] > 0)
     assert int((whole.kept[0, 0] > 0).sum()) == 16
 
@@ -85,6 +87,28 @@ class _Silent(Trainer):
 
     def parts(self, clients: int, global_D: Tensor, x: Tensor) -> int:
         return self.by.parts(clients, global_D, x)
+
+
+def test_edge_cases_are_images_of_a_class_upside_down_in_a_ball() -> None:
+    x, y = InputStore(torch.arange(6 * 6, dtype=torch.uint8).reshape(6, 1, 2, 3)), torch.tensor([2, 1, 2, 0, 2, 1])
+    behaviour = narrow(
+        SHELVES["behaviour"]
+        .find("edge_case")
+        .model_validate({"kind": "edge_case", "share": 0.3, "source": 2, "target": 1, "max_norm": 2.0}),
+        JointBehaviour,
+    )
+    found_x, found_y = behaviour.poisoned_pool(x, y, [torch.tensor([0, 1]), torch.tensor([3, 4])], 3, Seed(0))
+    assert found_y.tolist() == [1, 1, 2, 0, 1, 1]
+    assert found_x.kept[0].flatten().tolist() == [5, 4, 3, 2, 1, 0]
+    assert found_x.kept[4].flatten().tolist() == [29, 28, 27, 26, 25, 24]
+    assert torch.equal(found_x.kept[[1, 2, 3, 5]], x.kept[[1, 2, 3, 5]])
+    shown = behaviour.triggered(x, y)
+    assert shown is not None
+    assert shown.counted_N.tolist() == [True, False, True, False, True, False]
+    assert torch.equal(shown.x.kept, x.kept.flip(2, 3))
+    sent = behaviour.uploads({0: torch.tensor([3.0, 4.0]), 4: torch.tensor([0.6, 0.8])}, 5)
+    assert torch.allclose(sent[0], torch.tensor([1.2, 1.6]))
+    assert torch.equal(sent[4], torch.tensor([0.6, 0.8]))
 
 
 def test_if_the_others_send_nothing_the_new_global_model_is_the_bad_one() -> None:
@@ -124,7 +148,7 @@ def test_a_backdoor_works_on_a_mean_and_is_recorded_and_shown(kind: str, share: 
     found = folder.result.evaluation.attack_success
     assert found is not None
     clean = assemble(config_of("honest"))
-    test_x, _ = attack(kind, size=4).triggered(clean.test_x)
+    test_x = attack(kind, size=4).triggered(clean.test_x, clean.test_y).x
     with deterministic():
         outputs = clean.logits(clean.train(), test_x)
     without = float((outputs.argmax(1) == 0)[clean.test_y != 0].float().mean())
@@ -132,7 +156,7 @@ def test_a_backdoor_works_on_a_mean_and_is_recorded_and_shown(kind: str, share: 
     assert folder.rounds()[-1].evaluation == folder.result.evaluation
     page = run_page(RunRecords.read(folder)).html
     assert "Attack success" in page
-    assert "if they show the trigger" in page
+    assert "get the attackers&#39; target label" in page
 
 
 def test_records_without_a_backdoor_are_as_before(tmp_path: Path) -> None:
@@ -149,6 +173,9 @@ def test_records_without_a_backdoor_are_as_before(tmp_path: Path) -> None:
         ({"size": 0}, {}, r"behaviour\.size = 0: must be greater than 0"),
         ({"kind": "dba", "size": 3}, {}, r"behaviour\.size = 3: must be even"),
         ({"poisoned": 0.0}, {}, r"behaviour\.poisoned = 0\.0: must be greater than 0"),
+        ({"kind": "edge_case", "source": 3, "target": 3}, {}, r"behaviour\.source = 3: is the target too"),
+        ({"kind": "edge_case", "source": 10}, {}, r"behaviour\.source = 10: there are 10 classes"),
+        ({"kind": "edge_case", "max_norm": 0.0}, {}, r"behaviour\.max_norm = 0\.0: must be greater than 0"),
         ({"share": 1.0}, {}, r"behaviour\.share = 1\.0: must be less than 1"),
     ],
 )
@@ -159,5 +186,5 @@ def test_impossible_settings_are_refused(behaviour: Any, changes: Any, said: str
 
 def test_inputs_that_are_no_images_are_refused() -> None:
     x, rows = InputStore(torch.zeros(6, 5)), [torch.from_numpy(np.arange(3))]
-    with pytest.raises(ConfigError, match=r"'dba': its trigger needs images of one class each, .* has the shape \(5,\); set"):
+    with pytest.raises(ConfigError, match=r"'dba': a backdoor needs images of one class each, .* has the shape \(5,\); set"):
         attack("dba").poisoned_pool(x, torch.zeros(6, dtype=torch.int64), rows, 2, Seed(0))

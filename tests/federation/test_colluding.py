@@ -14,7 +14,7 @@ from torch import Tensor
 from privfl.errors import ConfigError
 from privfl.federation.behaviours._colluding import ColludingBehaviour
 from privfl.federation.behaviours.alie import largest_z
-from privfl.federation.checks import require_one_process
+from privfl.processes import Alone
 from privfl.report.page import run_page
 from privfl.report.run_records import RunRecords
 from privfl.running.assembling import assemble
@@ -190,10 +190,17 @@ def test_impossible_settings_are_refused(behaviour: Any, changes: Any, said: str
         assemble(config_of(behaviour, **changes))
 
 
+class Two(Alone):
+    """The first of two processes."""
+
+    size = 2
+
+
 def test_several_processes_are_refused() -> None:
-    require_one_process("behaviour.kind = 'alie'", "colluding clients", 1)
-    with pytest.raises(ConfigError, match=r"behaviour\.kind = 'alie': 2 processes were started, .*start it without torchrun"):
-        require_one_process("behaviour.kind = 'alie'", "colluding clients", 2)
+    two, said = Two(), r"behaviour\.kind = 'alie': 2 processes were started, .*start it without torchrun"
+    with pytest.raises(ConfigError, match=said):
+        assemble(config_of({"kind": "alie", "share": 0.2}), processes=two)
+    assemble(config_of({"kind": "sign_flip", "share": 0.2}), processes=two)
 
 
 def test_the_choice_of_attackers_is_that_of_other_behaviours() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from torch import Tensor
@@ -21,6 +22,21 @@ from torch import Tensor
 from privfl.data.input_store import InputStore
 from privfl.seeding import Seed
 from privfl.tables import Item
+
+
+@dataclass(frozen=True)
+class Triggered:
+    """Inputs that show a backdoor's trigger.
+
+    Args:
+        x: the inputs, N of them.
+        target: the label that attackers want for them.
+        counted_N: the inputs that count, a mask of shape (N,).
+    """
+
+    x: InputStore
+    target: int
+    counted_N: Tensor
 
 
 class Behaviour(Item, ABC):
@@ -69,8 +85,8 @@ class Behaviour(Item, ABC):
         """
         return x, self.labels(y, classes)
 
-    def triggered(self, x: InputStore) -> tuple[InputStore, int] | None:  # noqa: ARG002
-        """These inputs with a backdoor's trigger, and its target label; None if the behaviour has no trigger."""
+    def triggered(self, x: InputStore, y: Tensor) -> Triggered | None:  # noqa: ARG002
+        """Inputs with their labels, changed to measure a backdoor; None if the behaviour has none."""
         return None
 
     def upload(self, joined_D: Tensor) -> Tensor:

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
+from privfl.federation.behaviours import Triggered
 from privfl.federation.behaviours._colluding import JointBehaviour
 from privfl.seeding import Seed
 from privfl.tables import Size
@@ -63,9 +64,9 @@ class BackdoorBehaviour(JointBehaviour):
             wrong_y[chosen] = self.target
         return x.replaced(kept), wrong_y
 
-    def triggered(self, x: InputStore) -> tuple[InputStore, int]:
-        """All inputs with the whole trigger, and the target label."""
-        return x.replaced(self._stamped(x, x.kept, self._whole(x.kept.shape))), self.target
+    def triggered(self, x: InputStore, y: Tensor) -> Triggered:
+        """All inputs with the whole trigger; the inputs of other classes than the target count."""
+        return Triggered(x.replaced(self._stamped(x, x.kept, self._whole(x.kept.shape))), self.target, y != self.target)
 
     def square(self, attacker: int, shape: torch.Size) -> Square:  # noqa: ARG002
         """The part of the trigger that an attacker shows; by default the whole.
@@ -87,13 +88,32 @@ class BackdoorBehaviour(JointBehaviour):
         return stamped
 
     def _require_possible(self, x: InputStore, y: Tensor, classes: int) -> None:
-        shape = tuple(x.kept.shape[1:])
-        if len(shape) != 3 or y.dtype != torch.int64 or y.ndim != 1:
-            raise ConfigError(
-                f"behaviour.kind = {self.kind!r}: its trigger needs images of one class each, and an input of these data has "
-                f"the shape {shape}; set behaviour.kind = 'sign_flip', or data.kind = 'fashion_mnist'"
-            )
-        if self.size > min(shape[-2:]):
-            raise ConfigError(f"behaviour.size = {self.size}: an image has {shape[-2]} by {shape[-1]} pixels; lower it")
-        if self.target >= classes:
-            raise ConfigError(f"behaviour.target = {self.target}: there are {classes} classes, from 0 to {classes - 1}")
+        require_images(self.kind, x, y)
+        require_class("target", self.target, classes)
+        high, wide = x.kept.shape[-2:]
+        if self.size > min(high, wide):
+            raise ConfigError(f"behaviour.size = {self.size}: an image has {high} by {wide} pixels; lower it")
+
+
+def require_images(kind: str, x: InputStore, y: Tensor) -> None:
+    """Raise unless the inputs are images with one class each.
+
+    Raises:
+        ConfigError: says what the inputs are.
+    """
+    shape = tuple(x.kept.shape[1:])
+    if len(shape) != 3 or y.dtype != torch.int64 or y.ndim != 1:
+        raise ConfigError(
+            f"behaviour.kind = {kind!r}: a backdoor needs images of one class each, and an input of these data has the shape "
+            f"{shape}; set behaviour.kind = 'sign_flip', or data.kind = 'fashion_mnist'"
+        )
+
+
+def require_class(setting: str, place: int, classes: int) -> None:
+    """Raise unless there is a class with that place.
+
+    Raises:
+        ConfigError: names the setting.
+    """
+    if place >= classes:
+        raise ConfigError(f"behaviour.{setting} = {place}: there are {classes} classes, from 0 to {classes - 1}")
