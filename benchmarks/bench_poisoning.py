@@ -38,6 +38,7 @@ RULES = {
     "krum": ("aggregator=krum",),
     "krum, 12 selected": ('aggregator={kind="krum",selected=12}',),
     "bulyan": ("aggregator=bulyan",),
+    "fltrust": ("aggregator=fltrust",),
     "sign majority": ('aggregator={kind="sign_majority",step=0.003}',),
 }
 ATTACKS = {

@@ -29,8 +29,8 @@ from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
 from privfl.processes import ALONE, Processes, device_named
 from privfl.running.calibration import calibrated
-from privfl.running.experiment import Experiment, initial_vector
-from privfl.running.reading import read_data
+from privfl.running.experiment import Experiment, ServerExamples, initial_vector
+from privfl.running.reading import read_data, set_aside
 from privfl.running.timing import planned_turns
 from privfl.seeding import Seed
 from privfl.tables import narrow
@@ -59,6 +59,7 @@ def assemble(
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
     data, outputs = read_data(config, task, seed, secret)
     aggregator = narrow(config.aggregator, Aggregator)
+    data, own = set_aside(data, aggregator.server_rows, seed / "root")
     item = narrow(config.model, Model)
     # The module is built once, because its random constants must be the same everywhere, in the shadow models too.
     module = sound(item, few(data).to(device), outputs, seed / "model", data.pool.fields)
@@ -94,6 +95,10 @@ def assemble(
     if misbehaving:
         rows = [torch.from_numpy(np.flatnonzero(data.owner_N == client)) for client in sorted(misbehaving)]
         wrong_x, wrong_y = behaviour.poisoned_pool(x, y, rows, len(data.classes), seed / "behaviour" / "poison")
+    root = None
+    if own is not None:
+        unpromised = choose(config.training, NoPlan(), module, test_x, task).trainer
+        root = ServerExamples(unpromised, InputStore.of(own, data.pixels, device), torch.from_numpy(own.y).to(device))
     experiment = Experiment(
         config=config,
         seed=seed,
@@ -123,6 +128,7 @@ def assemble(
         noise_domain=name,
         processes=processes,
         canaries=canaries,
+        root=root,
     )
     _require_possible(experiment)
     return experiment
@@ -143,6 +149,12 @@ def _require_possible(experiment: Experiment) -> None:
     context = experiment._context(experiment.initial_state(), observed=False, transcript=None)
     rounding = aggregator.rounding_norm(context) if plan.trusts_server else 0.0
     plan.require_possible(rounding, plan.count_entry is None or aggregator.carries(plan.count_entry, context))
+    if experiment.root is not None and not experiment.payload.joined == experiment.layout == context.layout:
+        raise ConfigError(
+            f"aggregator.kind = {aggregator.kind!r}: the server compares whole updates of one model with its own, and "
+            f"algorithm {experiment.algorithm.kind!r} with transform {experiment.transform.kind!r} sends something else; set "
+            "algorithm = 'fedavg' and transform = 'identity'"
+        )
     if experiment.behaviour.colludes:
         setting = f"behaviour.kind = {experiment.behaviour.kind!r}"
         require_one_process(setting, "clients that act together", experiment.processes.size)

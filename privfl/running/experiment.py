@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -61,6 +62,15 @@ class Progress:
 
 
 @dataclass(frozen=True)
+class ServerExamples:
+    """Examples that the server trains on by itself, without a promise, and the trainer."""
+
+    trainer: Trainer
+    x: InputStore
+    y: Tensor
+
+
+@dataclass(frozen=True)
 class Experiment:
     """All objects that a run needs, assembled and not yet trained.
 
@@ -89,6 +99,7 @@ class Experiment:
             the difference of their releases would have none.
         processes: the processes that carry out the run together.
         canaries: the canaries, if there are any.
+        root: the server's own examples if the aggregator needs some.
         is_shadow: whether it is a shadow model of another run.
     """
 
@@ -120,6 +131,7 @@ class Experiment:
     noise_domain: str
     processes: Processes = ALONE
     canaries: Planted | None = None
+    root: ServerExamples | None = None
     is_shadow: bool = False
 
     def __repr__(self) -> str:
@@ -315,9 +327,18 @@ class Experiment:
             codec=codec,
             noise_key=(self.stream(state) / "shares").key() if codec is not None else b"",
             told=self._told(state),
+            root=None if self.root is None else partial(self._root_update, state, self.root),
             compressed=None if self.transform.linear else self.transform.message_bytes(self.payload.joined),
             lost=self.timetable.turn(state.round).lost,
         )
+
+    def _root_update(self, state: ServerState, root: ServerExamples) -> Tensor:
+        """The update of the server's own training in a round, shape (D,)."""
+        number = min(state.round, self.config.rounds - 1)
+        scale = schedule_of(self.config.training.round_schedule).factor(number, self.config.rounds)
+        rows_n, own = torch.arange(len(root.x)), self.seed / "round" / state.round / "root"
+        (result,) = root.trainer.train(state.global_D, [LocalTask(0, len(root.x), root.x, root.y, rows_n, own, lr_scale=scale)])
+        return result.delta_D
 
     def _told(self, state: ServerState) -> dict[str, Tensor]:
         """Everything that the server sends to clients beside the model."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 from pydantic_core import PydanticCustomError
 
 from privfl.config import ExperimentConfig, require_clients
 from privfl.data.datasets import Dataset
-from privfl.data.federated import FederatedData
+from privfl.data.federated import Examples, FederatedData
 from privfl.data.transforms import transformed
 from privfl.errors import ConfigError
 from privfl.learning.tasks import Task
@@ -38,3 +41,33 @@ def read_data(config: ExperimentConfig, task: Task, seed: Seed, secret: Seed) ->
         raise ConfigError(f"{context['key']} = {context['value']!r}: {context['hint']}") from None
     config.privacy.check_data(len(data.clients), len(data.pool))
     return data, outputs
+
+
+def set_aside(data: FederatedData, count: int, stream: Seed) -> tuple[FederatedData, Examples | None]:
+    """Take examples out of the test split, for the server to train on.
+
+    Args:
+        data: the data as read.
+        count: how many; 0: none.
+        stream: draws them.
+
+    Returns:
+        the data without them, and the examples; None if there are none.
+
+    Raises:
+        ConfigError: too few examples would be left for a test.
+    """
+    if not count:
+        return data, None
+    total = len(data.test)
+    if 2 * count > total:
+        raise ConfigError(
+            f"aggregator.root_rows = {count}: they are taken out of the {total} test examples, of which half must stay; set at "
+            f"most {total // 2}"
+        )
+    order_T = stream.numpy().permutation(total)
+    own_T, left_T = np.sort(order_T[:count]), np.sort(order_T[count:])
+    own, left = (replace(data.test, x=data.test.x[rows], y=data.test.y[rows]) for rows in (own_T, left_T))
+    origin_T = None if data.test_origin_T is None else data.test_origin_T[left_T]
+    group_T = None if data.test_group_T is None else data.test_group_T[left_T]
+    return replace(data, test=left, test_origin_T=origin_T, test_group_T=group_T), own

@@ -7,7 +7,7 @@ server saw during aggregation, for the server's view.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,7 @@ class RoundContext:
             2^bits, ``sum_D`` is the decoded sum, and ``weight_sum`` is the number of clients.
         noise_key: 32 secret bytes for the clients' shares of that noise, for this run and round only.
         told: by name, the tensors that clients are sent beside the model: of the algorithm's state, and a norm that adapts.
+        root: trains the server's own update from the global model, shape (D,); None if the server has no examples.
         lost: clients of the cohort whose messages stop after their keys were exchanged, since they are late.
         models: by client, the model that each was sent, if a malicious server sent different ones; else empty.
         compressed: the bytes of an update that was compressed to less than a float32 for each coordinate, and was decoded
@@ -71,6 +72,7 @@ class RoundContext:
     told: Mapping[str, Tensor] = field(default_factory=dict)
     models: Mapping[int, Tensor] = field(default_factory=dict)
     compressed: int | None = None
+    root: Callable[[], Tensor] | None = None
     lost: frozenset[int] = frozenset()
 
     @property
@@ -163,6 +165,11 @@ class Aggregator(Item, ABC):
         super().__init_subclass__(**kwargs)
         if {"aggregate", "collect"} & vars(cls).keys() and "linear" not in vars(cls):
             cls.linear = False
+
+    @property
+    def server_rows(self) -> int:
+        """The number of examples that the server trains on by itself."""
+        return 0
 
     def allowed(self, clients: int) -> tuple[int, int]:  # noqa: ARG002
         """The number of clients that may be corrupt, and the number that may be lost, without harm to the promise.

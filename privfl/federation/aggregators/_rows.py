@@ -19,7 +19,7 @@ ByzantineShare = Annotated[float, Field(ge=0, lt=0.5)]
 """The share of a round's clients that may send anything: f = ⌊share · n⌋ of n clients."""
 
 
-class RobustRule(Aggregator):
+class RowRule(Aggregator):
     """A rule that combines K updates, which the server sees, into one vector that few clients cannot move far.
 
     The bytes are those of the mean. The record of the round has the
@@ -37,12 +37,13 @@ class RobustRule(Aggregator):
     linear = False
 
     @abstractmethod
-    def combine(self, updates_KD: Tensor, weights_K: Tensor) -> Tensor:
+    def combined(self, updates_KD: Tensor, weights_K: Tensor, context: RoundContext) -> Tensor:
         """The result for K ≥ 1 updates, a vector of length D.
 
         Args:
             updates_KD: the updates in float64, by ascending client.
             weights_K: their weights in float64.
+            context: facts of the round.
         """
 
     def aggregate(self, updates: Sequence[ClientUpdate], context: RoundContext) -> Aggregate:
@@ -51,7 +52,7 @@ class RobustRule(Aggregator):
         begun = time.perf_counter()
         sent_KD = torch.stack([update.delta_D.detach() for update in cohort])
         weights_K = torch.tensor([update.weight for update in cohort], dtype=torch.float64, device=sent_KD.device)
-        combined_D = self.combine(sent_KD.double(), weights_K)
+        combined_D = self.combined(sent_KD.double(), weights_K, context)
         weight_sum = float(weights_K.sum())
         return Aggregate(
             mean_D=combined_D.to(context.global_D.dtype),
@@ -62,6 +63,23 @@ class RobustRule(Aggregator):
             clipped=0,
             seen={"updates_KD": sent_KD.cpu(), "weights_K": weights_K.float().cpu()} if context.observed else {},
         )
+
+
+class RobustRule(RowRule):
+    """A rule that needs nothing but the updates and their weights."""
+
+    def combined(self, updates_KD: Tensor, weights_K: Tensor, context: RoundContext) -> Tensor:  # noqa: ARG002
+        """See :class:`RowRule`."""
+        return self.combine(updates_KD, weights_K)
+
+    @abstractmethod
+    def combine(self, updates_KD: Tensor, weights_K: Tensor) -> Tensor:
+        """The result for K ≥ 1 updates, a vector of length D.
+
+        Args:
+            updates_KD: the updates in float64, by ascending client.
+            weights_K: their weights in float64.
+        """
 
 
 def byzantine(share: float, clients: int, most: int) -> int:
