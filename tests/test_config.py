@@ -98,7 +98,12 @@ MISTAKES = [
     ("attacks.shadow_models=-1", "attacks.shadow_models", "-1", "must be greater than or equal to 0"),
     ("evaluation.every=0", "evaluation.every", "0", "must be greater than 0"),
     # an unknown kind, data set, attack or engine
-    ("data.kind=digtis", "data.kind", "'digtis'", "did you mean 'digits'? allowed: adult, arrays, cifar10, digits"),
+    (
+        "data.kind=digtis",
+        "data.kind",
+        "'digtis'",
+        "did you mean 'digits'? allowed: adult, arrays, cifar10, ",
+    ),
     ("data=digtis", "data.kind", "'digtis'", "did you mean 'digits'?"),
     ("model.kind=cn", "model.kind", "'cn'", "did you mean 'cnn'? allowed: cnn, "),
     ("data.kind=_arrays", "data.kind", "'_arrays'", "allowed: adult"),

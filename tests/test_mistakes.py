@@ -100,7 +100,7 @@ MISTAKES = {
     "run c.toml attacks.run=[loss]": "must be a list, with its words in quotes that the shell keeps: 'attacks.run=[\"...\"]'",
     # Names of nothing.
     "run c.toml data.kind=digtis": "did you mean 'digits'?",
-    "run c.toml model=transformer": "model.kind = 'transformer': allowed: cnn, logistic, mlp, resnet8, or the dotted path",
+    "run c.toml model=transformr": "model.kind = 'transformr': did you mean 'transformer'? allowed: cnn, ",
     "run c.toml server=adam": "server.kind = 'adam': did you mean 'fedadam'?",
     "run c.toml cohort=some": "cohort.kind = 'some': allowed: all, fixed, poisson, separated, or the dotted path",
     "run c.toml privacy=dp": "privacy.kind = 'dp': allowed: client_central, client_distributed",
@@ -120,7 +120,7 @@ MISTAKES = {
     "run p.toml aggregator.max_corrupt=0.9": "max_corrupt + max_dropout = 1: must be below 1; lower one of them",
     "account p.toml privacy.delta=0.5": "privacy.delta = 0.5: must be below 1/N = 1/1438, one over all examples; lower it",
     # Audits.
-    "audit c.toml --kind cuckoo": "canaries.kind = 'cuckoo': allowed: blank, client, ",
+    "audit c.toml --kind cuckoo": "canaries.kind = 'cuckoo': allowed: blank, canife, client, ",
     "audit c.toml --canaries 5": "Invalid value for '--canaries': Input should be greater than or equal to 10",
     "audit c.toml --canaries 2000": "canaries.count = 2000: must be at most 1428, of 1438 examples; lower it, or",
     "audit c.toml --kind gradient": "privacy.kind is 'none'; set canaries.kind = 'mislabelled'",

@@ -16,7 +16,8 @@ from privfl.vectors import Layout, are_finite, constants, load_vector, state_of,
 
 
 def build(kind: str, shape: tuple[int, ...] = (1, 28, 28), classes: int = 10) -> nn.Module:
-    module: nn.Module = SHELVES["model"].find(kind)(kind=kind).build(shape, classes)
+    taken = (28,) if kind in ("lstm", "transformer") else shape
+    module: nn.Module = SHELVES["model"].find(kind)(kind=kind).build(taken, classes)
     return module
 
 

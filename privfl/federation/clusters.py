@@ -128,13 +128,12 @@ class Clustered(Algorithm, ABC):
             raise contradiction(
                 "privacy.clipping.kind", kind, f"update and count of {self.kind!r} are clipped to one norm; set 'flat'"
             )
-        for place, chosen, only in (("transform", config.transform, "identity"), ("pace", config.pace, "synchronous")):
-            if chosen.kind != only:
-                raise contradiction(
-                    f"{place}.kind",
-                    chosen.kind,
-                    f"cannot carry the {self.clusters} models of algorithm {self.kind!r}; set {only!r}",
-                )
+        if config.pace.kind != "synchronous":
+            raise contradiction(
+                "pace.kind",
+                config.pace.kind,
+                f"cannot carry the {self.clusters} models of algorithm {self.kind!r}; set pace.kind = 'synchronous'",
+            )
         if config.attacks.run:
             raise contradiction(
                 "attacks.run",

@@ -66,9 +66,10 @@ def test_all_attacks_of_an_adversary_run(finished: RunFolder, privfl: Call) -> N
     code, _, err = privfl("attack", finished.path, "--adversary", "external")
     assert code == 0
     assert "left out: membership/lira: attacks.shadow_models = 0" in err
-    (found,) = finished.findings
+    membership, estimate = sorted(finished.findings, key=lambda found: found.question)
     names = {"loss", "entropy", "confidence", "attack_p", "quantile", "label_only"}
-    assert {f"membership/{name}" for name in names} == set(found.rounds_by_attack())
+    assert {f"membership/{name}" for name in names} == set(membership.rounds_by_attack())
+    assert set(estimate.rounds_by_attack()) == {"membership/model_level"}
 
 
 def test_the_list_on_the_command_line(finished: RunFolder, privfl: Call) -> None:

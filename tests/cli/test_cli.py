@@ -75,7 +75,20 @@ COMMANDS = commands(cli.app)
 
 
 def test_the_commands_are_those_of_the_documentation() -> None:
-    names = {"run", "init", "sweep", "frontier", "attack", "audit", "report", "track", "export", "account", "doctor"}
+    names = {
+        "run",
+        "init",
+        "sweep",
+        "frontier",
+        "attack",
+        "audit",
+        "report",
+        "track",
+        "reproduce",
+        "export",
+        "account",
+        "doctor",
+    }
     names |= {"data list", "data info", "data show", "data fetch"}
     assert {" ".join(words) for words in COMMANDS} == names
 
@@ -199,7 +212,7 @@ def test_one_data_set_is_described(privfl: Call, tmp_path: Path, monkeypatch: py
     assert code == 0
     assert (here["training_examples"], here["test_examples"], here["shape"]) == (1438, 359, [1, 8, 8])
     assert here["class_names"] == [str(digit) for digit in range(10)]
-    assert here["settings"] == {"clients": None, "partition": "iid", "holdout": 0.2}
+    assert here["settings"] == {"clients": None, "partition": "iid", "transforms": [], "rotations": [], "holdout": 0.2}
     assert "scikit-learn" in here["provenance"]
     code, out, _ = privfl("data", "info", "location30", "--json")
     missing = json.loads(out)

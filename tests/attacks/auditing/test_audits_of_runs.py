@@ -243,7 +243,7 @@ def test_canary_clients_audit_a_plan_that_protects_clients(tmp_path: Path) -> No
         ("gradient", {"privacy": CLIENTS["privacy"]}, "set canaries.kind = 'client'"),
         ("gradient", {"training": {**AUDITED["training"], "engine": "own_lab.engine"}}, r"training\.engine = 'own_lab.engine'"),
         ("client", {}, "protects single examples; set canaries.kind = 'gradient'"),
-        ("cuckoo", {}, "canaries.*allowed: blank, client"),
+        ("cuckoo", {}, "canaries.*allowed: blank, canife, client"),
     ],
 )
 def test_canaries_that_do_not_suit_the_plan_are_refused(kind: str, changes: Any, why: str) -> None:

@@ -30,7 +30,7 @@ def size(model: Model, shape: tuple[int, ...], classes: int) -> int:
 
 
 def fits(kind: str, shape: tuple[int, ...]) -> bool:
-    least = {"cnn": 16, "resnet8": 8, "lenet": 16}.get(kind)
+    least = {"cnn": 16, "conv_net": 8, "resnet8": 8, "lenet": 16, "wide_resnet": 8}.get(kind)
     return least is None or (len(shape) == 3 and min(shape[1:]) >= least)
 
 

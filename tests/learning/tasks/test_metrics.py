@@ -271,6 +271,9 @@ def test_a_record_keeps_which_metric_is_the_headline_though_keys_are_sorted() ->
         "bytes_down": 1,
         "bytes_plain": 1,
         "evaluation": Evaluation(metrics=metrics, clients=None),
+        "groups": {},
+        "clusters": (),
+        "cluster_of": (),
     }
     result = Result.model_validate({**fields, "train": 0.5})
     written = result.model_dump()
