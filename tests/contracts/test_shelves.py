@@ -316,7 +316,10 @@ def test_a_server_s_state_is_vectors(entry: Entry) -> None:
 
 
 def context(size: int) -> RoundContext:
-    return RoundContext(0, torch.linspace(-1, 1, size), Layout(("weight",), ((size,),)), 9, b"k" * 32, "tests")
+    layout = Layout(("weight",), ((size,),))
+    return RoundContext(
+        0, torch.linspace(-1, 1, size), layout, 9, b"k" * 32, "tests", root=lambda: torch.linspace(0.1, 0.2, size)
+    )
 
 
 def cohort(clients: int, size: int = 40) -> list[ClientUpdate]:
