@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 
 import torch
 
+from privfl.federation.aggregators import Aggregator, ClientUpdate, RoundContext
 from privfl.federation.client_states import ClientState
 from privfl.federation.clusters import Arrivals
 from privfl.learning.training import LocalResult
@@ -66,3 +67,16 @@ class CohortResults:
             seconds=max(share.seconds for share in shares),
             processes=sum(bool(share.clients) for share in shares),
         )
+
+
+def stand_ins(aggregator: Aggregator, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
+    """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
+
+    Only a plan that trusts the server gets here with so few clients, since it must not skip the round. Zeros leave the sum as
+    it is.
+    """
+    there = set(came)
+    others = (client for client in range(context.population) if client not in there)
+    missing = max(0, aggregator.minimum_clients - len(came))
+    zero_D = context.global_D.new_zeros(context.layout.size)
+    return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]

@@ -17,6 +17,7 @@ from privfl.learning.training import LocalTask
 from privfl.privacy.events import Event
 from privfl.privacy.ledger import Account
 from privfl.privacy.plans import PlanState
+from privfl.processes import Processes
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,26 @@ class CohortTasks:
     task: Callable[[int], LocalTask]
     example: Tensor
     """Any one example, shape (1, ...); only its shape and type count."""
+
+    def parts(self, parts: int, processes: Processes) -> list[list[LocalTask]]:
+        """The tasks of one process, in parts of nearly the same size.
+
+        The parts go to the processes one by one, the largest first, each to the process with the fewest clients so far.
+
+        Args:
+            parts: the number of parts of the whole cohort, at most the number of its clients.
+            processes: the processes that carry out the round; the parts are those of the one that asks.
+        """
+        count = len(self.clients)
+        parts = min(parts, count)
+        cuts = [count * part // parts for part in range(parts + 1)]
+        loads, mine = [0] * processes.size, list[int]()
+        for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
+            whose = loads.index(min(loads))
+            loads[whose] += cuts[part + 1] - cuts[part]
+            if whose == processes.rank:
+                mine.append(part)
+        return [[self.task(client) for client in self.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
 
 
 @dataclass(frozen=True)

@@ -24,7 +24,7 @@ from privfl.federation.checks import (
 )
 from privfl.federation.client_states import ClientState
 from privfl.federation.clusters import Arrivals, count_entry
-from privfl.federation.cohort_results import CohortResults
+from privfl.federation.cohort_results import CohortResults, stand_ins
 from privfl.federation.compression import restored, sent
 from privfl.federation.lateness import Lateness, Versions, planned_with
 from privfl.federation.local_training import carried_out, joined
@@ -245,7 +245,7 @@ class Round:
         """The aggregate of what clients handed in, at the first process."""
         wire = self._wire_context(context)
         # Stand-ins belong to no process, so the first one adds them.
-        extra = self._stand_ins(done.clients, wire) if context.processes.first else []
+        extra = stand_ins(self.aggregator, done.clients, wire) if context.processes.first else []
         done.stand_ins.extend(update.client for update in extra)
         aggregate = self.aggregator.collect([*updates, *extra], wire)
         if context.processes.first:
@@ -273,23 +273,11 @@ class Round:
         return replace(context, layout=layout, compressed=counted)
 
     def _parts(self, state: ServerState, cohort: CohortTasks, context: RoundContext) -> list[list[LocalTask]]:
-        """This process' parts of the cohort, all of nearly the same size.
-
-        The parts go to the processes one by one, the largest first, each to the process with the fewest clients so far.
-        """
-        count = len(cohort.clients)
-        if not count:
+        """This process' parts of the cohort, each a list of tasks that the engine trains together."""
+        if not cohort.clients:
             return []
         model_D = state.global_D if self.slots is None else self.slots.models(state.global_D)[0]
-        parts = min(self.trainer.parts(count, model_D, cohort.example), count)
-        cuts = [count * part // parts for part in range(parts + 1)]
-        loads, mine = [0] * context.processes.size, list[int]()
-        for part in sorted(range(parts), key=lambda part: cuts[part] - cuts[part + 1]):
-            whose = loads.index(min(loads))
-            loads[whose] += cuts[part + 1] - cuts[part]
-            if whose == context.processes.rank:
-                mine.append(part)
-        return [[cohort.task(client) for client in cohort.clients[cuts[part] : cuts[part + 1]]] for part in sorted(mine)]
+        return cohort.parts(self.trainer.parts(len(cohort.clients), model_D, cohort.example), context.processes)
 
     def _handed_in_together(self, parts: list[list[LocalTask]]) -> list[list[list[LocalTask]]]:
         """The parts of a cohort in groups. Those of one group are all trained before any client of it hands in its upload.
@@ -432,18 +420,6 @@ class Round:
         # Work that was cut is charged as the whole.
         one = replace(one, event=spent if task.work.steps is None else planned)
         return one if self.lateness is None else self.lateness.weighted(task.client, one)
-
-    def _stand_ins(self, came: Sequence[int], context: RoundContext) -> list[ClientUpdate]:
-        """Zero updates of clients outside the cohort, if fewer clients came than the aggregator needs to hide each of them.
-
-        Only a plan that trusts the server gets here with so few clients, since it must not skip the round. Zeros leave the sum
-        as it is.
-        """
-        there = set(came)
-        others = (client for client in range(context.population) if client not in there)
-        missing = max(0, self.aggregator.minimum_clients - len(came))
-        zero_D = context.global_D.new_zeros(context.layout.size)
-        return [ClientUpdate(client, zero_D, 1.0) for _, client in zip(range(missing), others, strict=False)]
 
     def _outcome(self, state: ServerState, done: CohortResults, aggregate: Aggregate | None) -> Outcome:
         plan = self.plan

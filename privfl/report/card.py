@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from privfl.data.transforms import Transform
+from privfl.federation.aggregators._rows import RowRule
 from privfl.federation.algorithms import Algorithm
 from privfl.federation.behaviours import Behaviour
 from privfl.privacy.plans import PlanSettings, PlanWords
@@ -198,8 +199,7 @@ def _always(run: RunRecords) -> list[tuple[str, str]]:
         *_personal(run),
         (
             "Poisoned input",
-            "A client may train on any data that it likes. Nothing here detects or limits the effect on the model."
-            + _misbehaving(run),
+            "A client may train on any data that it likes. " + _effect_of_poison(run) + _misbehaving(run),
         ),
         (
             "This page and its folder",
@@ -233,6 +233,13 @@ def personal_models(run: RunRecords) -> str:
         f"Each client also has a model of its own, {noise}. It is sent to nobody. No ε covers it: a client that publishes it "
         "has no promise left."
     )
+
+
+def _effect_of_poison(run: RunRecords) -> str:
+    """Say whether the aggregator limits what such a client does to the model."""
+    if isinstance(run.config.aggregator, RowRule):
+        return f"The rule {run.config.aggregator.kind!r} limits the effect on the model; nothing detects it for certain."
+    return "Nothing here detects or limits the effect on the model."
 
 
 def _misbehaving(run: RunRecords) -> str:
