@@ -8,11 +8,12 @@ import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import tomli_w
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from privfl.config import ExperimentConfig
 from privfl.errors import ConfigError
@@ -292,7 +293,8 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
     match detail["type"]:
         case "unknown_key":
             value = value[context["key"]] if isinstance(value, Mapping) else None
-            return ".".join(filter(None, (key, context["key"]))), value, detail["msg"]
+            hint = "" if key else _of_a_table(context["key"])
+            return ".".join(filter(None, (key, context["key"]))), value, hint or detail["msg"]
         case "contradiction":
             return ".".join(filter(None, (key, context["key"]))), context["value"], detail["msg"]
         case "missing":
@@ -307,7 +309,7 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
             unquoted = isinstance(value, str) and value.startswith("[")
             quoting = f", with its words in quotes that the shell keeps: '{key}=[\"...\"]'" if unquoted else ""
             return key, value, f"must be a list{quoting}"
-        case "int_type" | "int_parsing" if isinstance(value, str) and ".." in value:
+        case "int_type" | "int_parsing" if isinstance(value, str) and (".." in value or "," in value):
             return key, value, "must be one integer; `privfl sweep` takes a range"
         case "is_instance_of":
             return key, value, f"must be text that names a {context['class']}"
@@ -316,6 +318,19 @@ def _first(error: ValidationError, prefix: tuple[str, ...]) -> tuple[str, object
         case _:
             text = detail["msg"].removeprefix("Input should be ")
             return key, value, "must be " + text if text != detail["msg"] else detail["msg"]
+
+
+def _of_a_table(word: str) -> str:
+    """The hint that a key belongs into a table; empty if no table has such a key, or if the key is near a table's name."""
+    if get_close_matches(word, list(ExperimentConfig.model_fields), n=1):
+        return ""
+    below: dict[str, str] = {}
+    for table, info in ExperimentConfig.model_fields.items():
+        for part in (info.annotation, *get_args(info.annotation)):
+            if isinstance(part, type) and issubclass(part, BaseModel):
+                below |= {name: f"{table}.{name}" for name in part.model_fields if name not in below}
+    near = get_close_matches(word, list(below), n=1, cutoff=0.8)
+    return f"is unknown; did you mean {below[near[0]]!r}?" if near else ""
 
 
 def _is_tag(part: str | int, loc: tuple[str | int, ...]) -> bool:

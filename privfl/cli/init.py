@@ -52,6 +52,12 @@ def init(
         label, client, clients = _asked(data, label, client, clients)
     settings = beginning.settings_for(data, label, client)
     beginning.write(target, settings, clients, name=name)
+    if dropped := settings.get("drop"):
+        out.print(
+            f"left out: {', '.join(dropped)}: names, dates or numbers of single rows; `drop` in the file says so",
+            soft_wrap=True,
+            highlight=False,
+        )
     out.print(
         f"written: {target}; see its price with `privfl account {target}`, then `privfl run {target}`",
         soft_wrap=True,

@@ -23,6 +23,7 @@ CLIENTS: Final = 10
 
 _FEW_CLIENTS, _COHORT, _MOST_BATCH = 20, 10, 32
 _MANY_FEATURES, _CNN_SIDE = 64, 16
+_FEW_EXAMPLES = 2_000
 
 
 def write(path: Path, settings: Mapping[str, Any], clients: int | None, *, name: str) -> None:
@@ -107,13 +108,13 @@ def _text(name: str, settings: Mapping[str, Any], loaded: LoadedData, count: int
         if named
         else (
             f"clients = {count}\n"
-            f'partition = "iid"               # at random; or, with their settings, {_names("data.partition")}'
+            f'partition = "iid"               # at random; or, with their settings, {_names("data.partition", "iid")}'
         )
     )
     cohort = (
-        f'kind = "all"                    # every client in every round; or {_names("cohort")}'
+        f'kind = "all"                    # every client in every round; or {_names("cohort", "all")}'
         if count <= _FEW_CLIENTS
-        else f'kind = "poisson"                # drawn anew for each round; or {_names("cohort")}\n'
+        else f'kind = "poisson"                # drawn anew for each round; or {_names("cohort", "poisson")}\n'
         f"size = {_COHORT:<26}# expected number of clients in a round"
     )
     attacks = '["membership/loss", "membership/rmia"]' if task == "classification" else '["membership/loss"]'
@@ -124,6 +125,8 @@ def _text(name: str, settings: Mapping[str, Any], loaded: LoadedData, count: int
         "dealt": dealt,
         "model": _model(loaded),
         "cohort": cohort,
+        # An attack needs about 100 non-members in the half of them on which it is measured.
+        "holdout": 0.5 if examples < _FEW_EXAMPLES else 0.2,
         "batch": batch,
         "delta": f"1e-{len(str(examples))}",
         "aggregator": "secure_sum" if count >= SHELVES["aggregator"].find("secure_sum").minimum_clients else "mean",
@@ -160,12 +163,19 @@ def _model(loaded: LoadedData) -> str:
     return "mlp" if int(np.prod(shape)) > _MANY_FEATURES else "logistic"
 
 
-def _names(shelf: str) -> str:
-    return ", ".join(SHELVES[shelf].names())
+def _names(shelf: str, chosen: str | None = None) -> str:
+    return ", ".join(name for name in SHELVES[shelf].names() if name != chosen)
 
 
 def _toml(value: Any) -> str:
-    return tomli_w.dumps({"value": value}).partition(" = ")[2].strip().replace("\n", " ")
+    return (
+        tomli_w.dumps({"value": value})
+        .partition(" = ")[2]
+        .strip()
+        .replace("[\n    ", "[")
+        .replace(",\n]", "]")
+        .replace("\n   ", "")
+    )
 
 
 _TEMPLATE: Final = """\
@@ -186,7 +196,7 @@ task = {task}
 [data]
 {data}
 {dealt}
-holdout = 0.2                   # the share that nobody trains on, so that attacks can be tried; 0 without attacks
+holdout = {holdout}                   # the share that nobody trains on, so that attacks can be tried; 0 without attacks
 
 # The model: {models}, or a PyTorch module of your own (CONTRIBUTING.md).
 [model]

@@ -81,8 +81,11 @@ class Membership(Block):
         tpr, refuted = _tpr(finding), finding.best.epsilon_lower
         leaks = tpr is not None and _leaks(finding, tpr)
         by = "on the final model" if finding.adversary == "external" else f"by the {adversary_name(finding.adversary)}"
+        if tpr is None and not refuted > 0:
+            few = f"there are too few non-members to tell the best attack {by} from guessing"
+            return Verdict(leaks, refuted, f"Leakage was not measured: {few}. A larger data.holdout gives more")
         if tpr is None:
-            said = "cannot be told from guessing, since there are too few non-members"
+            said = "refutes a smaller ε, though there are too few non-members for a rate"
         elif leaks:
             fpr = rate(finding.best.headline_fpr)
             said = f"finds {percent(tpr.value)} of the members if it falsely accuses {fpr} of the others"
