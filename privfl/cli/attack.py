@@ -111,9 +111,16 @@ def _list(given: Sequence[str], adversary: Adversary | None) -> None:
 
 
 def _say_refused(found: Sequence[Offer], console: Console) -> None:
+    """Print the attacks that are left out, those with the same reason together."""
+    reasons: dict[str, list[Offer]] = {}
     for offer in found:
         if offer.refusal is not None:
-            console.print(f"left out: {offer.name}: {offer.refusal}", soft_wrap=True, highlight=False, markup=False)
+            reason = offer.refusal.replace(f"'{offer.name}'", "'NAME'").replace(f'"{offer.name}"', '"NAME"')
+            reasons.setdefault(reason, []).append(offer)
+    for reason, alike in reasons.items():
+        said = alike[0].refusal if len(alike) == 1 else reason.replace("'NAME'", "each of them")
+        names = ", ".join(offer.name for offer in alike)
+        console.print(f"left out: {names}: {said}", soft_wrap=True, highlight=False, markup=False)
 
 
 def _table(found: Sequence[Offer], *, asked: bool) -> Table:
