@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import math
 import os
 import re
 import resource
@@ -24,7 +23,7 @@ from command_line import Call, calling, one_line
 from small_runs import small
 
 from privfl import cli
-from privfl.cli import console, interruption
+from privfl.cli import interruption
 from privfl.loading import dump, load, load_data
 from privfl.running import sweeping
 from privfl.running.recording import run as train
@@ -474,16 +473,6 @@ def test_shadow_models_are_followed_and_kept(tmp_path: Path, unguarded: Path, pr
 # --- figures for programs ---------------------------------------------------------------------------------------------
 
 
-def test_the_version_and_the_short_help(privfl: Call) -> None:
-    from importlib import metadata
-
-    assert privfl("--version")[:2] == (0, f"privfl {metadata.version('privfl')}\n")
-    for words in (["-h"], ["run", "-h"]):
-        code, out, _ = privfl(*words)
-        assert code == 0
-        assert "Usage:" in out
-
-
 def test_json_in_place_of_tables(privfl: Call, config: Path, finished: RunFolder) -> None:
     noisy = ['privacy={kind="example",noise_multiplier=1.0,delta=1e-4,max_grad_norm=1.0}', "aggregator=secure_sum"]
     code, out, _ = privfl("account", config, *noisy, "--json")
@@ -501,8 +490,3 @@ def test_json_in_place_of_tables(privfl: Call, config: Path, finished: RunFolder
     assert run["result"]["rounds"] == 2
     assert run["findings"] == []
     assert not page.exists()
-
-
-def test_figures_that_are_not_finite_are_text_in_json(capsys: pytest.CaptureFixture[str]) -> None:
-    console.print_json({"a": [math.inf, -math.inf, 1.5], "b": (math.nan,)})
-    assert json.loads(capsys.readouterr().out) == {"a": ["inf", "-inf", 1.5], "b": ["nan"]}
