@@ -212,7 +212,8 @@ def _read(path: Path, layers: _Layers, extending: tuple[Path, ...]) -> None:
         # Windows editors may begin UTF-8 with a byte order mark.
         table = tomllib.loads(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
-        raise ConfigError(f"{named_by}: no such file; paper_configs/ holds examples") from None
+        way_out = "give the path from this file to the other" if extending else "paper_configs/ of a clone holds examples"
+        raise ConfigError(f"{named_by}: no such file; {way_out}") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"{named_by}: cannot be read ({error}); give a TOML file, in UTF-8") from None
     except tomllib.TOMLDecodeError as error:

@@ -229,7 +229,9 @@ def test_what_must_be_there(key: str, tmp_path: Path) -> None:
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    assert refused(tmp_path / "none.toml") == f"{tmp_path / 'none.toml'}: no such file; paper_configs/ holds examples"
+    assert (
+        refused(tmp_path / "none.toml") == f"{tmp_path / 'none.toml'}: no such file; paper_configs/ of a clone holds examples"
+    )
     assert refused(tmp_path).startswith(f"{tmp_path}: cannot be read (")
     (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
     assert refused(tmp_path / "binary.toml").startswith(f"{tmp_path / 'binary.toml'}: cannot be read (")
@@ -260,7 +262,10 @@ def test_mistakes_in_a_chain_name_the_file_they_are_in(tmp_path: Path) -> None:
 
 def test_extending_what_is_not_there_or_oneself(tmp_path: Path) -> None:
     lost = write(tmp_path / "lost.toml", {**SMALL, "extends": "nowhere.toml"})
-    assert refused(lost) == f"{lost}: extends = '{tmp_path / 'nowhere.toml'}': no such file; paper_configs/ holds examples"
+    assert (
+        refused(lost)
+        == f"{lost}: extends = '{tmp_path / 'nowhere.toml'}': no such file; give the path from this file to the other"
+    )
     alone = write(tmp_path / "alone.toml", {**SMALL, "extends": "alone.toml"})
     assert refused(alone).startswith(f"{alone}: extends = '{alone}': extends itself")
     one = write(tmp_path / "one.toml", {**SMALL, "extends": "two.toml"})

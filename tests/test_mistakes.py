@@ -69,7 +69,7 @@ MISTAKES = {
     "sweep p.toml --jobs 0": "Invalid value for '--jobs'",
     "report": "Missing argument 'RUN'",
     # Files that are no configuration.
-    "run nowhere.toml": "nowhere.toml: no such file; paper_configs/ holds examples",
+    "run nowhere.toml": "nowhere.toml: no such file; paper_configs/ of a clone holds examples",
     "run done": "done: cannot be read ([Errno 21] Is a directory: 'done'); give a TOML file",
     "run text.toml": "text.toml: is not valid TOML: Expected '=' after a key",
     "run nothing.toml": "nothing.toml: name: is missing",
