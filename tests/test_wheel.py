@@ -130,6 +130,7 @@ def test_what_is_imported_is_declared_and_what_is_declared_is_imported() -> None
     # What a declared library itself always brings along may be used too: pydantic-core, MarkupSafe.
     brought = {normal(line) for name in declared for line in importlib.metadata.requires(name) or () if "extra ==" not in line}
     # What only some need is declared in an extra of its own, and imported where it is used.
-    optional = set(map(normal, PROJECT["optional-dependencies"]["slurm"]))
+    extras = PROJECT["optional-dependencies"]
+    optional = {normal(extras[name][0]) for name in ("slurm", "mlflow", "wandb", "scattering")}
     assert declared <= used - optional <= declared | brought
     assert optional <= used

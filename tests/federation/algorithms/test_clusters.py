@@ -354,7 +354,7 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"algorithm": "ifca", "aggregator": "median"}, r"aggregator\.kind = 'median': algorithm 'ifca' needs a weighted mean"),
     (
         {"algorithm": "ifca", "transform": {"kind": "top_k", "share": 0.1}},
-        r"transform\.kind = 'top_k': cannot carry the 2 models of algorithm 'ifca'",
+        r"transform\.kind = 'top_k': algorithm 'ifca' has several global models",
     ),
     (
         {
