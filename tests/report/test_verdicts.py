@@ -78,7 +78,7 @@ def test_a_target_that_was_not_reached_is_no_number(tmp_path: Path) -> None:
     made = row(tmp_path, "row", metric="rounds_to:test.accuracy", target=0.97, claim=80.0, tolerance=None, factor=1.5)
     found = verdict(made, [80.0, None, 81.0])
     assert (found.status, found.why) == ("not reproduced", "The target 0.97 was not reached on 1 of 3 seeds.")
-    assert tables.shown([found])[1][4] == "not reached on 1 of 3 seeds; 80, 81"
+    assert tables.shown([found])[1][3] == "not reached on 1 of 3 seeds; 80, 81"
 
 
 def test_an_order_holds_on_every_common_seed(tmp_path: Path) -> None:
@@ -107,7 +107,7 @@ def test_every_cell_must_agree(tmp_path: Path) -> None:
     assert verdict(made, [0.9] * 3, [0.5] * 3).status == "reproduced"
     found = verdict(made, [0.9] * 3, [0.6] * 3)
     assert (found.status, found.why) == ("not reproduced", "B: ours is off by +0.1, more than 0.01.")
-    assert tables.shown([found])[1][3:5] == ["a 90.0 ± 1.0 · b 50.0 ± 1.0", "90.0 [90.0, 90.0] · 60.0 [60.0, 60.0]"]
+    assert tables.shown([found])[1][2:4] == ["a 90.0 ± 1.0 · b 50.0 ± 1.0", "90.0 [90.0, 90.0] · 60.0 [60.0, 60.0]"]
 
 
 def test_rounds_to_a_target_follow_the_running_maximum() -> None:

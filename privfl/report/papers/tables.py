@@ -11,12 +11,12 @@ from privfl.report.papers.verdict import Verdict
 from privfl.report.table_files import Rows
 from privfl.report.wording import epsilon
 
-HEADER = ("row", "paper", "figure", "claim", "ours", "ε, paper", "ε, RDP", "ε, PLD", "status", "min")
+HEADER = ("row", "status", "claim", "ours", "ε, paper", "ε, RDP", "ε, PLD", "min", "paper", "figure")
 
 ABSENT = "–"
 """A figure that there is not."""
 
-_SHARES = ("train", "clients.", "personal.", "client:", "group:", "groups.", "local.")
+_SHARES = ("train", "clients.", "personal.", "client:", "clusters.", "group:", "groups.", "local.")
 _PERCENT = ("accuracy", "balanced_accuracy", "sensitivity", "specificity", "auc")
 
 
@@ -27,7 +27,7 @@ def shown(verdicts: Sequence[Verdict], *, between: str = " · ") -> Rows:
 
 def brief(verdicts: Sequence[Verdict]) -> Rows:
     """The columns that a terminal has room for, a line for each cell; columns without a figure are left out."""
-    rows = [[row[0], *row[3:9]] for row in shown(verdicts, between="\n")]
+    rows = [[row[0], *row[2:7], row[1]] for row in shown(verdicts, between="\n")]
     kept = [place for place in range(len(rows[0])) if any(row[place] != ABSENT for row in rows[1:])]
     # Cells stand below each other, and whatever is one for the whole row beside the first.
     lines = [zip_longest(*(row[place].split("\n") for place in kept), fillvalue="") for row in rows]
@@ -69,15 +69,15 @@ def _row(verdict: Verdict, between: str) -> list[str]:
     prices = {} if result is None else result.prices
     return [
         verdict.row.name,
-        paper.citation,
-        paper.where,
+        status_words(verdict),
         _joined([_claim(figure) for figure in paper.cells], between),
         _joined([_ours(figure, cell) for figure, cell in pairs], between),
         ABSENT if paper.claim_epsilon is None else epsilon(paper.claim_epsilon),
         epsilon(prices["rdp"]) if "rdp" in prices else ABSENT,
         epsilon(prices["pld"]) if "pld" in prices else ABSENT,
-        status_words(verdict),
         _minutes(paper.minutes if result is None else result.minutes),
+        paper.citation,
+        paper.where,
     ]
 
 
@@ -108,7 +108,9 @@ def _ours(figure: Figure, cell: PaperCell | None) -> str:
         return f"{missed}; {', '.join(known)}" if known else missed
     if len(cell.values) == 1 or cell.low is None or cell.high is None:
         return number(cell.mean)
-    return f"{number(cell.mean)} [{number(cell.low)}, {number(cell.high)}]"
+    # The interval over seeds is Student's, which knows no bounds; a share has them.
+    low, high = (max(cell.low, 0.0), min(cell.high, 1.0)) if _is_share(figure) else (cell.low, cell.high)
+    return f"{number(cell.mean)} [{number(low)}, {number(high)}]"
 
 
 def _format(figure: Figure) -> Callable[[float], str]:
@@ -118,14 +120,16 @@ def _format(figure: Figure) -> Callable[[float], str]:
         return lambda value: f"{value:.0f}"
     if metric.partition(":")[0] == "epsilon":
         return epsilon
+    return (lambda value: f"{100 * value:.1f}") if _is_share(figure) else (lambda value: f"{value:.3g}")
+
+
+def _is_share(figure: Figure) -> bool:
+    """Whether a figure is in [0, 1] and shown in per cent."""
+    metric = figure.metric
+    if figure.rounds_to is not None or metric.partition(":")[0] == "epsilon":
+        return False
     last = metric.replace(":", ".").rpartition(".")[2]
-    if (
-        last in _PERCENT
-        or last.startswith("tpr_at")
-        or metric.startswith(("train", "clients.", "personal.", "client:", "clusters.", "group:", "groups.", "local."))
-    ):
-        return lambda value: f"{100 * value:.1f}"
-    return lambda value: f"{value:.3g}"
+    return last in _PERCENT or last.startswith("tpr_at") or metric.startswith(_SHARES)
 
 
 def _minutes(minutes: float) -> str:
