@@ -7,7 +7,8 @@ import secrets
 import numpy as np
 import torch
 
-from privfl.config import ExperimentConfig
+from privfl.config import ExperimentConfig, TrainingConfig
+from privfl.data.federated import Examples, FederatedData
 from privfl.data.input_store import InputStore
 from privfl.errors import ConfigError
 from privfl.federation.aggregators import Aggregator
@@ -17,6 +18,7 @@ from privfl.federation.canaries._planted import plant
 from privfl.federation.checks import require_one_process
 from privfl.federation.clusters import Clustered
 from privfl.federation.noise_domain import RunFacts, noise_domain, with_members
+from privfl.federation.paces import Timetable
 from privfl.federation.payload import PayloadLayout
 from privfl.federation.servers import ServerOptimizer
 from privfl.federation.transforms import Transform
@@ -24,6 +26,7 @@ from privfl.learning import evaluation
 from privfl.learning.models import Model
 from privfl.learning.models._build import constants, copied, few, sound
 from privfl.learning.tasks import Task
+from privfl.learning.training import Trainer
 from privfl.learning.training._choice import choose
 from privfl.privacy.plans import Federation, Plan, PlanSettings
 from privfl.privacy.plans.none import NoPlan
@@ -55,8 +58,16 @@ def assemble(
     Raises:
         ConfigError, DataError, ModelError: settings, data or model do not fit together; nothing was trained.
     """
-    seed, device, task = Seed(config.seed), device_named(config.device), narrow(config.task, Task)
+    seed = Seed(config.seed)
     secret = (secret or new_secret()) if getattr(config.privacy, "randomness", "seeded") == "secure" else seed
+    experiment = _assembled(config, plan, seed, secret, processes)
+    _require_possible(experiment)
+    return experiment
+
+
+def _assembled(config: ExperimentConfig, plan: Plan | None, seed: Seed, secret: Seed, processes: Processes) -> Experiment:
+    """The objects of a run, not yet checked to be possible together. Each run draws secret cohorts of its own: prices add up."""
+    device, task = device_named(config.device), narrow(config.task, Task)
     data, outputs = read_data(config, task, seed, secret)
     aggregator = narrow(config.aggregator, Aggregator)
     data, own = set_aside(data, aggregator.server_rows, seed / "root")
@@ -66,40 +77,23 @@ def assemble(
     model_D = to_vector(module)
     data, canaries = plant(config, data, task, module, seed)
     timetable = planned_turns(config, data, seed, seed, "")
-    cohorts = timetable.cohorts
     algorithm, layout = narrow(config.algorithm, Algorithm).resolved(module), Layout.of(module)
     transform = narrow(config.transform, Transform)
-    initial_D = initial_vector(item, data, outputs, seed, algorithm, model_D).to(device)
     dimension = transform.message(PayloadLayout(algorithm.parts(layout), layout).joined).size
-    federation = Federation(len(data.clients), max(map(len, timetable.asked)), dimension, data.statistics)
-    plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
-    plan.require_cohorts(timetable.asked)
-    plan = calibrated(plan, config, data, cohorts, aggregator)
-    # A separate module, because one in channels-last format cannot be trained privately (training/opacus.py).
-    model = evaluation.prepared(copied(item, module))
+    plan = _with_noise(plan, config, data, timetable, aggregator, dimension)
     x, test_x = (InputStore.of(part, data.pixels, device) for part in (data.pool, data.test))
-    # The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's
-    # training data.
-    asked = config.training.engine
-    training = config.training.model_copy(update={"engine": algorithm.engine or asked if asked == "auto" else asked})
-    choice = choose(training, plan, module, test_x, task)
+    choice = choose(_training(config, algorithm), plan, module, test_x, task)
     facts = RunFacts(choice.engine, device.type, constants(module))
     name = with_members(noise_domain(config, facts, plan, data), data.member_N)
     if config.privacy.secret_cohorts:
-        # The price depends on the sampler and not on a particular draw. Prices of several runs add up only if each run draws
-        # its own cohorts.
         timetable = planned_turns(config, data, seed, secret, name)
     server, behaviour = narrow(config.server, ServerOptimizer), narrow(config.behaviour, Behaviour)
     y, misbehaving = torch.from_numpy(data.pool.y).to(device), behaviour.chosen(len(data.clients), seed / "behaviour")
-    wrong_x, wrong_y = x, y
-    if misbehaving:
-        rows = [torch.from_numpy(np.flatnonzero(data.owner_N == client)) for client in sorted(misbehaving)]
-        wrong_x, wrong_y = behaviour.poisoned_pool(x, y, rows, len(data.classes), seed / "behaviour" / "poison")
-    root = None
-    if own is not None:
-        unpromised = choose(config.training, NoPlan(), module, test_x, task).trainer
-        root = ServerExamples(unpromised, InputStore.of(own, data.pixels, device), torch.from_numpy(own.y).to(device))
-    experiment = Experiment(
+    rows = [torch.from_numpy(np.flatnonzero(data.owner_N == client)) for client in sorted(misbehaving)]
+    poison = seed / "behaviour" / "poison"
+    wrong_x, wrong_y = behaviour.poisoned_pool(x, y, rows, len(data.classes), poison) if rows else (x, y)
+    plain = choose(config.training, NoPlan(), module, test_x, task).trainer if algorithm.personal or own is not None else None
+    return Experiment(
         config=config,
         seed=seed,
         secret=secret,
@@ -111,10 +105,11 @@ def assemble(
         test_x=test_x,
         test_y=torch.from_numpy(data.test.y).to(device),
         plan=plan,
-        model=model,
-        initial_D=initial_D,
+        # A separate module, because one in channels-last format cannot be trained privately (training/opacus.py).
+        model=evaluation.prepared(copied(item, module)),
+        initial_D=initial_vector(item, data, outputs, seed, algorithm, model_D).to(device),
         trainer=choice.trainer,
-        personal=choose(config.training, NoPlan(), module, test_x, task).trainer if algorithm.personal else None,
+        personal=plain if algorithm.personal else None,
         behaviour=behaviour,
         misbehaving=misbehaving,
         wrong_x=wrong_x,
@@ -128,10 +123,38 @@ def assemble(
         noise_domain=name,
         processes=processes,
         canaries=canaries,
-        root=root,
+        root=None if own is None or plain is None else _server_examples(plain, own, data, device),
     )
-    _require_possible(experiment)
-    return experiment
+
+
+def _training(config: ExperimentConfig, algorithm: Algorithm) -> TrainingConfig:
+    """The settings of the training, with the engine that the algorithm needs if none is asked for.
+
+    The engine is chosen at the run's own weights, since all processes must choose alike. The probe inputs are nobody's training
+    data.
+    """
+    asked = config.training.engine
+    return config.training.model_copy(update={"engine": algorithm.engine or asked if asked == "auto" else asked})
+
+
+def _server_examples(trainer: Trainer, own: Examples, data: FederatedData, device: torch.device) -> ServerExamples:
+    """The server's own examples on the device, with the engine that trains on them."""
+    return ServerExamples(trainer, InputStore.of(own, data.pixels, device), torch.from_numpy(own.y).to(device))
+
+
+def _with_noise(
+    plan: Plan | None,
+    config: ExperimentConfig,
+    data: FederatedData,
+    timetable: Timetable,
+    aggregator: Aggregator,
+    dimension: int,
+) -> Plan:
+    """The plan with its noise fixed; a plan that is given has it already."""
+    federation = Federation(len(data.clients), max(map(len, timetable.asked)), dimension, data.statistics)
+    plan = plan or narrow(config.privacy, PlanSettings).plan(config, federation)
+    plan.require_cohorts(timetable.asked)
+    return calibrated(plan, config, data, timetable.cohorts, aggregator)
 
 
 def new_secret() -> Seed:

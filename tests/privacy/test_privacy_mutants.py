@@ -195,7 +195,7 @@ MUTANTS: list[tuple[str, Check, Edit]] = [
     (
         "secret cohorts are the public seed's",
         of_streams.check_secret_cohorts_are_of_no_seed,
-        Edit(assembling, "assemble", "config, data, seed, secret, name)", "config, data, seed, seed, name)"),
+        Edit(assembling, "_assembled", "config, data, seed, secret, name)", "config, data, seed, seed, name)"),
     ),
     (
         "cohorts are those of every other setting",
