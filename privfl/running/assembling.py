@@ -66,7 +66,7 @@ def assemble(
 
 
 def _assembled(config: ExperimentConfig, plan: Plan | None, seed: Seed, secret: Seed, processes: Processes) -> Experiment:
-    """The objects of a run, not yet checked to be possible together. Each run draws secret cohorts of its own: prices add up."""
+    """The objects of a run, not yet checked for being possible. Each run draws secret cohorts of its own: prices add up."""
     device, task = device_named(config.device), narrow(config.task, Task)
     data, outputs = read_data(config, task, seed, secret)
     aggregator = narrow(config.aggregator, Aggregator)
