@@ -18,9 +18,9 @@ from privfl.trackers import Setting, TrackedRun
 
 
 def tracked(folder: RunFolder) -> TrackedRun:
-    """A run folder as trackers see it; the place of the folder and its configuration give the identity."""
+    """A run folder as trackers see it; the identity is that of its place and of its settings but those of attacks."""
     path, config = folder.path.resolve(), folder.config
-    identity = hashlib.sha256(f"{path}\n{config.model_dump_json()}".encode()).hexdigest()[:16]
+    identity = hashlib.sha256(f"{path}\n{config.model_dump_json(exclude={'attacks'})}".encode()).hexdigest()[:16]
     return TrackedRun(path.name, identity, path, dict(_flat(config.model_dump(mode="json"))))
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -162,6 +163,11 @@ def test_figures_that_are_not_numbers_are_left_out(finished: Path) -> None:
 def test_the_same_folder_has_the_same_identity_and_another_has_another(finished: Path, tmp_path: Path) -> None:
     first = tracked(RunFolder.open(finished)).identity
     assert first == tracked(RunFolder.open(finished)).identity
+    # Later attacks may change the settings of a finished run's attacks; it is the same run.
+    attacked = shutil.copytree(finished, tmp_path / "attacked")
+    before = tracked(RunFolder.open(attacked)).identity
+    attacking.attack(RunFolder.open(attacked), ["membership/attack_p"], settings=["attacks.exposed=3"])
+    assert tracked(RunFolder.open(attacked)).identity == before
     (tmp_path / "run").mkdir()
     for file in ("config.toml", "environment.json"):
         (tmp_path / "run" / file).write_bytes((finished / file).read_bytes())
